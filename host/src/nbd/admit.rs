@@ -1,0 +1,286 @@
+//! The one place that judges requests.
+
+use super::codes::{ALLOCATION_ID, CommandCode, command_flag, transmission_flag};
+use super::error::ProtocolError;
+use super::limits::MAX_EXTENTS;
+use super::request::Request;
+use super::session::{ReplyStyle, Session};
+use crate::block::{Command, ErrorCode, Span};
+use std::fmt;
+
+/// The payload by which BLOCK_STATUS selects our only context: the effect length and one id.
+const FILTER_LEN: u64 = 12;
+
+/// What is to be done with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// How many bytes follow the header. They are the data of an admitted write, or belong to
+    /// [`Verdict::Filter`], or are to be read and dropped.
+    pub payload: u64,
+    /// The answer.
+    pub verdict: Verdict,
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Give it to the disk. A write has [`Admission::payload`] bytes of data.
+    Execute(Command),
+    /// Read the payload, a few bytes, and ask [`Session::admit_filter`].
+    Filter,
+    /// Reply with an error.
+    Refuse {
+        /// The error.
+        error: ErrorCode,
+        /// Why; its [`fmt::Display`] is the text for people.
+        reason: Refusal,
+    },
+    /// Answer what is outstanding and close the connection. There is no reply.
+    Disconnect,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The command is not one of the spec's.
+    UnknownCommand,
+    /// The command is known, but was not offered.
+    NotOffered,
+    /// A flag is unknown, not offered, or not for this command.
+    Flags,
+    /// The disk is read-only.
+    ReadOnly,
+    /// The length is zero.
+    Empty,
+    /// It reaches beyond the end of the disk.
+    BeyondEnd,
+    /// It is not aligned to the minimum block size that the client was told.
+    Misaligned,
+    /// It is longer than the maximum payload.
+    TooLong,
+    /// A flush has an offset or a length.
+    ReservedFields,
+    /// No metadata context was selected for this export.
+    NoContext,
+    /// The payload of BLOCK_STATUS is malformed, or names contexts twice or that were not selected.
+    Filter,
+}
+
+impl Refusal {
+    /// The text for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::UnknownCommand => "unknown command",
+            Self::NotOffered => "the export does not offer this command",
+            Self::Flags => "command flags that the export does not offer for this command",
+            Self::ReadOnly => "the export is read-only",
+            Self::Empty => "the length is zero",
+            Self::BeyondEnd => "the request reaches beyond the end of the export",
+            Self::Misaligned => "offset or length is not a multiple of the minimum block size",
+            Self::TooLong => "the request is longer than the maximum payload",
+            Self::ReservedFields => "a flush has neither offset nor length",
+            Self::NoContext => "no metadata context is selected for this export",
+            Self::Filter => "the payload does not list selected metadata contexts, each once",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl Session {
+    /// Judges a request by what was negotiated.
+    ///
+    /// Fails if its payload is so long that reading it would be a favour to an attacker: the
+    /// connection cannot go on (spec: "Size constraints").
+    #[inline]
+    pub fn admit(&self, request: &Request) -> Result<Admission, ProtocolError> {
+        if request.command == CommandCode::DISC {
+            return Ok(Admission { payload: 0, verdict: Verdict::Disconnect });
+        }
+        let payload = match self.style {
+            // Over extended headers a write must have PAYLOAD_LEN, but QEMU's client leaves it out.
+            // Its data follows all the same.
+            _ if request.command == CommandCode::WRITE => request.length,
+            ReplyStyle::Extended if has(request.flags, command_flag::PAYLOAD_LEN) => request.length,
+            _ => 0,
+        };
+        if payload > self.payload_cap {
+            return Err(ProtocolError::PayloadTooLong {
+                command: request.command,
+                length: payload,
+                limit: self.payload_cap,
+            });
+        }
+        let verdict = self.judge(request).unwrap_or_else(|verdict| verdict);
+        Ok(Admission { payload, verdict })
+    }
+
+    /// Judges a request for which [`Self::admit`] said [`Verdict::Filter`], by its payload: an
+    /// effect length of 64 bits and context ids of 32 bits (spec: NBD_CMD_BLOCK_STATUS).
+    pub fn admit_filter(&self, request: &Request, payload: &[u8]) -> Verdict {
+        let (Some(length), Some(id)) = (payload.first_chunk(), payload.last_chunk()) else {
+            return inval(Refusal::Filter);
+        };
+        if payload.len() as u64 != FILTER_LEN || u32::from_be_bytes(*id) != ALLOCATION_ID {
+            return inval(Refusal::Filter);
+        }
+        let request = Request { length: u64::from_be_bytes(*length), ..*request };
+        self.judge_block_status(&request).unwrap_or_else(|verdict| verdict)
+    }
+
+    /// `Err` is an early return; both arms are verdicts.
+    #[inline]
+    fn judge(&self, request: &Request) -> Result<Verdict, Verdict> {
+        use CommandCode as C;
+        self.check_flags(request)?;
+        let fua = has(request.flags, command_flag::FUA);
+        let command = match request.command {
+            C::READ => {
+                let span = self.span(request, ErrorCode::Inval)?;
+                if span.length > self.maximum {
+                    return Err(self.read_too_long());
+                }
+                Command::Read { span }
+            }
+            C::WRITE => {
+                self.check_writable()?;
+                let span = self.span(request, ErrorCode::NoSpc)?;
+                if span.length > self.maximum {
+                    return Err(inval(Refusal::TooLong));
+                }
+                Command::Write { span, fua }
+            }
+            C::FLUSH => {
+                self.check_offered(transmission_flag::SEND_FLUSH)?;
+                if request.offset != 0 || request.length != 0 {
+                    return Err(inval(Refusal::ReservedFields));
+                }
+                Command::Flush
+            }
+            C::TRIM => {
+                self.check_writable()?;
+                self.check_offered(transmission_flag::SEND_TRIM)?;
+                Command::Trim { span: self.span(request, ErrorCode::Inval)?, fua }
+            }
+            C::CACHE => {
+                self.check_offered(transmission_flag::SEND_CACHE)?;
+                Command::Cache { span: self.span(request, ErrorCode::Inval)? }
+            }
+            C::WRITE_ZEROES => {
+                self.check_writable()?;
+                self.check_offered(transmission_flag::SEND_WRITE_ZEROES)?;
+                Command::Zero {
+                    span: self.span(request, ErrorCode::NoSpc)?,
+                    fua,
+                    keep_allocated: has(request.flags, command_flag::NO_HOLE),
+                    fast: has(request.flags, command_flag::FAST_ZERO),
+                }
+            }
+            C::BLOCK_STATUS if has(request.flags, command_flag::PAYLOAD_LEN) => {
+                return match request.length {
+                    FILTER_LEN => Ok(Verdict::Filter),
+                    _ => Err(inval(Refusal::Filter)),
+                };
+            }
+            C::BLOCK_STATUS => return self.judge_block_status(request),
+            _ => return Err(inval(Refusal::UnknownCommand)),
+        };
+        Ok(Verdict::Execute(command))
+    }
+
+    fn judge_block_status(&self, request: &Request) -> Result<Verdict, Verdict> {
+        if !self.allocation {
+            return Err(inval(Refusal::NoContext));
+        }
+        let span = self.span(request, ErrorCode::Inval)?;
+        // Descriptors of up to 16 bytes are the variable part of a chunk, which must not exceed the
+        // maximum payload (spec: "Structured reply types").
+        let limit = match has(request.flags, command_flag::REQ_ONE) {
+            true => 1,
+            false => MAX_EXTENTS.min(self.maximum_payload() as usize / 16).max(1),
+        };
+        Ok(Verdict::Execute(Command::Extents { span, limit }))
+    }
+
+    /// Whether all flags are for this command and were offered (spec: "Error values").
+    #[inline]
+    fn check_flags(&self, request: &Request) -> Result<(), Verdict> {
+        use CommandCode as C;
+        use command_flag::*;
+        let extended = self.style == ReplyStyle::Extended;
+        let offered = |flag, with| if has(self.flags, with) { flag } else { 0 };
+        let allowed = offered(FUA, transmission_flag::SEND_FUA)
+            | match request.command {
+                C::READ => offered(DF, transmission_flag::SEND_DF),
+                C::WRITE if extended => PAYLOAD_LEN,
+                C::WRITE_ZEROES => NO_HOLE | offered(FAST_ZERO, transmission_flag::SEND_FAST_ZERO),
+                C::BLOCK_STATUS => {
+                    REQ_ONE | offered(PAYLOAD_LEN, transmission_flag::BLOCK_STATUS_PAYLOAD)
+                }
+                C::WRITE | C::FLUSH | C::TRIM | C::CACHE => 0,
+                // Whatever the flags, it is the command that is wrong.
+                _ => u16::MAX,
+            };
+        if request.flags & !allowed != 0 {
+            return Err(inval(Refusal::Flags));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_writable(&self) -> Result<(), Verdict> {
+        if has(self.flags, transmission_flag::READ_ONLY) {
+            let (error, reason) = (ErrorCode::Perm, Refusal::ReadOnly);
+            return Err(Verdict::Refuse { error, reason });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_offered(&self, flag: u16) -> Result<(), Verdict> {
+        if !has(self.flags, flag) {
+            return Err(inval(Refusal::NotOffered));
+        }
+        Ok(())
+    }
+
+    /// The span of a request, if it is one; `beyond` is the error where it leaves the disk.
+    #[inline]
+    fn span(&self, request: &Request, beyond: ErrorCode) -> Result<Span, Verdict> {
+        let (offset, length) = (request.offset, request.length);
+        if length == 0 {
+            return Err(inval(Refusal::Empty));
+        }
+        if length > self.size || offset > self.size - length {
+            return Err(Verdict::Refuse { error: beyond, reason: Refusal::BeyondEnd });
+        }
+        if (offset | length) & self.misaligned != 0 {
+            return Err(inval(Refusal::Misaligned));
+        }
+        Ok(Span { offset, length })
+    }
+
+    /// EOVERFLOW is what a client is prepared for that could have been sent fragments (spec:
+    /// NBD_CMD_READ, "Structured replies").
+    fn read_too_long(&self) -> Verdict {
+        let error = match self.style {
+            ReplyStyle::Simple => ErrorCode::Inval,
+            ReplyStyle::Structured | ReplyStyle::Extended => ErrorCode::Overflow,
+        };
+        Verdict::Refuse { error, reason: Refusal::TooLong }
+    }
+}
+
+#[inline]
+fn has(flags: u16, flag: u16) -> bool {
+    flags & flag != 0
+}
+
+#[inline]
+fn inval(reason: Refusal) -> Verdict {
+    Verdict::Refuse { error: ErrorCode::Inval, reason }
+}

@@ -1,0 +1,396 @@
+//! Option haggling as a state machine: bytes in, replies and events out.
+
+use super::codes::{OptionCode, OptionReplyType, handshake_flag, magic};
+use super::error::ProtocolError;
+use super::limits::{MAX_HANDSHAKE_BYTES, MAX_OPTIONS, MAX_STRING, OPTION_HEADER_LEN};
+use super::option::{ContextRequest, InfoRequest, export_name};
+use super::option_reply::{ExportSummary, OptionReply};
+use super::screen::has_data;
+use super::session::ReplyStyle;
+
+/// Where TLS stands (spec: "Server-side requirements").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// There is none: the spec's NOTLS.
+    #[default]
+    Off,
+    /// Clients may use it, and must for exports that say so: SELECTIVETLS.
+    On,
+    /// Nothing is told without it: FORCEDTLS.
+    Require,
+}
+
+/// What a handshake offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeConfig {
+    /// Where TLS stands.
+    pub tls: TlsMode,
+    /// Whether clients may have structured replies.
+    pub structured_replies: bool,
+    /// Whether clients may select metadata contexts.
+    pub meta_contexts: bool,
+    /// Whether clients may have extended headers.
+    pub extended_headers: bool,
+    /// Whether options but EXPORT_NAME are understood. Off only to test clients.
+    pub fixed_newstyle: bool,
+    /// Whether the zeroes after EXPORT_NAME can be left out. Off only to test clients.
+    pub no_zeroes: bool,
+}
+
+impl Default for HandshakeConfig {
+    fn default() -> Self {
+        Self {
+            tls: TlsMode::Off,
+            structured_replies: true,
+            meta_contexts: true,
+            extended_headers: true,
+            fixed_newstyle: true,
+            no_zeroes: true,
+        }
+    }
+}
+
+/// What is to be done next. Whatever was appended to the output is to be sent first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Read more, and call [`Handshake::advance`] with it and what was not consumed.
+    NeedInput,
+    /// Call [`Handshake::listed`].
+    List,
+    /// Look for an export and call [`Handshake::opened`].
+    Open {
+        /// As the client spelled it, at most [`MAX_STRING`] bytes; empty for the default export.
+        name: String,
+        /// What for.
+        purpose: Purpose,
+    },
+    /// Start TLS and call [`Handshake::tls_established`], or close the connection.
+    StartTls,
+    /// Close the connection.
+    Abort,
+}
+
+/// What an export is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// EXPORT_NAME or GO: transmission follows.
+    Transmission,
+    /// INFO.
+    Info,
+    /// LIST_META_CONTEXT or SET_META_CONTEXT.
+    Contexts,
+}
+
+/// The server's side of one handshake.
+///
+/// [`Self::advance`] is called with input until it returns an event other than
+/// [`Event::NeedInput`], again once the event was answered, and no more after [`Event::Abort`], an
+/// error, or once [`Self::opened`] returned a session. With [`Event::NeedInput`], what it leaves of
+/// its input is less than [`MAX_OPTION_DATA`](super::limits::MAX_OPTION_DATA) bytes: a buffer of
+/// that size is always enough.
+#[derive(Debug)]
+pub struct Handshake {
+    pub(super) config: HandshakeConfig,
+    pub(super) state: State,
+    /// What the client answered to the greeting.
+    pub(super) client_flags: u16,
+    pub(super) tls: bool,
+    pub(super) shutting_down: bool,
+    pub(super) haggled: Haggled,
+    options: u32,
+    bytes: u64,
+}
+
+/// All that STARTTLS makes us forget.
+#[derive(Debug, Default)]
+pub(super) struct Haggled {
+    pub(super) style: ReplyStyle,
+    /// The export for which `base:allocation` is selected.
+    pub(super) selected: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    ClientFlags,
+    Header,
+    /// The data of an option is dropped as it arrives.
+    Skip {
+        option: OptionCode,
+        left: u32,
+        then: Then,
+    },
+    /// The data of an option is waited for.
+    Data {
+        option: OptionCode,
+        length: usize,
+    },
+    /// An event is to be answered.
+    Waiting(Pending),
+    Ended,
+}
+
+/// What to do about an option whose data does not matter.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Then {
+    Obey,
+    Refuse(OptionReplyType, &'static str),
+}
+
+#[derive(Debug)]
+pub(super) enum Pending {
+    List,
+    StartTls,
+    ExportName(String),
+    Info(InfoRequest),
+    Go(InfoRequest),
+    ListContexts(ContextRequest),
+    SetContexts(ContextRequest),
+}
+
+impl Handshake {
+    /// A handshake before its first byte.
+    pub fn new(config: HandshakeConfig) -> Self {
+        Self {
+            config,
+            state: State::ClientFlags,
+            client_flags: 0,
+            tls: false,
+            shutting_down: false,
+            haggled: Haggled::default(),
+            options: 0,
+            bytes: 0,
+        }
+    }
+
+    /// What the server sends before anything else.
+    pub fn greeting(&self) -> [u8; 18] {
+        let mut greeting = [0; 18];
+        greeting[0..8].copy_from_slice(&magic::INIT.to_be_bytes());
+        greeting[8..16].copy_from_slice(&magic::OPTION.to_be_bytes());
+        greeting[16..18].copy_from_slice(&self.offered_flags().to_be_bytes());
+        greeting
+    }
+
+    /// Takes what it can from the front of `input`, appends replies to `output`, and tells how many
+    /// bytes it took and what is to be done next.
+    ///
+    /// Of one call, the output is bounded by a hundred bytes or so for each of [`MAX_OPTIONS`].
+    pub fn advance(
+        &mut self,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(usize, Event), ProtocolError> {
+        let mut rest = input;
+        let mut event = None;
+        while event.is_none() {
+            match &mut self.state {
+                State::ClientFlags => {
+                    let Some((flags, after)) = rest.split_first_chunk() else { break };
+                    rest = after;
+                    self.accept_flags(u32::from_be_bytes(*flags))?;
+                }
+                State::Header => {
+                    let Some((header, after)) = rest.split_first_chunk() else { break };
+                    rest = after;
+                    self.state = self.begin_option(header)?;
+                }
+                State::Skip { option, left, then } => {
+                    let skipped = rest.len().min(*left as usize);
+                    rest = &rest[skipped..];
+                    *left -= skipped as u32;
+                    if *left > 0 {
+                        break;
+                    }
+                    let (option, then) = (*option, *then);
+                    event = self.finish_skipped(option, then, rest.len(), output)?;
+                }
+                State::Data { option, length } => {
+                    let Some((data, after)) = rest.split_at_checked(*length) else { break };
+                    rest = after;
+                    let option = *option;
+                    event = self.finish_data(option, data, output)?;
+                }
+                State::Waiting(_) | State::Ended => break,
+            }
+        }
+        Ok((input.len() - rest.len(), event.unwrap_or(Event::NeedInput)))
+    }
+
+    /// Answers [`Event::List`].
+    pub fn listed(&mut self, exports: &[ExportSummary<'_>], output: &mut Vec<u8>) {
+        if !matches!(self.state, State::Waiting(Pending::List)) {
+            debug_assert!(false, "no list is asked for");
+            return;
+        }
+        self.state = State::Header;
+        let mut reply = OptionReply { option: OptionCode::LIST, out: output };
+        exports.iter().for_each(|export| reply.server(export));
+        reply.ack();
+    }
+
+    /// Answers [`Event::StartTls`], once all further bytes are encrypted. Nothing that was
+    /// negotiated before counts (spec: NBD_OPT_STARTTLS).
+    pub fn tls_established(&mut self) {
+        if !matches!(self.state, State::Waiting(Pending::StartTls)) {
+            debug_assert!(false, "no TLS is asked for");
+            return;
+        }
+        self.state = State::Header;
+        self.tls = true;
+        self.haggled = Haggled::default();
+    }
+
+    /// From now on, all options but ABORT are refused (spec: "Termination of the session during
+    /// option haggling").
+    pub fn shutting_down(&mut self) {
+        self.shutting_down = true;
+    }
+
+    fn offered_flags(&self) -> u16 {
+        let fixed = if self.config.fixed_newstyle { handshake_flag::FIXED_NEWSTYLE } else { 0 };
+        let zeroes = if self.config.no_zeroes { handshake_flag::NO_ZEROES } else { 0 };
+        fixed | zeroes
+    }
+
+    fn accept_flags(&mut self, flags: u32) -> Result<(), ProtocolError> {
+        let offered = self.offered_flags();
+        if flags & !u32::from(offered) != 0 {
+            return Err(ProtocolError::ClientFlags { flags, offered });
+        }
+        self.client_flags = flags as u16;
+        self.state = State::Header;
+        Ok(())
+    }
+
+    /// Takes in the header of an option and decides what becomes of its data.
+    fn begin_option(&mut self, header: &[u8; OPTION_HEADER_LEN]) -> Result<State, ProtocolError> {
+        let [m0, m1, m2, m3, m4, m5, m6, m7, o0, o1, o2, o3, l0, l1, l2, l3] = *header;
+        let magic = u64::from_be_bytes([m0, m1, m2, m3, m4, m5, m6, m7]);
+        let option = OptionCode(u32::from_be_bytes([o0, o1, o2, o3]));
+        let length = u32::from_be_bytes([l0, l1, l2, l3]);
+        if magic != magic::OPTION {
+            return Err(ProtocolError::OptionMagic { magic });
+        }
+        self.options += 1;
+        if self.options > MAX_OPTIONS {
+            return Err(ProtocolError::TooManyOptions);
+        }
+        self.bytes += u64::from(length);
+        if self.bytes > MAX_HANDSHAKE_BYTES {
+            return Err(ProtocolError::TooManyBytes { option, length });
+        }
+        if option == OptionCode::EXPORT_NAME {
+            return self.begin_export_name(length);
+        }
+        if !self.config.fixed_newstyle {
+            return Err(ProtocolError::NotFixedNewstyle { option });
+        }
+        if option == OptionCode::SET_META_CONTEXT {
+            // It replaces what was selected even if it fails.
+            self.haggled.selected = None;
+        }
+        let then = match self.screen(option, length) {
+            Err((kind, text)) => Then::Refuse(kind, text),
+            Ok(()) if has_data(option) => {
+                return Ok(State::Data { option, length: length as usize });
+            }
+            Ok(()) => Then::Obey,
+        };
+        Ok(State::Skip { option, left: length, then })
+    }
+
+    fn begin_export_name(&self, length: u32) -> Result<State, ProtocolError> {
+        if self.config.tls == TlsMode::Require && !self.tls {
+            return Err(ProtocolError::ExportNeedsTls);
+        }
+        if self.shutting_down {
+            return Err(ProtocolError::ExportShutdown);
+        }
+        if self.haggled.style == ReplyStyle::Extended {
+            return Err(ProtocolError::ExportNameWithExtendedHeaders);
+        }
+        if length as usize > MAX_STRING {
+            return Err(ProtocolError::ExportNameTooLong { length });
+        }
+        Ok(State::Data { option: OptionCode::EXPORT_NAME, length: length as usize })
+    }
+
+    /// Answers an option whose data was skipped. `excess` bytes came after it.
+    fn finish_skipped(
+        &mut self,
+        option: OptionCode,
+        then: Then,
+        excess: usize,
+        output: &mut Vec<u8>,
+    ) -> Result<Option<Event>, ProtocolError> {
+        self.state = State::Header;
+        let mut reply = OptionReply { option, out: output };
+        if let Then::Refuse(kind, text) = then {
+            reply.error(kind, text);
+            return Ok(None);
+        }
+        match option {
+            OptionCode::LIST => {
+                self.state = State::Waiting(Pending::List);
+                return Ok(Some(Event::List));
+            }
+            OptionCode::STARTTLS => {
+                if excess > 0 {
+                    return Err(ProtocolError::PlaintextAfterStartTls { bytes: excess });
+                }
+                reply.ack();
+                self.state = State::Waiting(Pending::StartTls);
+                return Ok(Some(Event::StartTls));
+            }
+            OptionCode::ABORT => {
+                reply.ack();
+                self.state = State::Ended;
+                return Ok(Some(Event::Abort));
+            }
+            OptionCode::STRUCTURED_REPLY => self.haggled.style = ReplyStyle::Structured,
+            OptionCode::EXTENDED_HEADERS => self.haggled.style = ReplyStyle::Extended,
+            _ => debug_assert!(false, "{option} is obeyed with its data"),
+        }
+        reply.ack();
+        Ok(None)
+    }
+
+    /// Takes in an option's data.
+    fn finish_data(
+        &mut self,
+        option: OptionCode,
+        data: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<Option<Event>, ProtocolError> {
+        self.state = State::Header;
+        let parsed = match option {
+            OptionCode::EXPORT_NAME => {
+                let name = export_name(data).map_err(|_| ProtocolError::ExportNameNotText)?;
+                Ok(Pending::ExportName(name))
+            }
+            OptionCode::INFO => InfoRequest::parse(data).map(Pending::Info),
+            OptionCode::GO => InfoRequest::parse(data).map(Pending::Go),
+            OptionCode::LIST_META_CONTEXT => ContextRequest::parse(data).map(Pending::ListContexts),
+            _ => ContextRequest::parse(data).map(Pending::SetContexts),
+        };
+        let pending = match parsed {
+            Ok(pending) => pending,
+            Err(malformed) => {
+                OptionReply { option, out: output }.error(malformed.reply_type(), malformed.text());
+                return Ok(None);
+            }
+        };
+        let (name, purpose) = match &pending {
+            Pending::ExportName(name) => (name, Purpose::Transmission),
+            Pending::Go(request) => (&request.name, Purpose::Transmission),
+            Pending::Info(request) => (&request.name, Purpose::Info),
+            Pending::ListContexts(request) | Pending::SetContexts(request) => {
+                (&request.name, Purpose::Contexts)
+            }
+            Pending::List | Pending::StartTls => return Ok(None),
+        };
+        let event = Event::Open { name: name.clone(), purpose };
+        self.state = State::Waiting(pending);
+        Ok(Some(event))
+    }
+}

@@ -1,0 +1,206 @@
+//! What is answered once it is known whether an export can be had.
+
+use super::codes::{ALLOCATION_ID, OptionCode, OptionReplyType, handshake_flag};
+use super::error::ProtocolError;
+use super::handshake::{Handshake, Pending, State, TlsMode};
+use super::option::{ContextRequest, InfoRequest};
+use super::option_reply::{ExportInfo, OptionReply};
+use super::session::{Negotiated, ReplyStyle, Session};
+use std::mem;
+
+/// The zeroes after the answer to EXPORT_NAME that once were reserved.
+const RESERVED_ZEROES: [u8; 124] = [0; 124];
+
+/// Why an export cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError<'a> {
+    /// There is no export of this name.
+    Unknown,
+    /// It is there, but could not be opened.
+    Failed {
+        /// Why, for the client's eyes; may be empty, of any length and content.
+        text: &'a str,
+    },
+    /// This client may not have it.
+    Policy,
+    /// It is only served over TLS, which is not running.
+    TlsRequired,
+    /// The server is about to stop.
+    Shutdown,
+}
+
+impl Handshake {
+    /// Answers [`Event::Open`](super::Event::Open) with the export or why it cannot be had. Returns
+    /// the session if transmission begins.
+    ///
+    /// Fails if EXPORT_NAME cannot be satisfied, for it has no error reply.
+    pub fn opened(
+        &mut self,
+        export: Result<&ExportInfo<'_>, OpenError<'_>>,
+        output: &mut Vec<u8>,
+    ) -> Result<Option<Session>, ProtocolError> {
+        let export = match self.shutting_down {
+            true => Err(OpenError::Shutdown),
+            false => export,
+        };
+        match mem::replace(&mut self.state, State::Header) {
+            State::Waiting(Pending::ExportName(name)) => {
+                return self.opened_by_name(&name, export, output).map(Some);
+            }
+            State::Waiting(Pending::Go(request)) => {
+                return Ok(self.opened_by_go(&request, export, output));
+            }
+            State::Waiting(Pending::Info(request)) => {
+                self.tell(OptionCode::INFO, &request, export, output);
+            }
+            State::Waiting(Pending::ListContexts(request)) => {
+                self.list_contexts(&request, export, output);
+            }
+            State::Waiting(Pending::SetContexts(request)) => {
+                self.set_contexts(request, export, output);
+            }
+            other => {
+                debug_assert!(false, "no export is asked for");
+                self.state = other;
+            }
+        }
+        Ok(None)
+    }
+
+    fn opened_by_name(
+        &mut self,
+        name: &str,
+        export: Result<&ExportInfo<'_>, OpenError<'_>>,
+        output: &mut Vec<u8>,
+    ) -> Result<Session, ProtocolError> {
+        let export = export.map_err(|error| match error {
+            OpenError::Unknown => ProtocolError::ExportUnknown,
+            OpenError::Failed { .. } => ProtocolError::ExportFailed,
+            OpenError::Policy => ProtocolError::ExportForbidden,
+            OpenError::TlsRequired => ProtocolError::ExportNeedsTls,
+            OpenError::Shutdown => ProtocolError::ExportShutdown,
+        })?;
+        let session = self.session(name, export, false);
+        output.extend_from_slice(&export.geometry.size.to_be_bytes());
+        output.extend_from_slice(&session.transmission_flags().to_be_bytes());
+        if self.client_flags & handshake_flag::NO_ZEROES == 0 {
+            output.extend_from_slice(&RESERVED_ZEROES);
+        }
+        self.state = State::Ended;
+        Ok(session)
+    }
+
+    fn opened_by_go(
+        &mut self,
+        request: &InfoRequest,
+        export: Result<&ExportInfo<'_>, OpenError<'_>>,
+        output: &mut Vec<u8>,
+    ) -> Option<Session> {
+        let session = self.tell(OptionCode::GO, request, export, output)?;
+        self.state = State::Ended;
+        Some(session)
+    }
+
+    /// Answers INFO and GO, alike but for what follows.
+    fn tell(
+        &self,
+        option: OptionCode,
+        request: &InfoRequest,
+        export: Result<&ExportInfo<'_>, OpenError<'_>>,
+        output: &mut Vec<u8>,
+    ) -> Option<Session> {
+        let mut reply = OptionReply { option, out: output };
+        let export = match export {
+            Ok(export) => export,
+            Err(error) => {
+                let (kind, text) = self.describe(error);
+                reply.error(kind, text);
+                return None;
+            }
+        };
+        let session = self.session(&request.name, export, request.wanted.block_size);
+        reply.infos(export, request.wanted, &session);
+        reply.ack();
+        Some(session)
+    }
+
+    fn list_contexts(
+        &self,
+        request: &ContextRequest,
+        export: Result<&ExportInfo<'_>, OpenError<'_>>,
+        output: &mut Vec<u8>,
+    ) {
+        let mut reply = OptionReply { option: OptionCode::LIST_META_CONTEXT, out: output };
+        if let Err(error) = export {
+            let (kind, text) = self.describe_for_contexts(error);
+            return reply.error(kind, text);
+        }
+        if request.all || request.wildcard || request.allocation {
+            // The id is reserved here and SHOULD be zero.
+            reply.allocation(0);
+        }
+        reply.ack();
+    }
+
+    fn set_contexts(
+        &mut self,
+        request: ContextRequest,
+        export: Result<&ExportInfo<'_>, OpenError<'_>>,
+        output: &mut Vec<u8>,
+    ) {
+        let mut reply = OptionReply { option: OptionCode::SET_META_CONTEXT, out: output };
+        if let Err(error) = export {
+            let (kind, text) = self.describe_for_contexts(error);
+            return reply.error(kind, text);
+        }
+        if request.allocation {
+            reply.allocation(ALLOCATION_ID);
+            self.haggled.selected = Some(request.name);
+        }
+        reply.ack();
+    }
+
+    /// The session that begins, or would begin, with an export that was asked for as `name`: the
+    /// contexts count that were selected for the same name.
+    fn session(&self, name: &str, export: &ExportInfo<'_>, block_sizes: bool) -> Session {
+        let style = self.haggled.style;
+        let selected = self.haggled.selected.as_deref() == Some(name);
+        let allocation = selected && style != ReplyStyle::Simple;
+        Session::new(export.geometry, Negotiated { style, block_sizes, allocation })
+    }
+
+    /// The reply to INFO or GO of an export that cannot be had.
+    fn describe<'a>(&self, error: OpenError<'a>) -> (OptionReplyType, &'a str) {
+        match error {
+            OpenError::Unknown => (OptionReplyType::ERR_UNKNOWN, "there is no such export"),
+            OpenError::Failed { text: "" } => {
+                (OptionReplyType::ERR_UNKNOWN, "the export could not be opened")
+            }
+            OpenError::Failed { text } => (OptionReplyType::ERR_UNKNOWN, text),
+            OpenError::Policy => (OptionReplyType::ERR_POLICY, "the export is not for this client"),
+            OpenError::TlsRequired if self.can_start_tls() => {
+                (OptionReplyType::ERR_TLS_REQD, "the export is only served over TLS")
+            }
+            OpenError::TlsRequired => {
+                (OptionReplyType::ERR_POLICY, "the export is only served over TLS")
+            }
+            OpenError::Shutdown => (OptionReplyType::ERR_SHUTDOWN, "the server is shutting down"),
+        }
+    }
+
+    /// As [`Self::describe`], for the options that must not be answered ERR_TLS_REQD (spec:
+    /// "SELECTIVETLS mode").
+    fn describe_for_contexts<'a>(&self, error: OpenError<'a>) -> (OptionReplyType, &'a str) {
+        match error {
+            OpenError::TlsRequired => {
+                (OptionReplyType::ERR_POLICY, "the export is only served over TLS")
+            }
+            other => self.describe(other),
+        }
+    }
+
+    /// Whether STARTTLS would be accepted.
+    fn can_start_tls(&self) -> bool {
+        self.config.tls != TlsMode::Off && !self.tls && self.is_fixed()
+    }
+}

@@ -1,0 +1,193 @@
+//! What is answered during transmission.
+
+use super::codes::{ALLOCATION_ID, ChunkType, command_flag, errno, magic, reply_flag, state_flag};
+use super::limits::MAX_TEXT;
+use super::read::Run;
+use super::request::Request;
+use super::session::ReplyStyle;
+use super::text::cut;
+use crate::block::{ErrorCode, Extent, Extents, Span, Status};
+
+/// The longest descriptor of 32 bits that keeps what follows aligned to any minimum block size.
+const MAX_SHORT_EXTENT: u64 = 0xffff_0000;
+
+/// What the replies to one request repeat, and in which style they are.
+///
+/// Each request is answered by exactly one of [`Self::success`], [`Self::error`],
+/// [`Self::error_at`], [`Self::block_status`], or the runs of a read. All append to `out`, and
+/// nothing else allocates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    cookie: u64,
+    offset: u64,
+    style: ReplyStyle,
+    df: bool,
+}
+
+impl ReplyTo {
+    #[inline]
+    pub(super) fn new(style: ReplyStyle, request: &Request) -> Self {
+        Self {
+            cookie: request.cookie,
+            offset: request.offset,
+            style,
+            df: request.flags & command_flag::DF != 0,
+        }
+    }
+
+    /// The cookie of the request.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// The offset of the request.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Which headers the reply has.
+    pub fn style(&self) -> ReplyStyle {
+        self.style
+    }
+
+    /// Whether a read is to be answered by at most one content chunk.
+    pub fn do_not_fragment(&self) -> bool {
+        self.df
+    }
+
+    /// The whole reply to a request that succeeded and has nothing to tell.
+    #[inline]
+    pub fn success(&self, out: &mut Vec<u8>) {
+        match self.style {
+            ReplyStyle::Simple | ReplyStyle::Structured => self.simple(0, out),
+            ReplyStyle::Extended => self.chunk(reply_flag::DONE, ChunkType::NONE, 0, out),
+        }
+    }
+
+    /// The whole reply to a request that failed, or its end if content was sent before. Of `text`,
+    /// as much is sent as the spec recommends; with simple replies nothing.
+    pub fn error(&self, error: ErrorCode, text: &str, out: &mut Vec<u8>) {
+        if self.style == ReplyStyle::Simple {
+            return self.simple(errno(error), out);
+        }
+        let text = cut(text, MAX_TEXT);
+        self.chunk(reply_flag::DONE, ChunkType::ERROR, 6 + text.len() as u64, out);
+        put_error(error, text, out);
+    }
+
+    /// As [`Self::error`], and tells where on the disk. The place must lie within the request, and
+    /// after all content that was sent.
+    pub fn error_at(&self, error: ErrorCode, text: &str, place: u64, out: &mut Vec<u8>) {
+        if self.style == ReplyStyle::Simple {
+            return self.simple(errno(error), out);
+        }
+        let text = cut(text, MAX_TEXT);
+        self.chunk(reply_flag::DONE, ChunkType::ERROR_OFFSET, 14 + text.len() as u64, out);
+        put_error(error, text, out);
+        out.extend_from_slice(&place.to_be_bytes());
+    }
+
+    /// What comes before the bytes of a run; a hole is complete with it.
+    ///
+    /// The last run of a reply says so: all of its bytes must be at hand, for an error can no
+    /// longer be told.
+    #[inline]
+    pub fn run(&self, run: &Run, out: &mut Vec<u8>) {
+        let done = if run.last { reply_flag::DONE } else { 0 };
+        match self.style {
+            ReplyStyle::Simple => self.simple(0, out),
+            _ if run.hole => {
+                self.chunk(done, ChunkType::OFFSET_HOLE, 12, out);
+                out.extend_from_slice(&run.span.offset.to_be_bytes());
+                // A read is no longer than the maximum payload, which has 32 bits.
+                out.extend_from_slice(&(run.span.length as u32).to_be_bytes());
+            }
+            _ => {
+                self.chunk(done, ChunkType::OFFSET_DATA, 8 + run.span.length, out);
+                out.extend_from_slice(&run.span.offset.to_be_bytes());
+            }
+        }
+    }
+
+    /// The whole reply to a BLOCK_STATUS for `span`: what is known of it from its beginning on. If
+    /// that is nothing, all of it counts as data, which is always safe to say.
+    pub fn block_status(&self, span: Span, extents: &Extents, out: &mut Vec<u8>) {
+        let unknown = [Extent { length: span.length, status: Status::DATA }];
+        let extents = match extents.as_slice() {
+            [] => &unknown,
+            extents => extents,
+        };
+        match self.style {
+            ReplyStyle::Extended => self.long_extents(extents, out),
+            ReplyStyle::Simple | ReplyStyle::Structured => self.short_extents(extents, out),
+        }
+    }
+
+    fn long_extents(&self, extents: &[Extent], out: &mut Vec<u8>) {
+        let length = 8 + 16 * extents.len() as u64;
+        out.reserve(32 + length as usize);
+        self.chunk(reply_flag::DONE, ChunkType::BLOCK_STATUS_EXT, length, out);
+        out.extend_from_slice(&ALLOCATION_ID.to_be_bytes());
+        out.extend_from_slice(&(extents.len() as u32).to_be_bytes());
+        for extent in extents {
+            out.extend_from_slice(&extent.length.to_be_bytes());
+            out.extend_from_slice(&u64::from(state(extent.status)).to_be_bytes());
+        }
+    }
+
+    /// An extent that does not fit into 32 bits is cut, and nothing can follow it.
+    fn short_extents(&self, extents: &[Extent], out: &mut Vec<u8>) {
+        let fitting =
+            extents.iter().take_while(|extent| extent.length <= u64::from(u32::MAX)).count();
+        let extents = &extents[..extents.len().min(fitting + 1)];
+        let length = 4 + 8 * extents.len() as u64;
+        out.reserve(20 + length as usize);
+        self.chunk(reply_flag::DONE, ChunkType::BLOCK_STATUS, length, out);
+        out.extend_from_slice(&ALLOCATION_ID.to_be_bytes());
+        for extent in extents {
+            let length = u32::try_from(extent.length).unwrap_or(MAX_SHORT_EXTENT as u32);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&state(extent.status).to_be_bytes());
+        }
+    }
+
+    #[inline]
+    fn simple(&self, error: u32, out: &mut Vec<u8>) {
+        let mut header = [0; 16];
+        header[0..4].copy_from_slice(&magic::SIMPLE_REPLY.to_be_bytes());
+        header[4..8].copy_from_slice(&error.to_be_bytes());
+        header[8..16].copy_from_slice(&self.cookie.to_be_bytes());
+        out.extend_from_slice(&header);
+    }
+
+    /// The header of a chunk. Its length is bounded by the maximum payload and so fits 32 bits.
+    #[inline]
+    fn chunk(&self, flags: u16, kind: ChunkType, length: u64, out: &mut Vec<u8>) {
+        let mut header = [0; 32];
+        header[4..6].copy_from_slice(&flags.to_be_bytes());
+        header[6..8].copy_from_slice(&kind.0.to_be_bytes());
+        header[8..16].copy_from_slice(&self.cookie.to_be_bytes());
+        if self.style == ReplyStyle::Extended {
+            header[0..4].copy_from_slice(&magic::EXTENDED_REPLY.to_be_bytes());
+            header[16..24].copy_from_slice(&self.offset.to_be_bytes());
+            header[24..32].copy_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&header);
+        } else {
+            header[0..4].copy_from_slice(&magic::STRUCTURED_REPLY.to_be_bytes());
+            header[16..20].copy_from_slice(&(length as u32).to_be_bytes());
+            out.extend_from_slice(&header[..20]);
+        }
+    }
+}
+
+fn put_error(error: ErrorCode, text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&errno(error).to_be_bytes());
+    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn state(status: Status) -> u32 {
+    let hole = if status.hole { state_flag::HOLE } else { 0 };
+    let zero = if status.zero { state_flag::ZERO } else { 0 };
+    hole | zero
+}

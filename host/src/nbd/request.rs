@@ -1,0 +1,78 @@
+//! The headers of requests.
+
+use super::codes::{CommandCode, magic};
+use super::error::ProtocolError;
+
+/// The length of a compact request header.
+pub(super) const COMPACT_LEN: usize = 28;
+
+/// The length of an extended request header.
+pub(super) const EXTENDED_LEN: usize = 32;
+
+/// A request as it came over the wire. Nothing in it is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Bits of [`super::codes::command_flag`], and others.
+    pub flags: u16,
+    /// What is asked for.
+    pub command: CommandCode,
+    /// Chosen by the client, repeated in every reply.
+    pub cookie: u64,
+    /// Where on the disk.
+    pub offset: u64,
+    /// Of the span or of the payload.
+    pub length: u64,
+}
+
+impl Request {
+    #[inline]
+    pub(super) fn parse_compact(header: &[u8]) -> Result<Self, ProtocolError> {
+        let Some(header) = header.first_chunk::<COMPACT_LEN>() else {
+            return Err(ProtocolError::RequestTruncated { length: header.len() });
+        };
+        let magic = u32_at(header, 0);
+        if magic != magic::REQUEST {
+            return Err(ProtocolError::RequestMagic { magic });
+        }
+        Ok(Self {
+            flags: u16_at(header, 4),
+            command: CommandCode(u16_at(header, 6)),
+            cookie: u64_at(header, 8),
+            offset: u64_at(header, 16),
+            length: u64::from(u32_at(header, 24)),
+        })
+    }
+
+    #[inline]
+    pub(super) fn parse_extended(header: &[u8]) -> Result<Self, ProtocolError> {
+        let Some(header) = header.first_chunk::<EXTENDED_LEN>() else {
+            return Err(ProtocolError::RequestTruncated { length: header.len() });
+        };
+        let magic = u32_at(header, 0);
+        if magic != magic::EXTENDED_REQUEST {
+            return Err(ProtocolError::RequestMagic { magic });
+        }
+        Ok(Self {
+            flags: u16_at(header, 4),
+            command: CommandCode(u16_at(header, 6)),
+            cookie: u64_at(header, 8),
+            offset: u64_at(header, 16),
+            length: u64_at(header, 24),
+        })
+    }
+}
+
+#[inline]
+fn u16_at<const N: usize>(header: &[u8; N], at: usize) -> u16 {
+    u16::from_be_bytes([header[at], header[at + 1]])
+}
+
+#[inline]
+fn u32_at<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+#[inline]
+fn u64_at<const N: usize>(header: &[u8; N], at: usize) -> u64 {
+    u64::from(u32_at(header, at)) << 32 | u64::from(u32_at(header, at + 4))
+}

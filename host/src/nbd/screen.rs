@@ -1,0 +1,84 @@
+//! Which options are refused before their data is looked at.
+
+use super::codes::{OptionCode, OptionReplyType, handshake_flag};
+use super::handshake::{Handshake, TlsMode};
+use super::limits::MAX_OPTION_DATA;
+use super::session::ReplyStyle;
+
+impl Handshake {
+    /// Whether an option can be obeyed, as far as its header tells; else how it is refused.
+    pub(super) fn screen(
+        &self,
+        option: OptionCode,
+        length: u32,
+    ) -> Result<(), (OptionReplyType, &'static str)> {
+        use OptionCode as O;
+        use OptionReplyType as R;
+        let config = &self.config;
+        if option == O::ABORT {
+            return Ok(());
+        }
+        if config.tls == TlsMode::Require && !self.tls && option != O::STARTTLS {
+            return Err(match self.is_fixed() {
+                true => (R::ERR_TLS_REQD, "TLS is required"),
+                // The spec's NOTLS mode, in which ERR_TLS_REQD is never sent.
+                false => (R::ERR_POLICY, "TLS is required, and needs fixed newstyle negotiation"),
+            });
+        }
+        if self.shutting_down {
+            return Err((R::ERR_SHUTDOWN, "the server is shutting down"));
+        }
+        let offered = match option {
+            O::LIST | O::STARTTLS | O::INFO | O::GO => true,
+            O::STRUCTURED_REPLY => config.structured_replies,
+            O::EXTENDED_HEADERS => config.extended_headers,
+            O::LIST_META_CONTEXT | O::SET_META_CONTEXT => {
+                config.meta_contexts && (config.structured_replies || config.extended_headers)
+            }
+            _ => false,
+        };
+        if !offered {
+            return Err((R::ERR_UNSUP, "the option is not supported"));
+        }
+        if has_data(option) && length as usize > MAX_OPTION_DATA {
+            return Err((R::ERR_TOO_BIG, "the option data is too long"));
+        }
+        if !has_data(option) && length > 0 {
+            return Err((R::ERR_INVALID, "the option takes no data"));
+        }
+        match option {
+            O::STARTTLS if self.tls => Err((R::ERR_INVALID, "TLS is already running")),
+            O::STARTTLS if config.tls == TlsMode::Off => Err((R::ERR_POLICY, "TLS is not enabled")),
+            O::STARTTLS if !self.is_fixed() => {
+                Err((R::ERR_POLICY, "TLS needs fixed newstyle negotiation"))
+            }
+            O::STRUCTURED_REPLY if self.haggled.style == ReplyStyle::Extended => {
+                Err((R::ERR_EXT_HEADER_REQD, "extended headers are already in use"))
+            }
+            O::LIST_META_CONTEXT | O::SET_META_CONTEXT
+                if self.haggled.style == ReplyStyle::Simple =>
+            {
+                Err((R::ERR_INVALID, "structured replies or extended headers come first"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the client speaks fixed newstyle. If not, there is no TLS for it (spec: "Server-side
+    /// requirements").
+    pub(super) fn is_fixed(&self) -> bool {
+        self.client_flags & handshake_flag::FIXED_NEWSTYLE != 0
+    }
+}
+
+/// Whether the data of an option matters.
+pub(super) fn has_data(option: OptionCode) -> bool {
+    matches!(
+        option,
+        OptionCode::EXPORT_NAME
+            | OptionCode::INFO
+            | OptionCode::GO
+            | OptionCode::LIST_META_CONTEXT
+            | OptionCode::SET_META_CONTEXT
+    )
+}
