@@ -1,0 +1,277 @@
+//! The exports of the contract.
+//!
+//! `describe`, `open` and the functions without lists are implemented over generated bindings. The
+//! others are written by hand, for two reasons: `read` lends out the pages
+//! themselves (the capability `lends-chunks`), which generated code would copy and free; and
+//! nothing may be allocated once the disk is open, lest a full memory be a trap.
+//!
+//! # Safety
+//!
+//! A component has one thread, and the host never calls one function of it during another; it
+//! calls `cabi_realloc` before the export that the memory is for. So one call at a time borrows
+//! statics. What is returned by address lies in statics or in pages, and stays as it is until the
+//! next call.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+
+use exports::memnbd::block::block_store::{
+    Capabilities, Description, Disk, ErrorCode, Guest, Parameter, Sharing, ZeroOptions,
+};
+use memnbd_guest::parse_size;
+
+use crate::linear::Linear;
+use crate::pages::{LANDING_SIZE, PAGE_SIZE};
+use crate::store::{Chunk, NoSpace, Status, Store};
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    world: "backend",
+    skip: ["read", "write", "extents"],
+});
+
+/// A static that belongs to the call under way.
+struct Static<T>(UnsafeCell<T>);
+
+// SAFETY: there is one thread.
+unsafe impl<T> Sync for Static<T> {}
+
+impl<T> Static<T> {
+    const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// # Safety
+    ///
+    /// Only exports call it, once in a call for each static.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn borrow(&self) -> &mut T {
+        // SAFETY: calls do not overlap, see the module's documentation.
+        unsafe { &mut *self.0.get() }
+    }
+}
+
+static STORE: Static<Option<Store<Linear>>> = Static::new(None);
+
+/// # Safety
+///
+/// As [`Static::borrow`].
+unsafe fn store() -> &'static mut Store<Linear> {
+    // SAFETY: the caller's promise.
+    let store = unsafe { STORE.borrow() };
+    store.as_mut().expect("the host opens the disk first")
+}
+
+struct Memory;
+
+impl Guest for Memory {
+    fn describe() -> Description {
+        Description {
+            name: "memory".to_string(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            summary: "a sparse disk in memory, all zeroes at first, gone at exit".to_string(),
+            parameters: Vec::from([Parameter {
+                name: "size".to_string(),
+                summary: "the size of the disk in bytes, or with a suffix (b k m g t p e s): \
+                    from 0 to 2^63-1"
+                    .to_string(),
+                required: true,
+                default: None,
+            }]),
+            bare_parameter: Some("size".to_string()),
+        }
+    }
+
+    fn open(_: String, _: bool, parameters: Vec<(String, String)>) -> Result<Disk, String> {
+        let size = parameters
+            .iter()
+            .find_map(|(name, value)| (name == "size").then_some(value))
+            .ok_or("size is missing: give the size of the disk, like size=2G")?;
+        let size = parse_size(size).map_err(|error| format!("size: {error}"))?;
+        let opened = Store::new(size, Linear::new())
+            .ok_or("there is not enough memory: an instance needs at least 4 MiB")?;
+        // SAFETY: the only borrow in this call.
+        *unsafe { STORE.borrow() } = Some(opened);
+        Ok(Disk {
+            size,
+            minimum_block: 1,
+            preferred_block: 4096,
+            maximum_transfer: LANDING_SIZE,
+            capabilities: Capabilities::WRITABLE
+                | Capabilities::FLUSH
+                | Capabilities::FUA
+                | Capabilities::TRIM
+                | Capabilities::ZERO
+                | Capabilities::FAST_ZERO
+                | Capabilities::CACHE
+                | Capabilities::EXTENTS
+                | Capabilities::MULTI_CONN
+                | Capabilities::LENDS_CHUNKS,
+            sharing: Sharing::Striped(u64::from(LANDING_SIZE)),
+            description: String::new(),
+        })
+    }
+
+    fn zero(offset: u64, length: u64, options: ZeroOptions) -> Result<(), ErrorCode> {
+        // SAFETY: the only borrow in this call.
+        let store = unsafe { store() };
+        if options.bits() & ZeroOptions::KEEP_ALLOCATED.bits() != 0 {
+            store.zero_allocated(offset, length).map_err(|_| ErrorCode::Enospc)
+        } else {
+            store.zero(offset, length);
+            Ok(())
+        }
+    }
+
+    fn trim(offset: u64, length: u64, _fua: bool) -> Result<(), ErrorCode> {
+        // SAFETY: the only borrow in this call.
+        unsafe { store() }.zero(offset, length);
+        Ok(())
+    }
+
+    fn flush() -> Result<(), ErrorCode> {
+        Ok(())
+    }
+
+    fn cache(_offset: u64, _length: u64) -> Result<(), ErrorCode> {
+        Ok(())
+    }
+
+    fn stored() -> u64 {
+        // SAFETY: the only borrow in this call.
+        unsafe { store() }.stored()
+    }
+}
+
+export!(Memory);
+
+/// A read is at most this long, so that it meets at most this many pages.
+const MAX_CHUNKS: usize = (LANDING_SIZE / PAGE_SIZE) as usize + 1;
+/// The most extents that the contract allows.
+const MAX_EXTENTS: usize = 4096;
+
+/// `result<list<T>, error-code>` as the canonical ABI lays it out. It is never an error here.
+#[repr(C)]
+struct ListResult<T, const N: usize> {
+    tag: u8,
+    list: *const T,
+    length: usize,
+    /// Where the list is built. The host sees no more of it than `list` and `length` say.
+    items: [T; N],
+}
+
+impl<T: Copy, const N: usize> ListResult<T, N> {
+    const fn new(item: T) -> Self {
+        Self { tag: 0, list: core::ptr::null(), length: 0, items: [item; N] }
+    }
+
+    fn clear(&mut self) {
+        self.list = self.items.as_ptr();
+        self.length = 0;
+    }
+
+    fn push(&mut self, item: T) {
+        self.items[self.length] = item;
+        self.length += 1;
+    }
+}
+
+/// `chunk`: of tag 0 `data`, the address and length of a list; of tag 1 `hole`, its length.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct RawChunk {
+    tag: u8,
+    address_or_hole: u32,
+    length: u32,
+}
+
+/// `extent`. Bit 0 of its status says `hole`, bit 1 `zero`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct RawExtent {
+    length: u64,
+    status: u8,
+}
+
+static CHUNKS: Static<ListResult<RawChunk, MAX_CHUNKS>> =
+    Static::new(ListResult::new(RawChunk { tag: 0, address_or_hole: 0, length: 0 }));
+static EXTENTS: Static<ListResult<RawExtent, MAX_EXTENTS>> =
+    Static::new(ListResult::new(RawExtent { length: 0, status: 0 }));
+
+// SAFETY: no other symbol has this name, and the signature is the canonical ABI's.
+#[unsafe(export_name = "memnbd:block/block-store@0.1.0#read")]
+extern "C" fn read(offset: u64, length: u32) -> *const ListResult<RawChunk, MAX_CHUNKS> {
+    // SAFETY: the only borrows in this call, one for each.
+    let (store, chunks) = unsafe { (store(), CHUNKS.borrow()) };
+    chunks.clear();
+    store.read(offset, length, |chunk| {
+        chunks.push(match chunk {
+            Chunk::Data { address, length } => {
+                RawChunk { tag: 0, address_or_hole: address, length }
+            }
+            Chunk::Hole(length) => RawChunk { tag: 1, address_or_hole: length, length: 0 },
+        });
+    });
+    chunks
+}
+
+// SAFETY: as above.
+#[unsafe(export_name = "memnbd:block/block-store@0.1.0#extents")]
+extern "C" fn extents(offset: u64, length: u64) -> *const ListResult<RawExtent, MAX_EXTENTS> {
+    // SAFETY: the only borrows in this call, one for each.
+    let (store, extents) = unsafe { (store(), EXTENTS.borrow()) };
+    extents.clear();
+    store.extents(offset, length, MAX_EXTENTS, |length, status| {
+        extents.push(RawExtent {
+            length,
+            status: match status {
+                Status::Hole => 0b11,
+                Status::Zero => 0b10,
+                Status::Data => 0b00,
+            },
+        });
+    });
+    extents
+}
+
+/// `result<_, error-code>`: a tag and, where that is 1, the error.
+type EmptyResult = [u8; 2];
+
+// SAFETY: as above.
+#[unsafe(export_name = "memnbd:block/block-store@0.1.0#write")]
+extern "C" fn write(offset: u64, data: u32, length: u32, _fua: u32) -> *const EmptyResult {
+    // SAFETY: the only borrow in this call.
+    let store = unsafe { store() };
+    // `cabi_realloc` sees to it.
+    assert!(data == store.landing() && length <= LANDING_SIZE);
+    match store.write(offset, length) {
+        Ok(()) => &[0, 0],
+        Err(NoSpace) => const { &[1, ErrorCode::Enospc as u8] },
+    }
+}
+
+/// Until the disk is open this allocates from the heap, what `open` is called with. Afterwards
+/// the only thing that a host allocates is the payload of a write, and its place is the landing
+/// zone.
+///
+/// # Safety
+///
+/// As [`memnbd_guest::runtime::reallocate`].
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cabi_realloc(
+    old: *mut u8,
+    old_size: usize,
+    align: usize,
+    new_size: usize,
+) -> *mut u8 {
+    // SAFETY: the host calls this before the export borrows anything.
+    let Some(store) = (unsafe { STORE.borrow() }) else {
+        // SAFETY: the caller's promise.
+        return unsafe { memnbd_guest::runtime::reallocate(old, old_size, align, new_size) };
+    };
+    assert!(old_size == 0 && align == 1 && new_size <= LANDING_SIZE as usize);
+    core::ptr::with_exposed_provenance_mut(store.landing() as usize)
+}

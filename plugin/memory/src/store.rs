@@ -1,0 +1,347 @@
+//! The disk: what reading, writing, zeroing and asking for extents mean, in pages.
+//!
+//! A page exists from the first write into it until a zero or trim leaves nothing but zeroes in it.
+//! What has no page reads as zeroes. Callers keep the promises of the contract: every range
+//! is at least one byte and lies within the disk.
+//!
+//! It knows neither the ABI nor where memory comes from.
+
+use crate::directory::{Directory, Slot};
+use crate::pages::{Memory, PAGE_BITS, PAGE_SIZE, Page, Pages, address};
+use crate::zero::is_zero;
+
+/// The pages that one call of [`Store::extents`] looks into. It bounds the time of a call to
+/// some milliseconds, however much is stored.
+const EXTENT_PAGES: u32 = 4096;
+
+/// There is no memory for what was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSpace;
+
+/// A piece of what a read finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// So many bytes at this address.
+    Data {
+        /// Of the first byte.
+        address: u32,
+        /// At least 1.
+        length: u32,
+    },
+    /// So many zeroes.
+    Hole(u32),
+}
+
+/// What is known of a run of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has no pages.
+    Hole,
+    /// It has pages, and they hold zeroes.
+    Zero,
+    /// It has pages, and they hold something else somewhere.
+    Data,
+}
+
+/// The disk.
+pub struct Store<M> {
+    pub(crate) pages: Pages<M>,
+    pub(crate) directory: Directory,
+    /// How many pages hold content of the disk.
+    stored: u64,
+}
+
+/// The part of a range that falls into one page.
+struct Part {
+    index: u64,
+    /// Where in the page it begins.
+    at: u32,
+    length: u32,
+}
+
+/// The part with which a range begins.
+fn first_part(offset: u64, length: u64) -> Part {
+    let at = offset as u32 & (PAGE_SIZE - 1);
+    Part { index: offset >> PAGE_BITS, at, length: length.min(u64::from(PAGE_SIZE - at)) as u32 }
+}
+
+impl<M: Memory> Store<M> {
+    /// A disk of `size` bytes; `None` when there is no memory even for its landing zone.
+    pub fn new(size: u64, memory: M) -> Option<Self> {
+        let directory = Directory::new(size.div_ceil(u64::from(PAGE_SIZE)));
+        Some(Self { pages: Pages::new(memory)?, directory, stored: 0 })
+    }
+
+    /// The bytes that are held in pages.
+    pub fn stored(&self) -> u64 {
+        self.stored << PAGE_BITS
+    }
+
+    /// Where the payload of the next [`Store::write`] is to be put.
+    pub fn landing(&self) -> u32 {
+        self.pages.landing()
+    }
+
+    /// Tells what is in a range, in order: data where it lies, joined where it lies in one piece.
+    /// What is told holds until something is written, zeroed or trimmed.
+    pub fn read(&mut self, offset: u64, length: u32, mut tell: impl FnMut(Chunk)) {
+        let end = offset + u64::from(length);
+        let mut offset = offset;
+        let mut last = None;
+        while offset < end {
+            let part = first_part(offset, end - offset);
+            let next = match self.find(&part, end) {
+                Slot::Present(page) => {
+                    offset += u64::from(part.length);
+                    Chunk::Data { address: address(page) + part.at, length: part.length }
+                }
+                Slot::Absent(run) => {
+                    let length = absent_bytes(offset, end, run);
+                    offset += length;
+                    Chunk::Hole(length as u32)
+                }
+            };
+            last = match last {
+                None => Some(next),
+                Some(before) => join(before, next).or_else(|| {
+                    tell(before);
+                    Some(next)
+                }),
+            };
+        }
+        last.into_iter().for_each(tell);
+    }
+
+    /// Writes the `length` bytes of payload at [`Store::landing`]. When it fails, a part
+    /// of the range may have been written.
+    pub fn write(&mut self, offset: u64, length: u32) -> Result<(), NoSpace> {
+        let landing = self.pages.landing();
+        let adoptable = self.adoptable(offset, length);
+        // What is not adopted goes first, as adopting the rest gives up the landing zone.
+        self.copy(landing, offset, adoptable * PAGE_SIZE, length)?;
+        if adoptable > 0 && !self.adopt(offset, adoptable) {
+            self.copy(landing, offset, 0, adoptable * PAGE_SIZE)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zeroes, and keeps only the pages that hold something else.
+    pub fn zero(&mut self, offset: u64, length: u64) {
+        let end = offset + length;
+        let first = offset.next_multiple_of(u64::from(PAGE_SIZE));
+        let last = end & !u64::from(PAGE_SIZE - 1);
+        if first > last {
+            return self.zero_part(&first_part(offset, length));
+        }
+        if offset < first {
+            self.zero_part(&first_part(offset, length));
+        }
+        if first < last {
+            self.remove(first >> PAGE_BITS, (last - 1) >> PAGE_BITS);
+        }
+        if last < end {
+            self.zero_part(&first_part(last, end - last));
+        }
+    }
+
+    /// Makes a range read as zeroes, and sees to it that it has pages. When it fails, that is
+    /// true of a part of the range.
+    pub fn zero_allocated(&mut self, offset: u64, length: u64) -> Result<(), NoSpace> {
+        let end = offset + length;
+        let mut offset = offset;
+        while offset < end {
+            let part = first_part(offset, end - offset);
+            let (page, content) = self.page_for_writing(part.index)?;
+            match content {
+                Content::Stored => self.fill(page, part.at, part.length),
+                Content::Zeroes => {}
+                Content::Garbage => self.fill(page, 0, PAGE_SIZE),
+            }
+            offset += u64::from(part.length);
+        }
+        Ok(())
+    }
+
+    /// Tells what is allocated in a range, in order from its beginning: at least one run, and at
+    /// most `limit`. Neighbours differ. It may stop before the end of the range.
+    pub fn extents(
+        &mut self,
+        offset: u64,
+        length: u64,
+        limit: usize,
+        mut tell: impl FnMut(u64, Status),
+    ) {
+        let end = offset + length;
+        let mut offset = offset;
+        let mut run: Option<(u64, Status)> = None;
+        let mut told = 0;
+        let mut looked = 0;
+        while offset < end && looked < EXTENT_PAGES {
+            let part = first_part(offset, end - offset);
+            let (length, status) = match self.find(&part, end) {
+                Slot::Absent(run) => (absent_bytes(offset, end, run), Status::Hole),
+                Slot::Present(page) => {
+                    looked += 1;
+                    (u64::from(part.length), self.status(page))
+                }
+            };
+            offset += length;
+            run = match run {
+                Some((before, same)) if same == status => Some((before + length, status)),
+                Some((before, other)) => {
+                    tell(before, other);
+                    told += 1;
+                    if told == limit {
+                        return;
+                    }
+                    Some((length, status))
+                }
+                None => Some((length, status)),
+            };
+        }
+        if let Some((length, status)) = run {
+            tell(length, status);
+        }
+    }
+
+    /// Looks up the page of the first part of a range that ends at `end`.
+    fn find(&mut self, part: &Part, end: u64) -> Slot {
+        let last = (end - 1) >> PAGE_BITS;
+        self.directory.find(&mut self.pages, part.index, last - part.index + 1)
+    }
+
+    fn status(&mut self, page: Page) -> Status {
+        if is_zero(self.pages.memory().bytes(address(page), PAGE_SIZE)) {
+            Status::Zero
+        } else {
+            Status::Data
+        }
+    }
+
+    /// How many whole pages at the beginning of a payload could be adopted: those that would come
+    /// to lie in the landing zone as they are to lie in pages, for indexes that have none.
+    fn adoptable(&mut self, offset: u64, length: u32) -> u32 {
+        let whole = length / PAGE_SIZE;
+        if whole == 0 || offset & u64::from(PAGE_SIZE - 1) != 0 || !self.pages.can_adopt() {
+            return 0;
+        }
+        let first = offset >> PAGE_BITS;
+        let mut count = 0;
+        while count < whole {
+            let wanted = u64::from(whole - count);
+            match self.directory.find(&mut self.pages, first + u64::from(count), wanted) {
+                Slot::Present(_) => break,
+                Slot::Absent(run) => count += run.min(wanted) as u32,
+            }
+        }
+        count
+    }
+
+    /// Makes the first `count` pages of the landing zone those of the disk at `offset`.
+    /// Returns whether it could.
+    fn adopt(&mut self, offset: u64, count: u32) -> bool {
+        let first = offset >> PAGE_BITS;
+        let indexes = first..first + u64::from(count);
+        // Branches first: they may take pages, and adopted ones must not be without a place.
+        let reserved =
+            indexes.clone().all(|index| self.directory.reserve(&mut self.pages, index).is_some());
+        let Some(adopted) = reserved.then(|| self.pages.adopt(count)).flatten() else {
+            return false;
+        };
+        for (index, page) in indexes.zip(adopted..) {
+            // It is there, so that this finds it and takes no page.
+            let _ = self.directory.reserve(&mut self.pages, index);
+            self.directory.insert(&mut self.pages, index, page);
+        }
+        self.stored += u64::from(count);
+        true
+    }
+
+    /// Copies the payload's bytes from `from` to `to` to where they belong.
+    fn copy(&mut self, landing: u32, offset: u64, from: u32, to: u32) -> Result<(), NoSpace> {
+        let mut done = from;
+        while done < to {
+            let part = first_part(offset + u64::from(done), u64::from(to - done));
+            let (page, content) = self.page_for_writing(part.index)?;
+            if content == Content::Garbage {
+                let end = part.at + part.length;
+                self.fill(page, 0, part.at);
+                self.fill(page, end, PAGE_SIZE - end);
+            }
+            self.pages.memory().copy(landing + done, address(page) + part.at, part.length);
+            done += part.length;
+        }
+        Ok(())
+    }
+
+    /// The page of an index, a new one if it has none. A new one with garbage in it must be
+    /// overwritten in whole before anything else is done.
+    fn page_for_writing(&mut self, index: u64) -> Result<(Page, Content), NoSpace> {
+        if let Slot::Present(page) = self.directory.find(&mut self.pages, index, 1) {
+            return Ok((page, Content::Stored));
+        }
+        self.directory.reserve(&mut self.pages, index).ok_or(NoSpace)?;
+        let allocated = self.pages.allocate().ok_or(NoSpace)?;
+        self.directory.insert(&mut self.pages, index, allocated.page);
+        self.stored += 1;
+        let content = if allocated.zeroed { Content::Zeroes } else { Content::Garbage };
+        Ok((allocated.page, content))
+    }
+
+    /// Zeroes a part of a page, and drops the page if nothing is left in it.
+    fn zero_part(&mut self, part: &Part) {
+        let Slot::Present(page) = self.directory.find(&mut self.pages, part.index, 1) else {
+            return;
+        };
+        self.fill(page, part.at, part.length);
+        if self.status(page) == Status::Zero {
+            self.remove(part.index, part.index);
+        }
+    }
+
+    fn remove(&mut self, first: u64, last: u64) {
+        self.stored -= self.directory.remove(&mut self.pages, first, last);
+    }
+
+    fn fill(&mut self, page: Page, at: u32, length: u32) {
+        self.pages.memory().bytes_mut(address(page) + at, length).fill(0);
+    }
+}
+
+/// What a page holds that is about to be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Bytes of the disk.
+    Stored,
+    /// Nothing yet, and only zeroes.
+    Zeroes,
+    /// Nothing yet, and any bytes.
+    Garbage,
+}
+
+/// The bytes from `offset` to the end of a run of absent pages, or to `end`.
+fn absent_bytes(offset: u64, end: u64, run: u64) -> u64 {
+    // A directory of all 2^48 pages has room for 2^54, so that a run may end beyond 2^64.
+    let run_end = ((offset >> PAGE_BITS) + run).saturating_mul(u64::from(PAGE_SIZE));
+    run_end.min(end) - offset
+}
+
+/// One chunk for two, if the second continues the first.
+pub(crate) fn join(before: Chunk, next: Chunk) -> Option<Chunk> {
+    match (before, next) {
+        (Chunk::Hole(before), Chunk::Hole(next)) => Some(Chunk::Hole(before + next)),
+        (Chunk::Data { address, length: before }, Chunk::Data { address: at, length })
+            if address.wrapping_add(before) == at =>
+        {
+            Some(Chunk::Data { address, length: before + length })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "store_model.rs"]
+mod model;
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
