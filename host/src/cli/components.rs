@@ -1,0 +1,217 @@
+//! Which component is meant, and what it is told.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::component::{Component, Description};
+
+/// The components that are part of the program, by name.
+const BUILT_IN: [(&str, &[u8]); 2] = [
+    ("memory", include_bytes!(env!("MEMNBD_COMPONENT_MEMORY"))),
+    ("pattern", include_bytes!(env!("MEMNBD_COMPONENT_PATTERN"))),
+];
+
+/// The component that the command line names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// None was named.
+    Default,
+    /// This one.
+    Named(String),
+}
+
+/// The names of the built-in components.
+pub(super) fn names() -> Vec<&'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name).collect()
+}
+
+/// Separates the component from its parameters: it is what `--component` says, else the first
+/// parameter if that is the name of a built-in one or ends in `.wasm`.
+pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Choice, &'a [String]) {
+    if let Some(name) = option {
+        return (Choice::Named(name.to_owned()), parameters);
+    }
+    match parameters.split_first() {
+        Some((first, rest)) if built_in(first).is_some() || first.ends_with(".wasm") => {
+            (Choice::Named(first.clone()), rest)
+        }
+        _ => (Choice::Default, parameters),
+    }
+}
+
+fn built_in(name: &str) -> Option<&'static [u8]> {
+    let name = name.strip_suffix(".wasm").unwrap_or(name);
+    BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, wasm)| *wasm)
+}
+
+/// The bytes of a component: a file of that name, else the built-in one.
+///
+/// # Errors
+///
+/// What is wrong with the name, as a sentence.
+pub(super) fn read(name: &str) -> Result<Vec<u8>, String> {
+    let is_directory = Path::new(name).is_dir();
+    match (fs::read(name), built_in(name)) {
+        (Ok(wasm), _) => Ok(wasm),
+        (Err(error), Some(wasm)) if is_directory || error.kind() == io::ErrorKind::NotFound => {
+            Ok(wasm.to_vec())
+        }
+        (Err(error), None) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+            "component {name:?}: no such file, and the built-in components are {}",
+            names().join(", ")
+        )),
+        (Err(error), _) => Err(format!("component {name:?}: {error}")),
+    }
+}
+
+/// What logs call the component of a file.
+pub(super) fn short_name(name: &str) -> String {
+    let stem = Path::new(name).file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
+/// The parameters as the component's `open` takes them.
+///
+/// # Errors
+///
+/// Which of them it does not know, or misses, and which it has.
+pub(super) fn parameters(
+    description: &Description,
+    values: &[String],
+) -> Result<Vec<(String, String)>, String> {
+    let mut parameters: Vec<(String, String)> = Vec::new();
+    for value in values {
+        let (key, value) = match split(value) {
+            Some((key, value)) => (key, value),
+            None => match &description.bare_parameter {
+                Some(bare) => (bare.as_str(), value.as_str()),
+                None => {
+                    return Err(format!(
+                        "{value:?} is not KEY=VALUE, and {} has no parameter for bare values; {}",
+                        description.name,
+                        known(description)
+                    ));
+                }
+            },
+        };
+        if !description.parameters.iter().any(|parameter| parameter.name == key) {
+            let name = &description.name;
+            return Err(format!("{name} has no parameter {key:?}; {}", known(description)));
+        }
+        if let Some((_, first)) = parameters.iter().find(|(name, _)| name == key) {
+            return Err(format!(
+                "parameter {key:?} is given twice, as {first:?} and as {value:?} (what is not \
+                 KEY=VALUE is a value of {:?})",
+                description.bare_parameter.as_deref().unwrap_or("no parameter")
+            ));
+        }
+        parameters.push((key.to_owned(), value.to_owned()));
+    }
+    let given = |name: &str| parameters.iter().any(|(key, _)| key == name);
+    match description.parameters.iter().find(|p| p.required && !given(&p.name)) {
+        Some(missing) => Err(format!(
+            "{} needs the parameter {:?}: {}",
+            description.name, missing.name, missing.summary
+        )),
+        None => Ok(parameters),
+    }
+}
+
+/// `KEY=VALUE`, where the key could be a name of a parameter: anything else is a bare value.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let (key, value) = text.split_once('=')?;
+    let name = key.starts_with(|c: char| c.is_ascii_alphabetic())
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    name.then_some((key, value))
+}
+
+fn known(description: &Description) -> String {
+    match description.parameters.as_slice() {
+        [] => "it has no parameters".into(),
+        parameters => {
+            let names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+            format!("it has {}", names.join(", "))
+        }
+    }
+}
+
+/// What a component says of itself and its parameters, for `--help`.
+pub(super) fn help(component: &Component) -> String {
+    let Description { name, version, summary, parameters, bare_parameter } =
+        component.description();
+    let mut text = format!("\nComponent {name} {version}: {summary}\n");
+    for parameter in parameters {
+        let mut notes = Vec::new();
+        if parameter.required {
+            notes.push("required".to_owned());
+        }
+        if bare_parameter.as_deref() == Some(parameter.name.as_str()) {
+            notes.push(format!("{}= may be left out", parameter.name));
+        }
+        if let Some(default) = &parameter.default {
+            notes.push(format!("default: {default}"));
+        }
+        let notes = match notes.as_slice() {
+            [] => String::new(),
+            notes => format!(" [{}]", notes.join("; ")),
+        };
+        text.push_str(&format!(
+            "  {}=VALUE\n          {}{notes}\n",
+            parameter.name, parameter.summary
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::component::Parameter;
+
+    fn description() -> Description {
+        let parameter = |name: &str, required| Parameter {
+            name: name.into(),
+            summary: format!("the {name}"),
+            required,
+            default: None,
+        };
+        Description {
+            name: "memory".into(),
+            version: "0".into(),
+            summary: String::new(),
+            parameters: vec![parameter("size", true), parameter("mode", false)],
+            bare_parameter: Some("size".into()),
+        }
+    }
+
+    fn strings(values: &[&str]) -> Vec<String> {
+        values.iter().map(|&value| value.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_component_may_come_first() {
+        let named = |name: &str| Choice::Named(name.into());
+        let typed = strings(&["memory", "size=1"]);
+        assert_eq!(choose(None, &typed), (named("memory"), &typed[1..]));
+        let typed = strings(&["./a.wasm"]);
+        assert_eq!(choose(None, &typed), (named("./a.wasm"), &typed[1..]));
+        let typed = strings(&["2G"]);
+        assert_eq!(choose(None, &typed), (Choice::Default, &typed[..]));
+        let typed = strings(&["memory"]);
+        assert_eq!(choose(Some("pattern"), &typed), (named("pattern"), &typed[..]));
+    }
+
+    #[test]
+    fn bare_values_are_for_the_main_parameter() {
+        let parse = |values: &[&str]| parameters(&description(), &strings(values));
+        let pairs = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect::<Vec<(String, String)>>()
+        };
+        assert_eq!(parse(&["2G", "mode=x=y"]), Ok(pairs(&[("size", "2G"), ("mode", "x=y")])));
+        assert_eq!(parse(&["/a=b"]), Ok(pairs(&[("size", "/a=b")])));
+        assert!(parse(&[]).unwrap_err().contains("\"size\": the size"));
+        assert!(parse(&["size=1", "x=1"]).unwrap_err().contains("it has size, mode"));
+        assert!(parse(&["1", "size=1"]).unwrap_err().contains("given twice"));
+    }
+}

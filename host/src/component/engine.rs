@@ -1,0 +1,300 @@
+//! Compiling components and saying clearly what is wrong with those that cannot be served.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component as Compiled, InstancePre, Linker, ResourceTable};
+use wasmtime::{Config, Store};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::bindings::Description;
+use super::fault::Fault;
+use super::instance::Instance;
+use super::log_stream::LogStream;
+use super::memory::{MemoryBudget, Share};
+use super::{CONTRACT_VERSION, INTERFACE};
+
+/// What all components of a process share: the compiler, the clock that interrupts guests, the
+/// imports they may have.
+#[derive(Clone)]
+pub struct Engine {
+    engine: wasmtime::Engine,
+    linker: Arc<Linker<State>>,
+    deadline: Duration,
+}
+
+impl Engine {
+    /// How often a running guest lets others on its thread run.
+    const TICK: Duration = Duration::from_millis(10);
+
+    /// The memory of an instance that opens a disk is bounded by the disk's budget; this bounds what
+    /// one that is only asked for its description may take, in bytes.
+    const DESCRIBE_MEMORY: u64 = 1 << 30;
+
+    /// Makes an engine that stops a guest which has not returned after `deadline`.
+    ///
+    /// It must be called within a tokio runtime's process, not necessarily in its context: it
+    /// starts a thread that ticks for as long as the engine lives.
+    ///
+    /// # Errors
+    ///
+    /// When the machine is not one that wasmtime can compile for.
+    pub fn new(deadline: Duration) -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config.epoch_interruption(true);
+        config.concurrency_support(false);
+        // A trap is told in one line; nobody looks at guest frames.
+        config.wasm_backtrace_max_frames(None);
+        let engine = wasmtime::Engine::new(&config)?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        let weak = engine.weak();
+        std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || {
+                while let Some(engine) = weak.upgrade() {
+                    engine.increment_epoch();
+                    drop(engine);
+                    std::thread::sleep(Self::TICK);
+                }
+            })
+            .map_err(wasmtime::Error::new)?;
+        Ok(Self { engine, linker: Arc::new(linker), deadline })
+    }
+
+    /// Compiles a component and asks it to describe itself.
+    ///
+    /// `name` is what logs call it.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a component that exports the contract and imports what there is,
+    /// or when its description cannot be had.
+    pub async fn load(&self, name: &str, wasm: &[u8]) -> Result<Component, LoadError> {
+        check_binary(wasm)?;
+        let compiled = Compiled::new(&self.engine, wasm).map_err(LoadError::Invalid)?;
+        self.check_world(&compiled)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&compiled)
+            .map_err(|error| LoadError::Imports { error, imports: self.imports(&compiled) })?;
+        let mut component = Component {
+            engine: self.clone(),
+            pre,
+            name: name.into(),
+            description: Description {
+                name: name.into(),
+                version: String::new(),
+                summary: String::new(),
+                parameters: Vec::new(),
+                bare_parameter: None,
+            },
+            imports: self.imports(&compiled),
+        };
+        let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
+        let mut instance = Instance::start(&component, budget).await.map_err(LoadError::Fault)?;
+        component.description = instance.describe().await.map_err(LoadError::Fault)?;
+        Ok(component)
+    }
+
+    /// Tells a component of another world or version from one that is no backend at all.
+    fn check_world(&self, compiled: &Compiled) -> Result<(), LoadError> {
+        // This finds the contract's other patch releases, too, but no pre-releases.
+        let wanted = format!("{INTERFACE}@{CONTRACT_VERSION}");
+        if compiled.get_export_index(None, &wanted).is_some() {
+            return Ok(());
+        }
+        let ty = compiled.component_type();
+        let exports: Vec<String> =
+            ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let version = exports.iter().find_map(|name| match name.strip_prefix(INTERFACE)? {
+            "" => Some("none"),
+            version => version.strip_prefix('@'),
+        });
+        match version {
+            Some(version) => Err(LoadError::Version(version.to_owned())),
+            None => Err(LoadError::World(exports)),
+        }
+    }
+
+    fn imports(&self, compiled: &Compiled) -> Vec<String> {
+        let ty = compiled.component_type();
+        ty.imports(&self.engine)
+            .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+}
+
+/// The first eight bytes tell a core module (layer 0) from a component (layer 1).
+fn check_binary(wasm: &[u8]) -> Result<(), LoadError> {
+    match wasm {
+        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', _, _, 0, 0, ..] => Err(LoadError::CoreModule),
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
+/// A component that was compiled and has described itself.
+#[derive(Clone)]
+pub struct Component {
+    engine: Engine,
+    pre: InstancePre<State>,
+    name: Arc<str>,
+    description: Description,
+    imports: Vec<String>,
+}
+
+impl Component {
+    /// What logs call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it says of itself.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The names of the interfaces that it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    pub(super) fn pre(&self) -> &InstancePre<State> {
+        &self.pre
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.engine.deadline
+    }
+
+    /// A store in which one instance will live, with nothing granted but memory.
+    pub(super) fn store(&self, budget: MemoryBudget) -> Store<State> {
+        let state = State { share: Share::new(budget), component: self.name.clone(), wasi: None };
+        let mut store = Store::new(&self.engine.engine, state);
+        store.limiter(|state| &mut state.share);
+        store.epoch_deadline_async_yield_and_update(1);
+        store
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Component").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What a store holds for its instance.
+pub(super) struct State {
+    share: Share,
+    component: Arc<str>,
+    /// Made when the instance first calls an import of WASI: most never do.
+    wasi: Option<Box<(WasiCtx, ResourceTable)>>,
+}
+
+impl State {
+    /// What wasmtime keeps for a component that makes streams, clocks and the like and never drops
+    /// them is bounded by their number.
+    const RESOURCES: usize = 4096;
+
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+
+    pub(super) fn share_mut(&mut self) -> &mut Share {
+        &mut self.share
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let (ctx, table) = &mut **self.wasi.get_or_insert_with(|| {
+            let output = LogStream::new(self.component.clone());
+            let mut ctx = WasiCtx::builder();
+            // Without these it could not connect, but take the process's file descriptors.
+            ctx.allow_tcp(false).allow_udp(false);
+            let ctx = ctx.stdout(output.clone()).stderr(output).build();
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(Self::RESOURCES);
+            Box::new((ctx, table))
+        });
+        WasiCtxView { ctx, table }
+    }
+}
+
+/// Why a component cannot be served.
+#[derive(Debug)]
+pub enum LoadError {
+    /// Not WebAssembly.
+    NotWasm,
+    /// WebAssembly, but a core module.
+    CoreModule,
+    /// It does not compile.
+    Invalid(wasmtime::Error),
+    /// It exports the contract in a version that this host does not speak, or in "none".
+    Version(String),
+    /// It does not export the contract; what it exports instead.
+    World(Vec<String>),
+    /// It imports what the host does not have.
+    Imports {
+        /// The first import that failed.
+        error: wasmtime::Error,
+        /// All of them.
+        imports: Vec<String>,
+    },
+    /// It could not be started, or could not describe itself.
+    Fault(Fault),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotWasm => {
+                f.write_str("not a WebAssembly component (the file does not begin with \"\\0asm\")")
+            }
+            Self::CoreModule => f.write_str(
+                "a WebAssembly core module, not a component; `wasm-tools component new` or a \
+                 build for wasm32-wasip2 makes components",
+            ),
+            Self::Invalid(error) => write!(f, "not a valid component: {error:#}"),
+            Self::Version(version) => write!(
+                f,
+                "exports {INTERFACE} in version {version:?}, but this host serves version \
+                 {CONTRACT_VERSION}"
+            ),
+            Self::World(exports) if exports.is_empty() => {
+                write!(f, "exports nothing; a backend exports {INTERFACE}@{CONTRACT_VERSION}")
+            }
+            Self::World(exports) => write!(
+                f,
+                "not a backend: it exports {}, but not {INTERFACE}@{CONTRACT_VERSION}",
+                some_of(exports)
+            ),
+            Self::Imports { error, imports } => write!(
+                f,
+                "imports what there is not: {error:#} (it imports {}; the host has WASI 0.2 and \
+                 nothing else)",
+                some_of(imports)
+            ),
+            Self::Fault(Fault::OutOfMemory { limit, error }) => write!(
+                f,
+                "needs more memory to describe itself than the {limit} bytes that a component \
+                 may have for it: {}",
+                error.root_cause()
+            ),
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// The first few of a list that may be long.
+fn some_of(names: &[String]) -> String {
+    const FEW: usize = 8;
+    let more = if names.len() > FEW { ", ..." } else { "" };
+    names[..names.len().min(FEW)].join(", ") + more
+}
+
+impl std::error::Error for LoadError {}

@@ -1,0 +1,102 @@
+//! The contract's functions of an instance, found and called.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use wasmtime::Store;
+use wasmtime::component::{Func, TypedFunc, WasmList};
+
+use super::bindings::{self, Description, LentChunk, OwnedChunk, ZeroOptions};
+use super::engine::State;
+use super::fault::Fault;
+use super::{CONTRACT_VERSION, INTERFACE};
+
+/// A result of the contract: an error code is an answer like any other.
+pub(super) type Answer<T> = Result<T, bindings::ErrorCode>;
+
+/// The functions of one instance, their types checked.
+pub(super) struct Functions {
+    pub(super) describe: TypedFunc<(), (Description,)>,
+    pub(super) open: TypedFunc<(String, bool, Vec<(String, String)>), (Result<bindings::Disk, String>,)>,
+    pub(super) read_owned: TypedFunc<(u64, u32), (Answer<Vec<OwnedChunk>>,)>,
+    pub(super) read_lent: TypedFunc<(u64, u32), (Answer<WasmList<LentChunk>>,)>,
+    /// Typed at each call, for a type that borrows its bytes cannot be kept.
+    pub(super) write: Func,
+    pub(super) zero: TypedFunc<(u64, u64, ZeroOptions), (Answer<()>,)>,
+    pub(super) trim: TypedFunc<(u64, u64, bool), (Answer<()>,)>,
+    pub(super) flush: TypedFunc<(), (Answer<()>,)>,
+    pub(super) extents: TypedFunc<(u64, u64), (Answer<Vec<bindings::Extent>>,)>,
+    pub(super) cache: TypedFunc<(u64, u64), (Answer<()>,)>,
+    pub(super) stored: TypedFunc<(), (u64,)>,
+}
+
+impl Functions {
+    pub(super) fn find(
+        store: &mut Store<State>,
+        instance: &wasmtime::component::Instance,
+    ) -> wasmtime::Result<Self> {
+        let interface = format!("{INTERFACE}@{}", CONTRACT_VERSION);
+        let interface = instance
+            .get_export_index(&mut *store, None, &interface)
+            .ok_or_else(|| wasmtime::format_err!("it does not export {interface}"))?;
+        let mut find = |name: &str| {
+            let index = instance
+                .get_export_index(&mut *store, Some(&interface), name)
+                .ok_or_else(|| wasmtime::format_err!("it does not export the function {name}"))?;
+            instance
+                .get_func(&mut *store, index)
+                .ok_or_else(|| wasmtime::format_err!("its export {name} is not a function"))
+        };
+        let describe = find("describe")?;
+        let open = find("open")?;
+        let read = find("read")?;
+        let write = find("write")?;
+        let zero = find("zero")?;
+        let trim = find("trim")?;
+        let flush = find("flush")?;
+        let extents = find("extents")?;
+        let cache = find("cache")?;
+        let stored = find("stored")?;
+        let wrong = |name: &'static str| {
+            move |error: wasmtime::Error| {
+                error.context(format!("its function {name} has another type than the contract's"))
+            }
+        };
+        write.typed::<(u64, &[u8], bool), (Answer<()>,)>(&mut *store).map_err(wrong("write"))?;
+        Ok(Self {
+            describe: describe.typed(&mut *store).map_err(wrong("describe"))?,
+            open: open.typed(&mut *store).map_err(wrong("open"))?,
+            read_owned: read.typed(&mut *store).map_err(wrong("read"))?,
+            read_lent: read.typed(&mut *store).map_err(wrong("read"))?,
+            write,
+            zero: zero.typed(&mut *store).map_err(wrong("zero"))?,
+            trim: trim.typed(&mut *store).map_err(wrong("trim"))?,
+            flush: flush.typed(&mut *store).map_err(wrong("flush"))?,
+            extents: extents.typed(&mut *store).map_err(wrong("extents"))?,
+            cache: cache.typed(&mut *store).map_err(wrong("cache"))?,
+            stored: stored.typed(&mut *store).map_err(wrong("stored"))?,
+        })
+    }
+}
+
+/// Drives a guest's call, for no longer than `deadline`.
+///
+/// Most calls are ready at once, so the timer is not made before one was not. Past the deadline the
+/// call is dropped half way, and with it any use of the instance.
+pub(super) async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> Result<wasmtime::Result<T>, Fault> {
+    let mut call = pin!(call);
+    let mut timer = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = call.as_mut().poll(cx) {
+            return Poll::Ready(Ok(result));
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+        timer.as_mut().poll(cx).map(|()| Err(Fault::Deadline(deadline)))
+    })
+    .await
+}

@@ -1,0 +1,367 @@
+//! One running instance: the contract's functions, each answer checked.
+
+use std::time::Duration;
+
+use wasmtime::Store;
+use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
+
+use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
+use super::check::{Disk, MAX_TRANSFER, check_description, check_disk, printable};
+use super::engine::{Component, State};
+use super::fault::{Breach, Fault};
+use super::functions::{Answer, Functions, within};
+use super::memory::MemoryBudget;
+use crate::block::{ErrorCode, Extent, Span, Status};
+
+/// How many chunks a `read` may return.
+const MAX_CHUNKS: usize = 4096;
+
+/// How many extents `extents` may return.
+const MAX_EXTENTS: usize = 4096;
+
+/// What one call may make the host copy out of the guest: the longest read and a little for the
+/// lists around it.
+const COPY_LIMIT: usize = MAX_TRANSFER as usize + (1 << 20);
+
+/// A piece of the answer to a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk<'a> {
+    /// These bytes, at least one.
+    Data(&'a [u8]),
+    /// So many zeroes, at least one.
+    Hole(u32),
+}
+
+impl Chunk<'_> {
+    /// How many bytes of the disk it stands for, at least one.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Hole(length) => *length as usize,
+        }
+    }
+}
+
+/// A chunk as the last read left it.
+enum Piece {
+    Lent(WasmList<u8>),
+    Owned(Vec<u8>),
+    Hole(u32),
+}
+
+/// A running instance. After any [`Fault`] it must only be dropped.
+///
+/// The futures of its functions must be driven to their end: one that is dropped half way leaves
+/// the guest in the middle of its work.
+pub struct Instance {
+    store: Store<State>,
+    functions: Functions,
+    deadline: Duration,
+    /// As `open` said.
+    lends_chunks: bool,
+    size: u64,
+    minimum_block: u32,
+    /// What it had taken of the budget when the disk was open.
+    memory_at_open: u64,
+    /// What the last `read` returned.
+    pieces: Vec<Piece>,
+}
+
+impl Instance {
+    /// Starts an instance within a budget of memory. Nothing is open yet.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault::OutOfMemory`], when there is no memory for it; a [`Fault::Start`], when its
+    /// functions have other types than the contract's, or its start function fails.
+    pub async fn start(component: &Component, budget: MemoryBudget) -> Result<Self, Fault> {
+        let mut store = component.store(budget);
+        store.set_hostcall_fuel(COPY_LIMIT);
+        store.set_epoch_deadline(1);
+        let deadline = component.deadline();
+        let instance = {
+            let instantiate = component.pre().instantiate_async(&mut store);
+            within(deadline, instantiate).await?
+        };
+        let instance = instance.map_err(|error| match out_of_memory(&mut store, &error) {
+            Some(limit) => Fault::OutOfMemory { limit, error },
+            None => Fault::Start(error),
+        })?;
+        let functions = Functions::find(&mut store, &instance).map_err(Fault::Start)?;
+        Ok(Self {
+            store,
+            functions,
+            deadline,
+            lends_chunks: false,
+            size: 0,
+            minimum_block: 1,
+            memory_at_open: 0,
+            pieces: Vec::new(),
+        })
+    }
+
+    /// Asks the component what it is.
+    ///
+    /// # Errors
+    ///
+    /// A fault, which parameter names against the contract's rules are, too.
+    pub async fn describe(&mut self) -> Result<Description, Fault> {
+        let function = self.functions.describe;
+        let description = self.call(function, ()).await?;
+        check_description(description)
+            .map_err(|breach| Fault::Breach { function: "describe", breach })
+    }
+
+    /// Opens the disk.
+    ///
+    /// # Errors
+    ///
+    /// The inner error is what the component has to say to the person who chose the parameters.
+    pub async fn open(
+        &mut self,
+        export_name: &str,
+        read_only: bool,
+        parameters: &[(String, String)],
+    ) -> Result<Result<Disk, String>, Fault> {
+        let function = self.functions.open;
+        let arguments = (export_name.to_owned(), read_only, parameters.to_vec());
+        let disk = match self.call(function, arguments).await? {
+            Ok(disk) => disk,
+            Err(text) => return Ok(Err(printable(&text))),
+        };
+        let lends_chunks = disk.capabilities & Capabilities::LENDS_CHUNKS;
+        self.lends_chunks = lends_chunks == Capabilities::LENDS_CHUNKS;
+        let disk =
+            check_disk(&disk).map_err(|breach| Fault::Breach { function: "open", breach })?;
+        self.size = disk.size;
+        self.minimum_block = disk.block_sizes.minimum;
+        self.memory_at_open = self.store.data().share().held();
+        Ok(Ok(disk))
+    }
+
+    /// Whether memory was refused to it since the beginning of the last call.
+    pub fn was_refused_memory(&mut self) -> bool {
+        self.store.data_mut().share_mut().take_refusal()
+    }
+
+    /// Whether it has taken memory since the disk was opened.
+    pub fn has_grown(&self) -> bool {
+        self.store.data().share().held() > self.memory_at_open
+    }
+
+    /// Reads; what was read is in [`Self::chunk`] until the next call.
+    pub async fn read(&mut self, offset: u64, length: u32) -> Result<Result<(), ErrorCode>, Fault> {
+        let answer = if self.lends_chunks {
+            self.read_lent(offset, length).await?
+        } else {
+            self.read_owned(offset, length).await?
+        };
+        if let Err(code) = answer {
+            return Ok(Err(code.into()));
+        }
+        self.check_pieces(length).map_err(|breach| Fault::Breach { function: "read", breach })?;
+        Ok(Ok(()))
+    }
+
+    async fn read_lent(&mut self, offset: u64, length: u32) -> Result<Answer<()>, Fault> {
+        let function = self.functions.read_lent;
+        let chunks = match self.call(function, (offset, length)).await? {
+            Ok(chunks) => chunks,
+            Err(code) => return Ok(Err(code)),
+        };
+        if chunks.len() > MAX_CHUNKS {
+            let breach = Breach::TooManyChunks(chunks.len());
+            return Err(Fault::Breach { function: "read", breach });
+        }
+        for chunk in chunks.iter(&mut self.store).map_err(Fault::Trap)? {
+            self.pieces.push(match chunk.map_err(Fault::Trap)? {
+                LentChunk::Data(list) => Piece::Lent(list),
+                LentChunk::Hole(length) => Piece::Hole(length),
+            });
+        }
+        Ok(Ok(()))
+    }
+
+    async fn read_owned(&mut self, offset: u64, length: u32) -> Result<Answer<()>, Fault> {
+        let function = self.functions.read_owned;
+        let chunks = match self.call(function, (offset, length)).await? {
+            Ok(chunks) => chunks,
+            Err(code) => return Ok(Err(code)),
+        };
+        self.pieces.extend(chunks.into_iter().map(|chunk| match chunk {
+            OwnedChunk::Data(bytes) => Piece::Owned(bytes),
+            OwnedChunk::Hole(length) => Piece::Hole(length),
+        }));
+        Ok(Ok(()))
+    }
+
+    fn check_pieces(&self, wanted: u32) -> Result<(), Breach> {
+        if self.pieces.len() > MAX_CHUNKS {
+            return Err(Breach::TooManyChunks(self.pieces.len()));
+        }
+        let mut got = 0;
+        for piece in &self.pieces {
+            let length = match piece {
+                Piece::Lent(list) => list.len() as u64,
+                Piece::Owned(bytes) => bytes.len() as u64,
+                Piece::Hole(length) => u64::from(*length),
+            };
+            if length == 0 {
+                return Err(Breach::Empty);
+            }
+            got += length;
+        }
+        if got != u64::from(wanted) {
+            return Err(Breach::ReadLength { wanted, got });
+        }
+        Ok(())
+    }
+
+    /// A piece of what the last successful read returned: in order, as many bytes as were asked
+    /// for, none after the last.
+    #[inline]
+    pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
+        self.pieces.get(index).map(|piece| match piece {
+            Piece::Lent(list) => Chunk::Data(list.as_le_slice(&self.store)),
+            Piece::Owned(bytes) => Chunk::Data(bytes),
+            Piece::Hole(length) => Chunk::Hole(*length),
+        })
+    }
+
+    /// Writes.
+    pub async fn write(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        fua: bool,
+    ) -> Result<Result<(), ErrorCode>, Fault> {
+        let function = self
+            .functions
+            .write
+            .typed::<(u64, &[u8], bool), (Answer<()>,)>(&self.store)
+            .map_err(Fault::Trap)?;
+        Ok(self.call(function, (offset, data, fua)).await?.map_err(not_fast))
+    }
+
+    /// Zeroes.
+    pub async fn zero(
+        &mut self,
+        span: Span,
+        fua: bool,
+        keep_allocated: bool,
+        fast: bool,
+    ) -> Result<Result<(), ErrorCode>, Fault> {
+        let mut options = ZeroOptions::default();
+        if fua {
+            options |= ZeroOptions::FUA;
+        }
+        if keep_allocated {
+            options |= ZeroOptions::KEEP_ALLOCATED;
+        }
+        if fast {
+            options |= ZeroOptions::FAST;
+        }
+        let function = self.functions.zero;
+        let answer = self.call(function, (span.offset, span.length, options)).await?;
+        Ok(answer.map_err(|code| if fast { code.into() } else { not_fast(code) }))
+    }
+
+    /// Trims.
+    pub async fn trim(&mut self, span: Span, fua: bool) -> Result<Result<(), ErrorCode>, Fault> {
+        let function = self.functions.trim;
+        let answer = self.call(function, (span.offset, span.length, fua)).await?;
+        Ok(answer.map_err(not_fast))
+    }
+
+    /// Flushes.
+    pub async fn flush(&mut self) -> Result<Result<(), ErrorCode>, Fault> {
+        let function = self.functions.flush;
+        Ok(self.call(function, ()).await?.map_err(not_fast))
+    }
+
+    /// Caches.
+    pub async fn cache(&mut self, span: Span) -> Result<Result<(), ErrorCode>, Fault> {
+        let function = self.functions.cache;
+        Ok(self.call(function, (span.offset, span.length)).await?.map_err(not_fast))
+    }
+
+    /// Tells the extents from the beginning of the span on: one at least, contiguous, within the
+    /// disk, not necessarily to the end of the span, perhaps beyond it.
+    pub async fn extents(&mut self, span: Span) -> Result<Result<Vec<Extent>, ErrorCode>, Fault> {
+        let function = self.functions.extents;
+        let extents = match self.call(function, (span.offset, span.length)).await? {
+            Ok(extents) => extents,
+            Err(code) => return Ok(Err(not_fast(code))),
+        };
+        self.check_extents(span.offset, &extents)
+            .map_err(|breach| Fault::Breach { function: "extents", breach })?;
+        Ok(Ok(extents
+            .into_iter()
+            .map(|extent| Extent {
+                length: extent.length,
+                status: Status {
+                    hole: extent.status & bindings::Status::HOLE == bindings::Status::HOLE,
+                    zero: extent.status & bindings::Status::ZERO == bindings::Status::ZERO,
+                },
+            })
+            .collect()))
+    }
+
+    fn check_extents(&self, offset: u64, extents: &[bindings::Extent]) -> Result<(), Breach> {
+        if extents.is_empty() || extents.len() > MAX_EXTENTS {
+            return Err(Breach::ExtentCount(extents.len()));
+        }
+        let mut left = self.size - offset;
+        for extent in extents {
+            if extent.length == 0 {
+                return Err(Breach::Empty);
+            }
+            left = left.checked_sub(extent.length).ok_or(Breach::ExtentsBeyondEnd)?;
+            if extent.length % u64::from(self.minimum_block) != 0 {
+                return Err(Breach::ExtentUnaligned(extent.length));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes it holds for the content of the disk.
+    pub async fn stored(&mut self) -> Result<u64, Fault> {
+        let function = self.functions.stored;
+        self.call(function, ()).await
+    }
+
+    async fn call<P, R>(&mut self, function: TypedFunc<P, (R,)>, arguments: P) -> Result<R, Fault>
+    where
+        P: ComponentNamedList + Lower,
+        (R,): ComponentNamedList + Lift + 'static,
+    {
+        self.pieces.clear();
+        self.store.data_mut().share_mut().take_refusal();
+        self.store.set_epoch_deadline(1);
+        let call = function.call_async(&mut self.store, arguments);
+        match within(self.deadline, call).await? {
+            Ok((answer,)) => Ok(answer),
+            Err(error) => Err(match out_of_memory(&mut self.store, &error) {
+                Some(limit) => Fault::OutOfMemory { limit, error },
+                None => Fault::Trap(error),
+            }),
+        }
+    }
+}
+
+/// Whether an instance failed after it was refused memory; then what the limit is.
+fn out_of_memory(store: &mut Store<State>, error: &wasmtime::Error) -> Option<u64> {
+    let share = store.data_mut().share_mut();
+    let refused_by_system = error.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
+        || error.is::<wasmtime::OutOfMemory>();
+    (share.take_refusal() || refused_by_system).then(|| share.limit())
+}
+
+/// ENOTSUP is an answer to a fast zero alone.
+fn not_fast(code: bindings::ErrorCode) -> ErrorCode {
+    match code {
+        bindings::ErrorCode::NotSup => ErrorCode::Inval,
+        code => code.into(),
+    }
+}

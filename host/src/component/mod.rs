@@ -1,0 +1,32 @@
+//! Components and their instances: the one module that owns wasmtime.
+//!
+//! It knows the contract in `wit/`, and how to keep a component within its bounds: its memory, its
+//! time, what it may import, how much it may say. It knows nothing of NBD, of clients, or of how
+//! requests are spread over instances.
+//!
+//! A component is not trusted. Whatever it returns is checked before it leaves this module; what
+//! is wrong becomes a [`Fault`], after which the instance must not be called again.
+
+mod bindings;
+mod check;
+mod engine;
+mod fault;
+mod functions;
+mod instance;
+mod log_stream;
+mod memory;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use bindings::{Description, Parameter};
+pub use check::{Disk, Sharing};
+pub use engine::{Component, Engine, LoadError};
+pub use fault::{Breach, Fault};
+pub use instance::{Chunk, Instance};
+pub use memory::MemoryBudget;
+
+/// The interface of the contract that a backend exports.
+pub const INTERFACE: &str = "memnbd:block/block-store";
+
+/// The version of the contract that this host speaks.
+pub const CONTRACT_VERSION: &str = "0.1.0";

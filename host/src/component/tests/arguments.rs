@@ -1,0 +1,93 @@
+//! Components that are at odds with what is passed to them.
+
+use super::guest::Guest;
+use super::{LONG, opened, started};
+use crate::block::ErrorCode;
+use crate::component::{Chunk, Fault, Instance};
+
+fn parameters() -> Vec<(String, String)> {
+    vec![("size".into(), "1M".into()), ("name".into(), "value".into())]
+}
+
+async fn read_all(instance: &mut Instance, offset: u64, length: u32) -> Vec<u8> {
+    instance.read(offset, length).await.unwrap().unwrap();
+    let mut bytes = Vec::new();
+    for index in 0.. {
+        match instance.chunk(index) {
+            Some(Chunk::Data(data)) => bytes.extend_from_slice(data),
+            Some(Chunk::Hole(length)) => bytes.resize(bytes.len() + length as usize, 0),
+            None => break,
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn allocator_out_of_bounds_is_a_fault() {
+    let huge = "(i32.const 0xfffffff0)";
+    let beyond = "(i32.shl (memory.size) (i32.const 16))";
+    for realloc in ["(unreachable)", huge, beyond] {
+        let guest = Guest::new().with("realloc", realloc);
+        let fault = started(&guest, LONG).await.open("x", false, &parameters()).await.unwrap_err();
+        assert!(matches!(fault, Fault::Trap(_)), "{realloc}: {fault:?}");
+        let fault = opened(&guest, LONG).await.write(0, &[7; 64], false).await.unwrap_err();
+        assert!(matches!(fault, Fault::Trap(_)), "{realloc}: {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn misaligned_allocation_is_a_fault() {
+    let guest = Guest::new().with("realloc", "(i32.const 0x110001)");
+    let fault = started(&guest, LONG).await.open("x", false, &parameters()).await.unwrap_err();
+    assert!(matches!(fault, Fault::Trap(_)), "{fault:?}");
+}
+
+/// It harms nobody but itself.
+#[tokio::test]
+async fn overlapping_allocations_are_its_own_affair() {
+    let guest = Guest::new().with("realloc", "(i32.const 0x10000)");
+    let mut instance = opened(&guest, LONG).await;
+    instance.open("x", false, &parameters()).await.unwrap().unwrap();
+    instance.write(4096, &[7; 4096], false).await.unwrap().unwrap();
+    assert_eq!(read_all(&mut instance, 4096, 4096).await, [7; 4096]);
+}
+
+#[tokio::test]
+async fn payload_that_does_not_fit_into_memory_is_a_fault() {
+    let mut instance = opened(&Guest::new(), LONG).await;
+    let fault = instance.write(0, &vec![7; 8 << 20], false).await.unwrap_err();
+    assert!(matches!(fault, Fault::Trap(_)), "{fault:?}");
+}
+
+#[tokio::test]
+async fn error_codes_are_passed_on() {
+    let codes = [
+        ErrorCode::Perm,
+        ErrorCode::Io,
+        ErrorCode::NoMem,
+        ErrorCode::Inval,
+        ErrorCode::NoSpc,
+        ErrorCode::Overflow,
+        ErrorCode::NotSup,
+        ErrorCode::Shutdown,
+    ];
+    for (number, expected) in codes.into_iter().enumerate() {
+        let fail = format!("(call $fail (i32.const {number}))");
+        let mut guest = Guest::new();
+        let functions = ["read", "write", "zero", "trim", "flush", "extents", "cache"];
+        for function in functions {
+            guest = guest.with(function, fail.as_str());
+        }
+        let mut instance = opened(&guest, LONG).await;
+        let fast = instance.zero(super::SPAN, false, false, true).await.unwrap();
+        assert_eq!(fast, Err(expected));
+        for function in functions {
+            let slow = match expected {
+                ErrorCode::NotSup => ErrorCode::Inval,
+                code => code,
+            };
+            let answer = super::call(&mut instance, function).await.unwrap();
+            assert_eq!(answer, Err(slow), "{function}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! One programmable guest: a RAM disk of up to 1 MiB, of which a test replaces what it wants to be
+//! bad.
+
+use std::collections::HashMap;
+
+use crate::component::Instance;
+
+const TEMPLATE: &str = include_str!("guest.wat");
+
+/// The functions that an open disk is asked through.
+pub(crate) const FUNCTIONS: [&str; 8] =
+    ["read", "write", "zero", "trim", "flush", "extents", "cache", "stored"];
+
+/// The size of the RAM disk.
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// A read here gives the log of calls, which it then clears.
+const LOG_OFFSET: u64 = 1 << 62;
+const LOG_LENGTH: u32 = 0xc000;
+
+/// Where texts begin in the guest's memory.
+const TEXTS: u32 = 0x300;
+
+/// The bits of `capabilities`.
+pub(crate) mod can {
+    pub(crate) const WRITABLE: u16 = 1;
+    pub(crate) const FLUSH: u16 = 2;
+    pub(crate) const FUA: u16 = 4;
+    pub(crate) const TRIM: u16 = 8;
+    pub(crate) const ZERO: u16 = 16;
+    pub(crate) const FAST_ZERO: u16 = 32;
+    pub(crate) const CACHE: u16 = 64;
+    pub(crate) const EXTENTS: u16 = 128;
+    pub(crate) const LENDS_CHUNKS: u16 = 1024;
+    pub(crate) const EVERYTHING: u16 = 255;
+}
+
+/// What `open` answers. The default is a RAM disk of 1 MiB that can do everything, but lends nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    pub(crate) size: u64,
+    pub(crate) minimum_block: u32,
+    pub(crate) preferred_block: u32,
+    pub(crate) maximum_transfer: u32,
+    pub(crate) capabilities: u16,
+    /// The case and its payload.
+    pub(crate) sharing: (u8, u64),
+    pub(crate) description: Vec<u8>,
+}
+
+/// What `describe` answers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Described {
+    pub(crate) summary: Vec<u8>,
+    pub(crate) parameters: Vec<&'static str>,
+    pub(crate) bare_parameter: Option<&'static str>,
+}
+
+/// The guest, to be compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest {
+    opened: Opened,
+    described: Described,
+    parts: HashMap<&'static str, String>,
+}
+
+impl Guest {
+    pub(crate) fn new() -> Self {
+        let opened = Opened {
+            size: MIB,
+            minimum_block: 1,
+            preferred_block: 4096,
+            maximum_transfer: 0,
+            capabilities: can::EVERYTHING,
+            sharing: (0, 0),
+            description: b"a guest".to_vec(),
+        };
+        let parts = DEFAULTS.iter().map(|&(part, text)| (part, text.to_owned())).collect();
+        Self { opened, described: Described::default(), parts }
+    }
+
+    /// Replaces a part of the template: mostly the body of the function of that name.
+    pub(crate) fn with(mut self, part: &'static str, text: impl Into<String>) -> Self {
+        self.parts.insert(part, text.into());
+        self
+    }
+
+    pub(crate) fn opened(mut self, change: impl FnOnce(&mut Opened)) -> Self {
+        change(&mut self.opened);
+        self
+    }
+
+    pub(crate) fn described(mut self, described: Described) -> Self {
+        self.described = described;
+        self
+    }
+
+    pub(crate) fn wasm(&self) -> Vec<u8> {
+        let mut texts = Texts::default();
+        let mut parts = self.parts.clone();
+        parts.insert("open-data", quoted(&self.opened.encode(&mut texts)));
+        parts.insert("describe-data", quoted(&self.described.encode(&mut texts)));
+        assert!(texts.0.len() <= 0xd00, "the texts of a guest have 3328 bytes");
+        parts.insert("texts", quoted(&texts.0));
+        let mut wat = String::new();
+        let mut rest = TEMPLATE;
+        while let Some((before, (part, after))) =
+            rest.split_once("{{").map(|(before, after)| (before, after.split_once("}}").unwrap()))
+        {
+            wat.push_str(before);
+            wat.push_str(parts.get(part).unwrap_or_else(|| panic!("no part {part}")));
+            rest = after;
+        }
+        wat.push_str(rest);
+        wat::parse_str(&wat).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+impl Opened {
+    fn encode(&self, texts: &mut Texts) -> Vec<u8> {
+        let (pointer, length) = texts.put(&self.description);
+        let mut bytes = vec![0; 8];
+        bytes.extend(self.size.to_le_bytes());
+        for field in [self.minimum_block, self.preferred_block, self.maximum_transfer] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend(u32::from(self.capabilities).to_le_bytes());
+        bytes.extend(u64::from(self.sharing.0).to_le_bytes());
+        bytes.extend(self.sharing.1.to_le_bytes());
+        bytes.extend(pointer.to_le_bytes());
+        bytes.extend(length.to_le_bytes());
+        bytes
+    }
+}
+
+impl Described {
+    fn encode(&self, texts: &mut Texts) -> Vec<u8> {
+        let name = texts.put(b"guest");
+        let version = texts.put(b"1.2.3");
+        let summary = texts.put(&self.summary);
+        let mut records = Vec::new();
+        for parameter in &self.parameters {
+            let (pointer, length) = texts.put(parameter.as_bytes());
+            for field in [pointer, length, pointer, length, 0, 1, pointer, length] {
+                records.extend(field.to_le_bytes());
+            }
+        }
+        let parameters = (texts.put(&records).0, self.parameters.len() as u32);
+        let bare = texts.put(self.bare_parameter.unwrap_or_default().as_bytes());
+        let is_some = u32::from(self.bare_parameter.is_some());
+        [name, version, summary, parameters]
+            .into_iter()
+            .flat_map(|(pointer, length)| [pointer, length])
+            .chain([is_some, bare.0, bare.1])
+            .flat_map(u32::to_le_bytes)
+            .collect()
+    }
+}
+
+#[derive(Default)]
+struct Texts(Vec<u8>);
+
+impl Texts {
+    /// Returns the address and the length.
+    fn put(&mut self, bytes: &[u8]) -> (u32, u32) {
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        let address = TEXTS + self.0.len() as u32;
+        self.0.extend_from_slice(bytes);
+        (address, bytes.len() as u32)
+    }
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
+}
+
+/// A function as the log of calls numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Called {
+    Read,
+    /// With fua?
+    Write(bool),
+    /// With the bits of `zero-options`.
+    Zero(u32),
+    /// With fua?
+    Trim(bool),
+    Flush,
+    Extents,
+    Cache,
+}
+
+/// Takes the log of calls of an instance: functions, offsets and lengths.
+pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)> {
+    instance.read(LOG_OFFSET, LOG_LENGTH).await.expect("the guest works").expect("and has a log");
+    let Some(crate::component::Chunk::Data(log)) = instance.chunk(0) else {
+        panic!("the log is one chunk of data");
+    };
+    let word = |record: &[u8], at: usize| u64::from_le_bytes(record[at..at + 8].try_into().unwrap());
+    log.chunks_exact(24)
+        .take_while(|record| record[0] != 0)
+        .map(|record| {
+            let flags = u32::from_le_bytes(record[4..8].try_into().unwrap());
+            let called = match record[0] {
+                1 => Called::Read,
+                2 => Called::Write(flags != 0),
+                3 => Called::Zero(flags),
+                4 => Called::Trim(flags != 0),
+                5 => Called::Flush,
+                6 => Called::Extents,
+                _ => Called::Cache,
+            };
+            (called, word(record, 8), word(record, 16))
+        })
+        .collect()
+}
+
+/// The parts of the template as they are in a good guest.
+const DEFAULTS: [(&str, &str); 22] = [
+    ("imports", ""),
+    ("core-imports", ""),
+    ("lowered", ""),
+    ("with", ""),
+    ("pass", ""),
+    ("start", ""),
+    ("memory", "30"),
+    ("interface", "memnbd:block/block-store@0.1.0"),
+    ("length-type", "u32"),
+    ("stored-name", "stored"),
+    ("post-read", ""),
+    (
+        "realloc",
+        "(local.set $at (i32.and
+            (i32.add (global.get $free) (i32.sub (local.get $align) (i32.const 1)))
+            (i32.sub (i32.const 0) (local.get $align))))
+         (global.set $free (i32.add (local.get $at) (local.get $size)))
+         (local.get $at)",
+    ),
+    ("describe", "(i32.const 0x280)"),
+    ("open", "(global.set $free (i32.const 0x110000)) (i32.const 0x200)"),
+    ("read", READ),
+    (
+        "write",
+        "(call $log (i32.const 2) (local.get $fua) (local.get $offset)
+            (i64.extend_i32_u (local.get $length)))
+         (memory.copy (call $address (local.get $offset)) (local.get $data) (local.get $length))
+         (call $done)",
+    ),
+    (
+        "zero",
+        "(call $log (i32.const 3) (local.get $options) (local.get $offset) (local.get $length))
+         (memory.fill (call $address (local.get $offset)) (i32.const 0)
+            (i32.wrap_i64 (local.get $length)))
+         (call $done)",
+    ),
+    (
+        "trim",
+        "(call $log (i32.const 4) (local.get $fua) (local.get $offset) (local.get $length))
+         (memory.fill (call $address (local.get $offset)) (i32.const 0)
+            (i32.wrap_i64 (local.get $length)))
+         (call $done)",
+    ),
+    (
+        "flush",
+        "(call $log (i32.const 5) (i32.const 0) (i64.const 0) (i64.const 0))
+         (call $done)",
+    ),
+    ("extents", EXTENTS),
+    (
+        "cache",
+        "(call $log (i32.const 7) (i32.const 0) (local.get $offset) (local.get $length))
+         (call $done)",
+    ),
+    (
+        "stored",
+        "(i64.extend_i32_u (i32.eqz (call $is-zero (i64.const 0) (i64.const 0x100000))))",
+    ),
+];
+
+/// Each block of 4 KiB is a chunk of its own: a hole if it is all zero.
+const READ: &str = "
+    (if (i64.eq (local.get $offset) (i64.const 0x4000000000000000)) (then
+      (global.set $log-was-read (i32.const 1))
+      (call $data (i32.const 0x1000) (i32.const 0x4000) (local.get $length))
+      (return (call $list (i32.const 0x1000) (i32.const 1)))))
+    (call $log (i32.const 1) (i32.const 0) (local.get $offset)
+      (i64.extend_i32_u (local.get $length)))
+    (local.set $at (local.get $offset))
+    (local.set $end (i64.add (local.get $offset) (i64.extend_i32_u (local.get $length))))
+    (local.set $chunk (i32.const 0x1000))
+    (loop $blocks
+      (local.set $next (call $block-end (local.get $at) (local.get $end)))
+      (if (call $is-zero (local.get $at) (local.get $next))
+        (then (call $hole (local.get $chunk)
+          (i32.wrap_i64 (i64.sub (local.get $next) (local.get $at)))))
+        (else (call $data (local.get $chunk) (call $address (local.get $at))
+          (i32.wrap_i64 (i64.sub (local.get $next) (local.get $at))))))
+      (local.set $chunk (i32.add (local.get $chunk) (i32.const 12)))
+      (local.set $at (local.get $next))
+      (br_if $blocks (i64.lt_u (local.get $at) (local.get $end))))
+    (call $list (i32.const 0x1000)
+      (i32.div_u (i32.sub (local.get $chunk) (i32.const 0x1000)) (i32.const 12)))";
+
+/// Each block of 4 KiB is an extent of its own: hole and zero if it is all zero, else data.
+const EXTENTS: &str = "
+    (call $log (i32.const 6) (i32.const 0) (local.get $offset) (local.get $length))
+    (local.set $at (local.get $offset))
+    (local.set $end (i64.add (local.get $offset) (local.get $length)))
+    (local.set $extent (i32.const 0x2000))
+    (loop $blocks
+      (local.set $next (call $block-end (local.get $at) (local.get $end)))
+      (call $extent (local.get $extent) (i64.sub (local.get $next) (local.get $at))
+        (i32.mul (i32.const 3) (call $is-zero (local.get $at) (local.get $next))))
+      (local.set $extent (i32.add (local.get $extent) (i32.const 16)))
+      (local.set $at (local.get $next))
+      (br_if $blocks (i64.lt_u (local.get $at) (local.get $end))))
+    (call $list (i32.const 0x2000)
+      (i32.div_u (i32.sub (local.get $extent) (i32.const 0x2000)) (i32.const 16)))";

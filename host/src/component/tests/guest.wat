@@ -1,0 +1,207 @@
+;; A component that is written to be tested with: a RAM disk of up to 1 MiB that logs its calls, of
+;; which any function can be replaced. `guest.rs` fills in what is in double braces.
+;;
+;; Its memory, in bytes:
+;;
+;;   0x000100  the answer that is neither a list nor a record
+;;   0x000200  what `open` answers
+;;   0x000280  what `describe` answers
+;;   0x000300  texts
+;;   0x001000  the chunks of `read`
+;;   0x002000  the extents of `extents`
+;;   0x004000  the log of calls: of each its number, flags, offset and length
+;;   0x010000  the disk
+;;   0x110000  arguments
+(component
+  {{imports}}
+  (component $guest
+    {{imports}}
+
+    (core module $memory-code
+      (memory (export "memory") {{memory}})
+      (global $free (export "free") (mut i32) (i32.const 0x110000))
+      (func (export "cabi_realloc")
+        (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
+        (local $at i32)
+        {{realloc}}))
+
+    (core module $code
+      {{core-imports}}
+      (import "env" "memory" (memory 1))
+      (import "env" "free" (global $free (mut i32)))
+      (global $log-end (mut i32) (i32.const 0x4000))
+      (global $log-was-read (mut i32) (i32.const 0))
+
+      (func $begin {{start}})
+      (start $begin)
+
+      (func $log (param $call i32) (param $flags i32) (param $offset i64) (param $length i64)
+        (if (global.get $log-was-read) (then
+          (memory.fill (i32.const 0x4000) (i32.const 0) (i32.const 0xc000))
+          (global.set $log-end (i32.const 0x4000))
+          (global.set $log-was-read (i32.const 0))))
+        (if (i32.lt_u (global.get $log-end) (i32.const 0xffe8)) (then
+          (i32.store (global.get $log-end) (local.get $call))
+          (i32.store offset=4 (global.get $log-end) (local.get $flags))
+          (i64.store offset=8 (global.get $log-end) (local.get $offset))
+          (i64.store offset=16 (global.get $log-end) (local.get $length))
+          (global.set $log-end (i32.add (global.get $log-end) (i32.const 24))))))
+
+      (func $done (result i32)
+        (global.set $free (i32.const 0x110000))
+        (i32.store (i32.const 0x100) (i32.const 0))
+        (i32.const 0x100))
+
+      (func $fail (param $code i32) (result i32)
+        (global.set $free (i32.const 0x110000))
+        (i32.store (i32.const 0x100) (i32.const 1))
+        (i32.store8 (i32.const 0x101) (local.get $code))
+        (i32.store8 (i32.const 0x104) (local.get $code))
+        (i32.const 0x100))
+
+      (func $list (param $pointer i32) (param $length i32) (result i32)
+        (i32.store (i32.const 0x100) (i32.const 0))
+        (i32.store (i32.const 0x104) (local.get $pointer))
+        (i32.store (i32.const 0x108) (local.get $length))
+        (i32.const 0x100))
+
+      (func $data (param $at i32) (param $pointer i32) (param $length i32)
+        (i32.store (local.get $at) (i32.const 0))
+        (i32.store offset=4 (local.get $at) (local.get $pointer))
+        (i32.store offset=8 (local.get $at) (local.get $length)))
+
+      (func $hole (param $at i32) (param $length i32)
+        (i32.store (local.get $at) (i32.const 1))
+        (i32.store offset=4 (local.get $at) (local.get $length)))
+
+      (func $extent (param $at i32) (param $length i64) (param $status i32)
+        (i64.store (local.get $at) (local.get $length))
+        (i32.store offset=8 (local.get $at) (local.get $status)))
+
+      (func $address (param $offset i64) (result i32)
+        (i32.add (i32.const 0x10000) (i32.wrap_i64 (local.get $offset))))
+
+      ;; The end of the block of 4 KiB that an offset is in, or an earlier end.
+      (func $block-end (param $at i64) (param $end i64) (result i64)
+        (local $block-end i64)
+        (local.set $block-end
+          (i64.add (i64.or (local.get $at) (i64.const 4095)) (i64.const 1)))
+        (select (local.get $block-end) (local.get $end)
+          (i64.lt_u (local.get $block-end) (local.get $end))))
+
+      (func $is-zero (param $at i64) (param $end i64) (result i32)
+        (loop $next
+          (if (i64.ge_u (local.get $at) (local.get $end)) (then (return (i32.const 1))))
+          (if (i32.load8_u (call $address (local.get $at))) (then (return (i32.const 0))))
+          (local.set $at (i64.add (local.get $at) (i64.const 1)))
+          (br $next))
+        (unreachable))
+
+      (func (export "describe") (result i32)
+        {{describe}})
+
+      (func (export "open")
+        (param $name i32) (param $name-length i32) (param $read-only i32)
+        (param $parameters i32) (param $parameters-length i32) (result i32)
+        {{open}})
+
+      (func (export "read") (param $offset i64) (param $length i32) (result i32)
+        (local $at i64) (local $end i64) (local $next i64) (local $chunk i32)
+        {{read}})
+
+      (func (export "write")
+        (param $offset i64) (param $data i32) (param $length i32) (param $fua i32) (result i32)
+        {{write}})
+
+      (func (export "zero") (param $offset i64) (param $length i64) (param $options i32) (result i32)
+        {{zero}})
+
+      (func (export "trim") (param $offset i64) (param $length i64) (param $fua i32) (result i32)
+        {{trim}})
+
+      (func $flush (export "flush") (result i32)
+        {{flush}})
+
+      (func (export "extents") (param $offset i64) (param $length i64) (result i32)
+        (local $at i64) (local $end i64) (local $next i64) (local $extent i32)
+        {{extents}})
+
+      (func (export "cache") (param $offset i64) (param $length i64) (result i32)
+        {{cache}})
+
+      (func (export "stored") (result i64)
+        {{stored}})
+
+      (func (export "post-read") (param i32)
+        {{post-read}})
+
+      (data (i32.const 0x200) "{{open-data}}")
+      (data (i32.const 0x280) "{{describe-data}}")
+      (data (i32.const 0x300) "{{texts}}"))
+
+    (core instance $memory (instantiate $memory-code))
+    (alias core export $memory "memory" (core memory $mem))
+    (alias core export $memory "cabi_realloc" (core func $realloc))
+    {{lowered}}
+    (core instance $i (instantiate $code
+      (with "env" (instance $memory))
+      {{with}}))
+
+    (type $error-code' (enum "eperm" "eio" "enomem" "einval" "enospc" "eoverflow" "enotsup"
+      "eshutdown"))
+    (export $error-code "error-code" (type $error-code'))
+    (type $parameter' (record (field "name" string) (field "summary" string)
+      (field "required" bool) (field "default" (option string))))
+    (export $parameter "parameter" (type $parameter'))
+    (type $description' (record (field "name" string) (field "version" string)
+      (field "summary" string) (field "parameters" (list $parameter))
+      (field "bare-parameter" (option string))))
+    (export $description "description" (type $description'))
+    (type $capabilities' (flags "writable" "flush" "fua" "trim" "zero" "fast-zero" "cache" "extents"
+      "multi-conn" "rotational" "lends-chunks"))
+    (export $capabilities "capabilities" (type $capabilities'))
+    (type $sharing' (variant (case "exclusive") (case "interchangeable") (case "striped" u64)))
+    (export $sharing "sharing" (type $sharing'))
+    (type $disk' (record (field "size" u64) (field "minimum-block" u32)
+      (field "preferred-block" u32) (field "maximum-transfer" u32)
+      (field "capabilities" $capabilities) (field "sharing" $sharing) (field "description" string)))
+    (export $disk "disk" (type $disk'))
+    (type $chunk' (variant (case "data" (list u8)) (case "hole" u32)))
+    (export $chunk "chunk" (type $chunk'))
+    (type $status' (flags "hole" "zero"))
+    (export $status "status" (type $status'))
+    (type $extent' (record (field "length" u64) (field "status" $status)))
+    (export $extent "extent" (type $extent'))
+    (type $zero-options' (flags "fua" "keep-allocated" "fast"))
+    (export $zero-options "zero-options" (type $zero-options'))
+
+    (func (export "describe") (result $description)
+      (canon lift (core func $i "describe") (memory $mem)))
+    (func (export "open") (param "export-name" string) (param "read-only" bool)
+      (param "parameters" (list (tuple string string))) (result (result $disk (error string)))
+      (canon lift (core func $i "open") (memory $mem) (realloc $realloc)))
+    (func (export "read") (param "offset" u64) (param "length" {{length-type}})
+      (result (result (list $chunk) (error $error-code)))
+      (canon lift (core func $i "read") (memory $mem) (post-return (func $i "post-read"))))
+    (func (export "write") (param "offset" u64) (param "data" (list u8)) (param "fua" bool)
+      (result (result (error $error-code)))
+      (canon lift (core func $i "write") (memory $mem) (realloc $realloc)))
+    (func (export "zero") (param "offset" u64) (param "length" u64)
+      (param "options" $zero-options) (result (result (error $error-code)))
+      (canon lift (core func $i "zero") (memory $mem)))
+    (func (export "trim") (param "offset" u64) (param "length" u64) (param "fua" bool)
+      (result (result (error $error-code)))
+      (canon lift (core func $i "trim") (memory $mem)))
+    (func (export "flush") (result (result (error $error-code)))
+      (canon lift (core func $i "flush") (memory $mem)))
+    (func (export "extents") (param "offset" u64) (param "length" u64)
+      (result (result (list $extent) (error $error-code)))
+      (canon lift (core func $i "extents") (memory $mem)))
+    (func (export "cache") (param "offset" u64) (param "length" u64)
+      (result (result (error $error-code)))
+      (canon lift (core func $i "cache") (memory $mem)))
+    (func (export "{{stored-name}}") (result u64)
+      (canon lift (core func $i "stored"))))
+
+  (instance $i (instantiate $guest {{pass}}))
+  (export "{{interface}}" (instance $i)))

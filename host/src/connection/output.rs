@@ -1,0 +1,203 @@
+//! What waits to be sent, and reads that go out without waiting.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+use crate::block::Span;
+use crate::component::Chunk;
+use crate::disk::Content;
+use crate::nbd::{self, ReplyTo, Run};
+
+/// A read below this many bytes is copied into the batch of replies.
+const SEND_ALONE: u64 = 32 << 10;
+
+/// How many pieces one system call is given.
+const GATHER: usize = 64;
+
+/// A buffer that grew beyond this is not kept.
+const KEEP: usize = 1 << 20;
+
+/// Zeroes to send for holes.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Replies in the order in which they are to be sent.
+#[derive(Default)]
+pub(super) struct Output {
+    bytes: Vec<u8>,
+    /// How many of them were sent.
+    sent: usize,
+    /// A buffer to take turns with.
+    spare: Vec<u8>,
+}
+
+impl Output {
+    /// Where small replies are appended.
+    pub(super) fn batch(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// How many bytes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Sends what waits. Ready when nothing waits any more.
+    pub(super) fn poll_send<S>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        while self.sent < self.bytes.len() {
+            let n = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += n;
+        }
+        self.sent = 0;
+        self.bytes.clear();
+        for buffer in [&mut self.bytes, &mut self.spare] {
+            if buffer.capacity() > KEEP {
+                *buffer = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Answers a read. Much of it is sent at once, from where it is; what the stream does not take
+    /// now is copied, for the content must not be held while a client is slow.
+    pub(super) fn read<S>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        reply: ReplyTo,
+        span: Span,
+        content: &Content,
+    ) -> io::Result<()>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let pieces = content.chunks().map(|chunk| match chunk {
+            Chunk::Data(data) => nbd::Piece::Data(data.len() as u64),
+            Chunk::Hole(length) => nbd::Piece::Hole(u64::from(length)),
+        });
+        let mut rest = Rest { content, index: 0, skip: 0 };
+        for run in reply.runs(span, pieces) {
+            reply.run(&run, &mut self.bytes);
+            if run.span.length < SEND_ALONE || run.hole {
+                rest.copy(&run, &mut self.bytes);
+            } else {
+                self.send_run(stream, cx, &run, &mut rest)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_run<S>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        run: &Run,
+        rest: &mut Rest<'_>,
+    ) -> io::Result<()>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let mut left = run.span.length;
+        while left > 0 {
+            let mut head = mem::take(&mut self.bytes);
+            let mut slices = [IoSlice::new(&[]); GATHER];
+            slices[0] = IoSlice::new(&head[self.sent..]);
+            let mut unsent = slices[0].len();
+            let mut count = 1;
+            while count < GATHER && left > 0 {
+                let slice = rest.next_slice(left);
+                left -= slice.len() as u64;
+                unsent += slice.len();
+                slices[count] = IoSlice::new(slice);
+                count += 1;
+            }
+            let mut slices = &mut slices[..count];
+            while unsent > 0 {
+                match Pin::new(&mut *stream).poll_write_vectored(cx, slices)? {
+                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(n) => {
+                        unsent -= n;
+                        IoSlice::advance_slices(&mut slices, n);
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            let mut kept = mem::take(&mut self.spare);
+            kept.clear();
+            if unsent > 0 {
+                kept.reserve(unsent + left as usize);
+                slices.iter().for_each(|slice| kept.extend_from_slice(slice));
+                while left > 0 {
+                    let slice = rest.next_slice(left);
+                    left -= slice.len() as u64;
+                    kept.extend_from_slice(slice);
+                }
+            }
+            head.clear();
+            self.spare = head;
+            self.bytes = kept;
+            self.sent = 0;
+        }
+        Ok(())
+    }
+}
+
+/// The content of a read from some place on.
+struct Rest<'a> {
+    content: &'a Content,
+    /// Of the chunk.
+    index: usize,
+    /// Bytes of the chunk that are behind.
+    skip: usize,
+}
+
+impl<'a> Rest<'a> {
+    /// Bytes from the place on, at most `limit` and at least one, zeroes where there is a hole. The
+    /// place moves behind them.
+    fn next_slice(&mut self, limit: u64) -> &'a [u8] {
+        let Some(chunk) = self.content.chunk(self.index) else {
+            // Content is as long as was asked for; if it were not, zeroes keep the stream aligned.
+            return &ZEROES[..(ZEROES.len() as u64).min(limit) as usize];
+        };
+        let left = chunk.len() - self.skip;
+        let taken = match usize::try_from(limit) {
+            Ok(limit) => left.min(limit),
+            Err(_) => left,
+        };
+        let slice = match chunk {
+            Chunk::Data(data) => &data[self.skip..self.skip + taken],
+            Chunk::Hole(_) => &ZEROES[..taken.min(ZEROES.len())],
+        };
+        self.skip += slice.len();
+        if self.skip == chunk.len() {
+            self.index += 1;
+            self.skip = 0;
+        }
+        slice
+    }
+
+    /// Appends the bytes of a run; of a hole there are none, it is passed over.
+    fn copy(&mut self, run: &Run, bytes: &mut Vec<u8>) {
+        let mut left = run.span.length;
+        while left > 0 {
+            let slice = self.next_slice(left);
+            left -= slice.len() as u64;
+            if !run.hole {
+                bytes.extend_from_slice(slice);
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a connection holds of a disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::zero::Zero;
+use super::{Answer, Disk};
+use crate::block::{Command, ErrorCode};
+
+/// One connection's way to a disk.
+pub struct Access {
+    disk: Arc<Disk>,
+    /// Nobody waits for the answers any more.
+    gone: AtomicBool,
+}
+
+impl Access {
+    /// Access to a disk.
+    pub fn new(disk: Arc<Disk>) -> Arc<Self> {
+        Arc::new(Self { disk, gone: AtomicBool::new(false) })
+    }
+
+    /// Says that nobody waits for answers any more: work that comes in many steps ends early.
+    pub fn abandon(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Executes a command that lies within the disk. `payload` is what a write writes, of the span's
+    /// length, and is given back.
+    pub async fn execute(
+        self: Arc<Self>,
+        command: Command,
+        payload: Vec<u8>,
+    ) -> (Result<Answer, ErrorCode>, Vec<u8>) {
+        let disk = &*self.disk;
+        let result = match command {
+            Command::Read { span } if disk.is_aligned(span) => {
+                disk.read(span).await.map(Answer::Read)
+            }
+            Command::Read { span } => disk.read_unaligned(span).await.map(Answer::Read),
+            Command::Write { span, fua } if disk.is_aligned(span) => {
+                disk.write(span, &payload, fua).await.map(|()| Answer::Done)
+            }
+            Command::Write { span, fua } => {
+                disk.write_unaligned(span, &payload, fua).await.map(|()| Answer::Done)
+            }
+            Command::Zero { span, fua, keep_allocated, fast } => {
+                let zero = Zero { span, fua, keep_allocated, fast };
+                disk.zero_any(zero, &self.gone).await.map(|()| Answer::Done)
+            }
+            Command::Trim { span, fua } => disk.trim_any(span, fua).await.map(|()| Answer::Done),
+            Command::Flush => disk.flush().await.map(|()| Answer::Done),
+            Command::Cache { span } => disk.cache(disk.widened(span)).await.map(|()| Answer::Done),
+            Command::Extents { span, limit } => {
+                disk.extents(span, limit).await.map(Answer::Extents)
+            }
+        };
+        (result, payload)
+    }
+}

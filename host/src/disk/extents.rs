@@ -1,0 +1,139 @@
+//! What is allocated, put together from what the shards know.
+
+use tokio::task::consume_budget;
+
+use super::Disk;
+use crate::block::{ErrorCode, Extent, Extents, Span, Status};
+
+/// How often a shard's view is looked at for one answer; an answer may end early.
+const MAX_WORK: usize = 1 << 20;
+
+impl Disk {
+    /// The extents of a span, in minimum blocks: a block that lies partly within it counts as far as
+    /// it does.
+    pub(super) async fn extents(&self, span: Span, limit: usize) -> Result<Extents, ErrorCode> {
+        let mut extents = Extents::new(span.length, limit);
+        if !self.component.extents {
+            extents.push(span.length, Status::DATA);
+            return Ok(extents);
+        }
+        let wide = self.widened(span);
+        let skip = span.offset - wide.offset;
+        let mut sink = Sink { extents: &mut extents, skip };
+        if self.shards.left_in_stripe(wide.offset) >= wide.length {
+            self.extents_of_one(wide, &mut sink).await?;
+        } else {
+            self.extents_of_all(wide, &mut sink).await?;
+        }
+        Ok(extents)
+    }
+
+    /// All of the span is served by any one shard. One call: what comes is enough for an answer.
+    async fn extents_of_one(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), ErrorCode> {
+        for extent in self.ask(self.shards.index(span.offset), span).await? {
+            if !sink.push(extent.length, extent.status) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks over the span, at each place believing the shard to which its stripe belongs. Where
+    /// all shards say the same, which stripe it is does not matter and the walk takes long steps.
+    async fn extents_of_all(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), ErrorCode> {
+        // A shard that was not started would say what any fresh instance says, and a started one says
+        // that of the stripes that are not its own.
+        let mut views = Vec::with_capacity(self.shards.count());
+        for index in 0..self.shards.count() {
+            views.push(self.shards.lock(index).await.is_started().then(View::default));
+        }
+        let proxy = views.iter().position(Option::is_some).unwrap_or(0);
+        views[proxy].get_or_insert_default();
+        let mut at = span.offset;
+        // Where shards that own little say something else than the others, the walk can be longer
+        // than anybody wants to wait for.
+        let mut steps = (MAX_WORK / views.len()).max(1);
+        while at < span.end() && steps > 0 {
+            steps -= 1;
+            let mut same = true;
+            let mut common_end = u64::MAX;
+            let mut first = None;
+            for index in 0..views.len() {
+                let Some(view) = &mut views[index] else { continue };
+                if !view.advance(at) {
+                    let rest = Span { offset: at, length: span.end() - at };
+                    view.refill(at, self.ask(index, rest).await?);
+                    consume_budget().await;
+                }
+                let (status, end) = view.run();
+                same &= *first.get_or_insert(status) == status;
+                common_end = common_end.min(end);
+            }
+            let owner = self.shards.index(at);
+            let view = views[owner].as_ref().or(views[proxy].as_ref());
+            let (status, own_end) = view.expect("the proxy has a view").run();
+            let stripe_end = at.saturating_add(self.shards.left_in_stripe(at));
+            let end = if same { common_end } else { own_end.min(stripe_end) };
+            if !sink.push(end - at, status) {
+                break;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, index: usize, span: Span) -> Result<Vec<Extent>, ErrorCode> {
+        let mut shard = self.shard_to_read(index).await?;
+        let answer = shard.instance_mut().extents(span).await;
+        self.settle(&mut shard, answer)
+    }
+}
+
+/// The extents that are being built, less what lies before the span that was asked for.
+struct Sink<'a> {
+    extents: &'a mut Extents,
+    skip: u64,
+}
+
+impl Sink<'_> {
+    /// Returns whether more is wanted.
+    fn push(&mut self, length: u64, status: Status) -> bool {
+        let skipped = length.min(self.skip);
+        self.skip -= skipped;
+        self.extents.push(length - skipped, status)
+    }
+}
+
+/// What one shard said of the place where the walk is and of what follows.
+#[derive(Default)]
+struct View {
+    extents: Vec<Extent>,
+    /// The current one of them.
+    index: usize,
+    /// Where it ends.
+    end: u64,
+}
+
+impl View {
+    /// Makes the extent current that holds `at`. False when more must be asked.
+    fn advance(&mut self, at: u64) -> bool {
+        while self.index < self.extents.len() && self.end <= at {
+            self.index += 1;
+            if let Some(extent) = self.extents.get(self.index) {
+                self.end += extent.length;
+            }
+        }
+        self.index < self.extents.len()
+    }
+
+    /// Starts over with extents from `at` on, of which there is at least one.
+    fn refill(&mut self, at: u64, extents: Vec<Extent>) {
+        self.end = at + extents[0].length;
+        self.index = 0;
+        self.extents = extents;
+    }
+
+    fn run(&self) -> (Status, u64) {
+        (self.extents[self.index].status, self.end)
+    }
+}

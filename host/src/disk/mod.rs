@@ -1,0 +1,331 @@
+//! A disk: one or more instances of a component behind the commands of the protocol.
+//!
+//! It gives commands to instances ([`shards`]), supplies what the component lacks (zeroing by
+//! writing, FUA by flushing, access within a minimum block, everything is data), and sees to it
+//! that a disk whose component failed stays dead. It knows nothing of NBD's messages nor of
+//! wasmtime.
+//!
+//! [`Access`] is what a connection holds. The future of [`Access::execute`] owns all it needs, so
+//! that it can be spawned when it is not ready at once; it must be driven to its end, for a guest
+//! may be half way through its work.
+
+mod access;
+mod align;
+mod answer;
+mod extents;
+mod shards;
+
+mod zero;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{error, fmt};
+
+use tokio::sync::{OwnedMutexGuard, RwLock};
+use tokio::task::consume_budget;
+
+use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, Span};
+use crate::component::{self, Component, Fault, MemoryBudget};
+pub use access::Access;
+use answer::copy_chunks;
+pub use answer::{Answer, Content, Part};
+use shards::{Shard, Shards, StartError};
+
+/// The longest payload that is taken from a client or given to it at once, in bytes.
+pub const MAX_PAYLOAD: u32 = 64 << 20;
+
+/// What a disk is made of.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The code.
+    pub component: Component,
+    /// The name that clients use.
+    pub export_name: String,
+    /// Whether writing is refused whatever the component can do.
+    pub read_only: bool,
+    /// For the component's `open`.
+    pub parameters: Vec<(String, String)>,
+    /// The memory of all instances together, in bytes.
+    pub max_memory: u64,
+}
+
+/// Why a disk could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The component refused, in its own words.
+    Refused(String),
+    /// The component failed.
+    Fault(Fault),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(text) => f.write_str(text),
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl error::Error for OpenError {}
+
+/// An open disk.
+pub struct Disk {
+    export_name: String,
+    component: component::Disk,
+    geometry: Geometry,
+    shards: Shards,
+    /// The component failed; everything is answered with EIO.
+    dead: AtomicBool,
+    /// Writers of whole blocks share it, a writer of parts of blocks has it alone.
+    blocks: RwLock<()>,
+}
+
+impl Disk {
+    /// Opens the disk with a first instance of its component.
+    ///
+    /// # Errors
+    ///
+    /// What the component says against it, or how it failed.
+    pub async fn open(recipe: Recipe) -> Result<Self, OpenError> {
+        let export_name = recipe.export_name.clone();
+        let read_only = recipe.read_only;
+        let (shards, component) = Shards::open(recipe).await?;
+        let writable = component.capabilities.writable && !read_only;
+        let geometry = Geometry {
+            size: component.size,
+            block_sizes: BlockSizes { maximum: MAX_PAYLOAD, ..component.block_sizes },
+            capabilities: Capabilities {
+                writable,
+                // What needs no flush is durable as it is: offering both costs nothing.
+                flush: true,
+                fua: true,
+                zero: writable,
+                trim: writable && component.capabilities.trim,
+                fast_zero: writable && component.capabilities.fast_zero,
+                ..component.capabilities
+            },
+            description: component.description.clone(),
+        };
+        Ok(Self {
+            export_name,
+            component,
+            geometry,
+            shards,
+            dead: AtomicBool::new(false),
+            blocks: RwLock::new(()),
+        })
+    }
+
+    /// What clients are told.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Whether its component failed.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// The memory its instances share.
+    pub fn memory(&self) -> &MemoryBudget {
+        self.shards.memory()
+    }
+
+    /// Sees that all that was written is on stable storage, before the process stops.
+    pub async fn finish(&self) {
+        if !self.is_dead() && self.geometry.capabilities.writable {
+            if let Err(code) = self.flush().await {
+                tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
+            }
+        }
+    }
+
+    /// Ends the disk. The first to do so logs why.
+    fn die(&self, fault: &Fault) -> ErrorCode {
+        if !self.dead.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "export {:?}: {fault}; the export is dead, all requests to it fail from now on",
+                self.export_name
+            );
+            self.shards.clear();
+        }
+        ErrorCode::Io
+    }
+
+    /// Passes a component's answer on, unless it was a fault: then the instance is dropped and the
+    /// disk dies.
+    fn settle<T>(
+        &self,
+        shard: &mut OwnedMutexGuard<Shard>,
+        answer: Result<Result<T, ErrorCode>, Fault>,
+    ) -> Result<T, ErrorCode> {
+        match answer {
+            Ok(answer) => answer,
+            Err(fault) => {
+                shard.stop();
+                Err(self.die(&fault))
+            }
+        }
+    }
+
+    /// The shard that may change what is at an offset, its instance started. Nobody else can use it
+    /// until it is dropped.
+    async fn shard(&self, offset: u64) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+        match self.started(self.shards.index(offset)).await {
+            Ok(shard) => Ok(shard),
+            Err(Unavailable::NoMemory) if !self.shards.is_striped() => self.any_started().await,
+            Err(Unavailable::NoMemory) => Err(ErrorCode::NoSpc),
+            Err(Unavailable::Dead) => Err(ErrorCode::Io),
+        }
+    }
+
+    /// The shard of an index, or one that knows as well what is in that one's stripes: where it cannot
+    /// be started, they are as they were when the disk was opened, and that every instance knows.
+    async fn shard_to_read(&self, index: usize) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+        match self.started(index).await {
+            Ok(shard) => Ok(shard),
+            Err(Unavailable::NoMemory) => self.any_started().await,
+            Err(Unavailable::Dead) => Err(ErrorCode::Io),
+        }
+    }
+
+    async fn any_started(&self) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+        let shard = self.shards.any_started().await;
+        if self.is_dead() {
+            return Err(ErrorCode::Io);
+        }
+        shard.ok_or(ErrorCode::NoMem)
+    }
+
+    async fn started(&self, index: usize) -> Result<OwnedMutexGuard<Shard>, Unavailable> {
+        let mut shard = self.shards.lock(index).await;
+        if self.is_dead() {
+            shard.stop();
+            return Err(Unavailable::Dead);
+        }
+        if !shard.is_started() {
+            match self.shards.start(&mut shard, &self.component).await {
+                Ok(()) => {}
+                Err(StartError::NoMemory(fault)) => {
+                    tracing::debug!("export {:?}: no further instance: {fault}", self.export_name);
+                    return Err(Unavailable::NoMemory);
+                }
+                Err(StartError::Fault(fault)) => {
+                    self.die(&fault);
+                    return Err(Unavailable::Dead);
+                }
+            }
+        }
+        Ok(shard)
+    }
+
+    async fn read(&self, span: Span) -> Result<Content, ErrorCode> {
+        if span.length <= self.longest_transfer(span.offset) {
+            return self.read_one(span).await.map(Content::Lent);
+        }
+        let mut parts = Vec::new();
+        let mut left = span;
+        while left.length > 0 {
+            let part = self.first_transfer(left);
+            let shard = self.read_one(part).await?;
+            copy_chunks(shard.instance(), &mut parts);
+            left = Span { offset: part.end(), length: left.length - part.length };
+        }
+        Ok(Content::Copied(parts))
+    }
+
+    /// One call of the component's `read`; the chunks are in the shard.
+    async fn read_one(&self, span: Span) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+        let mut shard = self.shard_to_read(self.shards.index(span.offset)).await?;
+        let length = u32::try_from(span.length).expect("a transfer is at most 64 MiB");
+        let answer = shard.instance_mut().read(span.offset, length).await;
+        self.settle(&mut shard, answer)?;
+        Ok(shard)
+    }
+
+    async fn write(&self, span: Span, data: &[u8], fua: bool) -> Result<(), ErrorCode> {
+        let _shared = self.share_blocks().await;
+        self.write_blocks(span, data, fua).await
+    }
+
+    async fn write_blocks(&self, span: Span, data: &[u8], fua: bool) -> Result<(), ErrorCode> {
+        let component_fua = fua && self.component.capabilities.fua;
+        let mut left = span;
+        let mut data = data;
+        while left.length > 0 {
+            let part = self.first_transfer(left);
+            let (now, later) = data.split_at(part.length as usize);
+            let mut shard = self.shard(part.offset).await?;
+            let answer = shard.instance_mut().write(part.offset, now, component_fua).await;
+            self.settle(&mut shard, answer)?;
+            data = later;
+            left = Span { offset: part.end(), length: left.length - part.length };
+        }
+        self.flush_instead_of_fua(fua).await
+    }
+
+    /// With blocks of one byte nobody writes parts of them.
+    async fn share_blocks(&self) -> Option<tokio::sync::RwLockReadGuard<'_, ()>> {
+        if self.component.block_sizes.minimum == 1 {
+            return None;
+        }
+        Some(self.blocks.read().await)
+    }
+
+    async fn flush(&self) -> Result<(), ErrorCode> {
+        if !self.component.capabilities.flush {
+            return Ok(());
+        }
+        for index in 0..self.shards.to_flush() {
+            let mut shard = self.shards.lock(index).await;
+            if self.is_dead() {
+                return Err(ErrorCode::Io);
+            }
+            if shard.is_started() {
+                let answer = shard.instance_mut().flush().await;
+                self.settle(&mut shard, answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_instead_of_fua(&self, fua: bool) -> Result<(), ErrorCode> {
+        if fua && !self.component.capabilities.fua {
+            return self.flush().await;
+        }
+        Ok(())
+    }
+
+    async fn cache(&self, span: Span) -> Result<(), ErrorCode> {
+        let mut left = span;
+        while left.length > 0 {
+            let part = self.shards.first_stripe(left);
+            let mut shard = self.shard_to_read(self.shards.index(part.offset)).await?;
+            let answer = shard.instance_mut().cache(part).await;
+            self.settle(&mut shard, answer)?;
+            drop(shard);
+            consume_budget().await;
+            left = Span { offset: part.end(), length: left.length - part.length };
+        }
+        Ok(())
+    }
+
+    /// How much of a read or write at an offset one call can take.
+    fn longest_transfer(&self, offset: u64) -> u64 {
+        let transfer = u64::from(self.component.block_sizes.maximum);
+        transfer.min(self.shards.left_in_stripe(offset))
+    }
+
+    fn first_transfer(&self, span: Span) -> Span {
+        let length = span.length.min(self.longest_transfer(span.offset));
+        Span { offset: span.offset, length }
+    }
+}
+
+/// Why a shard cannot be asked.
+enum Unavailable {
+    /// The disk is dead.
+    Dead,
+    /// Its instance was not started, and now there is no memory for it.
+    NoMemory,
+}

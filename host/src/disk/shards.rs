@@ -1,0 +1,277 @@
+//! The instances of a disk, and which of them serves what.
+//!
+//! A disk has a fixed number of shards. Each is a place for one instance, which is started when it
+//! is first needed, and locked while a call is made. A striped disk gives each stripe to the shard
+//! that a hash of its number names, so there is nothing to look up and nothing to remember: stripes
+//! are spread evenly whatever pattern the client writes. There are enough shards for several
+//! cores to work side by side, and for each to hold, filled evenly, half of what its 32-bit memory
+//! can hold when the disk's budget is used up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::{OpenError, Recipe};
+use crate::block::Span;
+use crate::component::{Breach, Disk, Fault, Instance, MemoryBudget, Sharing};
+
+/// How much each shard of a striped disk is planned to hold, in bytes.
+const PLANNED_PER_SHARD: u64 = 2 << 30;
+
+/// What a shard of a striped disk needs to be of any use, in bytes.
+const LEAST_PER_SHARD: u64 = 32 << 20;
+
+/// The most shards, as a logarithm. Each takes 4 GiB of the process's 128 TiB of addresses, and some of
+/// the 65530 mappings that Linux gives to a process.
+const MAX_BITS: u32 = 12;
+
+/// How many calls an interchangeable component gets at once.
+const INTERCHANGEABLE: usize = 16;
+
+/// How often a busy shard is tried before the request is put aside: calls are often shorter than
+/// putting aside takes.
+const SPINS: usize = 64;
+
+/// The shards of one disk.
+pub(super) struct Shards {
+    recipe: Recipe,
+    budget: MemoryBudget,
+    places: Box<[Arc<Mutex<Shard>>]>,
+    layout: Layout,
+}
+
+enum Layout {
+    /// One shard for everything.
+    One,
+    /// Any shard for anything; the number is where to look first.
+    Any(AtomicUsize),
+    /// Shards by stripe.
+    Striped {
+        /// The logarithm of the stripe's size.
+        shift: u32,
+        /// The logarithm of the number of shards.
+        bits: u32,
+    },
+}
+
+impl Shards {
+    /// Starts a first instance and lays out the shards as it says.
+    pub(super) async fn open(recipe: Recipe) -> Result<(Self, Disk), OpenError> {
+        let budget = MemoryBudget::new(recipe.max_memory);
+        let opened = open_instance(&recipe, &budget).await;
+        let (instance, disk) = opened.map_err(OpenError::Fault)?;
+        let disk = disk.map_err(OpenError::Refused)?;
+        let layout = match disk.sharing {
+            Sharing::Exclusive => Layout::One,
+            Sharing::Interchangeable => Layout::Any(AtomicUsize::new(0)),
+            Sharing::Striped { shift } => {
+                Layout::Striped { shift, bits: shard_bits(disk.size, shift, recipe.max_memory) }
+            }
+        };
+        let count = match layout {
+            Layout::One => 1,
+            Layout::Any(_) => INTERCHANGEABLE,
+            Layout::Striped { bits, .. } => 1 << bits,
+        };
+        let mut first = Some(instance);
+        let places =
+            (0..count).map(|_| Arc::new(Mutex::new(Shard { instance: first.take() }))).collect();
+        Ok((Self { recipe, budget, places, layout }, disk))
+    }
+
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        &self.budget
+    }
+
+    pub(super) fn count(&self) -> usize {
+        match self.layout {
+            Layout::Any(_) => 1,
+            _ => self.places.len(),
+        }
+    }
+
+    /// The shards whose flushes together cover everything: the first so many.
+    pub(super) fn to_flush(&self) -> usize {
+        self.count()
+    }
+
+    pub(super) fn is_striped(&self) -> bool {
+        matches!(self.layout, Layout::Striped { .. })
+    }
+
+    /// The shard that serves an offset.
+    #[inline]
+    pub(super) fn index(&self, offset: u64) -> usize {
+        match &self.layout {
+            Layout::One => 0,
+            Layout::Any(next) => self.idle(next),
+            Layout::Striped { bits: 0, .. } => 0,
+            Layout::Striped { shift, bits } => {
+                // Fibonacci hashing: 2^64 divided by the golden ratio, of which the top bits are
+                // well spread for any arithmetic progression.
+                let hash = (offset >> shift).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                (hash >> (64 - bits)) as usize
+            }
+        }
+    }
+
+    /// A shard that is idle, one that was started if possible; else the next in turn.
+    fn idle(&self, next: &AtomicUsize) -> usize {
+        let unlocked = |index: &usize| self.places[*index].try_lock().is_ok();
+        let turn = || next.fetch_add(1, Ordering::Relaxed) % self.places.len();
+        (0..self.places.len()).find(unlocked).unwrap_or_else(turn)
+    }
+
+    /// How many bytes from an offset to the end of its stripe; without stripes, no end.
+    #[inline]
+    pub(super) fn left_in_stripe(&self, offset: u64) -> u64 {
+        match self.layout {
+            Layout::Striped { shift, .. } => (1 << shift) - (offset & ((1 << shift) - 1)),
+            _ => u64::MAX,
+        }
+    }
+
+    /// The part of a span that lies in its first stripe.
+    pub(super) fn first_stripe(&self, span: Span) -> Span {
+        Span { offset: span.offset, length: span.length.min(self.left_in_stripe(span.offset)) }
+    }
+
+    /// Whether to go through a span stripe by stripe takes no more calls than to ask every shard.
+    pub(super) fn few_stripes(&self, span: Span) -> bool {
+        match self.layout {
+            Layout::Striped { shift, .. } => span.length >> shift < self.places.len() as u64,
+            _ => true,
+        }
+    }
+
+    /// Waits until nobody else uses a shard.
+    #[inline]
+    pub(super) async fn lock(&self, index: usize) -> OwnedMutexGuard<Shard> {
+        let place = &self.places[index];
+        for _ in 0..SPINS {
+            if let Ok(shard) = place.clone().try_lock_owned() {
+                return shard;
+            }
+            std::hint::spin_loop();
+        }
+        place.clone().lock_owned().await
+    }
+
+    /// A started shard, one that is not in use if possible.
+    pub(super) async fn any_started(&self) -> Option<OwnedMutexGuard<Shard>> {
+        let idle = self.places.iter().find_map(|place| {
+            place.clone().try_lock_owned().ok().filter(|shard| shard.is_started())
+        });
+        if idle.is_some() {
+            return idle;
+        }
+        for index in 0..self.places.len() {
+            let shard = self.lock(index).await;
+            if shard.is_started() {
+                return Some(shard);
+            }
+        }
+        None
+    }
+
+    /// Starts the instance of a shard, which must open the same disk as the first one did.
+    pub(super) async fn start(&self, shard: &mut Shard, disk: &Disk) -> Result<(), StartError> {
+        let opened = open_instance(&self.recipe, &self.budget).await.map_err(|fault| match fault {
+            Fault::OutOfMemory { .. } => StartError::NoMemory(fault),
+            fault => StartError::Fault(fault),
+        });
+        let (mut instance, opened) = opened?;
+        if opened.as_ref() == Ok(disk) {
+            shard.instance = Some(instance);
+            return Ok(());
+        }
+        let breach = Fault::Breach { function: "open", breach: Breach::AnotherDisk };
+        // What it says against the same arguments now is that it cannot do with so little.
+        Err(match instance.was_refused_memory() {
+            true => StartError::NoMemory(breach),
+            false => StartError::Fault(breach),
+        })
+    }
+
+    /// Drops all instances: those that are in use when their users have done with them.
+    pub(super) fn clear(&self) {
+        for place in &self.places {
+            let place = place.clone();
+            match place.clone().try_lock_owned() {
+                Ok(mut shard) => shard.stop(),
+                Err(_) => {
+                    tokio::spawn(async move { place.lock().await.stop() });
+                }
+            }
+        }
+    }
+}
+
+/// Why the instance of a shard could not be started.
+pub(super) enum StartError {
+    /// There is no memory for it, which says nothing against the disk.
+    NoMemory(Fault),
+    /// The component failed.
+    Fault(Fault),
+}
+
+/// Starts an instance and lets it open the disk. The inner error is what the component says against
+/// it.
+async fn open_instance(
+    recipe: &Recipe,
+    budget: &MemoryBudget,
+) -> Result<(Instance, Result<Disk, String>), Fault> {
+    let mut instance = Instance::start(&recipe.component, budget.clone()).await?;
+    let disk = instance.open(&recipe.export_name, recipe.read_only, &recipe.parameters).await?;
+    Ok((instance, disk))
+}
+
+/// How many shards a striped disk gets, as a logarithm.
+fn shard_bits(size: u64, shift: u32, max_memory: u64) -> u32 {
+    let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let wanted = (4 * cores).max(max_memory.div_ceil(PLANNED_PER_SHARD)).next_power_of_two();
+    let stripes = size.div_ceil(1 << shift).max(1).next_power_of_two();
+    let affordable = (max_memory / LEAST_PER_SHARD).max(1);
+    wanted.min(stripes).min(1 << affordable.ilog2()).min(1 << MAX_BITS).ilog2()
+}
+
+/// A place for an instance.
+pub struct Shard {
+    instance: Option<Instance>,
+}
+
+impl Shard {
+    pub(super) fn is_started(&self) -> bool {
+        self.instance.is_some()
+    }
+
+    pub(super) fn instance(&self) -> &Instance {
+        self.instance.as_ref().expect("a locked shard was started")
+    }
+
+    pub(super) fn instance_mut(&mut self) -> &mut Instance {
+        self.instance.as_mut().expect("a locked shard was started")
+    }
+
+    /// Drops the instance and gives its memory back.
+    pub(super) fn stop(&mut self) {
+        self.instance = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_follow_the_budget_the_disk_and_the_cores() {
+        let gib = 1 << 30;
+        assert_eq!(shard_bits(1 << 62, 21, 64 * gib), 5.max(shard_bits(1 << 62, 21, gib)));
+        assert_eq!(shard_bits(1 << 20, 21, 64 * gib), 0, "a disk of one stripe has one shard");
+        assert_eq!(shard_bits(0, 21, 64 * gib), 0);
+        assert_eq!(shard_bits(1 << 62, 21, 1 << 20), 0, "a small budget is not divided");
+        assert_eq!(shard_bits(1 << 62, 21, u64::MAX), MAX_BITS, "and the number is bounded");
+    }
+}

@@ -1,0 +1,149 @@
+//! Zeroing and trimming: spans that may be the whole disk.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::consume_budget;
+
+use super::shards::Shard;
+use super::{Disk, Unavailable};
+use crate::block::{ErrorCode, Span};
+
+/// How a span is to be zeroed.
+#[derive(Clone, Copy)]
+pub(super) struct Zero {
+    pub(super) span: Span,
+    pub(super) fua: bool,
+    pub(super) keep_allocated: bool,
+    pub(super) fast: bool,
+}
+
+impl Disk {
+    pub(super) async fn zero(&self, zero: Zero, gone: &AtomicBool) -> Result<(), ErrorCode> {
+        if !self.component.capabilities.zero {
+            self.write_zeroes(zero.span, gone).await?;
+        } else if zero.keep_allocated || self.shards.few_stripes(zero.span) {
+            self.zero_stripes(zero, gone).await?;
+        } else {
+            self.zero_shards(zero).await?;
+        }
+        self.flush_instead_of_fua(zero.fua).await
+    }
+
+    /// It stops early when nobody waits for it.
+    async fn zero_stripes(&self, zero: Zero, gone: &AtomicBool) -> Result<(), ErrorCode> {
+        let mut left = zero.span;
+        while left.length > 0 && !gone.load(Ordering::Relaxed) {
+            let part = self.shards.first_stripe(left);
+            let shard = self.shard(part.offset).await?;
+            self.zero_one(shard, Zero { span: part, ..zero }).await?;
+            left = Span { offset: part.end(), length: left.length - part.length };
+            consume_budget().await;
+        }
+        Ok(())
+    }
+
+    /// Asks every shard once. Those that are started come first: what they give back may be the
+    /// memory that the others need.
+    async fn zero_shards(&self, zero: Zero) -> Result<(), ErrorCode> {
+        let mut others = Vec::new();
+        for index in 0..self.shards.count() {
+            let shard = self.shards.lock(index).await;
+            match shard.is_started() {
+                true => self.zero_one(shard, zero).await?,
+                false => others.push(index),
+            }
+            consume_budget().await;
+        }
+        for index in others {
+            let shard = self.started(index).await.map_err(|unavailable| match unavailable {
+                Unavailable::Dead => ErrorCode::Io,
+                Unavailable::NoMemory => ErrorCode::NoSpc,
+            })?;
+            self.zero_one(shard, zero).await?;
+            consume_budget().await;
+        }
+        Ok(())
+    }
+
+    async fn zero_one(
+        &self,
+        mut shard: OwnedMutexGuard<Shard>,
+        zero: Zero,
+    ) -> Result<(), ErrorCode> {
+        let fua = zero.fua && self.component.capabilities.fua;
+        let instance = shard.instance_mut();
+        let answer = instance.zero(zero.span, fua, zero.keep_allocated, zero.fast).await;
+        self.settle(&mut shard, answer)?;
+        self.drop_if_empty(&mut shard).await
+    }
+
+    /// What a component without `zero` gets instead. It stops early when nobody waits for it.
+    async fn write_zeroes(&self, span: Span, gone: &AtomicBool) -> Result<(), ErrorCode> {
+        static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
+        let mut left = span;
+        while left.length > 0 && !gone.load(Ordering::Relaxed) {
+            let part = Span { offset: left.offset, length: left.length.min(ZEROES.len() as u64) };
+            let part = self.first_transfer(part);
+            let mut shard = self.shard(part.offset).await?;
+            let zeroes = &ZEROES[..part.length as usize];
+            let answer = shard.instance_mut().write(part.offset, zeroes, false).await;
+            self.settle(&mut shard, answer)?;
+            drop(shard);
+            left = Span { offset: part.end(), length: left.length - part.length };
+            consume_budget().await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn trim(&self, span: Span, fua: bool) -> Result<(), ErrorCode> {
+        let component_fua = fua && self.component.capabilities.fua;
+        if self.shards.few_stripes(span) {
+            let mut left = span;
+            while left.length > 0 {
+                let part = self.shards.first_stripe(left);
+                self.trim_one(self.shards.index(part.offset), part, component_fua).await?;
+                left = Span { offset: part.end(), length: left.length - part.length };
+            }
+        } else {
+            for index in 0..self.shards.count() {
+                self.trim_one(index, span, component_fua).await?;
+            }
+        }
+        self.flush_instead_of_fua(fua).await
+    }
+
+    async fn trim_one(&self, index: usize, span: Span, fua: bool) -> Result<(), ErrorCode> {
+        let mut shard = self.shards.lock(index).await;
+        if self.is_dead() {
+            return Err(ErrorCode::Io);
+        }
+        if !shard.is_started() {
+            if self.shards.is_striped() {
+                // It was never started, or was dropped because it held nothing: nothing to trim.
+                return Ok(());
+            }
+            drop(shard);
+            shard = self.shard(span.offset).await?;
+        }
+        let answer = shard.instance_mut().trim(span, fua).await;
+        self.settle(&mut shard, answer)?;
+        self.drop_if_empty(&mut shard).await?;
+        drop(shard);
+        consume_budget().await;
+        Ok(())
+    }
+
+    /// Gives the memory of a shard back when it holds nothing. One that has taken none stays: to
+    /// start it again costs more than it would give back.
+    async fn drop_if_empty(&self, shard: &mut OwnedMutexGuard<Shard>) -> Result<(), ErrorCode> {
+        if !self.shards.is_striped() || !shard.instance().has_grown() {
+            return Ok(());
+        }
+        let stored = shard.instance_mut().stored().await;
+        if self.settle(shard, stored.map(Ok))? == 0 {
+            shard.stop();
+        }
+        Ok(())
+    }
+}

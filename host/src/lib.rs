@@ -1,0 +1,34 @@
+//! memnbd-host serves block devices over NBD. Where the blocks come from is a WebAssembly component
+//! behind the interface `block-store` (see `wit/`).
+//!
+//! # Layout
+//!
+//! | module | what it does | what it does not know |
+//! |---|---|---|
+//! | [`block`] | the vocabulary: command, extent, geometry, error code | NBD's bytes, WebAssembly |
+//! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
+//! | [`component`] | wasmtime: compiling, starting and bounding components, checking what they return | NBD, clients |
+//! | [`disk`] | commands to calls of instances: shards, emulation, death | NBD's messages, wasmtime |
+//! | [`exports`] | disks by name, opened when first needed | how they are reached |
+//! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
+//! | [`server`] | listening, accepting, stopping | the protocol |
+//! | [`cli`] | the command: options, help, life cycle | how anything is done |
+//!
+//! # The way of a request
+//!
+//! ```text
+//! bytes -> nbd::Request -> admit -> block::Command -> disk -> shard -> component
+//!       <- nbd::ReplyTo <- disk::Answer (chunks in the component's own memory) <-
+//! ```
+//!
+//! A request is untrusted until [`nbd::Session::admit`] has judged it; after that nothing checks
+//! again. A component's answer is untrusted until [`component::Instance`] has checked it.
+
+pub mod block;
+pub mod cli;
+pub mod component;
+pub mod connection;
+pub mod disk;
+pub mod exports;
+pub mod nbd;
+pub mod server;
