@@ -52,6 +52,15 @@ impl Export {
         opening.await.expect("opening a disk neither panics nor is cancelled")
     }
 
+    /// Finds out whether the disk can be opened, and closes it again.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot.
+    pub async fn try_open(&self) -> Result<(), OpenError> {
+        Disk::open(self.recipe.clone()).await.map(drop)
+    }
+
     /// Flushes the disk, if it is open.
     pub async fn finish(&self) {
         if let Some(disk) = self.disk.get() {

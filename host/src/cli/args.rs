@@ -53,6 +53,10 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "NAME", default_value = "")]
     pub(super) export_name: String,
 
+    /// Serve another disk under this name, opened when first needed; may be given often
+    #[arg(long = "export", value_name = "NAME=COMPONENT[,KEY=VALUE]...")]
+    pub(super) exports: Vec<String>,
+
     /// The longest that one call of the component may take, in seconds; after that the disk is dead
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(super) deadline: Duration,

@@ -22,8 +22,11 @@ const KEPT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// Listens as the options say, and tells the URI of the export (the NBD project's `uri.md`).
-pub(super) async fn bind(args: &Args) -> anyhow::Result<(Vec<Listener>, String)> {
-    let export = utf8_percent_encode(&args.export_name, KEPT);
+pub(super) async fn bind(
+    args: &Args,
+    export_name: &str,
+) -> anyhow::Result<(Vec<Listener>, String)> {
+    let export = utf8_percent_encode(export_name, KEPT);
     if let Some(path) = &args.unix {
         let path = std::path::absolute(path).context("find the current directory")?;
         let listener = bind_unix(&path).with_context(|| format!("listen on {}", path.display()))?;
@@ -39,7 +42,7 @@ pub(super) async fn bind(args: &Args) -> anyhow::Result<(Vec<Listener>, String)>
         true => format!("[{host}]"),
         false => host.to_owned(),
     };
-    let slash = if args.export_name.is_empty() { "" } else { "/" };
+    let slash = if export_name.is_empty() { "" } else { "/" };
     Ok((listeners, format!("nbd://{host}:{port}{slash}{export}")))
 }
 

@@ -6,6 +6,7 @@
 mod args;
 mod background;
 mod components;
+mod exports;
 mod listen;
 mod size;
 
@@ -20,13 +21,11 @@ use anyhow::Context as _;
 use clap::{CommandFactory, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::component::{Component, Engine};
-use crate::disk::{OpenError, Recipe};
-use crate::exports::{Export, Exports};
 use crate::nbd::HandshakeConfig;
 use crate::server::{Options, Server};
 use args::Args;
 use components::Choice;
+use exports::Loader;
 
 /// Why the command failed.
 enum Failure {
@@ -106,45 +105,21 @@ async fn help(args: &Args) -> Result<(), Failure> {
             components::names().join(", ")
         )),
         Choice::Named(name) => {
-            let component = load(&name, args).await?;
+            let component = Loader::new(args)?.component(&name).await?;
             text.push_str(&components::help(&component));
         }
     }
     Ok(print(&text)?)
 }
 
-async fn load(name: &str, args: &Args) -> Result<Component, Failure> {
-    let wasm = components::read(name).map_err(Failure::Usage)?;
-    let engine = Engine::new(args.deadline).map_err(|error| anyhow::anyhow!("{error:#}"))?;
-    let component = engine.load(&components::short_name(name), &wasm).await;
-    Ok(component.with_context(|| format!("load component {name}"))?)
-}
-
 async fn serve(args: Args, detached: bool) -> Result<(), Failure> {
     log_to_stderr(args.verbose);
-    let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
-    let name = match &choice {
-        Choice::Default => "memory",
-        Choice::Named(name) => name,
+    let exports = exports::all(&args).await?;
+    let uri_name = match exports.iter().next() {
+        Some(export) => export.name().to_owned(),
+        None => String::new(),
     };
-    let component = load(name, &args).await?;
-    let parameters =
-        components::parameters(component.description(), values).map_err(Failure::Usage)?;
-    let recipe = Recipe {
-        component,
-        export_name: export_name(&args)?,
-        read_only: args.read_only,
-        parameters,
-        max_memory: args.max_memory.unwrap_or_else(machine_memory),
-    };
-    let export = Export::new(recipe);
-    export.disk().await.map_err(|error| match error {
-        OpenError::Refused(text) => anyhow::anyhow!("{name}: {text}"),
-        OpenError::Fault(fault) => anyhow::anyhow!("{name}: {fault}"),
-    })?;
-    let exports = Exports::new(vec![export]).context("name the exports")?;
-
-    let (listeners, uri) = listen::bind(&args).await?;
+    let (listeners, uri) = listen::bind(&args, &uri_name).await?;
     let options = Options {
         handshake: HandshakeConfig::default(),
         handshake_timeout: (!args.handshake_timeout.is_zero()).then_some(args.handshake_timeout),
@@ -162,15 +137,6 @@ async fn serve(args: Args, detached: bool) -> Result<(), Failure> {
     }
     server.run(listeners, stop, stop_now).await;
     Ok(())
-}
-
-fn export_name(args: &Args) -> Result<String, Failure> {
-    let name = &args.export_name;
-    if name.len() > 4096 {
-        let length = name.len();
-        return Err(Failure::Usage(format!("--export-name: {length} bytes, at most 4096 can be")));
-    }
-    Ok(name.clone())
 }
 
 fn log_to_stderr(verbose: bool) {

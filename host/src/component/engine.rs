@@ -1,12 +1,13 @@
 //! Compiling components and saying clearly what is wrong with those that cannot be served.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Compiled, InstancePre, Linker, ResourceTable};
-use wasmtime::{Config, Store};
+use wasmtime::{Cache, CacheConfig, Config, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Description;
@@ -42,7 +43,19 @@ impl Engine {
     ///
     /// When the machine is not one that wasmtime can compile for.
     pub fn new(deadline: Duration) -> wasmtime::Result<Self> {
+        Self::with_cache(deadline, None)
+    }
+
+    /// As [`Self::new`]; what is compiled is kept in a directory, and taken from there the next
+    /// time. Whoever can write there can run code in this process. A directory that cannot be
+    /// used is done without.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn with_cache(deadline: Duration, directory: Option<&Path>) -> wasmtime::Result<Self> {
         let mut config = Config::new();
+        config.cache(directory.and_then(open_cache));
         config.epoch_interruption(true);
         config.concurrency_support(false);
         // A trap is told in one line; nobody looks at guest frames.
@@ -126,6 +139,15 @@ impl Engine {
             .map(|(name, _)| name.to_owned())
             .collect()
     }
+}
+
+fn open_cache(directory: &Path) -> Option<Cache> {
+    let mut config = CacheConfig::new();
+    config.with_directory(directory);
+    let opened = Cache::new(config);
+    opened
+        .inspect_err(|error| tracing::debug!("no cache in {}: {error:#}", directory.display()))
+        .ok()
 }
 
 /// The first eight bytes tell a core module (layer 0) from a component (layer 1).
