@@ -23,6 +23,10 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err("not a size; sizes are written like 512M, 2G or 1073741824".into());
     }
+    if digits.len() > 1 && digits.starts_with('0') {
+        // As the components have it: releases of nbdkit disagree on whether this is octal.
+        return Err("it begins with 0, which some take for octal; leave the zero out".into());
+    }
     let number: Option<u64> = digits.parse().ok();
     let size = number.and_then(|number| number.checked_mul(unit));
     size.ok_or_else(|| "more than 2^64-1 bytes".into())
@@ -39,7 +43,7 @@ mod tests {
         assert_eq!(parse("3S"), Ok(1536));
         assert_eq!(parse("2G"), Ok(2 << 30));
         assert_eq!(parse("15e"), Ok(15 << 60));
-        for bad in ["", "k", "-1", "1.5G", "2GiB", "16e", "1 k", "0x10", "18446744073709551616"] {
+        for bad in ["", "k", "-1", "1.5G", "2GiB", "16e", "1 k", "0x10", "010", "18446744073709551616"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
