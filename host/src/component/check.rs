@@ -133,13 +133,12 @@ fn check_block_sizes(disk: &bindings::Disk) -> Result<BlockSizes, Breach> {
     Ok(BlockSizes { minimum, preferred, maximum: maximum.min(MAX_TRANSFER) })
 }
 
-/// A component's text as it may be shown: of bounded length, without control characters, and without
-/// those that change the direction of the text around them.
+/// A component's text as it may be shown: of bounded length, without control characters, and
+/// without those that change the direction of the text around them.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::new();
-    let harmful = |c: char| {
-        c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let harmful =
+        |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     for c in text.chars().map(|c| if harmful(c) { ' ' } else { c }) {
         if shown.len() + c.len_utf8() > MAX_TEXT {
             break;

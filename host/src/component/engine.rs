@@ -30,8 +30,8 @@ impl Engine {
     /// How often a running guest lets others on its thread run.
     const TICK: Duration = Duration::from_millis(10);
 
-    /// The memory of an instance that opens a disk is bounded by the disk's budget; this bounds what
-    /// one that is only asked for its description may take, in bytes.
+    /// The memory of an instance that opens a disk is bounded by the disk's budget; this bounds
+    /// what one that is only asked for its description may take, in bytes.
     const DESCRIBE_MEMORY: u64 = 1 << 30;
 
     /// Makes an engine that stops a guest which has not returned after `deadline`.
@@ -235,10 +235,7 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let (ctx, table) = &mut **self.wasi.get_or_insert_with(|| {
             let output = LogStream::new(self.component.clone());
-            let mut ctx = WasiCtx::builder();
-            // Without these it could not connect, but take the process's file descriptors.
-            ctx.allow_tcp(false).allow_udp(false);
-            let ctx = ctx.stdout(output.clone()).stderr(output).build();
+            let ctx = WasiCtx::builder().stdout(output.clone()).stderr(output).build();
             let mut table = ResourceTable::new();
             table.set_max_capacity(Self::RESOURCES);
             Box::new((ctx, table))

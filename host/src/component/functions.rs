@@ -19,7 +19,9 @@ pub(super) type Answer<T> = Result<T, bindings::ErrorCode>;
 /// The functions of one instance, their types checked.
 pub(super) struct Functions {
     pub(super) describe: TypedFunc<(), (Description,)>,
-    pub(super) open: TypedFunc<(String, bool, Vec<(String, String)>), (Result<bindings::Disk, String>,)>,
+    #[expect(clippy::type_complexity, reason = "it is the function's type in the contract")]
+    pub(super) open:
+        TypedFunc<(String, bool, Vec<(String, String)>), (Result<bindings::Disk, String>,)>,
     pub(super) read_owned: TypedFunc<(u64, u32), (Answer<Vec<OwnedChunk>>,)>,
     pub(super) read_lent: TypedFunc<(u64, u32), (Answer<WasmList<LentChunk>>,)>,
     /// Typed at each call, for a type that borrows its bytes cannot be kept.

@@ -158,7 +158,7 @@ impl Instance {
             self.read_owned(offset, length).await?
         };
         if let Err(code) = answer {
-            return Ok(Err(code.into()));
+            return Ok(Err(not_fast(code)));
         }
         self.check_pieces(length).map_err(|breach| Fault::Breach { function: "read", breach })?;
         Ok(Ok(()))

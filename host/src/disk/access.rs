@@ -25,8 +25,8 @@ impl Access {
         self.gone.store(true, Ordering::Relaxed);
     }
 
-    /// Executes a command that lies within the disk. `payload` is what a write writes, of the span's
-    /// length, and is given back.
+    /// Executes a command that lies within the disk. `payload` is what a write writes, of the
+    /// span's length, and is given back.
     pub async fn execute(
         self: Arc<Self>,
         command: Command,

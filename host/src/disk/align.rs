@@ -21,8 +21,8 @@ impl Disk {
         (span.offset | span.length) & (self.minimum() - 1) == 0
     }
 
-    /// The whole blocks that a span touches. They are within the disk, for its size is a multiple of
-    /// the minimum block.
+    /// The whole blocks that a span touches. They are within the disk, for its size is a multiple
+    /// of the minimum block.
     pub(super) fn widened(&self, span: Span) -> Span {
         let mask = self.minimum() - 1;
         let offset = span.offset & !mask;

@@ -9,8 +9,8 @@ use crate::block::{ErrorCode, Extent, Extents, Span, Status};
 const MAX_WORK: usize = 1 << 20;
 
 impl Disk {
-    /// The extents of a span, in minimum blocks: a block that lies partly within it counts as far as
-    /// it does.
+    /// The extents of a span, in minimum blocks: a block that lies partly within it counts as far
+    /// as it does.
     pub(super) async fn extents(&self, span: Span, limit: usize) -> Result<Extents, ErrorCode> {
         let mut extents = Extents::new(span.length, limit);
         if !self.component.extents {
@@ -41,8 +41,8 @@ impl Disk {
     /// Walks over the span, at each place believing the shard to which its stripe belongs. Where
     /// all shards say the same, which stripe it is does not matter and the walk takes long steps.
     async fn extents_of_all(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), ErrorCode> {
-        // A shard that was not started would say what any fresh instance says, and a started one says
-        // that of the stripes that are not its own.
+        // A shard that was not started would say what any fresh instance says, and a started one
+        // says that of the stripes that are not its own.
         let mut views = Vec::with_capacity(self.shards.count());
         for index in 0..self.shards.count() {
             views.push(self.shards.lock(index).await.is_started().then(View::default));
@@ -58,8 +58,8 @@ impl Disk {
             let mut same = true;
             let mut common_end = u64::MAX;
             let mut first = None;
-            for index in 0..views.len() {
-                let Some(view) = &mut views[index] else { continue };
+            for (index, view) in views.iter_mut().enumerate() {
+                let Some(view) = view else { continue };
                 if !view.advance(at) {
                     let rest = Span { offset: at, length: span.end() - at };
                     view.refill(at, self.ask(index, rest).await?);

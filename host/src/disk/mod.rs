@@ -1,6 +1,6 @@
 //! A disk: one or more instances of a component behind the commands of the protocol.
 //!
-//! It gives commands to instances ([`shards`]), supplies what the component lacks (zeroing by
+//! It gives commands to instances (`shards`), supplies what the component lacks (zeroing by
 //! writing, FUA by flushing, access within a minimum block, everything is data), and sees to it
 //! that a disk whose component failed stays dead. It knows nothing of NBD's messages nor of
 //! wasmtime.
@@ -14,7 +14,8 @@ mod align;
 mod answer;
 mod extents;
 mod shards;
-
+#[cfg(test)]
+mod tests;
 mod zero;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,12 @@ use shards::{Shard, Shards, StartError};
 
 /// The longest payload that is taken from a client or given to it at once, in bytes.
 pub const MAX_PAYLOAD: u32 = 64 << 20;
+
+/// How many stripes one request to cache reaches.
+const MAX_CACHED_STRIPES: usize = 1024;
+
+/// How much data stays in the processor's cache while it is copied twice, in bytes.
+const CACHED_PIECE: u64 = 128 << 10;
 
 /// What a disk is made of.
 #[derive(Clone, Debug)]
@@ -133,10 +140,11 @@ impl Disk {
 
     /// Sees that all that was written is on stable storage, before the process stops.
     pub async fn finish(&self) {
-        if !self.is_dead() && self.geometry.capabilities.writable {
-            if let Err(code) = self.flush().await {
-                tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
-            }
+        if !self.is_dead()
+            && self.geometry.capabilities.writable
+            && let Err(code) = self.flush().await
+        {
+            tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
         }
     }
 
@@ -179,8 +187,9 @@ impl Disk {
         }
     }
 
-    /// The shard of an index, or one that knows as well what is in that one's stripes: where it cannot
-    /// be started, they are as they were when the disk was opened, and that every instance knows.
+    /// The shard of an index, or one that knows as well what is in that one's stripes: where it
+    /// cannot be started, they are as they were when the disk was opened, and that every instance
+    /// knows.
     async fn shard_to_read(&self, index: usize) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
         match self.started(index).await {
             Ok(shard) => Ok(shard),
@@ -253,7 +262,7 @@ impl Disk {
         let mut left = span;
         let mut data = data;
         while left.length > 0 {
-            let part = self.first_transfer(left);
+            let part = self.first_transfer(self.first_piece(left));
             let (now, later) = data.split_at(part.length as usize);
             let mut shard = self.shard(part.offset).await?;
             let answer = shard.instance_mut().write(part.offset, now, component_fua).await;
@@ -296,9 +305,13 @@ impl Disk {
         Ok(())
     }
 
+    /// It is a hint: of a long span, which may have 2^47 stripes, the first ones are enough.
     async fn cache(&self, span: Span) -> Result<(), ErrorCode> {
         let mut left = span;
-        while left.length > 0 {
+        for _ in 0..MAX_CACHED_STRIPES {
+            if left.length == 0 {
+                break;
+            }
             let part = self.shards.first_stripe(left);
             let mut shard = self.shard_to_read(self.shards.index(part.offset)).await?;
             let answer = shard.instance_mut().cache(part).await;
@@ -314,6 +327,15 @@ impl Disk {
     fn longest_transfer(&self, offset: u64) -> u64 {
         let transfer = u64::from(self.component.block_sizes.maximum);
         transfer.min(self.shards.left_in_stripe(offset))
+    }
+
+    /// What of a write is given to an instance at once: to one that keeps its stripes in memory,
+    /// so little that it is still in the processor's cache when the instance copies it.
+    fn first_piece(&self, span: Span) -> Span {
+        match self.shards.is_striped() {
+            true => Span { offset: span.offset, length: span.length.min(CACHED_PIECE) },
+            false => span,
+        }
     }
 
     fn first_transfer(&self, span: Span) -> Span {

@@ -23,8 +23,8 @@ const PLANNED_PER_SHARD: u64 = 2 << 30;
 /// What a shard of a striped disk needs to be of any use, in bytes.
 const LEAST_PER_SHARD: u64 = 32 << 20;
 
-/// The most shards, as a logarithm. Each takes 4 GiB of the process's 128 TiB of addresses, and some of
-/// the 65530 mappings that Linux gives to a process.
+/// The most shards, as a logarithm. Each takes 4 GiB of the process's 128 TiB of addresses, and
+/// some of the 65530 mappings that Linux gives to a process.
 const MAX_BITS: u32 = 12;
 
 /// How many calls an interchangeable component gets at once.

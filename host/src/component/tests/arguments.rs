@@ -1,12 +1,20 @@
 //! Components that are at odds with what is passed to them.
 
 use super::guest::Guest;
-use super::{LONG, opened, started};
+use super::{LONG, SHORT, opened, started};
 use crate::block::ErrorCode;
 use crate::component::{Chunk, Fault, Instance};
 
 fn parameters() -> Vec<(String, String)> {
     vec![("size".into(), "1M".into()), ("name".into(), "value".into())]
+}
+
+/// A body for `cabi_realloc` that is good enough to open a disk.
+fn unless_small(realloc: &str) -> String {
+    format!(
+        "(if (i32.ge_u (local.get $size) (i32.const 64)) (then {realloc} (return)))
+         (i32.const 0x110000)"
+    )
 }
 
 async fn read_all(instance: &mut Instance, offset: u64, length: u32) -> Vec<u8> {
@@ -30,9 +38,17 @@ async fn allocator_out_of_bounds_is_a_fault() {
         let guest = Guest::new().with("realloc", realloc);
         let fault = started(&guest, LONG).await.open("x", false, &parameters()).await.unwrap_err();
         assert!(matches!(fault, Fault::Trap(_)), "{realloc}: {fault:?}");
+        let guest = guest.with("realloc", unless_small(realloc));
         let fault = opened(&guest, LONG).await.write(0, &[7; 64], false).await.unwrap_err();
         assert!(matches!(fault, Fault::Trap(_)), "{realloc}: {fault:?}");
     }
+}
+
+#[tokio::test]
+async fn allocator_that_does_not_return_ends_at_the_deadline() {
+    let guest = Guest::new().with("realloc", unless_small("(loop (br 0)) (unreachable)"));
+    let fault = opened(&guest, SHORT).await.write(0, &[7; 64], false).await.unwrap_err();
+    assert!(matches!(fault, Fault::Deadline(SHORT)), "{fault:?}");
 }
 
 #[tokio::test]

@@ -29,13 +29,13 @@ pub(crate) mod can {
     pub(crate) const TRIM: u16 = 8;
     pub(crate) const ZERO: u16 = 16;
     pub(crate) const FAST_ZERO: u16 = 32;
-    pub(crate) const CACHE: u16 = 64;
     pub(crate) const EXTENTS: u16 = 128;
     pub(crate) const LENDS_CHUNKS: u16 = 1024;
     pub(crate) const EVERYTHING: u16 = 255;
 }
 
-/// What `open` answers. The default is a RAM disk of 1 MiB that can do everything, but lends nothing.
+/// What `open` answers. The default is a RAM disk of 1 MiB that can do everything, but lends
+/// nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Opened {
     pub(crate) size: u64,
@@ -195,7 +195,8 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
     let Some(crate::component::Chunk::Data(log)) = instance.chunk(0) else {
         panic!("the log is one chunk of data");
     };
-    let word = |record: &[u8], at: usize| u64::from_le_bytes(record[at..at + 8].try_into().unwrap());
+    let word =
+        |record: &[u8], at: usize| u64::from_le_bytes(record[at..at + 8].try_into().unwrap());
     log.chunks_exact(24)
         .take_while(|record| record[0] != 0)
         .map(|record| {
@@ -222,7 +223,7 @@ const DEFAULTS: [(&str, &str); 22] = [
     ("with", ""),
     ("pass", ""),
     ("start", ""),
-    ("memory", "30"),
+    ("memory", "40"),
     ("interface", "memnbd:block/block-store@0.1.0"),
     ("length-type", "u32"),
     ("stored-name", "stored"),
@@ -270,10 +271,7 @@ const DEFAULTS: [(&str, &str); 22] = [
         "(call $log (i32.const 7) (i32.const 0) (local.get $offset) (local.get $length))
          (call $done)",
     ),
-    (
-        "stored",
-        "(i64.extend_i32_u (i32.eqz (call $is-zero (i64.const 0) (i64.const 0x100000))))",
-    ),
+    ("stored", "(i64.extend_i32_u (i32.eqz (call $is-zero (i64.const 0) (i64.const 0x100000))))"),
 ];
 
 /// Each block of 4 KiB is a chunk of its own: a hole if it is all zero.

