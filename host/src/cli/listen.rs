@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::args::Args;
 use crate::server::{Listener, SocketFile};
@@ -16,6 +16,10 @@ const NBD_PORT: u16 = 10809;
 
 /// How often a free port is looked for that is free on all addresses of a name.
 const FREE_PORT_TRIES: usize = 16;
+
+/// How many clients may have connected and not been accepted yet; the kernel has a limit, too. Whoever
+/// comes beyond that tries again after a second: tokio's own 128 are a short burst.
+const BACKLOG: u32 = 4096;
 
 /// What stays as it is in a URI (RFC 3986, unreserved characters and the slash).
 const KEPT: &AsciiSet =
@@ -52,7 +56,7 @@ async fn bind_tcp(host: &str, port: u16) -> anyhow::Result<(Vec<Listener>, u16)>
     let mut tries = 0;
     loop {
         tries += 1;
-        match bind_all(&addresses).await {
+        match bind_all(&addresses) {
             Ok(bound) => return Ok(bound),
             // The free port of the first address may be taken on the second.
             Err(error)
@@ -64,7 +68,7 @@ async fn bind_tcp(host: &str, port: u16) -> anyhow::Result<(Vec<Listener>, u16)>
     }
 }
 
-async fn bind_all(addresses: &[SocketAddr]) -> io::Result<(Vec<Listener>, u16)> {
+fn bind_all(addresses: &[SocketAddr]) -> io::Result<(Vec<Listener>, u16)> {
     let mut listeners: Vec<Listener> = Vec::new();
     let mut seen: Vec<SocketAddr> = Vec::new();
     let mut port = None;
@@ -74,7 +78,7 @@ async fn bind_all(addresses: &[SocketAddr]) -> io::Result<(Vec<Listener>, u16)> 
         if seen.contains(&address) {
             continue;
         }
-        match TcpListener::bind(address).await {
+        match listen_tcp(address) {
             Ok(listener) => {
                 let bound = listener.local_addr()?;
                 port = Some(bound.port());
@@ -91,6 +95,16 @@ async fn bind_all(addresses: &[SocketAddr]) -> io::Result<(Vec<Listener>, u16)> 
         (None, Some(error)) => Err(error),
         (None, None) => Err(io::Error::other("the host has no address")),
     }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn is_missing_family(error: &io::Error) -> bool {

@@ -20,8 +20,9 @@ use crate::component::{Breach, Disk, Fault, Instance, MemoryBudget, Sharing};
 /// How much each shard of a striped disk is planned to hold, in bytes.
 const PLANNED_PER_SHARD: u64 = 2 << 30;
 
-/// What a shard of a striped disk needs to be of any use, in bytes.
-const LEAST_PER_SHARD: u64 = 32 << 20;
+/// A budget below twice this is not divided, in bytes: what is trimmed in one shard is of no use to the
+/// others, and in a small budget that would be felt.
+const LEAST_PER_SHARD: u64 = 512 << 20;
 
 /// The most shards, as a logarithm. Each takes 4 GiB of the process's 128 TiB of addresses, and
 /// some of the 65530 mappings that Linux gives to a process.

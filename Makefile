@@ -1,0 +1,65 @@
+# What people type. Cargo knows how; `.ci/setup` installs what it needs.
+
+# What `make run` serves.
+ARGS = size=2G
+PREFIX = /usr/local
+
+CARGO = cargo
+# Where rustup has just put it, before there is a new shell.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# The versions that were tested, from Cargo.lock.
+CARGO_FLAGS = --locked
+
+.PHONY: run help build setup test lint check-format clippy doc unit e2e real-run install clean
+
+## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
+run:
+	$(CARGO) run $(CARGO_FLAGS) --release --quiet -- $(ARGS)
+
+## help: this list
+help:
+	@sed -n 's/^## /  /p' Makefile
+
+## build: the program, target/release/memnbd-host
+build:
+	$(CARGO) build $(CARGO_FLAGS) --release
+
+## setup: install what is missing to build and test
+setup:
+	.ci/setup test
+
+## test: everything that CI runs
+test: lint unit e2e
+
+## lint: formatting, clippy and documentation
+lint: check-format clippy doc
+
+check-format:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+
+# The documentation is for those who work on this, so private items are part of it.
+doc:
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" \
+		$(CARGO) doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
+
+# The parts by themselves; the components' logic runs natively here.
+unit:
+	$(CARGO) test $(CARGO_FLAGS) --workspace --lib --bins
+
+# The real program and real clients.
+e2e:
+	$(CARGO) test $(CARGO_FLAGS) --test e2e
+
+## real-run: a file system of some hundred MB there and back, with what was run and printed
+real-run: build
+	tests/real-run target/release/memnbd-host
+
+## install: to PREFIX/bin
+install: build
+	install -D -m 755 target/release/memnbd-host $(DESTDIR)$(PREFIX)/bin/memnbd-host
+
+clean:
+	$(CARGO) clean
