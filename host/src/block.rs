@@ -10,6 +10,10 @@ use std::ops::Range;
 /// The largest disk, in bytes: NBD clients keep offsets in signed 64-bit integers.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
+/// The longest read or write, in bytes: what a client may send at once, what a component may be given
+/// at once. A power of two. QEMU and libnbd send up to 32 MiB.
+pub const MAX_TRANSFER: u32 = 64 << 20;
+
 /// Why a request failed: the errors that NBD can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {

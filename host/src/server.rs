@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -26,6 +27,12 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when it fails for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// After how long without a sign of life a TCP client is asked for one, how often, and how many times
+/// in vain.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_COUNT: u32 = 4;
 
 /// Where clients come from.
 #[derive(Debug)]
@@ -112,18 +119,28 @@ impl Server {
 async fn accept(listener: Listener, context: Context, permits: Arc<Semaphore>) {
     let mut failing = false;
     loop {
-        let permit = permits.clone().acquire_owned().await.expect("it is never closed");
+        // A client for whom there is no permit waits, accepted: a listener that kept a permit for
+        // the next client would keep it from those of the other listeners.
+        let permit = async || permits.clone().acquire_owned().await.expect("it is never closed");
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!("client {peer}: TCP_NODELAY: {error}");
+            Listener::Tcp(listener) => match listener.accept().await {
+                Ok((stream, peer)) => {
+                    if let Err(error) = set_options(&stream) {
+                        tracing::debug!("client {peer}: socket options: {error}");
+                    }
+                    let peer = Peer::Tcp(peer.to_string());
+                    tokio::spawn(serve(stream, peer, context.clone(), permit().await));
+                    Ok(())
                 }
-                let peer = Peer::Tcp(peer.to_string());
-                tokio::spawn(serve(stream, peer, context.clone(), permit));
-            }),
-            Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(serve(stream, Peer::Unix, context.clone(), permit));
-            }),
+                Err(error) => Err(error),
+            },
+            Listener::Unix(listener, _) => match listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(serve(stream, Peer::Unix, context.clone(), permit().await));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
         };
         match accepted {
             Ok(()) => failing = false,
@@ -137,6 +154,17 @@ async fn accept(listener: Listener, context: Context, permits: Arc<Semaphore>) {
             }
         }
     }
+}
+
+/// Small replies are not held back. A machine that vanished without a word is found out, or its
+/// connections would be taken for ever.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT)?;
+    Ok(())
 }
 
 /// Errors of accept that say that a client went away before it was accepted.
@@ -177,5 +205,37 @@ impl fmt::Display for Peer {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix => f.write_str("(Unix socket)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn listeners_do_not_keep_connections_from_each_other() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let paths = ["a", "b", "c"].map(|name| directory.path().join(name));
+        let listen = |path: &PathBuf| {
+            Listener::Unix(UnixListener::bind(path).unwrap(), SocketFile(path.clone()))
+        };
+        let listeners = paths.iter().map(listen).collect();
+        let options = Options {
+            handshake: HandshakeConfig::default(),
+            handshake_timeout: None,
+            max_connections: Some(1),
+        };
+        let server = Server::new(Arc::new(Exports::default()), options);
+        let never = std::future::pending;
+        let running = tokio::spawn(server.run(listeners, never(), never()));
+        for path in paths.iter().rev().chain(&paths) {
+            let mut client = UnixStream::connect(path).await.unwrap();
+            let mut greeting = [0; 18];
+            let read = client.read_exact(&mut greeting);
+            tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+        }
+        running.abort();
     }
 }

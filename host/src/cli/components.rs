@@ -40,7 +40,8 @@ pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Cho
     }
 }
 
-fn built_in(name: &str) -> Option<&'static [u8]> {
+/// The bytes of a built-in component; `.wasm` may follow its name.
+pub fn built_in(name: &str) -> Option<&'static [u8]> {
     let name = name.strip_suffix(".wasm").unwrap_or(name);
     BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, wasm)| *wasm)
 }

@@ -10,6 +10,8 @@ mod exports;
 mod listen;
 mod size;
 
+pub use components::built_in;
+
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};

@@ -43,7 +43,9 @@ mod tests {
         assert_eq!(parse("3S"), Ok(1536));
         assert_eq!(parse("2G"), Ok(2 << 30));
         assert_eq!(parse("15e"), Ok(15 << 60));
-        for bad in ["", "k", "-1", "1.5G", "2GiB", "16e", "1 k", "0x10", "010", "18446744073709551616"] {
+        for bad in
+            ["", "k", "-1", "1.5G", "2GiB", "16e", "1 k", "0x10", "010", "18446744073709551616"]
+        {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

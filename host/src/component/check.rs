@@ -2,10 +2,7 @@
 
 use super::bindings::{self, Capabilities, Description, Parameter};
 use super::fault::Breach;
-use crate::block::{self, BlockSizes, MAX_SIZE};
-
-/// The longest read or write that the host asks of a component.
-pub(super) const MAX_TRANSFER: u32 = 64 << 20;
+use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
 
 /// The longest text that is taken from a component.
 const MAX_TEXT: usize = 4096;

@@ -36,8 +36,7 @@ impl Engine {
 
     /// Makes an engine that stops a guest which has not returned after `deadline`.
     ///
-    /// It must be called within a tokio runtime's process, not necessarily in its context: it
-    /// starts a thread that ticks for as long as the engine lives.
+    /// It starts a thread that ticks for as long as the engine lives.
     ///
     /// # Errors
     ///

@@ -6,12 +6,12 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
 use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
-use super::check::{Disk, MAX_TRANSFER, check_description, check_disk, printable};
+use super::check::{Disk, check_description, check_disk, printable};
 use super::engine::{Component, State};
 use super::fault::{Breach, Fault};
 use super::functions::{Answer, Functions, within};
 use super::memory::MemoryBudget;
-use crate::block::{ErrorCode, Extent, Span, Status};
+use crate::block::{ErrorCode, Extent, MAX_TRANSFER, Span, Status};
 
 /// How many chunks a `read` may return.
 const MAX_CHUNKS: usize = 4096;

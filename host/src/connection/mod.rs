@@ -5,6 +5,8 @@
 //! the limits here allow.
 
 mod output;
+#[cfg(test)]
+mod tests;
 mod transmission;
 
 use std::fmt;
@@ -202,7 +204,8 @@ where
                     return Ok(Some((session, disk, input)));
                 }
             }
-            Event::StartTls => unreachable!("TLS is not offered"),
+            // The handshake refuses STARTTLS as long as it is configured without TLS.
+            Event::StartTls => return Err(End::Transport(io::ErrorKind::Unsupported.into())),
             Event::Abort => return Ok(None),
         }
     }

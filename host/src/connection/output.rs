@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
@@ -21,6 +21,9 @@ const GATHER: usize = 64;
 /// A buffer that grew beyond this is not kept.
 const KEEP: usize = 1 << 20;
 
+/// When so many bytes were sent, and no fewer than wait, those that wait move to the front.
+const MOVE: usize = 64 << 10;
+
 /// Zeroes to send for holes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -30,8 +33,6 @@ pub(super) struct Output {
     bytes: Vec<u8>,
     /// How many of them were sent.
     sent: usize,
-    /// A buffer to take turns with.
-    spare: Vec<u8>,
 }
 
 impl Output {
@@ -54,21 +55,36 @@ impl Output {
     where
         S: AsyncWrite + Unpin,
     {
-        while self.sent < self.bytes.len() {
-            let n = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        while self.waiting() > 0 {
+            let polled = Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..])?;
+            match polled {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(n) => self.sent += n,
+                Poll::Pending => {
+                    self.make_room();
+                    return Poll::Pending;
+                }
             }
-            self.sent += n;
         }
+        self.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    fn clear(&mut self) {
         self.sent = 0;
         self.bytes.clear();
-        for buffer in [&mut self.bytes, &mut self.spare] {
-            if buffer.capacity() > KEEP {
-                *buffer = Vec::new();
-            }
+        if self.bytes.capacity() > KEEP {
+            self.bytes = Vec::new();
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// Sees to it that the buffer does not grow with what was sent: to a client that always asks for
+    /// more, it may never run empty.
+    fn make_room(&mut self) {
+        if self.sent >= MOVE && self.sent >= self.waiting() {
+            self.bytes.drain(..mem::take(&mut self.sent));
+            self.bytes.shrink_to(KEEP);
+        }
     }
 
     /// Answers a read. Much of it is sent at once, from where it is; what the stream does not take
@@ -94,68 +110,85 @@ impl Output {
             if run.span.length < SEND_ALONE || run.hole {
                 rest.copy(&run, &mut self.bytes);
             } else {
-                self.send_run(stream, cx, &run, &mut rest)?;
+                self.send_run(stream, cx, run.span.length, &mut rest)?;
             }
         }
         Ok(())
     }
 
+    /// Sends what waits and then `left` bytes of a read.
     fn send_run<S>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
-        run: &Run,
+        mut left: u64,
         rest: &mut Rest<'_>,
     ) -> io::Result<()>
     where
         S: AsyncWrite + Unpin,
     {
-        let mut left = run.span.length;
         while left > 0 {
-            let mut head = mem::take(&mut self.bytes);
-            let mut slices = [IoSlice::new(&[]); GATHER];
-            slices[0] = IoSlice::new(&head[self.sent..]);
-            let mut unsent = slices[0].len();
-            let mut count = 1;
-            while count < GATHER && left > 0 {
-                let slice = rest.next_slice(left);
-                left -= slice.len() as u64;
-                unsent += slice.len();
-                slices[count] = IoSlice::new(slice);
-                count += 1;
+            let waited = self.waiting();
+            let (written, blocked) = self.gather(stream, cx, left, *rest)?;
+            let of_those = written.min(waited);
+            self.sent += of_those;
+            if self.waiting() == 0 {
+                self.clear();
             }
-            let mut slices = &mut slices[..count];
-            while unsent > 0 {
-                match Pin::new(&mut *stream).poll_write_vectored(cx, slices)? {
-                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(n) => {
-                        unsent -= n;
-                        IoSlice::advance_slices(&mut slices, n);
-                    }
-                    Poll::Pending => break,
-                }
+            let of_read = (written - of_those) as u64;
+            rest.pass(of_read);
+            left -= of_read;
+            if blocked {
+                self.make_room();
+                self.bytes.reserve(left as usize);
+                rest.append(left, &mut self.bytes);
+                return Ok(());
             }
-            let mut kept = mem::take(&mut self.spare);
-            kept.clear();
-            if unsent > 0 {
-                kept.reserve(unsent + left as usize);
-                slices.iter().for_each(|slice| kept.extend_from_slice(slice));
-                while left > 0 {
-                    let slice = rest.next_slice(left);
-                    left -= slice.len() as u64;
-                    kept.extend_from_slice(slice);
-                }
-            }
-            head.clear();
-            self.spare = head;
-            self.bytes = kept;
-            self.sent = 0;
         }
         Ok(())
+    }
+
+    /// Writes as much as one system call can be given, until all of that is written or the stream
+    /// takes no more. Returns how many bytes it took, and whether it takes no more.
+    fn gather<S>(
+        &self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        mut left: u64,
+        mut rest: Rest<'_>,
+    ) -> io::Result<(usize, bool)>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let mut slices = [IoSlice::new(&[]); GATHER];
+        slices[0] = IoSlice::new(&self.bytes[self.sent..]);
+        let mut total = slices[0].len();
+        let mut count = 1;
+        while count < GATHER && left > 0 {
+            let slice = rest.next_slice(left);
+            left -= slice.len() as u64;
+            total += slice.len();
+            slices[count] = IoSlice::new(slice);
+            count += 1;
+        }
+        let mut slices = &mut slices[..count];
+        let mut written = 0;
+        while written < total {
+            match Pin::new(&mut *stream).poll_write_vectored(cx, slices)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(n) => {
+                    written += n;
+                    IoSlice::advance_slices(&mut slices, n);
+                }
+                Poll::Pending => return Ok((written, true)),
+            }
+        }
+        Ok((written, false))
     }
 }
 
 /// The content of a read from some place on.
+#[derive(Clone, Copy)]
 struct Rest<'a> {
     content: &'a Content,
     /// Of the chunk.
@@ -191,13 +224,23 @@ impl<'a> Rest<'a> {
 
     /// Appends the bytes of a run; of a hole there are none, it is passed over.
     fn copy(&mut self, run: &Run, bytes: &mut Vec<u8>) {
-        let mut left = run.span.length;
+        match run.hole {
+            true => self.pass(run.span.length),
+            false => self.append(run.span.length, bytes),
+        }
+    }
+
+    fn append(&mut self, mut left: u64, bytes: &mut Vec<u8>) {
         while left > 0 {
             let slice = self.next_slice(left);
             left -= slice.len() as u64;
-            if !run.hole {
-                bytes.extend_from_slice(slice);
-            }
+            bytes.extend_from_slice(slice);
+        }
+    }
+
+    fn pass(&mut self, mut left: u64) {
+        while left > 0 {
+            left -= self.next_slice(left).len() as u64;
         }
     }
 }

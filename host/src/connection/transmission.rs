@@ -5,24 +5,29 @@
 //! it is not ready then, it becomes a task of its own, so that a slow one holds up none of the
 //! others, a slow client holds up no disk, and a client that goes away interrupts no guest.
 
-use std::future::poll_fn;
+mod execution;
+
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::output::Output;
 use super::{End, Phase};
-use crate::block::{Command, ErrorCode, Span};
-use crate::disk::{Access, Answer};
-use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
+use crate::block::{Command, ErrorCode};
+use crate::disk::Access;
+use crate::nbd::{Admission, Request, Session, Verdict};
+use execution::{Execution, InFlight};
 
 /// How much is read from the socket at once, at first.
 const INPUT_MIN: usize = 4 << 10;
@@ -34,23 +39,12 @@ const INPUT_MAX: usize = 256 << 10;
 /// together with what follows it.
 const PAYLOAD_ALONE: usize = 32 << 10;
 
-/// How many requests of a connection may be under way that were not ready at once.
-const MAX_IN_FLIGHT: usize = 128;
-
-/// How many bytes they may write and read together. One request may always be under way.
-const MAX_IN_FLIGHT_BYTES: u64 = 64 << 20;
-
 /// No further request is executed while this many bytes wait for the client to take them.
 const OUTPUT_HIGH_WATER: usize = 256 << 10;
 
-/// Payload buffers that are kept for the next write: how many, and how large at most.
-const POOL_COUNT: usize = 2;
-const POOL_MAX: usize = 4 << 20;
-
-/// The text of EIO: the cause is in the server's log, and none of the client's business.
-const FAILED: &str = "the disk could not do it; the server's log says why";
-
-type Execution = (Result<Answer, ErrorCode>, Vec<u8>);
+/// How long a client that closed its side is still worked for when there is nothing to send, by which
+/// it could be seen whether it listens.
+const HUNG_UP_TIME: Duration = Duration::from_secs(10);
 
 /// A connection after its handshake.
 pub(super) struct Transmission<'a, S> {
@@ -81,28 +75,8 @@ enum State {
     Drain { missing: u64 },
     /// Nothing: the client said good-bye.
     Finished,
-}
-
-/// Requests that are tasks of their own.
-struct InFlight {
-    count: usize,
-    bytes: u64,
-    done: mpsc::UnboundedSender<Completed>,
-    completed: mpsc::UnboundedReceiver<Completed>,
-}
-
-struct Completed {
-    request: Executed,
-    result: Result<Answer, ErrorCode>,
-    payload: Vec<u8>,
-}
-
-/// What must be known of a request to answer it.
-#[derive(Clone, Copy)]
-struct Executed {
-    reply: ReplyTo,
-    span: Span,
-    read: bool,
+    /// Nothing: the client closed its side between two requests. Perhaps it still listens.
+    HungUp(Pin<Box<Sleep>>),
 }
 
 impl<'a, S> Transmission<'a, S>
@@ -116,8 +90,6 @@ where
         access: Arc<Access>,
         input: Vec<u8>,
     ) -> Self {
-        // Unbounded, but for the number of tasks.
-        let (done, completed) = mpsc::unbounded_channel();
         Self {
             stream,
             session,
@@ -128,7 +100,7 @@ where
             output: Output::default(),
             slot: None,
             pool: Vec::new(),
-            in_flight: InFlight { count: 0, bytes: 0, done, completed },
+            in_flight: InFlight::new(),
             draining: false,
         }
     }
@@ -144,7 +116,15 @@ where
             // No guest runs in the future that `select!` may drop: what is not ready at once was
             // spawned.
             tokio::select! {
-                end = poll_fn(|cx| self.poll(cx)) => return end,
+                end = poll_fn(|cx| self.poll(cx)) => {
+                    if let State::Finished = self.state {
+                        tokio::select! {
+                            () = self.outlast() => {}
+                            _ = phase.wait_for(|&phase| phase == Phase::Closing) => {}
+                        }
+                    }
+                    return end;
+                }
                 changed = phase.changed() => if changed.is_err() {
                     return End::Stopped;
                 }
@@ -169,8 +149,13 @@ where
                 needs_input = !self.step(cx)?;
             }
             let sent = self.output.poll_send(self.stream, cx)?.is_ready();
-            if let State::Finished = self.state {
-                return match sent && self.in_flight.count == 0 {
+            let ended = match &mut self.state {
+                State::Finished => Some(false),
+                State::HungUp(time) => Some(sent && time.as_mut().poll(cx).is_ready()),
+                _ => None,
+            };
+            if let Some(given_up) = ended {
+                return match sent && (self.in_flight.count == 0 || given_up) {
                     true => Poll::Ready(Ok(End::Disconnected)),
                     false => Poll::Pending,
                 };
@@ -184,7 +169,7 @@ where
                 continue;
             }
             match self.poll_fill(cx)? {
-                Poll::Ready(0) => return Poll::Ready(self.hung_up()),
+                Poll::Ready(0) => self.hang_up()?,
                 Poll::Ready(_) => {}
                 Poll::Pending => return Poll::Pending,
             }
@@ -192,15 +177,17 @@ where
     }
 
     fn may_execute(&self) -> bool {
-        self.in_flight.count < MAX_IN_FLIGHT
-            && self.in_flight.bytes < MAX_IN_FLIGHT_BYTES
-            && self.output.waiting() < OUTPUT_HIGH_WATER
+        self.in_flight.has_room() && self.output.waiting() < OUTPUT_HIGH_WATER
     }
 
-    /// The end of the client's stream is its good-bye between two requests.
-    fn hung_up(&self) -> Result<End, End> {
+    /// The end of the client's stream between two requests is its good-bye, which does not say that
+    /// it does not wait for answers any more.
+    fn hang_up(&mut self) -> Result<(), End> {
         match self.state {
-            State::Header if self.start == self.input.len() => Ok(End::Disconnected),
+            State::Header if self.start == self.input.len() => {
+                self.state = State::HungUp(Box::pin(tokio::time::sleep(HUNG_UP_TIME)));
+                Ok(())
+            }
             _ => Err(End::Transport(io::ErrorKind::UnexpectedEof.into())),
         }
     }
@@ -286,8 +273,8 @@ where
                 }
                 Ok(true)
             }
-            State::Finished => {
-                self.state = State::Finished;
+            ended @ (State::Finished | State::HungUp(_)) => {
+                self.state = ended;
                 Ok(false)
             }
         }
@@ -345,111 +332,6 @@ where
             request.length
         );
         self.session.reply_to(request).error(error, text, self.output.batch());
-    }
-
-    /// Starts a request; if that is all it takes, answers it.
-    fn execute(
-        &mut self,
-        request: &Request,
-        command: Command,
-        data: Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), End> {
-        let (span, read) = match command {
-            Command::Read { span } => (span, true),
-            Command::Write { span, .. }
-            | Command::Zero { span, .. }
-            | Command::Trim { span, .. }
-            | Command::Cache { span }
-            | Command::Extents { span, .. } => (span, false),
-            Command::Flush => (Span { offset: 0, length: 0 }, false),
-        };
-        let executed = Executed { reply: self.session.reply_to(request), span, read };
-        let held = match command {
-            Command::Read { .. } | Command::Write { .. } => span.length,
-            _ => 0,
-        };
-        let execution = self.access.clone().execute(command, data);
-        let slot = match &mut self.slot {
-            Some(slot) => {
-                slot.set(execution);
-                slot
-            }
-            None => self.slot.insert(ReusableBoxFuture::new(execution)),
-        };
-        if let Poll::Ready((result, data)) = slot.poll(cx) {
-            self.recycle(data);
-            return self.answer(executed, result, cx);
-        }
-        let Some(slot) = self.slot.take() else { unreachable!("it was filled above") };
-        self.in_flight.count += 1;
-        self.in_flight.bytes += held;
-        let done = self.in_flight.done.clone();
-        tokio::spawn(async move {
-            let (result, payload) = slot.await;
-            // The disk is not held while the connection is busy.
-            let result = result.map(|answer| match answer {
-                Answer::Read(content) => Answer::Read(content.into_copy()),
-                answer => answer,
-            });
-            // The connection may be gone; then nobody needs the answer.
-            let _ = done.send(Completed { request: executed, result, payload });
-        });
-        Ok(())
-    }
-
-    fn complete(&mut self, completed: Completed, cx: &mut Context<'_>) -> Result<(), End> {
-        let Completed { request, result, payload } = completed;
-        self.in_flight.count -= 1;
-        self.in_flight.bytes -= match request.read {
-            true => request.span.length,
-            false => payload.len() as u64,
-        };
-        self.recycle(payload);
-        self.answer(request, result, cx)
-    }
-
-    fn recycle(&mut self, mut data: Vec<u8>) {
-        if (1..=POOL_MAX).contains(&data.capacity()) && self.pool.len() < POOL_COUNT {
-            data.clear();
-            self.pool.push(data);
-        }
-    }
-
-    fn answer(
-        &mut self,
-        request: Executed,
-        result: Result<Answer, ErrorCode>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), End> {
-        let Executed { reply, span, read } = request;
-        match result {
-            Ok(Answer::Done) => reply.success(self.output.batch()),
-            Ok(Answer::Read(content)) => {
-                self.output.read(self.stream, cx, reply, span, &content)?;
-            }
-            Ok(Answer::Extents(extents)) => {
-                reply.block_status(span, &extents, self.output.batch());
-            }
-            Err(error) if read => {
-                reply.error_at(error, error_text(error), span.offset, self.output.batch());
-            }
-            Err(error) => reply.error(error, error_text(error), self.output.batch()),
-        }
-        Ok(())
-    }
-}
-
-fn error_text(error: ErrorCode) -> &'static str {
-    match error {
-        ErrorCode::Perm => "the disk does not permit it",
-        ErrorCode::Io => FAILED,
-        ErrorCode::NoMem => "out of memory",
-        ErrorCode::Inval => "the disk does not accept it",
-        ErrorCode::NoSpc => "no space left on the disk",
-        ErrorCode::Overflow => "too large for the disk",
-        ErrorCode::NotSup => "zeroing would not be fast here",
-        ErrorCode::Shutdown => "the server is shutting down",
     }
 }
 

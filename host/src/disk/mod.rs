@@ -24,15 +24,12 @@ use std::{error, fmt};
 use tokio::sync::{OwnedMutexGuard, RwLock};
 use tokio::task::consume_budget;
 
-use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, Span};
+use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, MAX_TRANSFER, Span};
 use crate::component::{self, Component, Fault, MemoryBudget};
 pub use access::Access;
 use answer::copy_chunks;
 pub use answer::{Answer, Content, Part};
 use shards::{Shard, Shards, StartError};
-
-/// The longest payload that is taken from a client or given to it at once, in bytes.
-pub const MAX_PAYLOAD: u32 = 64 << 20;
 
 /// How many stripes one request to cache reaches.
 const MAX_CACHED_STRIPES: usize = 1024;
@@ -100,7 +97,7 @@ impl Disk {
         let writable = component.capabilities.writable && !read_only;
         let geometry = Geometry {
             size: component.size,
-            block_sizes: BlockSizes { maximum: MAX_PAYLOAD, ..component.block_sizes },
+            block_sizes: BlockSizes { maximum: MAX_TRANSFER, ..component.block_sizes },
             capabilities: Capabilities {
                 writable,
                 // What needs no flush is durable as it is: offering both costs nothing.

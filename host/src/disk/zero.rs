@@ -9,6 +9,11 @@ use super::shards::Shard;
 use super::{Disk, Unavailable};
 use crate::block::{ErrorCode, Span};
 
+/// The longest span that is zeroed in more steps than there are instances: as much as a client may
+/// ask for that has no extended headers. What is longer could keep a disk busy for years (spec: "Size
+/// constraints").
+const MAX_IN_STEPS: u64 = 4 << 30;
+
 /// How a span is to be zeroed.
 #[derive(Clone, Copy)]
 pub(super) struct Zero {
@@ -20,7 +25,12 @@ pub(super) struct Zero {
 
 impl Disk {
     pub(super) async fn zero(&self, zero: Zero, gone: &AtomicBool) -> Result<(), ErrorCode> {
-        if !self.component.capabilities.zero {
+        let emulated = !self.component.capabilities.zero;
+        let in_steps = emulated || zero.keep_allocated && self.shards.is_striped();
+        if in_steps && zero.span.length > MAX_IN_STEPS {
+            return Err(if zero.fast { ErrorCode::NotSup } else { ErrorCode::Overflow });
+        }
+        if emulated {
             self.write_zeroes(zero.span, gone).await?;
         } else if zero.keep_allocated || self.shards.few_stripes(zero.span) {
             self.zero_stripes(zero, gone).await?;

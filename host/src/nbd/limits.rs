@@ -1,5 +1,7 @@
 //! Every bound on what a client may ask for. Nothing is allocated for a length above them.
 
+use crate::block::MAX_TRANSFER;
+
 /// The longest string on the wire, in bytes (spec: "Conventions").
 pub const MAX_STRING: usize = 4096;
 
@@ -24,8 +26,8 @@ pub const MAX_QUERIES: u32 = 4096;
 /// The payload that clients may count on when nothing was advertised (spec: "Size constraints").
 pub const DEFAULT_MAXIMUM_PAYLOAD: u32 = 32 << 20;
 
-/// The longest payload of a read or write, whatever the disk could take. A power of two.
-pub const MAX_PAYLOAD: u32 = 64 << 20;
+/// The longest payload of a read or write, in bytes, whatever the disk could take.
+pub const MAX_PAYLOAD: u32 = MAX_TRANSFER;
 
 /// The longest payload of a refused write that is still read, to stay in step with the client.
 /// Whoever announces more is disconnected.

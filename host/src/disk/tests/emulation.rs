@@ -48,6 +48,29 @@ async fn zero_is_emulated_by_writing() {
 }
 
 #[tokio::test]
+async fn zeroes_that_would_take_years_are_refused() {
+    let huge = |capabilities| {
+        Guest::new().with("write", "(call $done)").with("zero", "(call $done)").opened(|disk| {
+            disk.size = 1 << 62;
+            disk.sharing = (2, 1 << 30);
+            disk.capabilities = capabilities;
+        })
+    };
+    let zero = async |disk: &Client, length, keep_allocated, fast| {
+        let span = Span { offset: 0, length };
+        let command = Command::Zero { span, fua: false, keep_allocated, fast };
+        disk.execute(command, Vec::new()).await.map(drop)
+    };
+    let disk = open(&huge(can::WRITABLE)).await;
+    assert_eq!(zero(&disk, 1 << 62, false, false).await, Err(ErrorCode::Overflow));
+    let disk = open(&huge(can::EVERYTHING)).await;
+    assert_eq!(zero(&disk, 1 << 62, false, false).await, Ok(()), "a call for each instance");
+    assert_eq!(zero(&disk, 1 << 32, true, false).await, Ok(()));
+    assert_eq!(zero(&disk, 1 << 62, true, false).await, Err(ErrorCode::Overflow));
+    assert_eq!(zero(&disk, 1 << 62, true, true).await, Err(ErrorCode::NotSup));
+}
+
+#[tokio::test]
 async fn fua_is_passed_on_or_emulated_by_a_flush_or_not_needed() {
     let with_flush = can::WRITABLE | can::FLUSH | can::TRIM | can::ZERO;
     let without = can::WRITABLE | can::TRIM | can::ZERO;
@@ -140,7 +163,7 @@ async fn long_transfers_reach_the_component_in_parts_in_ascending_order() {
         (disk.minimum_block, disk.maximum_transfer) = (512, 65536);
     });
     let disk = open(&guest).await;
-    assert_eq!(disk.disk.geometry().block_sizes.maximum, super::super::MAX_PAYLOAD);
+    assert_eq!(disk.disk.geometry().block_sizes.maximum, crate::block::MAX_TRANSFER);
     let data: Vec<u8> = (0..200 << 10).map(|n: u32| (n % 251) as u8).collect();
     disk.write(512, &data, true).await.unwrap();
     assert_eq!(disk.read(512, data.len() as u64).await.unwrap(), data);

@@ -12,10 +12,10 @@ use crate::disk::OpenError;
 const STRIPE: u64 = 64 << 10;
 
 /// Enough for two shards.
-const BUDGET: u64 = 64 << 20;
+const BUDGET: u64 = 1 << 30;
 
 /// More than half of that, in pages of 64 KiB.
-const MOST: &str = "600";
+const MOST: &str = "9600";
 
 fn striped() -> Guest {
     Guest::new().opened(|disk| disk.sharing = (2, STRIPE))
@@ -98,7 +98,7 @@ async fn trimmed_instance_makes_room_for_another() {
 
 #[tokio::test]
 async fn zero_of_everything_frees_before_it_starts_anything() {
-    let disk = open_within(&greedy().with("memory", "300"), BUDGET).await.unwrap();
+    let disk = open_within(&greedy().with("memory", "4800"), BUDGET).await.unwrap();
     let [first, second] = stripes(&disk);
     disk.write(first, &[7; 4096], false).await.unwrap();
     disk.trim(first, 4096).await.unwrap();

@@ -7,7 +7,6 @@ mod greeting;
 mod hostile;
 mod info;
 mod options;
-mod requirements;
 mod server;
 mod structured;
 mod tls;

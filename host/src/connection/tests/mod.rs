@@ -1,0 +1,51 @@
+//! Connections over streams that take a byte at a time, or none: what is sent must not depend on
+//! how it is taken.
+
+mod client;
+mod decode;
+mod guests;
+mod output;
+mod serve;
+mod streams;
+
+use crate::block::{BlockSizes, Capabilities, Geometry};
+use crate::nbd::{Negotiated, ReplyStyle, Session};
+
+/// Numbers that are the same each time (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+const STYLES: [ReplyStyle; 3] = [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended];
+
+/// A session on a disk of 1 GiB that can do everything.
+fn session(style: ReplyStyle) -> Session {
+    let geometry = Geometry {
+        size: 1 << 30,
+        block_sizes: BlockSizes { minimum: 1, preferred: 4096, maximum: 64 << 20 },
+        capabilities: Capabilities {
+            writable: true,
+            flush: true,
+            fua: true,
+            trim: true,
+            zero: true,
+            fast_zero: true,
+            cache: true,
+            multi_conn: true,
+            rotational: false,
+        },
+        description: String::new(),
+    };
+    Session::new(&geometry, Negotiated { style, block_sizes: false, allocation: true })
+}

@@ -1,0 +1,179 @@
+//! Whole connections, from greeting to end, over streams in memory that hold little.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
+use tokio::sync::watch;
+
+use super::client::{context_of, hello, recipe, request};
+use super::decode::{Reads, decode};
+use super::streams::Narrow;
+use super::*;
+use crate::component::{Component, Engine};
+use crate::connection::{Context, End, Phase, serve};
+use crate::disk::Recipe;
+
+/// A server of one disk of 16 MiB, and the end of its life.
+async fn context() -> (Context, watch::Sender<Phase>) {
+    static MEMORY: OnceLock<Component> = OnceLock::new();
+    if MEMORY.get().is_none() {
+        let engine = Engine::new(Duration::from_secs(60)).unwrap();
+        let wasm = include_bytes!(env!("MEMNBD_COMPONENT_MEMORY"));
+        let _ = MEMORY.set(engine.load("memory", wasm).await.unwrap());
+    }
+    let component = MEMORY.get().unwrap().clone();
+    let parameters = vec![("size".into(), "16M".into())];
+    context_of(vec![Recipe { parameters, ..recipe("disk", component) }])
+}
+
+/// What is written first: every other 64 KiB of the first half of the disk, with holes in between.
+fn prepared() -> Vec<u8> {
+    let mut disk = vec![0; 8 << 20];
+    for (index, stretch) in disk.chunks_mut(64 << 10).enumerate().step_by(2) {
+        stretch.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 7 + index) as u8);
+    }
+    disk
+}
+
+/// Writes what is prepared.
+async fn prepare(context: &Context) {
+    let style = ReplyStyle::Simple;
+    let mut bytes = hello(style).0;
+    let disk = prepared();
+    for (index, stretch) in disk.chunks(64 << 10).enumerate().step_by(2) {
+        let at = (index * (64 << 10)) as u64;
+        bytes.extend(request(style, 0, 1, at, at, stretch.len() as u64));
+        bytes.extend_from_slice(stretch);
+    }
+    bytes.extend(request(style, 0, 2, 0, 0, 0));
+    let (client, server) = duplex(1 << 20);
+    let (end, _) = hold(server, client, context, &bytes, 1 << 20).await;
+    assert!(matches!(end, End::Disconnected), "{end}");
+}
+
+/// A conversation with reads of what is prepared and writes elsewhere, of lengths up to `largest`.
+/// What the reads are to give comes with it.
+fn conversation(style: ReplyStyle, count: u64, largest: usize) -> (Vec<u8>, Reads) {
+    let mut bytes = hello(style).0;
+    let mut reads = Reads::new();
+    let mut random = Random(7);
+    for cookie in 0..count {
+        let at = random.below(7 << 20);
+        let lengths = [1, 511, 4096, 32_768, 70_001, 300_000];
+        let length = lengths[random.below(6) as usize].min(largest);
+        match random.below(3) {
+            0 => {
+                bytes.extend(request(style, 0, 1, cookie, (8 << 20) + at, length as u64));
+                bytes.resize(bytes.len() + length, cookie as u8);
+                bytes.extend(request(style, 0, 3, cookie + 1000, 0, 0));
+            }
+            kind => {
+                let df = if kind == 2 && style != ReplyStyle::Simple { 4 } else { 0 };
+                bytes.extend(request(style, df, 0, cookie, at, length as u64));
+                reads.insert(cookie, (at, length));
+            }
+        }
+    }
+    bytes.extend(request(style, 0, 2, 99, 0, 0));
+    (bytes, reads)
+}
+
+/// Holds a conversation: `segment` bytes are sent at once.
+async fn hold<S>(
+    server: S,
+    client: impl AsyncRead + AsyncWrite,
+    context: &Context,
+    bytes: &[u8],
+    segment: usize,
+) -> (End, Vec<u8>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let serving = tokio::spawn(serve(server, context.clone()));
+    let (mut reader, mut writer) = tokio::io::split(client);
+    let mut said = Vec::new();
+    let sending = async {
+        for piece in bytes.chunks(segment) {
+            if writer.write_all(piece).await.is_err() {
+                break;
+            }
+        }
+    };
+    let (_, read) = tokio::join!(sending, reader.read_to_end(&mut said));
+    read.unwrap();
+    (serving.await.unwrap(), said)
+}
+
+#[tokio::test]
+async fn conversations_do_not_depend_on_windows() {
+    let (context, _phase) = context().await;
+    prepare(&context).await;
+    for style in STYLES {
+        let (bytes, reads) = conversation(style, 12, 5000);
+        for (window, segment) in [(1, 4096), (7, 1), (97, 97)] {
+            let (client, server) = duplex(window);
+            let (end, said) = hold(server, client, &context, &bytes, segment).await;
+            check(end, &said, style, &reads);
+        }
+        let (bytes, reads) = conversation(style, 60, 300_000);
+        for (window, segment) in [(4096, 65536), (50_000, 42_001), (1 << 20, 1 << 20)] {
+            let (client, server) = duplex(window);
+            let (end, said) = hold(server, client, &context, &bytes, segment).await;
+            check(end, &said, style, &reads);
+        }
+        for narrow in [1000, usize::MAX] {
+            let (client, server) = duplex(64 << 10);
+            let server = Narrow(server, narrow);
+            let (end, said) = hold(server, client, &context, &bytes, 65536).await;
+            check(end, &said, style, &reads);
+        }
+    }
+}
+
+fn check(end: End, said: &[u8], style: ReplyStyle, reads: &Reads) {
+    assert!(matches!(end, End::Disconnected), "{end}");
+    let replies = decode(&said[hello(style).1..], style, reads);
+    assert!(replies.values().all(|reply| reply.done && reply.error == 0));
+    let disk = prepared();
+    for (cookie, &(at, length)) in reads {
+        assert!(replies[cookie].data == disk[at as usize..][..length], "{cookie} is intact");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_at_any_byte_end() {
+    let (context, _phase) = context().await;
+    for style in STYLES {
+        let (bytes, _) = conversation(style, 40, 300_000);
+        for length in (0..400).chain((400..bytes.len()).step_by(40_009)) {
+            let (mut client, server) = duplex(1 << 20);
+            let serving = tokio::spawn(serve(server, context.clone()));
+            client.write_all(&bytes[..length]).await.unwrap();
+            drop(client);
+            let end = serving.await.unwrap();
+            assert!(matches!(end, End::Disconnected | End::Transport(_)), "{length}: {end}");
+        }
+    }
+    // What they asked for is finished or given up, and holds the disk no longer.
+    prepare(&context).await;
+}
+
+#[tokio::test]
+async fn the_server_ends_a_connection_that_does_not_read() {
+    let (context, phase) = context().await;
+    let (mut client, server) = duplex(4096);
+    let serving = tokio::spawn(serve(server, context));
+    client.write_all(&hello(ReplyStyle::Simple).0).await.unwrap();
+    for cookie in 0..20 {
+        let read = request(ReplyStyle::Simple, 0, 0, cookie, 0, 1 << 20);
+        client.write_all(&read).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    phase.send(Phase::Draining).unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!serving.is_finished(), "it is given time");
+    phase.send(Phase::Closing).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(5), serving).await;
+    assert!(matches!(end, Ok(Ok(End::Stopped))), "{end:?}");
+}

@@ -1,0 +1,187 @@
+//! Requests under way: what is answered at once, and what becomes a task of its own.
+
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_util::sync::ReusableBoxFuture;
+
+use super::Transmission;
+use crate::block::{Command, ErrorCode, Span};
+use crate::connection::End;
+use crate::disk::Answer;
+use crate::nbd::{ReplyTo, Request};
+
+/// How many requests of a connection may be under way that were not ready at once.
+const MAX_IN_FLIGHT: usize = 128;
+
+/// How many bytes they may write and read together. One request may always be under way.
+const MAX_IN_FLIGHT_BYTES: u64 = 64 << 20;
+
+/// Payload buffers that are kept for the next write: how many, and how large at most.
+const POOL_COUNT: usize = 2;
+const POOL_MAX: usize = 4 << 20;
+
+/// The text of EIO: the cause is in the server's log, and none of the client's business.
+const FAILED: &str = "the disk could not do it; the server's log says why";
+
+/// What comes of a request: the answer, and the payload back.
+pub(super) type Execution = (Result<Answer, ErrorCode>, Vec<u8>);
+
+/// Requests that are tasks of their own.
+pub(super) struct InFlight {
+    pub(super) count: usize,
+    bytes: u64,
+    done: mpsc::UnboundedSender<Completed>,
+    pub(super) completed: mpsc::UnboundedReceiver<Completed>,
+}
+
+/// A task that ended.
+pub(super) struct Completed {
+    request: Executed,
+    result: Result<Answer, ErrorCode>,
+    payload: Vec<u8>,
+}
+
+/// What must be known of a request to answer it.
+#[derive(Clone, Copy)]
+struct Executed {
+    reply: ReplyTo,
+    span: Span,
+    read: bool,
+}
+
+impl InFlight {
+    pub(super) fn new() -> Self {
+        // Unbounded, but for the number of tasks.
+        let (done, completed) = mpsc::unbounded_channel();
+        Self { count: 0, bytes: 0, done, completed }
+    }
+
+    /// Whether another request may be under way.
+    pub(super) fn has_room(&self) -> bool {
+        self.count < MAX_IN_FLIGHT && self.bytes < MAX_IN_FLIGHT_BYTES
+    }
+}
+
+impl<S> Transmission<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Starts a request; if that is all it takes, answers it.
+    pub(super) fn execute(
+        &mut self,
+        request: &Request,
+        command: Command,
+        data: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let (span, read) = match command {
+            Command::Read { span } => (span, true),
+            Command::Write { span, .. }
+            | Command::Zero { span, .. }
+            | Command::Trim { span, .. }
+            | Command::Cache { span }
+            | Command::Extents { span, .. } => (span, false),
+            Command::Flush => (Span { offset: 0, length: 0 }, false),
+        };
+        let executed = Executed { reply: self.session.reply_to(request), span, read };
+        let held = match command {
+            Command::Read { .. } | Command::Write { .. } => span.length,
+            _ => 0,
+        };
+        let execution = self.access.clone().execute(command, data);
+        let slot = match &mut self.slot {
+            Some(slot) => {
+                slot.set(execution);
+                slot
+            }
+            None => self.slot.insert(ReusableBoxFuture::new(execution)),
+        };
+        if let Poll::Ready((result, data)) = slot.poll(cx) {
+            self.recycle(data);
+            return self.answer(executed, result, cx);
+        }
+        let Some(slot) = self.slot.take() else { unreachable!("it was filled above") };
+        self.in_flight.count += 1;
+        self.in_flight.bytes += held;
+        let done = self.in_flight.done.clone();
+        tokio::spawn(async move {
+            let (result, payload) = slot.await;
+            // The disk is not held while the connection is busy.
+            let result = result.map(|answer| match answer {
+                Answer::Read(content) => Answer::Read(content.into_copy()),
+                answer => answer,
+            });
+            // The connection may be gone; then nobody needs the answer.
+            let _ = done.send(Completed { request: executed, result, payload });
+        });
+        Ok(())
+    }
+
+    pub(super) fn complete(
+        &mut self,
+        completed: Completed,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let Completed { request, result, payload } = completed;
+        self.in_flight.count -= 1;
+        self.in_flight.bytes -= match request.read {
+            true => request.span.length,
+            false => payload.len() as u64,
+        };
+        self.recycle(payload);
+        self.answer(request, result, cx)
+    }
+
+    fn recycle(&mut self, mut data: Vec<u8>) {
+        if (1..=POOL_MAX).contains(&data.capacity()) && self.pool.len() < POOL_COUNT {
+            data.clear();
+            self.pool.push(data);
+        }
+    }
+
+    fn answer(
+        &mut self,
+        request: Executed,
+        result: Result<Answer, ErrorCode>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let Executed { reply, span, read } = request;
+        match result {
+            Ok(Answer::Done) => reply.success(self.output.batch()),
+            Ok(Answer::Read(content)) => {
+                self.output.read(self.stream, cx, reply, span, &content)?;
+            }
+            Ok(Answer::Extents(extents)) => {
+                reply.block_status(span, &extents, self.output.batch());
+            }
+            Err(error) if read => {
+                reply.error_at(error, error_text(error), span.offset, self.output.batch());
+            }
+            Err(error) => reply.error(error, error_text(error), self.output.batch()),
+        }
+        Ok(())
+    }
+
+    /// Waits for what was asked before the good-bye, which takes effect although nobody may be left to
+    /// hear of it (spec: NBD_CMD_DISC).
+    pub(super) async fn outlast(&mut self) {
+        while self.in_flight.count > 0 && self.in_flight.completed.recv().await.is_some() {
+            self.in_flight.count -= 1;
+        }
+    }
+}
+
+fn error_text(error: ErrorCode) -> &'static str {
+    match error {
+        ErrorCode::Perm => "the disk does not permit it",
+        ErrorCode::Io => FAILED,
+        ErrorCode::NoMem => "out of memory",
+        ErrorCode::Inval => "the disk does not accept it",
+        ErrorCode::NoSpc => "no space left on the disk",
+        ErrorCode::Overflow => "too large for the disk",
+        ErrorCode::NotSup => "zeroing would not be fast here",
+        ErrorCode::Shutdown => "the server is shutting down",
+    }
+}
