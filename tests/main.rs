@@ -1,0 +1,20 @@
+//! End to end: the real program, driven by its command line and by the clients people use.
+//!
+//! Each test starts servers of its own, on a Unix socket in a directory of its own or on a free port.
+//! A test that needs a client which is not installed is skipped, or fails where `CI` is set.
+
+mod support;
+
+mod clients;
+mod components;
+mod exports;
+mod fuzz;
+mod help;
+mod lifecycle;
+mod memory;
+mod mistakes;
+mod pattern;
+mod pidfile;
+mod requirements;
+mod spelling;
+mod wire;

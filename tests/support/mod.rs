@@ -1,0 +1,23 @@
+//! What the tests share: commands that end in time, servers, clients, hand-made components.
+
+mod client;
+mod probe;
+mod process;
+mod server;
+mod wat;
+
+pub(crate) use client::{client, is_missing, nbdsh, python_component_tool};
+pub(crate) use probe::{Probe, probe};
+pub(crate) use process::{Finished, LIMIT, run, wait_until};
+pub(crate) use server::{Server, free_port, memnbd, shell};
+pub(crate) use wat::wasm;
+
+/// Ends the test where one of these programs is not installed.
+macro_rules! require {
+    ($($program:literal),+ $(,)?) => {
+        if $(crate::support::is_missing($program))||+ {
+            return;
+        }
+    };
+}
+pub(crate) use require;
