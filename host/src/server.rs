@@ -185,6 +185,8 @@ async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    // The server waits for those who hold it: so long that this is logged before it ends.
+    let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");
     match connection::serve(stream, context).await {
         end @ (End::Protocol(_) | End::HandshakeTimeout) => tracing::warn!("client {peer}: {end}"),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Server, client, require, run};
+use crate::support::{Server, assert_served_with, client, require, run};
 
 const SIZE: usize = 24 << 20;
 
@@ -54,6 +54,17 @@ fn image_comes_back_sparse_or_allocated() {
     there_and_back(&Server::start(&["24M"]), &["--sparse=512"]);
     there_and_back(&Server::start(&["24M"]), &["--allocated"]);
     there_and_back(&Server::start(&["24M"]), &["--no-extents", "--request-size=1048576"]);
+}
+
+#[test]
+fn image_comes_back_without_structured_replies() {
+    require!("nbdcopy");
+    let server = Server::start(&["-v", "--no-sr", "24M"]);
+    there_and_back(&server, &[]);
+    assert_served_with(&server, "simple");
+    let server = Server::start(&["-v", "--no-mc", "24M"]);
+    there_and_back(&server, &[]);
+    assert_served_with(&server, "structured");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Finished, Server, client, require, run};
+use crate::support::{Finished, Server, assert_served_with, client, require, run};
 
 fn qemu_img(server: &Server, arguments: &[&str]) -> Finished {
     run(client(server, "qemu-img").args(arguments))
@@ -24,6 +24,23 @@ fn qemu_io(server: &Server, commands: &[&str]) -> String {
 fn map(server: &Server) -> Vec<Value> {
     let map = qemu_img(server, &["map", "-f", "raw", "--output=json", server.uri()]).success();
     serde_json::from_str(&map).unwrap_or_else(|error| panic!("{error}: {map}"))
+}
+
+#[test]
+fn extended_headers_are_in_use() {
+    require!("qemu-img");
+    let server = Server::start(&["-v", "8G"]);
+    let version = qemu_img(&server, &["--version"]).success();
+    let major = version.split([' ', '.']).find_map(|word| word.parse::<u32>().ok());
+    if major.is_none_or(|major| major < 9) {
+        eprintln!("skipped: qemu speaks them since 8.2, this is {version}");
+        return;
+    }
+    qemu_io(&server, &["write -P 7 5G 64K", "read -P 7 5G 64K", "read -P 0 6G 1M"]);
+    let extents = map(&server);
+    assert_eq!(extents.len(), 3, "{extents:?}");
+    assert_eq!(extents[0]["length"], 5_u64 << 30, "more than 32 bits in one extent");
+    assert_served_with(&server, "extended");
 }
 
 #[test]

@@ -45,6 +45,12 @@ pub(crate) fn nbdsh(server: &Server, code: &str) -> String {
     run(command.args(["--base-allocation", "-u", server.uri(), "-c", code])).success()
 }
 
+/// Checks that the log of a server started with `-v` says which headers replies had.
+pub(crate) fn assert_served_with(server: &Server, style: &str) {
+    let text = format!("served with {style} replies");
+    assert!(server.log().iter().any(|line| line.contains(&text)), "{:#?}", server.log());
+}
+
 /// The tool that makes components of Python code, where `.ci/setup test` puts it or in the PATH.
 pub(crate) fn python_component_tool() -> Option<PathBuf> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/componentize-py");

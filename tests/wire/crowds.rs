@@ -80,8 +80,8 @@ fn who_does_not_read_takes_little_memory() {
         good.write(0, &vec![1; 8 * MIB as usize]);
         let before = server.resident();
         let mut clients = Vec::new();
-        for length in [MIB, 4096, 30_000, 100] {
-            for _ in 0..4 {
+        for (length, count) in [(MIB, 2), (4096, 6), (30_000, 6), (100, 6)] {
+            for _ in 0..count {
                 let mut session = Haggle::new(&server).go("");
                 session.stream.set_timeout(Some(Duration::from_millis(50)));
                 let request =
@@ -94,7 +94,8 @@ fn who_does_not_read_takes_little_memory() {
         }
         good.expect_in_sync();
         let now = server.resident();
-        assert!(now < before + (64 << 20), "{} MiB more", (now - before) >> 20);
+        // Of requests under way each may have 64 MiB, but not of those that are not begun.
+        assert!(now < before + (192 << 20), "{} MiB more", (now - before) >> 20);
         let fds = server.fds().len() - clients.len();
         drop(clients);
         assert!(wait_until(LIMIT, || server.fds().len() <= fds));

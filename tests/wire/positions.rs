@@ -29,7 +29,7 @@ enum Farewell {
 fn beside_a_good_client(server: &Server, harm: impl FnOnce()) {
     let mut session = Haggle::new(server).structured("").go("");
     session.write(0, &pattern(65536));
-    let before = server.fds().len();
+    let (before, threads) = (server.fds().len(), server.threads());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let good = scope.spawn(|| {
@@ -54,6 +54,7 @@ fn beside_a_good_client(server: &Server, harm: impl FnOnce()) {
     });
     let ended = wait_until(LIMIT, || server.fds().len() <= before);
     assert!(ended, "{} file descriptors, {before} before", server.fds().len());
+    assert!(server.threads() <= threads, "{} threads, {threads} before", server.threads());
 }
 
 /// Sends the first bytes of a conversation and goes, for each number of bytes and in each way.

@@ -73,6 +73,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(super) max_connections: usize,
 
+    /// Offer no structured replies, and nothing that needs them: to test clients
+    #[arg(long)]
+    pub(super) no_sr: bool,
+
+    /// Offer no metadata contexts: to test clients
+    #[arg(long)]
+    pub(super) no_mc: bool,
+
     /// Log more: connections, refused requests
     #[arg(short, long)]
     pub(super) verbose: bool,

@@ -123,7 +123,12 @@ async fn serve(args: Args, detached: bool) -> Result<(), Failure> {
     };
     let (listeners, uri) = listen::bind(&args, &uri_name).await?;
     let options = Options {
-        handshake: HandshakeConfig::default(),
+        handshake: HandshakeConfig {
+            structured_replies: !args.no_sr,
+            extended_headers: !args.no_sr,
+            meta_contexts: !args.no_sr && !args.no_mc,
+            ..HandshakeConfig::default()
+        },
         handshake_timeout: (!args.handshake_timeout.is_zero()).then_some(args.handshake_timeout),
         max_connections: (args.max_connections != 0).then_some(args.max_connections),
     };

@@ -198,7 +198,9 @@ where
                 };
                 let session =
                     handshake.opened(info.as_ref().map_err(|error| *error), &mut output)?;
-                if let (Some(session), Ok((_, disk))) = (session, opened) {
+                if let (Some(session), Ok((export, disk))) = (session, opened) {
+                    let style = session.style();
+                    tracing::debug!("export {:?}: served with {style} replies", export.name());
                     stream.write_all(&output).await?;
                     stream.flush().await?;
                     return Ok(Some((session, disk, input)));

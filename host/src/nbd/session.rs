@@ -6,6 +6,7 @@ use super::limits::{DEFAULT_MAXIMUM_PAYLOAD, MAX_DRAIN, MAX_PAYLOAD};
 use super::reply::ReplyTo;
 use super::request::{COMPACT_LEN, EXTENDED_LEN, Request};
 use crate::block::{BlockSizes, Capabilities, Geometry};
+use std::fmt;
 
 /// Which headers replies have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,16 @@ pub enum ReplyStyle {
     Structured,
     /// Extended headers in both directions.
     Extended,
+}
+
+impl fmt::Display for ReplyStyle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Simple => "simple",
+            Self::Structured => "structured",
+            Self::Extended => "extended",
+        })
+    }
 }
 
 /// What a client asked for and got before transmission.
