@@ -202,3 +202,30 @@ fn structured_replies_and_extended_headers_are_negotiated_without_data() {
     assert_eq!(haggle.option(opt::STRUCTURED_REPLY, b"").end, rep::ERR_EXT_HEADER_REQD);
     haggle.go("").expect_in_sync();
 }
+
+#[test]
+fn what_is_turned_off_is_unknown() {
+    let negotiating = [opt::STRUCTURED_REPLY, opt::EXTENDED_HEADERS];
+    let contexts = [opt::LIST_META_CONTEXT, opt::SET_META_CONTEXT];
+    for (argument, refused) in
+        [("--no-sr", &[&negotiating[..], &contexts].concat()), ("--no-mc", &contexts.to_vec())]
+    {
+        let server = Server::start(&[argument, "1M"]);
+        let mut haggle = Haggle::new(&server);
+        if argument == "--no-mc" {
+            haggle.accept(opt::STRUCTURED_REPLY, b"");
+        }
+        for &number in refused {
+            let data = if contexts.contains(&number) { meta("", &[]) } else { Vec::new() };
+            assert_eq!(haggle.option(number, &data).end, rep::ERR_UNSUP, "{argument}: {number}");
+            haggle.expect_in_sync();
+        }
+        let mut session = haggle.go("");
+        assert_eq!(session.ask(0, cmd::BLOCK_STATUS, 0, 4096), errno::EINVAL);
+        if argument == "--no-sr" {
+            assert_eq!(session.infos.flags & flag::SEND_DF, 0);
+            assert_eq!(session.ask(with::DF, cmd::READ, 0, 4096), errno::EINVAL);
+        }
+        session.expect_in_sync();
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::sync::watch;
 
-use super::client::{context_of, hello, recipe, request};
+use super::client::{PATIENCE, READ, context_of, hello, recipe, request};
 use super::decode::{Reads, decode};
 use super::streams::Narrow;
 use super::*;
@@ -157,6 +157,33 @@ async fn connections_that_are_cut_at_any_byte_end() {
     }
     // What they asked for is finished or given up, and holds the disk no longer.
     prepare(&context).await;
+}
+
+/// The client takes so much at once that nothing waits any more, and sends nothing that would wake
+/// the server another time.
+#[tokio::test]
+async fn requests_that_are_here_already_are_taken_up_once_there_is_room() {
+    let (context, _phase) = context().await;
+    prepare(&context).await;
+    let style = ReplyStyle::Simple;
+    let (mut client, server) = duplex(700_000);
+    let serving = tokio::spawn(serve(server, context.clone()));
+    let (mut bytes, answer) = hello(style);
+    let lengths = [500_000, 500_000, 1, 500_000, 100];
+    for (cookie, &length) in lengths.iter().enumerate() {
+        bytes.extend(request(style, 0, READ, cookie as u64, 0, length));
+    }
+    client.write_all(&bytes).await.unwrap();
+    let expected = answer as u64 + lengths.iter().map(|length| 16 + length).sum::<u64>();
+    let mut said = Vec::with_capacity(4 << 20);
+    while (said.len() as u64) < expected {
+        // The server goes as far as it can get.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let read = tokio::time::timeout(PATIENCE, client.read_buf(&mut said)).await;
+        assert!(read.expect("more comes").unwrap() > 0);
+    }
+    drop(client);
+    serving.await.unwrap();
 }
 
 #[tokio::test]
