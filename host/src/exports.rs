@@ -92,6 +92,12 @@ impl Exports {
         Ok(Self { list, by_name })
     }
 
+    /// One export and no other.
+    pub fn only(export: Arc<Export>) -> Self {
+        let by_name = HashMap::from([(export.name().to_owned(), 0)]);
+        Self { list: vec![export], by_name }
+    }
+
     /// The export that a client means.
     pub fn find(&self, name: &str) -> Option<&Arc<Export>> {
         match self.by_name.get(name) {
@@ -104,6 +110,12 @@ impl Exports {
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
         self.list.iter()
+    }
+}
+
+impl fmt::Debug for Exports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list.iter().map(|export| export.name())).finish()
     }
 }
 

@@ -5,19 +5,23 @@
 //! is bounded, and accepting goes on when file descriptors run out.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_vsock::{VsockAddr, VsockListener};
 
-use crate::connection::{self, Context, End, Phase};
+use crate::connection::{self, Context, End, InUse, Phase};
 use crate::exports::Exports;
 use crate::nbd::HandshakeConfig;
 
@@ -34,23 +38,50 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_COUNT: u32 = 4;
 
-/// Where clients come from.
+/// Where clients come from, and what there is for them.
 #[derive(Debug)]
-pub enum Listener {
+pub struct Listener {
+    /// Where they come from.
+    pub socket: Socket,
+    /// What there is for them, if not all that the server has.
+    pub exports: Option<Arc<Exports>>,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
     /// TCP, over IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix domain socket. Its file is removed when the listener is dropped.
-    Unix(UnixListener, SocketFile),
+    /// A Unix domain socket. If its file is there, too, it is removed when the socket is dropped.
+    Unix(UnixListener, Option<SocketFile>),
+    /// From virtual machines, and from the machine that this one runs on.
+    Vsock(VsockListener),
 }
 
 /// The file of a Unix domain socket that is removed in the end.
 #[derive(Debug)]
-pub struct SocketFile(pub PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    /// Dropped after the file was removed.
+    _directory: Option<TempDir>,
+}
+
+impl SocketFile {
+    /// A file by itself.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), _directory: None }
+    }
+
+    /// A file whose directory is removed with it.
+    pub fn within(directory: TempDir, path: &Path) -> Self {
+        Self { path: path.to_owned(), _directory: Some(directory) }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Whoever removed it before did what was to be done.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -63,18 +94,36 @@ pub struct Options {
     pub handshake_timeout: Option<Duration>,
     /// How many connections there may be at once; none for no bound. Further clients wait.
     pub max_connections: Option<usize>,
+    /// Whether the server stops when nobody uses an export any more, once somebody did.
+    pub exit_last: bool,
 }
 
 /// A server.
 pub struct Server {
     exports: Arc<Exports>,
-    options: Options,
+    exit_last: bool,
+    permits: Arc<Semaphore>,
+    phase: watch::Sender<Phase>,
+    in_use: InUse,
+    context: Context,
 }
 
 impl Server {
     /// A server of these exports.
     pub fn new(exports: Arc<Exports>, options: Options) -> Self {
-        Self { exports, options }
+        let Options { handshake, handshake_timeout, max_connections, exit_last } = options;
+        let (phase, receiver) = watch::channel(Phase::Serving);
+        let in_use = InUse::default();
+        let context = Context {
+            exports: exports.clone(),
+            handshake,
+            handshake_timeout,
+            phase: receiver,
+            in_use: in_use.clone(),
+        };
+        let permits = max_connections.unwrap_or(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        Self { exports, exit_last, permits, phase, in_use, context }
     }
 
     /// Serves clients that come from any of the listeners until `stop` is ready; then finishes what
@@ -85,22 +134,45 @@ impl Server {
         stop: impl Future<Output = ()>,
         stop_now: impl Future<Output = ()>,
     ) {
-        let (phase, receiver) = watch::channel(Phase::Serving);
-        let context = Context {
-            exports: self.exports.clone(),
-            handshake: self.options.handshake,
-            handshake_timeout: self.options.handshake_timeout,
-            phase: receiver,
-        };
-        let permits = self.options.max_connections.unwrap_or(Semaphore::MAX_PERMITS);
-        let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept(listener, context.clone(), permits.clone()));
+        for Listener { socket, exports } in listeners {
+            let mut context = self.context.clone();
+            if let Some(exports) = exports {
+                context.exports = exports;
+            }
+            accepting.spawn(accept(socket, context, self.permits.clone()));
         }
-        stop.await;
+        tokio::select! {
+            () = stop => {}
+            () = self.in_use.ends(), if self.exit_last => {}
+        }
+        // Whoever sees that the sockets are gone is told why.
+        let _ = self.phase.send(Phase::Draining);
         // No accept loop runs a guest: connections are tasks of their own.
         accepting.shutdown().await;
+        self.finish(stop_now).await;
+    }
+
+    /// Serves one client, until it is gone or `stop` is ready; then ends as [`Self::run`].
+    pub async fn run_single<S>(
+        self,
+        stream: S,
+        stop: impl Future<Output = ()>,
+        stop_now: impl Future<Output = ()>,
+    ) where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
+        tokio::select! {
+            () = stop => {}
+            // It does not panic, but if it did it would be over.
+            _ = client => {}
+        }
+        self.finish(stop_now).await;
+    }
+
+    async fn finish(self, stop_now: impl Future<Output = ()>) {
+        let Self { exports, phase, context, .. } = self;
         drop(context);
         let _ = phase.send(Phase::Draining);
         tokio::select! {
@@ -110,33 +182,43 @@ impl Server {
         }
         let _ = phase.send(Phase::Closing);
         let _ = tokio::time::timeout(DRAIN_TIME, phase.closed()).await;
-        for export in self.exports.iter() {
+        for export in exports.iter() {
             export.finish().await;
         }
     }
 }
 
-async fn accept(listener: Listener, context: Context, permits: Arc<Semaphore>) {
+async fn accept(socket: Socket, context: Context, permits: Arc<Semaphore>) {
     let mut failing = false;
     loop {
         // A client for whom there is no permit waits, accepted: a listener that kept a permit for
         // the next client would keep it from those of the other listeners.
-        let permit = async || permits.clone().acquire_owned().await.expect("it is never closed");
-        let accepted = match &listener {
-            Listener::Tcp(listener) => match listener.accept().await {
+        let permit = async || {
+            let permit = permits.clone().acquire_owned().await;
+            Some(permit.expect("it is never closed"))
+        };
+        let accepted = match &socket {
+            Socket::Tcp(listener) => match listener.accept().await {
                 Ok((stream, peer)) => {
                     if let Err(error) = set_options(&stream) {
                         tracing::debug!("client {peer}: socket options: {error}");
                     }
-                    let peer = Peer::Tcp(peer.to_string());
+                    tokio::spawn(serve(stream, Peer::Tcp(peer), context.clone(), permit().await));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Socket::Unix(listener, _) => match listener.accept().await {
+                Ok((stream, _)) => {
+                    let peer = Peer::Unix(stream.peer_cred().ok());
                     tokio::spawn(serve(stream, peer, context.clone(), permit().await));
                     Ok(())
                 }
                 Err(error) => Err(error),
             },
-            Listener::Unix(listener, _) => match listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(serve(stream, Peer::Unix, context.clone(), permit().await));
+            Socket::Vsock(listener) => match poll_fn(|cx| listener.poll_accept(cx)).await {
+                Ok((stream, peer)) => {
+                    tokio::spawn(serve(stream, Peer::Vsock(peer), context.clone(), permit().await));
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -177,12 +259,8 @@ fn is_about_one_client(error: &io::Error) -> bool {
     )
 }
 
-async fn serve<S>(
-    stream: S,
-    peer: Peer,
-    context: Context,
-    permit: tokio::sync::OwnedSemaphorePermit,
-) where
+async fn serve<S>(stream: S, peer: Peer, context: Context, permit: Option<OwnedSemaphorePermit>)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // The server waits for those who hold it: so long that this is logged before it ends.
@@ -197,15 +275,26 @@ async fn serve<S>(
 
 /// Who is at the other end, for the log.
 enum Peer {
-    Tcp(String),
-    Unix,
+    Tcp(SocketAddr),
+    Unix(Option<UCred>),
+    Vsock(VsockAddr),
+    Stdio,
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => f.write_str(address),
-            Self::Unix => f.write_str("(Unix socket)"),
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(Some(process)) => {
+                write!(f, "(Unix socket, user {}", process.uid())?;
+                match process.pid() {
+                    Some(pid) => write!(f, ", process {pid})"),
+                    None => f.write_str(")"),
+                }
+            }
+            Self::Unix(None) => f.write_str("(Unix socket)"),
+            Self::Vsock(address) => write!(f, "{address} (vsock)"),
+            Self::Stdio => f.write_str("(stdin)"),
         }
     }
 }
@@ -220,14 +309,16 @@ mod tests {
     async fn listeners_do_not_keep_connections_from_each_other() {
         let directory = tempfile::TempDir::new().unwrap();
         let paths = ["a", "b", "c"].map(|name| directory.path().join(name));
-        let listen = |path: &PathBuf| {
-            Listener::Unix(UnixListener::bind(path).unwrap(), SocketFile(path.clone()))
+        let listen = |path: &PathBuf| Listener {
+            socket: Socket::Unix(UnixListener::bind(path).unwrap(), Some(SocketFile::new(path))),
+            exports: None,
         };
         let listeners = paths.iter().map(listen).collect();
         let options = Options {
             handshake: HandshakeConfig::default(),
             handshake_timeout: None,
             max_connections: Some(1),
+            exit_last: false,
         };
         let server = Server::new(Arc::new(Exports::default()), options);
         let never = std::future::pending;

@@ -1,46 +1,110 @@
-//! Going to the background: a second process of the same command line serves, and the first one
-//! waits until it is ready.
+//! The process that serves while another one waits: in the background, or next to the command of
+//! --run. It has the same command line.
 //!
-//! The first reads one line from the second's stdout, the URI, which comes when it is ready. Until
-//! then the second writes its errors where the first would; then it lets go of the terminal.
+//! The first reads one line from the second's stdout, which comes when it is ready. Until then the
+//! second writes its errors where the first would.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Command, ExitCode, Stdio};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+
+use anyhow::bail;
+use serde::{Deserialize, Serialize};
 
 /// Set for the process that serves, to the process ID of the one that waits.
 const WAITING: &str = "MEMNBD_WAITING";
 
-/// Whether this process was started to serve in the background.
-///
-/// The variable is inherited by whatever is started from here, so it counts only for the child of
-/// the process that it names; and as long as that one waits, it is the parent.
-pub(super) fn is_detached() -> bool {
-    let Ok(waiting) = std::env::var(WAITING) else { return false };
-    rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().to_string() == waiting)
+/// What the process that serves tells when it is ready.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Ready {
+    /// Where clients find it, in order; at least one.
+    pub(super) uris: Vec<String>,
+    /// The port of the first socket that has one.
+    pub(super) port: Option<u32>,
+    /// The bytes of the path of the first Unix domain socket.
+    unix: Option<Vec<u8>>,
 }
 
-/// Starts the process that serves. Returns when it is ready, or with its exit code if it could not.
-pub(super) fn detach() -> io::Result<ExitCode> {
-    let mut child = Command::new(std::env::current_exe()?)
+impl Ready {
+    pub(super) fn new(uris: Vec<String>, port: Option<u32>, unix: Option<&Path>) -> Self {
+        let unix = unix.map(|path| path.as_os_str().as_bytes().to_vec());
+        Self { uris, port, unix }
+    }
+
+    /// The path of the first Unix domain socket.
+    pub(super) fn unix(&self) -> Option<PathBuf> {
+        self.unix.clone().map(|bytes| OsString::from_vec(bytes).into())
+    }
+
+    /// The URIs, each on a line.
+    pub(super) fn lines(&self) -> String {
+        self.uris.iter().map(|uri| format!("{uri}\n")).collect()
+    }
+
+    /// Tells the process that waits.
+    pub(super) fn tell(&self) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        let mut stdout = io::stdout();
+        stdout.write_all(&line)?;
+        stdout.flush()
+    }
+
+    /// Understands what was told; nothing when the process ended instead.
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+}
+
+/// Whether another process waits for this one to be ready. This one starts no others, so nobody
+/// inherits the variable.
+///
+/// # Errors
+///
+/// When the other process has ended, and so nobody wants this one any more.
+pub(super) fn is_second() -> anyhow::Result<bool> {
+    let Ok(waiting) = std::env::var(WAITING) else { return Ok(false) };
+    let parent = rustix::process::getppid();
+    match parent.is_some_and(|parent| parent.as_raw_nonzero().to_string() == waiting) {
+        true => Ok(true),
+        false => bail!("process {waiting}, which started this one, has ended"),
+    }
+}
+
+/// The command that starts the process that serves.
+pub(super) fn second() -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
         .args(std::env::args_os().skip(1))
         .env(WAITING, std::process::id().to_string())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
+        .stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// Starts the process that serves. Returns what it tells when it is ready, or its exit code if it
+/// could not be; then it has told why.
+pub(super) fn detach() -> io::Result<Result<Ready, ExitCode>> {
+    let mut child = second()?.spawn()?;
+    let mut line = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line)?;
+        BufReader::new(stdout).read_until(b'\n', &mut line)?;
     }
-    if line.ends_with('\n') {
-        io::stdout().write_all(line.as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
+    match Ready::parse(&line) {
+        Some(ready) => Ok(Ok(ready)),
+        None => Ok(Err(exit_code(child.wait()?))),
     }
-    // It has told why.
-    let status = child.wait()?;
-    Ok(status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The exit code that tells the end of another process as a shell does: 128 and its number for a
+/// signal.
+pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Lets go of the terminal, its session and the directory: nobody must wait for this process.

@@ -12,6 +12,9 @@ const BUILT_IN: [(&str, &[u8]); 2] = [
     ("pattern", include_bytes!(env!("MEMNBD_COMPONENT_PATTERN"))),
 ];
 
+/// The component that is meant where none is named.
+pub(super) const DEFAULT: &str = "memory";
+
 /// The component that the command line names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {

@@ -24,10 +24,10 @@ pub(super) async fn all(args: &Args) -> Result<Exports, Failure> {
     let alone = args.exports.is_empty();
     if alone || choice != Choice::Default || !values.is_empty() {
         let name = match &choice {
-            Choice::Default => "memory",
+            Choice::Default => components::DEFAULT,
             Choice::Named(name) => name,
         };
-        let export = loader.export(&args.export_name, name, values).await?;
+        let export = loader.export(args.export_name(), name, values).await?;
         export.disk().await.map_err(|error| cannot_open(name, &error))?;
         list.push(export);
     }
@@ -125,7 +125,7 @@ fn parse(text: &str) -> Option<NamedExport> {
 
 /// Where compiled components are kept: below the user's cache directory (the XDG Base Directory
 /// Specification), if there is one.
-fn cache_directory() -> Option<PathBuf> {
+pub(super) fn cache_directory() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(cache.join("memnbd"))

@@ -1,18 +1,22 @@
-//! Where clients will find the server.
+//! Making the sockets, and telling where they are.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_LOCAL, VsockAddr, VsockListener};
 
-use super::args::Args;
-use crate::server::{Listener, SocketFile};
-
-/// The port that IANA assigned to NBD.
-const NBD_PORT: u16 = 10809;
+use super::background::Ready;
+use super::plan::{Address, Family, Listen};
+use super::privileges::Identity;
+use crate::exports::Exports;
+use crate::server::{Listener, Socket, SocketFile};
 
 /// How often a free port is looked for that is free on all addresses of a name.
 const FREE_PORT_TRIES: usize = 16;
@@ -21,43 +25,190 @@ const FREE_PORT_TRIES: usize = 16;
 /// comes beyond that tries again after a second: tokio's own 128 are a short burst.
 const BACKLOG: u32 = 4096;
 
+/// The vsock port that stands for a free one (vsock(7)).
+const VMADDR_PORT_ANY: u32 = u32::MAX;
+
 /// What stays as it is in a URI (RFC 3986, unreserved characters and the slash).
 const KEPT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// Listens as the options say, and tells the URI of the export (the NBD project's `uri.md`).
-pub(super) async fn bind(
-    args: &Args,
-    export_name: &str,
-) -> anyhow::Result<(Vec<Listener>, String)> {
-    let export = utf8_percent_encode(export_name, KEPT);
-    if let Some(path) = &args.unix {
-        let path = std::path::absolute(path).context("find the current directory")?;
-        let listener = bind_unix(&path).with_context(|| format!("listen on {}", path.display()))?;
-        let socket = path.to_string_lossy();
-        let socket = utf8_percent_encode(&socket, KEPT);
-        return Ok((vec![listener], format!("nbd+unix:///{export}?socket={socket}")));
+/// What URIs say of the server besides its address.
+pub(super) struct Naming<'a> {
+    /// All there is to serve.
+    pub(super) exports: &'a Exports,
+    /// Whether clients must use TLS.
+    pub(super) tls: bool,
+    /// Parameters that tell clients how, each as `name=value`.
+    pub(super) parameters: Vec<String>,
+}
+
+/// Sockets that exist, and what there is to tell of them.
+#[derive(Default)]
+pub(super) struct Bound {
+    pub(super) listeners: Vec<Listener>,
+    uris: Vec<String>,
+    port: Option<u32>,
+    unix: Option<PathBuf>,
+}
+
+impl Bound {
+    /// Listens on all of these. Files belong to the user that the process will be.
+    pub(super) async fn listen(
+        sockets: &[Listen],
+        naming: &Naming<'_>,
+        identity: &Identity,
+    ) -> anyhow::Result<Self> {
+        let mut bound = Self::default();
+        for Listen { address, export } in sockets {
+            let (exports, name) = naming.view(export.as_deref())?;
+            let (sockets, place) = match address {
+                Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
+                    .await
+                    .with_context(|| format!("listen on {host} port {port}"))?,
+                Address::Unix(path) => {
+                    let path = std::path::absolute(path).context("find the current directory")?;
+                    let socket = bind_unix(&path, identity)
+                        .with_context(|| format!("listen on {}", path.display()))?;
+                    (vec![socket], Place::Unix(path))
+                }
+                Address::Private => {
+                    let (socket, path) =
+                        bind_private(identity).context("listen on a private socket")?;
+                    (vec![socket], Place::Unix(path))
+                }
+                Address::Vsock { port } => {
+                    bind_vsock(*port).with_context(|| format!("listen on vsock port {port}"))?
+                }
+            };
+            bound.add(sockets, exports, naming.uri(&place, &name), &place);
+        }
+        Ok(bound)
     }
-    let host = args.ipaddr.as_deref().unwrap_or("localhost");
-    let port = args.port.unwrap_or(NBD_PORT);
-    let (listeners, port) =
-        bind_tcp(host, port).await.with_context(|| format!("listen on {host} port {port}"))?;
-    let host = match host.contains(':') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
-    };
-    let slash = if export_name.is_empty() { "" } else { "/" };
-    Ok((listeners, format!("nbd://{host}:{port}{slash}{export}")))
+
+    /// Takes sockets that were made by somebody else. One with the name of an export is for that
+    /// export alone.
+    pub(super) fn inherit(
+        sockets: Vec<(Socket, String)>,
+        naming: &Naming<'_>,
+    ) -> anyhow::Result<Self> {
+        let mut bound = Self::default();
+        for (socket, name) in sockets {
+            let named = naming.exports.iter().any(|export| export.name() == name);
+            let only = (named && !name.is_empty()).then_some(name.as_str());
+            let (exports, name) = naming.view(only)?;
+            let place = Place::of(&socket).context("find the address of a socket")?;
+            bound.add(vec![socket], exports, naming.uri(&place, &name), &place);
+        }
+        Ok(bound)
+    }
+
+    fn add(
+        &mut self,
+        sockets: Vec<Socket>,
+        exports: Option<Arc<Exports>>,
+        uri: String,
+        place: &Place,
+    ) {
+        let listener = |socket| Listener { socket, exports: exports.clone() };
+        self.listeners.extend(sockets.into_iter().map(listener));
+        self.uris.push(uri);
+        match place {
+            Place::Tcp(_, port) => _ = self.port.get_or_insert(u32::from(*port)),
+            Place::Vsock(port) => _ = self.port.get_or_insert(*port),
+            Place::Unix(path) => _ = self.unix.get_or_insert_with(|| path.clone()),
+        }
+    }
+
+    /// What is told when all is ready.
+    pub(super) fn ready(&self) -> Ready {
+        Ready::new(self.uris.clone(), self.port, self.unix.as_deref())
+    }
+}
+
+/// Where a socket is, as clients have to know.
+enum Place {
+    Tcp(String, u16),
+    Unix(PathBuf),
+    Vsock(u32),
+}
+
+impl Place {
+    fn of(socket: &Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(listener) => {
+                let address = listener.local_addr()?;
+                Self::Tcp(address.ip().to_string(), address.port())
+            }
+            Socket::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                Self::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
+            }
+            Socket::Vsock(listener) => Self::Vsock(listener.local_addr()?.port()),
+        })
+    }
+}
+
+impl Naming<'_> {
+    /// What there is on a socket for this export or all of them, and the name that clients ask for.
+    fn view(&self, export: Option<&str>) -> anyhow::Result<(Option<Arc<Exports>>, String)> {
+        let Some(name) = export else {
+            let first = self.exports.iter().next();
+            return Ok((None, first.map_or_else(String::new, |export| export.name().to_owned())));
+        };
+        match self.exports.find(name) {
+            Some(export) => Ok((Some(Arc::new(Exports::only(export.clone()))), name.to_owned())),
+            None => {
+                let names: Vec<&str> = self.exports.iter().map(|export| export.name()).collect();
+                bail!("--listen: there is no export {name:?}, only {names:?}")
+            }
+        }
+    }
+
+    /// The URI of an export (the NBD project's `uri.md`).
+    fn uri(&self, place: &Place, export_name: &str) -> String {
+        let scheme = if self.tls { "nbds" } else { "nbd" };
+        let export = utf8_percent_encode(export_name, KEPT);
+        let slash = if export_name.is_empty() { "" } else { "/" };
+        let mut parameters = self.parameters.clone();
+        let base = match place {
+            Place::Tcp(host, port) if host.contains(':') => {
+                format!("{scheme}://[{host}]:{port}{slash}{export}")
+            }
+            Place::Tcp(host, port) => format!("{scheme}://{host}:{port}{slash}{export}"),
+            Place::Vsock(port) => {
+                format!("{scheme}+vsock://{VMADDR_CID_LOCAL}:{port}{slash}{export}")
+            }
+            Place::Unix(path) => {
+                parameters.insert(0, parameter("socket", path));
+                format!("{scheme}+unix:///{export}")
+            }
+        };
+        match parameters.is_empty() {
+            true => base,
+            false => format!("{base}?{}", parameters.join("&")),
+        }
+    }
+}
+
+/// A parameter of a URI that is a path.
+pub(super) fn parameter(name: &str, path: &Path) -> String {
+    format!("{name}={}", percent_encode(path.as_os_str().as_bytes(), KEPT))
 }
 
 /// Listens on all addresses of a host on the same port.
-async fn bind_tcp(host: &str, port: u16) -> anyhow::Result<(Vec<Listener>, u16)> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+async fn bind_tcp(host: &str, port: u16, family: Family) -> anyhow::Result<(Vec<Socket>, Place)> {
+    let addresses = tokio::net::lookup_host((host, port)).await?;
+    let wanted = |address: &SocketAddr| match family {
+        Family::Any => true,
+        Family::V4 => address.is_ipv4(),
+        Family::V6 => address.is_ipv6(),
+    };
+    let addresses: Vec<SocketAddr> = addresses.filter(wanted).collect();
     let mut tries = 0;
     loop {
         tries += 1;
-        match bind_all(&addresses) {
-            Ok(bound) => return Ok(bound),
+        match bind_all(&addresses, family) {
+            Ok((sockets, port)) => return Ok((sockets, Place::Tcp(host.to_owned(), port))),
             // The free port of the first address may be taken on the second.
             Err(error)
                 if port == 0
@@ -68,8 +219,8 @@ async fn bind_tcp(host: &str, port: u16) -> anyhow::Result<(Vec<Listener>, u16)>
     }
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> io::Result<(Vec<Listener>, u16)> {
-    let mut listeners: Vec<Listener> = Vec::new();
+fn bind_all(addresses: &[SocketAddr], family: Family) -> io::Result<(Vec<Socket>, u16)> {
+    let mut sockets: Vec<Socket> = Vec::new();
     let mut seen: Vec<SocketAddr> = Vec::new();
     let mut port = None;
     let mut skipped = None;
@@ -78,12 +229,12 @@ fn bind_all(addresses: &[SocketAddr]) -> io::Result<(Vec<Listener>, u16)> {
         if seen.contains(&address) {
             continue;
         }
-        match listen_tcp(address) {
+        match listen_tcp(address, family) {
             Ok(listener) => {
                 let bound = listener.local_addr()?;
                 port = Some(bound.port());
                 seen.push(bound);
-                listeners.push(Listener::Tcp(listener));
+                sockets.push(Socket::Tcp(listener));
             }
             // A machine without IPv6 still has ::1 in its list of hosts.
             Err(error) if is_missing_family(&error) => skipped = Some(error),
@@ -91,18 +242,22 @@ fn bind_all(addresses: &[SocketAddr]) -> io::Result<(Vec<Listener>, u16)> {
         }
     }
     match (port, skipped) {
-        (Some(port), _) => Ok((listeners, port)),
+        (Some(port), _) => Ok((sockets, port)),
         (None, Some(error)) => Err(error),
-        (None, None) => Err(io::Error::other("the host has no address")),
+        (None, None) => Err(io::Error::other("the host has no such address")),
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_tcp(address: SocketAddr, family: Family) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
+    if family == Family::V6 {
+        // On ::, IPv4 would be there as well.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -112,10 +267,31 @@ fn is_missing_family(error: &io::Error) -> bool {
     missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
+fn bind_vsock(port: u32) -> io::Result<(Vec<Socket>, Place)> {
+    let port = if port == 0 { VMADDR_PORT_ANY } else { port };
+    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))?;
+    let place = Place::Vsock(listener.local_addr()?.port());
+    Ok((vec![Socket::Vsock(listener)], place))
+}
+
+fn bind_unix(path: &Path, identity: &Identity) -> anyhow::Result<Socket> {
     replace_stale(path)?;
     let listener = UnixListener::bind(path)?;
-    Ok(Listener::Unix(listener, SocketFile(PathBuf::from(path))))
+    let file = SocketFile::new(path);
+    identity.own(path)?;
+    Ok(Socket::Unix(listener, Some(file)))
+}
+
+/// Listens in a directory that only this user can enter, and that is removed with the socket.
+fn bind_private(identity: &Identity) -> anyhow::Result<(Socket, PathBuf)> {
+    let only_us = std::fs::Permissions::from_mode(0o700);
+    let mut builder = tempfile::Builder::new();
+    let directory = builder.prefix("memnbd-").permissions(only_us).tempdir()?;
+    identity.own(directory.path())?;
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path)?;
+    identity.own(&path)?;
+    Ok((Socket::Unix(listener, Some(SocketFile::within(directory, &path))), path))
 }
 
 /// Removes a socket that nobody listens on any more.

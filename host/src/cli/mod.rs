@@ -5,29 +5,38 @@
 
 mod args;
 mod background;
+mod captive;
 mod components;
 mod exports;
+mod information;
+mod inherited;
 mod listen;
-mod size;
+mod log;
+mod manual;
+mod plan;
+mod privileges;
+mod ready;
+mod signals;
+mod values;
 
 pub use components::built_in;
 
 use std::fmt;
-use std::future::Future;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{CommandFactory, Parser};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::Parser;
 
 use crate::nbd::HandshakeConfig;
+use crate::nbd::codes::handshake_flag;
 use crate::server::{Options, Server};
 use args::Args;
-use components::Choice;
-use exports::Loader;
+use listen::{Bound, Naming};
+use log::Log;
+use plan::{Life, Place};
+use privileges::Identity;
 
 /// Why the command failed.
 enum Failure {
@@ -54,15 +63,17 @@ impl fmt::Display for Failure {
 
 /// Runs the command with the arguments of the process.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => error.exit(),
     };
-    match run(args) {
+    args.understand_export();
+    match run(&args) {
         Ok(code) => code,
         Err(failure) => {
+            let name = args.logging.name.as_deref().unwrap_or(log::PROGRAM);
             // Nobody is left to tell when stderr is gone.
-            let _ = writeln!(io::stderr(), "memnbd-host: {failure}");
+            let _ = writeln!(io::stderr(), "{name}: {failure}");
             match failure {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Failed(_) => ExitCode::FAILURE,
@@ -71,26 +82,49 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<ExitCode, Failure> {
-    if args.version {
-        print(&format!("memnbd-host {}\n", env!("CARGO_PKG_VERSION")))?;
+fn run(args: &Args) -> Result<ExitCode, Failure> {
+    if information::is_wanted(args) {
+        let text = runtime(args)?.block_on(information::text(args))?;
+        print(&text.unwrap_or_default())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let to_background = args.pidfile.is_some() && !args.foreground && !args.help;
-    let detached = to_background && background::is_detached();
-    if to_background && !detached {
-        return Ok(background::detach().context("go to the background")?);
+    let inherited = inherited::count()? > 0;
+    let place = plan::place(args, inherited)?;
+    let identity = Identity::find(&args.life)?;
+    let life = plan::life(args, inherited);
+    let second = life != Life::Foreground && background::is_second()?;
+    match life {
+        Life::Background if !second => {
+            return Ok(match background::detach().context("go to the background")? {
+                Ok(ready) => print(&ready.lines()).map(|()| ExitCode::SUCCESS)?,
+                Err(code) => code,
+            });
+        }
+        Life::Captive(command) if !second => return captive::run(args, &place, command),
+        _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the threads")?;
-    let result = runtime.block_on(async {
-        if args.help { help(&args).await } else { serve(args, detached).await }
-    });
+    ready::set_name(args);
+    if args.life.exit_with_parent || (second && life != Life::Background) {
+        ready::end_with_parent()?;
+    }
+    let runtime = runtime(args)?;
+    let result = runtime.block_on(serve(
+        args,
+        place,
+        identity,
+        if second { life } else { Life::Foreground },
+    ));
     // A guest that is stuck in its last call must not keep the process.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
+}
+
+fn runtime(args: &Args) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = args.threads {
+        builder.worker_threads(threads.into());
+    }
+    builder.enable_all().build().context("start the threads")
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -98,72 +132,55 @@ fn print(text: &str) -> anyhow::Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")
 }
 
-async fn help(args: &Args) -> Result<(), Failure> {
-    let mut text = Args::command().render_help().to_string();
-    let (choice, _) = components::choose(args.component.as_deref(), &args.parameters);
-    match choice {
-        Choice::Default => text.push_str(&format!(
-            "\nBuilt-in components: {}. 'memnbd-host NAME --help' tells their parameters.\n",
-            components::names().join(", ")
-        )),
-        Choice::Named(name) => {
-            let component = Loader::new(args)?.component(&name).await?;
-            text.push_str(&components::help(&component));
-        }
+/// Serves until it is told to stop.
+async fn serve(
+    args: &Args,
+    place: Place,
+    identity: Identity,
+    life: Life<'_>,
+) -> Result<(), Failure> {
+    let log = Log::start(&args.logging)?;
+    if args.life.swap {
+        privileges::lock_memory()?;
     }
-    Ok(print(&text)?)
-}
-
-async fn serve(args: Args, detached: bool) -> Result<(), Failure> {
-    log_to_stderr(args.verbose);
-    let exports = exports::all(&args).await?;
-    let uri_name = match exports.iter().next() {
-        Some(export) => export.name().to_owned(),
-        None => String::new(),
+    let exports = Arc::new(exports::all(args).await?);
+    let naming = Naming { exports: &exports, tls: false, parameters: Vec::new() };
+    let bound = match &place {
+        Place::Single => Bound::default(),
+        Place::Inherited => Bound::inherit(inherited::sockets()?, &naming)?,
+        Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity).await?,
     };
-    let (listeners, uri) = listen::bind(&args, &uri_name).await?;
-    let options = Options {
-        handshake: HandshakeConfig {
-            structured_replies: !args.no_sr,
-            extended_headers: !args.no_sr,
-            meta_contexts: !args.no_sr && !args.no_mc,
-            ..HandshakeConfig::default()
-        },
-        handshake_timeout: (!args.handshake_timeout.is_zero()).then_some(args.handshake_timeout),
-        max_connections: (args.max_connections != 0).then_some(args.max_connections),
+    let server = Server::new(exports.clone(), options(args));
+    let (stop, stop_now) = signals::handle(log.clone()).context("handle signals")?;
+    let stdio = match &place {
+        Place::Single => Some(inherited::stdio().context("use stdin and stdout")?),
+        _ => None,
     };
-    let server = Server::new(Arc::new(exports), options);
-    let (stop, stop_now) = signals().context("handle signals")?;
-    if let Some(pidfile) = &args.pidfile {
-        write_pidfile(pidfile).with_context(|| format!("write {}", pidfile.display()))?;
+    ready::tell(args, (&bound, place == Place::Inherited), &identity, life, &log)?;
+    match stdio {
+        Some(stream) => server.run_single(stream, stop, stop_now).await,
+        None => server.run(bound.listeners, stop, stop_now).await,
     }
-    print(&format!("{uri}\n"))?;
-    if detached {
-        // After the line that tells the first process that all is well: it may be gone by now.
-        background::leave_terminal().context("go to the background")?;
-    }
-    server.run(listeners, stop, stop_now).await;
     Ok(())
 }
 
-fn log_to_stderr(verbose: bool) {
-    let level = match verbose {
-        true => tracing::Level::DEBUG,
-        false => tracing::Level::INFO,
-    };
-    let targets = tracing_subscriber::filter::Targets::new()
-        .with_target("memnbd_host", level)
-        .with_target("component", level);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .with_target(false)
-        .log_internal_errors(false);
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    let subscriber = tracing_subscriber::registry().with(lines).with(targets);
-    // A process that embeds the command may have a log of its own.
-    let _ = subscriber.try_init();
+fn options(args: &Args) -> Options {
+    let clients = &args.clients;
+    let mask = clients.mask_handshake.unwrap_or(u16::MAX);
+    let limit = clients.handshake_timeout;
+    Options {
+        handshake: HandshakeConfig {
+            structured_replies: !clients.no_sr,
+            extended_headers: !clients.no_sr,
+            meta_contexts: !clients.no_sr && !clients.no_mc,
+            fixed_newstyle: mask & handshake_flag::FIXED_NEWSTYLE != 0,
+            no_zeroes: mask & handshake_flag::NO_ZEROES != 0,
+            ..HandshakeConfig::default()
+        },
+        handshake_timeout: (!limit.is_zero()).then_some(limit),
+        max_connections: (clients.max_connections != 0).then_some(clients.max_connections),
+        exit_last: args.life.exit_last,
+    }
 }
 
 /// 7/8 of what the machine, or the control group that the process is in, has.
@@ -177,46 +194,4 @@ fn machine_memory() -> u64 {
     let group = group.and_then(|text| text.trim().parse().ok());
     let memory = machine.into_iter().chain(group).min().unwrap_or(4 << 30);
     memory / 8 * 7
-}
-
-/// The first SIGINT, SIGTERM or SIGQUIT, and the second.
-fn signals() -> io::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let (first, stop) = tokio::sync::oneshot::channel();
-    let (second, stop_now) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        for told in [first, second] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = quit.recv() => {}
-            }
-            // The server may be past waiting for it.
-            let _ = told.send(());
-        }
-    });
-    let wait = |receiver: tokio::sync::oneshot::Receiver<()>| async move {
-        if receiver.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    Ok((wait(stop), wait(stop_now)))
-}
-
-/// Writes the process ID so that whoever sees the file sees all of it.
-fn write_pidfile(path: &Path) -> io::Result<()> {
-    let text = format!("{}\n", std::process::id());
-    let plain = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
-    if !plain {
-        return std::fs::write(path, text);
-    }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    std::fs::write(&temporary, text)?;
-    std::fs::rename(&temporary, path).inspect_err(|_| {
-        // The first error is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-    })
 }

@@ -87,7 +87,7 @@ impl Engine {
     pub async fn load(&self, name: &str, wasm: &[u8]) -> Result<Component, LoadError> {
         check_binary(wasm)?;
         let compiled = Compiled::new(&self.engine, wasm).map_err(LoadError::Invalid)?;
-        self.check_world(&compiled)?;
+        let contract = self.contract(&compiled)?;
         let pre = self
             .linker
             .instantiate_pre(&compiled)
@@ -103,6 +103,7 @@ impl Engine {
                 parameters: Vec::new(),
                 bare_parameter: None,
             },
+            contract,
             imports: self.imports(&compiled),
         };
         let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
@@ -111,16 +112,18 @@ impl Engine {
         Ok(component)
     }
 
-    /// Tells a component of another world or version from one that is no backend at all.
-    fn check_world(&self, compiled: &Compiled) -> Result<(), LoadError> {
-        // This finds the contract's other patch releases, too, but no pre-releases.
-        let wanted = format!("{INTERFACE}@{CONTRACT_VERSION}");
-        if compiled.get_export_index(None, &wanted).is_some() {
-            return Ok(());
-        }
+    /// The contract as the component exports it, with its version. Tells a component of another
+    /// world or version from one that is no backend at all.
+    fn contract(&self, compiled: &Compiled) -> Result<String, LoadError> {
         let ty = compiled.component_type();
         let exports: Vec<String> =
             ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        // This finds the contract's other patch releases, too, but no pre-releases.
+        let wanted = format!("{INTERFACE}@{CONTRACT_VERSION}");
+        if compiled.get_export_index(None, &wanted).is_some() {
+            let exported = exports.into_iter().find(|name| name.starts_with(INTERFACE));
+            return Ok(exported.unwrap_or(wanted));
+        }
         let version = exports.iter().find_map(|name| match name.strip_prefix(INTERFACE)? {
             "" => Some("none"),
             version => version.strip_prefix('@'),
@@ -165,6 +168,7 @@ pub struct Component {
     pre: InstancePre<State>,
     name: Arc<str>,
     description: Description,
+    contract: String,
     imports: Vec<String>,
 }
 
@@ -177,6 +181,11 @@ impl Component {
     /// What it says of itself.
     pub fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// The interface by which it is served, with its version, as `memnbd:block/block-store@0.1.0`.
+    pub fn contract(&self) -> &str {
+        &self.contract
     }
 
     /// The names of the interfaces that it imports.

@@ -4,6 +4,7 @@
 //! kept. Whatever a client does ends in an [`End`], never in a panic, and in no more memory than
 //! the limits here allow.
 
+mod in_use;
 mod output;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::exports::{Export, Exports};
 use crate::nbd::{
     self, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, ProtocolError, Session,
 };
+pub use in_use::InUse;
 use transmission::Transmission;
 
 /// How far the server is on its way to its end.
@@ -46,6 +48,8 @@ pub struct Context {
     pub handshake_timeout: Option<Duration>,
     /// Tells when to stop.
     pub phase: watch::Receiver<Phase>,
+    /// Counts those that use an export.
+    pub in_use: InUse,
 }
 
 /// How a connection ended.
@@ -114,6 +118,7 @@ where
             return end;
         }
     };
+    let _user = context.in_use.enter();
     let access = Access::new(disk);
     let mut transmission = Transmission::new(&mut stream, session, access, rest);
     let end = transmission.run(context.phase).await;

@@ -116,6 +116,11 @@ where
             // No guest runs in the future that `select!` may drop: what is not ready at once was
             // spawned.
             tokio::select! {
+                // What comes after the server was told to stop is refused.
+                biased;
+                changed = phase.changed() => if changed.is_err() {
+                    return End::Stopped;
+                },
                 end = poll_fn(|cx| self.poll(cx)) => {
                     if let State::Finished = self.state {
                         tokio::select! {
@@ -124,9 +129,6 @@ where
                         }
                     }
                     return end;
-                }
-                changed = phase.changed() => if changed.is_err() {
-                    return End::Stopped;
                 }
             }
         }

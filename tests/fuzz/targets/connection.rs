@@ -56,6 +56,7 @@ pub(crate) fn connection(data: &[u8]) {
             exports: Arc::new(Exports::new(exports).unwrap()),
             handshake: HandshakeConfig::default(),
             handshake_timeout: None,
+            in_use: Default::default(),
             phase: receiver,
         };
         let (client, stream) = duplex(1 << (window % 18));

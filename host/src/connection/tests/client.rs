@@ -37,6 +37,7 @@ pub(super) fn context_of(recipes: Vec<Recipe>) -> (Context, watch::Sender<Phase>
         exports: Arc::new(Exports::new(exports).unwrap()),
         handshake: HandshakeConfig::default(),
         handshake_timeout: Some(PATIENCE),
+        in_use: Default::default(),
         phase,
     };
     (context, sender)

@@ -1,0 +1,190 @@
+//! --run: a server as long as a shell command runs.
+//!
+//! The server is a process of its own, so that one that dies is noticed. It is out of reach of the
+//! terminal's Ctrl-C, which is for the command.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use super::args::Args;
+use super::background::{self, Ready};
+use super::plan::{Address, Listen, Place};
+
+/// Starts the server, runs the command, and stops the server. The exit code is the command's.
+pub(super) fn run(args: &Args, place: &Place, command: &OsStr) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    Ok(runtime.block_on(supervise(args, place, command))?)
+}
+
+async fn supervise(args: &Args, place: &Place, command: &OsStr) -> anyhow::Result<ExitCode> {
+    // Before there is anything that they could leave behind.
+    let mut signals = Signals::new().context("handle signals")?;
+    let mut second = background::second()?;
+    second.process_group(0);
+    let mut server = Command::from(second).spawn().context("start the server")?;
+    let Some(ready) = signals.readiness(&mut server).await? else {
+        // It has told why, or was told to stop.
+        return Ok(background::exit_code(server.wait().await?));
+    };
+    // Should the server not come to that, the directory is removed here.
+    let _private = private_directory(place, &ready).map(RemovedAtEnd);
+    if args.life.print_uri {
+        super::print(&ready.lines())?;
+    }
+    let mut script = variables(args, &ready);
+    script.push(command);
+    let command = Command::new("/bin/sh").arg("-c").arg(script).spawn();
+    let mut command = command.context("run /bin/sh")?;
+    let (status, died) = signals.end_of(&mut command, &mut server).await?;
+    let code = match died {
+        None => {
+            forward(&server, Signal::TERM);
+            server.wait().await.context("wait for the server")?;
+            background::exit_code(status)
+        }
+        // The command's failure is the first thing to know, then the server's.
+        Some(server) if status.success() => background::exit_code(server),
+        Some(_) => background::exit_code(status),
+    };
+    Ok(code)
+}
+
+/// The signals that this process gets.
+struct Signals {
+    /// These come from the terminal to the command as well, which decides what they mean.
+    _interrupt: tokio::signal::unix::Signal,
+    _quit: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            _interrupt: signal(SignalKind::interrupt())?,
+            _quit: signal(SignalKind::quit())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the server; nothing when it ends instead.
+    async fn readiness(&mut self, server: &mut Child) -> anyhow::Result<Option<Ready>> {
+        let Some(stdout) = server.stdout.take() else { return Ok(None) };
+        let mut stdout = BufReader::new(stdout);
+        let mut line = Vec::new();
+        loop {
+            tokio::select! {
+                read = stdout.read_until(b'\n', &mut line) => {
+                    read?;
+                    return Ok(Ready::parse(&line));
+                }
+                _ = self.terminate.recv() => {
+                    forward(server, Signal::TERM);
+                    return Ok(None);
+                }
+                _ = self.hangup.recv() => {}
+            }
+        }
+    }
+
+    /// Waits for the command; how it ended, and how the server, if it did before.
+    async fn end_of(
+        &mut self,
+        command: &mut Child,
+        server: &mut Child,
+    ) -> anyhow::Result<(ExitStatus, Option<ExitStatus>)> {
+        let mut died = None;
+        loop {
+            tokio::select! {
+                // A server that ends with its last client may end at the same moment.
+                biased;
+                status = command.wait() => {
+                    let status = status.context("wait for the command")?;
+                    let died = match died {
+                        None => server.try_wait().context("wait for the server")?,
+                        died => died,
+                    };
+                    return Ok((status, died));
+                }
+                status = server.wait(), if died.is_none() => {
+                    let status = status.context("wait for the server")?;
+                    if !status.success() {
+                        eprintln!("memnbd-host: the server died while the command ran: {status}");
+                    }
+                    died = Some(status);
+                }
+                _ = self.terminate.recv() => forward(command, Signal::TERM),
+                _ = self.hangup.recv() => forward(command, Signal::HUP),
+            }
+        }
+    }
+}
+
+fn forward(child: &Child, signal: Signal) {
+    if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+        // It may end at this moment.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Assignments of shell variables, which the command does not export.
+fn variables(args: &Args, ready: &Ready) -> OsString {
+    let mut script = OsString::new();
+    let mut assign = |name: &str, value: &OsStr| {
+        script.push(name);
+        script.push("=");
+        script.push(quote(value));
+        script.push("\n");
+    };
+    let uri = ready.uris.first().map_or("", String::as_str);
+    assign("uri", uri.as_ref());
+    assign("nbd", uri.as_ref());
+    let port = ready.port.map(|port| port.to_string()).unwrap_or_default();
+    assign("port", port.as_ref());
+    assign("unixsocket", ready.unix().unwrap_or_default().as_os_str());
+    assign("exportname", args.export_name().as_ref());
+    script
+}
+
+/// One word of the shell, whatever its bytes.
+fn quote(value: &OsStr) -> OsString {
+    // Only what holds a zero byte cannot be quoted, and no argument, name or path does.
+    let quoted = shlex::bytes::try_quote(value.as_bytes()).unwrap_or_default();
+    OsString::from_vec(quoted.into_owned())
+}
+
+/// The directory that the server made for its socket, if it did.
+fn private_directory(place: &Place, ready: &Ready) -> Option<PathBuf> {
+    let Place::Listen(sockets) = place else { return None };
+    let unix = |listen: &&Listen| matches!(listen.address, Address::Private | Address::Unix(_));
+    let first = sockets.iter().find(unix)?;
+    let private = first.address == Address::Private;
+    private.then(|| Some(ready.unix()?.parent()?.to_owned())).flatten()
+}
+
+struct RemovedAtEnd(PathBuf);
+
+impl Drop for RemovedAtEnd {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+fn remove(directory: &Path) {
+    // Nearly always the server did it.
+    let _ = std::fs::remove_dir_all(directory);
+}

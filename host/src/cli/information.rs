@@ -1,0 +1,176 @@
+//! What the program tells instead of serving: its configuration, a component, how it is used.
+
+use clap::CommandFactory;
+use serde_json::{Map, Value, json};
+
+use super::args::Args;
+use super::components::{self, Choice};
+use super::exports::{self, Loader};
+use super::{Failure, log, machine_memory, manual};
+use crate::block::MAX_TRANSFER;
+use crate::component::{Component, Description};
+
+/// What was asked for; nothing if the program is to serve.
+pub(super) async fn text(args: &Args) -> Result<Option<String>, Failure> {
+    let wanted = &args.information;
+    if wanted.version {
+        return Ok(Some(format!("memnbd-host {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    if wanted.help {
+        return help(args).await.map(Some);
+    }
+    if wanted.dump_config {
+        return Ok(Some(printed(config(), wanted.json)));
+    }
+    if wanted.dump_component {
+        let component = chosen(args).await?;
+        return Ok(Some(printed(describe(args, &component), wanted.json)));
+    }
+    if let Some(shell) = &wanted.completion {
+        return Ok(Some(completion(shell)));
+    }
+    if wanted.man {
+        return Ok(Some(match chosen_name(args) {
+            Choice::Default => manual::program(Args::command()),
+            Choice::Named(_) => manual::component(&chosen(args).await?),
+        }));
+    }
+    Ok(None)
+}
+
+/// Whether [`text`] will have something to say.
+pub(super) fn is_wanted(args: &Args) -> bool {
+    let wanted = &args.information;
+    let dump = wanted.dump_config || wanted.dump_component;
+    wanted.version || wanted.help || dump || wanted.completion.is_some() || wanted.man
+}
+
+fn chosen_name(args: &Args) -> Choice {
+    components::choose(args.component.as_deref(), &args.parameters).0
+}
+
+async fn chosen(args: &Args) -> Result<Component, Failure> {
+    let name = match chosen_name(args) {
+        Choice::Default => components::DEFAULT.to_owned(),
+        Choice::Named(name) => name,
+    };
+    Loader::new(args)?.component(&name).await
+}
+
+async fn help(args: &Args) -> Result<String, Failure> {
+    let mut text = Args::command().render_help().to_string();
+    match chosen_name(args) {
+        Choice::Default => text.push_str(&format!(
+            "\nBuilt-in components: {}. 'memnbd-host NAME --help' tells their parameters.\n",
+            components::names().join(", ")
+        )),
+        Choice::Named(_) => text.push_str(&components::help(&chosen(args).await?)),
+    }
+    Ok(text)
+}
+
+/// The keys that nbdkit has as well have its names.
+fn config() -> Value {
+    let cache = exports::cache_directory().map(|path| path.to_string_lossy().into_owned());
+    json!({
+        "name": log::PROGRAM,
+        "version": env!("CARGO_PKG_VERSION"),
+        "version_major": env!("CARGO_PKG_VERSION_MAJOR"),
+        "version_minor": env!("CARGO_PKG_VERSION_MINOR"),
+        "host_cpu": std::env::consts::ARCH,
+        "host_os": std::env::consts::OS,
+        "components": components::names(),
+        "default_component": components::DEFAULT,
+        "contract": format!(
+            "{}@{}",
+            crate::component::INTERFACE,
+            crate::component::CONTRACT_VERSION
+        ),
+        "cache_directory": cache,
+        "max_transfer": MAX_TRANSFER,
+        "max_memory": machine_memory(),
+        "selinux": "no",
+    })
+}
+
+fn describe(args: &Args, component: &Component) -> Value {
+    let Description { name, version, summary, parameters, bare_parameter } =
+        component.description();
+    let parameters: Vec<Value> = parameters
+        .iter()
+        .map(|parameter| {
+            json!({
+                "name": parameter.name,
+                "summary": parameter.summary,
+                "required": parameter.required,
+                "default": parameter.default,
+            })
+        })
+        .collect();
+    json!({
+        "name": name,
+        "version": version,
+        "summary": summary,
+        "magic_config_key": bare_parameter,
+        "parameters": parameters,
+        "contract": component.contract(),
+        "imports": component.imports(),
+        "limits": {
+            "deadline_seconds": args.deadline.as_secs_f64(),
+            "max_memory": args.max_memory.unwrap_or_else(machine_memory),
+            "max_transfer": MAX_TRANSFER,
+        },
+    })
+}
+
+fn printed(value: Value, as_json: bool) -> String {
+    if as_json {
+        return format!("{value:#}\n");
+    }
+    let mut text = String::new();
+    print_pairs(&mut text, "", &value);
+    text
+}
+
+/// A line for each value: those within others have the outer names before their own.
+fn print_pairs(text: &mut String, key: &str, value: &Value) {
+    let within = |name: &str| match key {
+        "" => name.to_owned(),
+        key => format!("{key}_{name}"),
+    };
+    match value {
+        Value::Null => {}
+        Value::Object(object) => object.iter().for_each(|(name, value)| {
+            print_pairs(text, &within(name), value);
+        }),
+        Value::Array(values) if values.iter().all(Value::is_string) => {
+            let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+            text.push_str(&format!("{key}={}\n", values.join(" ")));
+        }
+        Value::Array(values) => values.iter().filter_map(Value::as_object).for_each(|object| {
+            let mut object: Map<String, Value> = object.clone();
+            let name = object.remove("name").unwrap_or_default();
+            let name = within(name.as_str().unwrap_or_default());
+            print_pairs(text, &name, &Value::Object(object));
+        }),
+        Value::String(value) => text.push_str(&format!("{key}={}\n", one_line(value))),
+        value => text.push_str(&format!("{key}={value}\n")),
+    }
+}
+
+/// A component may say what it likes of itself.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn completion(shell: &str) -> String {
+    use clap_complete::{Shell, generate};
+    let shell = match shell {
+        "bash" => Shell::Bash,
+        "zsh" => Shell::Zsh,
+        _ => Shell::Fish,
+    };
+    let mut script = Vec::new();
+    generate(shell, &mut Args::command(), log::PROGRAM, &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}

@@ -1,0 +1,306 @@
+//! What the options mean together: where the server listens and how it lives. Options that
+//! contradict each other are told here, or before by clap, and so before anything starts.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use super::args::{Args, Listening};
+
+/// The port that IANA assigned to NBD, and nbdkit's for vsock.
+const NBD_PORT: u16 = 10809;
+
+/// How the server lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life<'a> {
+    /// In the foreground.
+    Foreground,
+    /// In the background, from when it is ready.
+    Background,
+    /// As long as this shell command.
+    Captive(&'a OsStr),
+}
+
+/// Where clients come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// One client, on stdin and stdout.
+    Single,
+    /// From sockets that this process was started with.
+    Inherited,
+    /// From sockets that are to be made.
+    Listen(Vec<Listen>),
+}
+
+/// A socket that is to be made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listen {
+    pub(super) address: Address,
+    /// The one export that there is on this socket; none for all of them.
+    pub(super) export: Option<String>,
+}
+
+/// Where a socket is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    /// All IP addresses of a host of this family. Port 0 is a free one.
+    Tcp { host: String, port: u16, family: Family },
+    /// A file.
+    Unix(PathBuf),
+    /// A file in a new directory that nobody else can enter.
+    Private,
+    /// Virtual machines on this machine and the one it runs on. Port 0 is a free one.
+    Vsock { port: u32 },
+}
+
+/// Which IP addresses of a name are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+/// How the server is to live.
+pub(super) fn life(args: &Args, inherited: bool) -> Life<'_> {
+    let life = &args.life;
+    if let Some(command) = &life.run {
+        return Life::Captive(command);
+    }
+    let stay = life.foreground || life.exit_with_parent || args.listening.single || inherited;
+    match life.fork || (life.pidfile.is_some() && !stay) {
+        true => Life::Background,
+        false => Life::Foreground,
+    }
+}
+
+/// Where the server is to listen.
+///
+/// # Errors
+///
+/// When options contradict each other, or an address makes no sense.
+pub(super) fn place(args: &Args, inherited: bool) -> Result<Place, Failure> {
+    let listening = &args.listening;
+    if inherited {
+        return match conflict_with_inherited(args) {
+            Some(option) => Err(Failure::Usage(format!(
+                "{option} has no place where the sockets come from whoever started the program \
+                 (LISTEN_PID and LISTEN_FDS are set, see systemd.socket(5))"
+            ))),
+            None => Ok(Place::Inherited),
+        };
+    }
+    if listening.single {
+        return Ok(Place::Single);
+    }
+    let mut sockets = Vec::new();
+    if let Some(address) = main_address(args)? {
+        sockets.push(Listen { address, export: None });
+    }
+    for text in &listening.listen {
+        let listen = listen(text, family(listening)).map_err(|problem| {
+            Failure::Usage(format!("--listen {}: {problem}", text.to_string_lossy()))
+        })?;
+        sockets.push(listen);
+    }
+    Ok(Place::Listen(sockets))
+}
+
+fn conflict_with_inherited(args: &Args) -> Option<&'static str> {
+    let Listening { port, ipaddr, ipv4_only, ipv6_only, unix, vsock, listen, single } =
+        &args.listening;
+    [
+        (port.is_some(), "-p"),
+        (ipaddr.is_some(), "-i"),
+        (*ipv4_only, "-4"),
+        (*ipv6_only, "-6"),
+        (unix.is_some(), "-U"),
+        (*vsock, "--vsock"),
+        (!listen.is_empty(), "--listen"),
+        (*single, "--single"),
+        (args.life.run.is_some(), "--run"),
+        (args.life.fork, "--fork"),
+    ]
+    .into_iter()
+    .find_map(|(given, option)| given.then_some(option))
+}
+
+fn family(listening: &Listening) -> Family {
+    match (listening.ipv4_only, listening.ipv6_only) {
+        (true, _) => Family::V4,
+        (_, true) => Family::V6,
+        (false, false) => Family::Any,
+    }
+}
+
+/// What the options but --listen say; nothing where they do not and --listen does.
+fn main_address(args: &Args) -> Result<Option<Address>, Failure> {
+    let Listening { port, ipaddr, unix, vsock, listen, .. } = &args.listening;
+    if let Some(path) = unix {
+        return Ok(Some(match path.as_os_str() == "-" {
+            true => Address::Private,
+            false => Address::Unix(path.clone()),
+        }));
+    }
+    if *vsock {
+        return Ok(Some(Address::Vsock { port: port.unwrap_or(NBD_PORT.into()) }));
+    }
+    let family = family(&args.listening);
+    if port.is_none() && ipaddr.is_none() {
+        if !listen.is_empty() {
+            return Ok(None);
+        }
+        if args.life.run.is_some() && family == Family::Any {
+            return Ok(Some(Address::Private));
+        }
+    }
+    let port = port.unwrap_or(NBD_PORT.into());
+    let port = u16::try_from(port)
+        .map_err(|_| Failure::Usage(format!("-p {port}: TCP has the ports 0 to 65535")))?;
+    // Not every machine has an IPv6 address for the name.
+    let local = if family == Family::V6 { "::1" } else { "localhost" };
+    let host = ipaddr.clone().unwrap_or_else(|| local.into());
+    Ok(Some(Address::Tcp { host, port, family }))
+}
+
+/// Takes `ADDRESS[,export=NAME]` apart.
+fn listen(text: &OsStr, family: Family) -> Result<Listen, String> {
+    let bytes = text.as_bytes();
+    const EXPORT: &[u8] = b",export=";
+    let found = bytes.windows(EXPORT.len()).position(|part| part == EXPORT);
+    let (address, export) = match found {
+        Some(at) => (&bytes[..at], Some(&bytes[at + EXPORT.len()..])),
+        None => (bytes, None),
+    };
+    let export = export.map(|name| String::from_utf8(name.to_vec())).transpose();
+    let export = export.map_err(|_| "the name of an export is UTF-8")?;
+    Ok(Listen { address: address_of(OsStr::from_bytes(address), family)?, export })
+}
+
+fn address_of(text: &OsStr, family: Family) -> Result<Address, String> {
+    const FORMS: &str = "it is written HOST:PORT, unix:PATH or vsock:PORT";
+    if let Some(path) = text.as_bytes().strip_prefix(b"unix:") {
+        return match path {
+            b"" => Err("the path is missing".into()),
+            b"-" => Ok(Address::Private),
+            path => Ok(Address::Unix(Path::new(OsStr::from_bytes(path)).to_owned())),
+        };
+    }
+    let text = text.to_str().ok_or(FORMS)?;
+    if let Some(port) = text.strip_prefix("vsock:") {
+        let port = port.parse().map_err(|_| "vsock has the ports 0 to 4294967295")?;
+        return Ok(Address::Vsock { port });
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(FORMS)?;
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host,
+        None if host.contains(':') => {
+            return Err("an IPv6 address is written in brackets: [::1]:10809".into());
+        }
+        None => host,
+    };
+    if host.is_empty() {
+        return Err(FORMS.into());
+    }
+    let port = port.parse().map_err(|_| "TCP has the ports 0 to 65535")?;
+    Ok(Address::Tcp { host: host.into(), port, family })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn args(typed: &[&str]) -> Args {
+        Args::try_parse_from(["memnbd-host"].iter().chain(typed)).unwrap()
+    }
+
+    fn addresses(typed: &[&str]) -> Vec<Address> {
+        match place(&args(typed), false) {
+            Ok(Place::Listen(sockets)) => {
+                sockets.into_iter().map(|socket| socket.address).collect()
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+
+    fn tcp(host: &str, port: u16) -> Address {
+        Address::Tcp { host: host.into(), port, family: Family::Any }
+    }
+
+    #[test]
+    fn it_listens_where_it_is_told_and_nowhere_else() {
+        assert_eq!(addresses(&[]), [tcp("localhost", 10809)]);
+        assert_eq!(addresses(&["-p", "1"]), [tcp("localhost", 1)]);
+        assert_eq!(addresses(&["-i", "::1"]), [tcp("::1", 10809)]);
+        assert_eq!(addresses(&["-U", "s"]), [Address::Unix("s".into())]);
+        assert_eq!(addresses(&["-U", "-"]), [Address::Private]);
+        assert_eq!(addresses(&["--vsock"]), [Address::Vsock { port: 10809 }]);
+        assert_eq!(addresses(&["--vsock", "-p", "70000"]), [Address::Vsock { port: 70000 }]);
+        assert_eq!(addresses(&["--run", "true"]), [Address::Private]);
+        assert_eq!(addresses(&["--run", "true", "-p", "0"]), [tcp("localhost", 0)]);
+        let v6 = Address::Tcp { host: "::1".into(), port: 10809, family: Family::V6 };
+        assert_eq!(addresses(&["-4", "-6"]), [v6]);
+        assert_eq!(
+            addresses(&["--listen", "unix:/a b", "--listen", "[::1]:2", "--listen", "vsock:3"]),
+            [Address::Unix("/a b".into()), tcp("::1", 2), Address::Vsock { port: 3 }]
+        );
+        assert_eq!(
+            addresses(&["--listen", "unix:s", "-p", "1"]),
+            [tcp("localhost", 1), Address::Unix("s".into())]
+        );
+    }
+
+    #[test]
+    fn socket_may_be_for_one_export() {
+        let place = place(&args(&["--listen", "unix:s,export=a,b=c"]), false);
+        let Ok(Place::Listen(sockets)) = place else { panic!("not understood") };
+        let export = Some("a,b=c".to_owned());
+        assert_eq!(sockets, [Listen { address: Address::Unix("s".into()), export }]);
+    }
+
+    #[test]
+    fn addresses_that_make_no_sense_are_told() {
+        for (text, words) in [
+            ("localhost", "HOST:PORT"),
+            (":1", "HOST:PORT"),
+            ("::1:2", "brackets"),
+            ("a:65536", "65535"),
+            ("unix:", "path"),
+            ("vsock:x", "4294967295"),
+        ] {
+            let failure = place(&args(&["--listen", text]), false).unwrap_err().to_string();
+            assert!(failure.contains(words) && failure.contains(text), "{failure}");
+        }
+        assert!(place(&args(&["-p", "65536"]), false).is_err());
+    }
+
+    #[test]
+    fn inherited_sockets_are_all_there_is() {
+        assert!(matches!(place(&args(&[]), true), Ok(Place::Inherited)));
+        for typed in [&["-p", "1"][..], &["-U", "s"], &["-s"], &["--run", "true"], &["-4"]] {
+            let failure = place(&args(typed), true).unwrap_err().to_string();
+            assert!(failure.contains("LISTEN_FDS"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn it_goes_to_the_background_only_when_told() {
+        let lives = |typed: &[&str]| match life(&args(typed), false) {
+            Life::Foreground => 'f',
+            Life::Background => 'b',
+            Life::Captive(_) => 'c',
+        };
+        assert_eq!(lives(&[]), 'f');
+        assert_eq!(lives(&["-P", "p"]), 'b');
+        assert_eq!(lives(&["--fork"]), 'b');
+        assert_eq!(lives(&["-P", "p", "-f"]), 'f');
+        assert_eq!(lives(&["-P", "p", "--exit-with-parent"]), 'f');
+        assert_eq!(lives(&["-P", "p", "-s"]), 'f');
+        assert_eq!(lives(&["-P", "p", "--run", "true"]), 'c');
+        assert_eq!(life(&args(&["-P", "p"]), true), Life::Foreground);
+    }
+}

@@ -1,0 +1,98 @@
+//! Becoming another user, and staying in memory.
+
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
+use rustix::mm::{MlockAllFlags, mlockall};
+
+use super::Failure;
+use super::args::Life;
+
+/// Whom the process is to become.
+#[derive(Debug)]
+pub(super) struct Identity {
+    user: Option<User>,
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+}
+
+impl Identity {
+    /// Finds the user and the group that the options name.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such user or group.
+    pub(super) fn find(life: &Life) -> Result<Self, Failure> {
+        let (user, uid) = match &life.user {
+            None => (None, None),
+            Some(name) => {
+                let number = name.parse().ok().map(Uid::from_raw);
+                let user = match number {
+                    Some(uid) => User::from_uid(uid),
+                    None => User::from_name(name),
+                };
+                let user = user.with_context(|| format!("--user {name}"))?;
+                if user.is_none() && number.is_none() {
+                    return Err(Failure::Usage(format!("--user {name}: there is no such user")));
+                }
+                let uid = user.as_ref().map(|user| user.uid).or(number);
+                (user, uid)
+            }
+        };
+        let gid = match &life.group {
+            None => user.as_ref().map(|user| user.gid),
+            Some(name) => match name.parse() {
+                Ok(number) => Some(Gid::from_raw(number)),
+                Err(_) => {
+                    let group = Group::from_name(name);
+                    let group = group.with_context(|| format!("--group {name}"))?;
+                    let missing =
+                        || Failure::Usage(format!("--group {name}: there is no such group"));
+                    Some(group.ok_or_else(missing)?.gid)
+                }
+            },
+        };
+        Ok(Self { user, uid, gid })
+    }
+
+    /// Gives a file or directory to whom the process will be, who may have to remove it.
+    pub(super) fn own(&self, path: &Path) -> std::io::Result<()> {
+        if self.uid.is_none() && self.gid.is_none() {
+            return Ok(());
+        }
+        chown(path, self.uid.map(Uid::as_raw), self.gid.map(Gid::as_raw))
+    }
+
+    /// Becomes the user and the group, with all threads, for good.
+    pub(super) fn assume(&self) -> anyhow::Result<()> {
+        if let Some(gid) = self.gid {
+            match &self.user {
+                // With the groups of the user only where no other group was asked for.
+                Some(user) if user.gid == gid => {
+                    let name = std::ffi::CString::new(user.name.as_str())?;
+                    initgroups(&name, gid)
+                }
+                _ => setgroups(&[gid]),
+            }
+            .and_then(|()| setgid(gid))
+            .with_context(|| format!("change to group {gid}"))?;
+        }
+        if let Some(uid) = self.uid {
+            if self.gid.is_none() {
+                bail!("user {uid} is not known here, so --group must say which group it has");
+            }
+            setuid(uid).with_context(|| format!("change to user {uid}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Locks what the process has and will have into memory. What is only reserved, as most of a sparse
+/// disk is, takes none.
+pub(super) fn lock_memory() -> anyhow::Result<()> {
+    mlockall(MlockAllFlags::CURRENT)
+        .and_then(|()| mlockall(MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT))
+        .context("--swap: lock the process into memory (it takes root or a higher ulimit -l)")
+}

@@ -1,0 +1,118 @@
+//! Values of options: sizes and times as nbdkit writes them, and others.
+
+use std::time::Duration;
+
+/// Reads a size in bytes: decimal digits and perhaps a suffix, `b` for 1, `s` for 512, `k`, `m`, `g`,
+/// `t`, `p` or `e` for powers of 1024, in either case.
+///
+/// # Errors
+///
+/// What is wrong, as a sentence for the person who typed it.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = &text[digits.len()..];
+    let unit = match suffix.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "s" => 512,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1_u64 << 40,
+        "p" => 1 << 50,
+        "e" => 1 << 60,
+        _ => return Err(format!("unknown suffix {suffix:?}; known are b k m g t p e s")),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("not a size; sizes are written like 512M, 2G or 1073741824".into());
+    }
+    if digits.len() > 1 && digits.starts_with('0') {
+        // As the components have it: releases of nbdkit disagree on whether this is octal.
+        return Err("it begins with 0, which some take for octal; leave the zero out".into());
+    }
+    let number: Option<u64> = digits.parse().ok();
+    let size = number.and_then(|number| number.checked_mul(unit));
+    size.ok_or_else(|| "more than 2^64-1 bytes".into())
+}
+
+/// Reads a time of more than 0, see [`seconds_or_zero`].
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    match seconds_or_zero(text)? {
+        Duration::ZERO => Err("it must be more than 0 seconds".into()),
+        duration => Ok(duration),
+    }
+}
+
+/// Reads a time in seconds, perhaps with a unit: `s`, `ms` or `us`.
+pub(super) fn seconds_or_zero(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "us" => 1e-6,
+        unit => return Err(format!("unknown unit {unit:?}; known are s, ms and us")),
+    };
+    let seconds: f64 = digits.parse().map_err(|_| "not a number of seconds")?;
+    // A day is more than any test takes, and far from what timers cannot count.
+    match seconds * unit {
+        seconds @ 0.0..=86400.0 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("it must be between 0 and 86400 seconds".into()),
+    }
+}
+
+/// Reads a mask of handshake flags, in decimal or, after `0x`, in hexadecimal.
+pub(super) fn mask(text: &str) -> Result<u16, String> {
+    let mask = match text.strip_prefix("0x") {
+        Some(digits) => u16::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    mask.map_err(|_| "not a mask; flags are 1, 2 and their sum 3".into())
+}
+
+/// Reads a name that fits in a line of a log.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err("a name is not empty and has no control characters".into());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{mask, seconds, seconds_or_zero, size};
+
+    #[test]
+    fn sizes_have_one_suffix_of_either_case() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("7b"), Ok(7));
+        assert_eq!(size("3S"), Ok(1536));
+        assert_eq!(size("2G"), Ok(2 << 30));
+        assert_eq!(size("15e"), Ok(15 << 60));
+        for bad in
+            ["", "k", "-1", "1.5G", "2GiB", "16e", "1 k", "0x10", "010", "18446744073709551616"]
+        {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_seconds_unless_they_have_a_unit() {
+        assert_eq!(seconds("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(seconds("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(seconds("20ms"), Ok(Duration::from_millis(20)));
+        assert_eq!(seconds_or_zero("0"), Ok(Duration::ZERO));
+        for bad in ["", "0", "ms", "-1", "1h", "nan", "inf", "86401", "1e400"] {
+            assert!(seconds(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn masks_are_decimal_or_hexadecimal() {
+        assert_eq!(mask("3"), Ok(3));
+        assert_eq!(mask("0xffff"), Ok(0xffff));
+        for bad in ["", "0x", "-1", "65536", "0x10000", "all"] {
+            assert!(mask(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! How many clients use an export: those that negotiated one, not those that only looked.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Counts connections in the transmission phase.
+#[derive(Clone, Default)]
+pub struct InUse(Arc<watch::Sender<Count>>);
+
+#[derive(Default)]
+struct Count {
+    now: usize,
+    ever: bool,
+}
+
+/// Stands for one of them while it lives.
+pub(super) struct User(InUse);
+
+impl InUse {
+    pub(super) fn enter(&self) -> User {
+        self.0.send_modify(|count| {
+            count.now += 1;
+            count.ever = true;
+        });
+        User(self.clone())
+    }
+
+    /// Waits until there was one and there is none any more.
+    pub async fn ends(&self) {
+        // It is not an error: the sender is held here.
+        let _ = self.0.subscribe().wait_for(|count| count.ever && count.now == 0).await;
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| count.now -= 1);
+    }
+}
