@@ -3,6 +3,7 @@
 # What `make run` serves.
 ARGS = size=2G
 PREFIX = /usr/local
+export DESTDIR
 
 CARGO = cargo
 # Where rustup has just put it, before there is a new shell.
@@ -57,9 +58,9 @@ e2e:
 real-run: build
 	tests/real-run target/release/memnbd-host
 
-## install: to PREFIX/bin
+## install: the program, its manual, completion and systemd units below PREFIX
 install: build
-	install -D -m 755 target/release/memnbd-host $(DESTDIR)$(PREFIX)/bin/memnbd-host
+	host/dist/install target/release/memnbd-host $(PREFIX)
 
 clean:
 	$(CARGO) clean

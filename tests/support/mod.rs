@@ -8,7 +8,7 @@ mod wat;
 
 pub(crate) use client::{assert_served_with, client, is_missing, nbdsh, python_component_tool};
 pub(crate) use probe::{Probe, probe};
-pub(crate) use process::{Finished, LIMIT, run, wait_until};
+pub(crate) use process::{Finished, LIMIT, finish_within, run, wait_until};
 pub(crate) use server::{Server, free_port, memnbd, shell};
 pub(crate) use wat::wasm;
 

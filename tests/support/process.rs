@@ -87,6 +87,11 @@ impl Finished {
         self.stdout
     }
 
+    /// How it ended, in words.
+    pub(crate) fn exit_status(&self) -> String {
+        self.status.to_string()
+    }
+
     /// What it complained of; it must have failed with this exit code.
     pub(crate) fn failure(self, code: i32) -> String {
         assert_eq!(self.status.code(), Some(code), "{self}");

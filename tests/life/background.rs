@@ -11,22 +11,29 @@ use tempfile::TempDir;
 use crate::support::{LIMIT, Probe, Server, free_port, memnbd, require, run, shell, wait_until};
 
 /// The process whose ID is in a file; it is told to stop in the end, whatever becomes of the test.
-struct Background(Pid);
+pub(super) struct Background(Pid);
 
 impl Background {
-    fn of(pidfile: &Path) -> Self {
+    pub(super) fn of(pidfile: &Path) -> Self {
         let text = fs::read_to_string(pidfile).expect("the pidfile is there");
         let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok());
         Self(pid.and_then(Pid::from_raw).unwrap_or_else(|| panic!("{text:?} is no process ID")))
     }
 
-    fn runs(&self) -> bool {
+    /// The process that listens on a socket.
+    pub(super) fn behind(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).expect("it listens");
+        let process = rustix::net::sockopt::socket_peercred(&stream);
+        Self(process.expect("a Unix socket tells its peer").pid)
+    }
+
+    pub(super) fn runs(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.as_raw_nonzero()));
         // A process that nobody waited for is still listed, as a zombie.
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         kill_process(self.0, Signal::TERM).expect("it runs");
         assert!(wait_until(LIMIT, || !self.runs()), "it does not stop");
     }

@@ -1,0 +1,119 @@
+//! What the program tells instead of serving, and what `make install` installs.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{memnbd, run};
+
+fn output(arguments: &[&str]) -> String {
+    let finished = run(&mut memnbd(Path::new("/"), arguments));
+    assert_eq!(finished.stderr, "", "{finished}");
+    finished.success()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let text = output(arguments);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The value of a line `KEY=VALUE`.
+fn value<'a>(text: &'a str, key: &str) -> &'a str {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    line.unwrap_or_else(|| panic!("{key} is not in\n{text}"))
+}
+
+#[test]
+fn configuration_is_told() {
+    let text = output(&["--dump-config"]);
+    assert_eq!(value(&text, "name"), "memnbd-host");
+    assert_eq!(value(&text, "version"), env!("CARGO_PKG_VERSION"));
+    assert_eq!(value(&text, "host_os"), "linux");
+    assert_eq!(value(&text, "components"), "memory pattern");
+    assert_eq!(value(&text, "contract"), "memnbd:block/block-store@0.1.0");
+    assert_eq!(value(&text, "max_transfer"), "67108864");
+    let object = json(&["--dump-config", "--json"]);
+    assert_eq!(object["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(object["components"], serde_json::json!(["memory", "pattern"]));
+}
+
+#[test]
+fn component_is_told() {
+    for option in ["--dump-component", "--dump-plugin"] {
+        let text = output(&["memory", option, "--max-memory", "1G", "--deadline", "2"]);
+        assert_eq!(value(&text, "name"), "memory");
+        assert_eq!(value(&text, "magic_config_key"), "size");
+        assert_eq!(value(&text, "imports"), "");
+        assert_eq!(value(&text, "contract"), "memnbd:block/block-store@0.1.0");
+        assert_eq!(value(&text, "parameters_size_required"), "true");
+        assert_eq!(value(&text, "limits_max_memory"), "1073741824");
+        assert_eq!(value(&text, "limits_deadline_seconds"), "2.0");
+    }
+    let object = json(&["--component", "pattern", "--dump-component", "--json"]);
+    assert_eq!(object["name"], "pattern");
+    assert_eq!(object["parameters"][0]["name"], "size");
+    assert_eq!(object["imports"], serde_json::json!([]));
+}
+
+#[test]
+fn json_alone_is_a_mistake() {
+    run(&mut memnbd(Path::new("/"), ["--json", "1M"])).failure(2);
+}
+
+#[test]
+fn options_are_completed_by_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = output(&["--completion", shell]);
+        for option in ["exit-last", "tls", "listen"] {
+            assert!(script.contains(option), "{shell}: {option}");
+        }
+    }
+    let error = run(&mut memnbd(Path::new("/"), ["--completion", "csh"])).failure(2);
+    assert!(error.contains("bash, zsh, fish"), "{error}");
+    // What bash makes of it.
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("script"), output(&["--completion", "bash"])).unwrap();
+    let test = "source script; COMP_WORDS=(memnbd-host --exit-w); COMP_CWORD=1;
+        _memnbd-host memnbd-host --exit-w memnbd-host; echo \"${COMPREPLY[@]}\"";
+    let mut bash = std::process::Command::new("bash");
+    let completed = run(bash.current_dir(directory.path()).args(["-c", test])).success();
+    assert_eq!(completed, "--exit-with-parent\n");
+}
+
+#[test]
+fn manual_pages_have_all_options_and_parameters() {
+    let page = output(&["--man"]);
+    assert!(page.contains(".TH memnbd-host 1"), "{page}");
+    for word in ["exit\\-with\\-parent", "SIGHUP", "LISTEN_FDNAMES", "EXIT STATUS", "unixsocket"] {
+        assert!(page.contains(word), "{word} is not in\n{page}");
+    }
+    let page = output(&["memory", "--man"]);
+    assert!(page.contains("memnbd\\-memory") && page.contains("size"), "{page}");
+}
+
+#[test]
+fn everything_is_installed() {
+    let prefix = TempDir::new().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = std::process::Command::new(root.join("host/dist/install"));
+    command.args([Path::new(env!("CARGO_BIN_EXE_memnbd-host")), Path::new("/opt/x")]);
+    run(command.env("DESTDIR", prefix.path())).success();
+    let installed = |path: &str| fs::read(prefix.path().join("opt/x").join(path)).unwrap();
+    assert!(!installed("bin/memnbd-host").is_empty());
+    for page in ["memnbd-host", "memnbd-memory", "memnbd-pattern"] {
+        assert!(installed(&format!("share/man/man1/{page}.1")).starts_with(b".ie"));
+    }
+    for script in [
+        "share/bash-completion/completions/memnbd-host",
+        "share/zsh/site-functions/_memnbd-host",
+        "share/fish/vendor_completions.d/memnbd-host.fish",
+    ] {
+        assert!(!installed(script).is_empty(), "{script}");
+    }
+    let service = String::from_utf8(installed("lib/systemd/system/memnbd-host.service")).unwrap();
+    assert!(service.contains("ExecStart=/opt/x/bin/memnbd-host "), "{service}");
+    let socket = String::from_utf8(installed("lib/systemd/system/memnbd-host.socket")).unwrap();
+    assert!(socket.contains("ListenStream="), "{socket}");
+}

@@ -1,0 +1,12 @@
+//! The life of a server: how it starts, where it listens, what it tells, how it ends.
+
+mod background;
+mod captive;
+mod crowd;
+mod end;
+mod information;
+mod inherited;
+mod listen;
+mod log;
+mod nbdkit;
+mod privileges;
