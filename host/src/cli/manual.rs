@@ -10,7 +10,7 @@ const SECTION: &str = "1";
 
 /// memnbd-host(1).
 pub(super) fn program(command: clap::Command) -> String {
-    let man = Man::new(command.long_about(None)).section(SECTION);
+    let man = Man::new(command.version(env!("CARGO_PKG_VERSION"))).section(SECTION);
     let mut page = Vec::new();
     // Writing to a vector does not fail.
     let _ = man.render_title(&mut page);
