@@ -11,7 +11,9 @@ use wasmtime::{Cache, CacheConfig, Config, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Description;
+use super::clock::Clock;
 use super::fault::Fault;
+use super::functions::Limits;
 use super::instance::Instance;
 use super::log_stream::LogStream;
 use super::memory::{MemoryBudget, Share};
@@ -23,20 +25,18 @@ use super::{CONTRACT_VERSION, INTERFACE};
 pub struct Engine {
     engine: wasmtime::Engine,
     linker: Arc<Linker<State>>,
+    clock: Arc<Clock>,
     deadline: Duration,
 }
 
 impl Engine {
-    /// How often a running guest lets others on its thread run.
-    const TICK: Duration = Duration::from_millis(10);
-
     /// The memory of an instance that opens a disk is bounded by the disk's budget; this bounds
     /// what one that is only asked for its description may take, in bytes.
     const DESCRIBE_MEMORY: u64 = 1 << 30;
 
     /// Makes an engine that stops a guest which has not returned after `deadline`.
     ///
-    /// It starts a thread that ticks for as long as the engine lives.
+    /// It starts a thread that ticks while there are calls.
     ///
     /// # Errors
     ///
@@ -62,18 +62,8 @@ impl Engine {
         let engine = wasmtime::Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        let weak = engine.weak();
-        std::thread::Builder::new()
-            .name("epoch".into())
-            .spawn(move || {
-                while let Some(engine) = weak.upgrade() {
-                    engine.increment_epoch();
-                    drop(engine);
-                    std::thread::sleep(Self::TICK);
-                }
-            })
-            .map_err(wasmtime::Error::new)?;
-        Ok(Self { engine, linker: Arc::new(linker), deadline })
+        let clock = Arc::new(Clock::start(engine.weak())?);
+        Ok(Self { engine, linker: Arc::new(linker), clock, deadline })
     }
 
     /// Compiles a component and asks it to describe itself.
@@ -197,8 +187,8 @@ impl Component {
         &self.pre
     }
 
-    pub(super) fn deadline(&self) -> Duration {
-        self.engine.deadline
+    pub(super) fn limits(&self) -> Limits {
+        Limits { clock: self.engine.clock.clone(), deadline: self.engine.deadline }
     }
 
     /// A store in which one instance will live, with nothing granted but memory.

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use wasmtime::Store;
 use wasmtime::component::{Func, TypedFunc, WasmList};
 
 use super::bindings::{self, Description, LentChunk, OwnedChunk, ZeroOptions};
+use super::clock::Clock;
 use super::engine::State;
 use super::fault::Fault;
 use super::{CONTRACT_VERSION, INTERFACE};
@@ -83,22 +85,31 @@ impl Functions {
     }
 }
 
-/// Drives a guest's call, for no longer than `deadline`.
-///
-/// Most calls are ready at once, so the timer is not made before one was not. Past the deadline the
-/// call is dropped half way, and with it any use of the instance.
-pub(super) async fn within<T>(
-    deadline: Duration,
-    call: impl Future<Output = wasmtime::Result<T>>,
-) -> Result<wasmtime::Result<T>, Fault> {
-    let mut call = pin!(call);
-    let mut timer = None;
-    poll_fn(|cx| {
-        if let Poll::Ready(result) = call.as_mut().poll(cx) {
-            return Poll::Ready(Ok(result));
-        }
-        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
-        timer.as_mut().poll(cx).map(|()| Err(Fault::Deadline(deadline)))
-    })
-    .await
+/// What bounds the time of a guest's calls.
+pub(super) struct Limits {
+    pub(super) clock: Arc<Clock>,
+    pub(super) deadline: Duration,
+}
+
+impl Limits {
+    /// Drives a guest's call, for no longer than the deadline.
+    ///
+    /// Most calls are ready at once, so the timer is not made before one was not. Past the deadline
+    /// the call is dropped half way, and with it any use of the instance.
+    pub(super) async fn within<T>(
+        &self,
+        call: impl Future<Output = wasmtime::Result<T>>,
+    ) -> Result<wasmtime::Result<T>, Fault> {
+        let mut call = pin!(call);
+        let mut timer = None;
+        poll_fn(|cx| {
+            self.clock.wake();
+            if let Poll::Ready(result) = call.as_mut().poll(cx) {
+                return Poll::Ready(Ok(result));
+            }
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.deadline)));
+            timer.as_mut().poll(cx).map(|()| Err(Fault::Deadline(self.deadline)))
+        })
+        .await
+    }
 }

@@ -1,7 +1,5 @@
 //! One running instance: the contract's functions, each answer checked.
 
-use std::time::Duration;
-
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
@@ -9,7 +7,7 @@ use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, Ze
 use super::check::{Disk, check_description, check_disk, printable};
 use super::engine::{Component, State};
 use super::fault::{Breach, Fault};
-use super::functions::{Answer, Functions, within};
+use super::functions::{Answer, Functions, Limits};
 use super::memory::MemoryBudget;
 use crate::block::{ErrorCode, Extent, MAX_TRANSFER, Span, Status};
 
@@ -57,7 +55,7 @@ enum Piece {
 pub struct Instance {
     store: Store<State>,
     functions: Functions,
-    deadline: Duration,
+    limits: Limits,
     /// As `open` said.
     lends_chunks: bool,
     size: u64,
@@ -79,10 +77,10 @@ impl Instance {
         let mut store = component.store(budget);
         store.set_hostcall_fuel(COPY_LIMIT);
         store.set_epoch_deadline(1);
-        let deadline = component.deadline();
+        let limits = component.limits();
         let instance = {
             let instantiate = component.pre().instantiate_async(&mut store);
-            within(deadline, instantiate).await?
+            limits.within(instantiate).await?
         };
         let instance = instance.map_err(|error| match out_of_memory(&mut store, &error) {
             Some(limit) => Fault::OutOfMemory { limit, error },
@@ -92,7 +90,7 @@ impl Instance {
         Ok(Self {
             store,
             functions,
-            deadline,
+            limits,
             lends_chunks: false,
             size: 0,
             minimum_block: 1,
@@ -340,7 +338,7 @@ impl Instance {
         self.store.data_mut().share_mut().take_refusal();
         self.store.set_epoch_deadline(1);
         let call = function.call_async(&mut self.store, arguments);
-        match within(self.deadline, call).await? {
+        match self.limits.within(call).await? {
             Ok((answer,)) => Ok(answer),
             Err(error) => Err(match out_of_memory(&mut self.store, &error) {
                 Some(limit) => Fault::OutOfMemory { limit, error },

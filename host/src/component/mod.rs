@@ -9,6 +9,7 @@
 
 mod bindings;
 mod check;
+mod clock;
 mod engine;
 mod fault;
 mod functions;

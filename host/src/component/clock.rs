@@ -1,0 +1,136 @@
+//! The clock that interrupts guests: a thread that ticks while there are calls, and sleeps when
+//! there are none.
+//!
+//! At each tick a running guest lets others on its thread run, which is where its deadline is looked
+//! at. So there must be ticks as long as a guest runs. A guest that runs was called or resumed
+//! after [`Clock::wake`], and by the second tick from then on it has let go, unless it has
+//! made the host work for it; the clock goes on for far longer than that takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use wasmtime::EngineWeak;
+
+/// How often a running guest lets others on its thread run.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How long the clock goes on after the last call.
+const OVERTIME: Duration = Duration::from_secs(10);
+
+/// A clock. It ends when it is dropped.
+pub(super) struct Clock {
+    state: Arc<State>,
+    thread: Thread,
+}
+
+#[derive(Default)]
+struct State {
+    /// There was a call since the last tick.
+    called: AtomicBool,
+    ended: AtomicBool,
+    asleep: AtomicBool,
+}
+
+impl Clock {
+    /// Starts the thread.
+    pub(super) fn start(engine: EngineWeak) -> wasmtime::Result<Self> {
+        Self::with_overtime(engine, OVERTIME)
+    }
+
+    fn with_overtime(engine: EngineWeak, overtime: Duration) -> wasmtime::Result<Self> {
+        let last_ticks = overtime.div_duration_f64(TICK).ceil() as u32;
+        let state = Arc::new(State::default());
+        let ticking = state.clone();
+        let thread = thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || ticking.run(&engine, last_ticks))
+            .map_err(wasmtime::Error::new)?;
+        Ok(Self { state, thread: thread.thread().clone() })
+    }
+
+    /// Says that a guest is about to run.
+    #[inline]
+    pub(super) fn wake(&self) {
+        // A value that is just being replaced is as good: then it counts for the tick under way.
+        if !self.state.called.load(Ordering::Relaxed) {
+            self.called();
+        }
+    }
+
+    #[cold]
+    fn called(&self) {
+        self.state.called.store(true, Ordering::SeqCst);
+        if self.state.asleep.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::SeqCst);
+        self.called();
+    }
+}
+
+impl State {
+    fn run(&self, engine: &EngineWeak, last_ticks: u32) {
+        let mut quiet = 0;
+        while !self.ended.load(Ordering::Relaxed)
+            && let Some(engine) = engine.upgrade()
+        {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+            quiet = if self.called.swap(false, Ordering::SeqCst) { 0 } else { quiet + 1 };
+            if quiet >= last_ticks {
+                self.sleep();
+                quiet = 0;
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        self.asleep.store(true, Ordering::SeqCst);
+        // Whoever calls after this was looked at sees that the clock sleeps.
+        while !self.called.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn wait_until(condition: impl Fn() -> bool) -> bool {
+        let start = Instant::now();
+        while !condition() {
+            if start.elapsed() > Duration::from_secs(30) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    #[test]
+    fn clock_sleeps_wakes_and_ends() {
+        let engine = wasmtime::Engine::default();
+        let clock = Clock::with_overtime(engine.weak(), 2 * TICK).unwrap();
+        let asleep = || clock.state.asleep.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            assert!(wait_until(asleep), "nobody calls");
+            clock.wake();
+            assert!(wait_until(|| !clock.state.called.load(Ordering::SeqCst)), "it ticks again");
+        }
+        assert!(wait_until(asleep));
+        let state = Arc::downgrade(&clock.state);
+        drop(clock);
+        assert!(wait_until(|| state.strong_count() == 0), "the thread ends");
+    }
+}
