@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BufMut;
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -24,19 +24,23 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::output::Output;
 use super::{End, Phase};
-use crate::block::{Command, ErrorCode};
+use crate::block::{Command, ErrorCode, Span};
 use crate::disk::Access;
 use crate::nbd::{Admission, Request, Session, Verdict};
-use execution::{Execution, InFlight};
+use execution::{Executed, Execution, InFlight, Task};
 
 /// How much is read from the socket at once, at first.
 const INPUT_MIN: usize = 4 << 10;
 
-/// And at most, once a client has shown that it sends so much.
+/// And at most, once a client has shown that it sends so much. It stays in the processor's cache.
 const INPUT_MAX: usize = 256 << 10;
 
-/// So much of a payload, or more, is read to where it is needed; less takes the way of the input,
-/// together with what follows it.
+/// So much of a payload the input can always hold. A longer one is executed in parts, or else
+/// collected elsewhere.
+const PAYLOAD_IN_INPUT: usize = 64 << 10;
+
+/// So much of a payload that is collected is read to where it is needed; less takes the way of the
+/// input, together with what follows it.
 const PAYLOAD_ALONE: usize = 32 << 10;
 
 /// No further request is executed while this many bytes wait for the client to take them.
@@ -51,14 +55,14 @@ pub(super) struct Transmission<'a, S> {
     stream: &'a mut S,
     session: Session,
     access: Arc<Access>,
-    /// What was read and not used yet is from `start` on.
-    input: Vec<u8>,
-    start: usize,
+    /// What was read and not used yet.
+    input: BytesMut,
+    /// How long the input may become by the next read.
+    input_room: usize,
     state: State,
     output: Output,
     /// Where the next request's future is polled first.
     slot: Option<ReusableBoxFuture<'static, Execution>>,
-    pool: Vec<Vec<u8>>,
     in_flight: InFlight,
     draining: bool,
 }
@@ -67,8 +71,8 @@ pub(super) struct Transmission<'a, S> {
 enum State {
     /// A header.
     Header,
-    /// Data of an admitted write: so many bytes are still to come.
-    Payload { request: Request, command: Command, data: Vec<u8>, missing: usize },
+    /// Data of an admitted write.
+    Write(Write),
     /// What a BLOCK_STATUS asks about.
     Filter { request: Request, data: Vec<u8>, missing: usize },
     /// What belongs to a refused request.
@@ -77,6 +81,26 @@ enum State {
     Finished,
     /// Nothing: the client closed its side between two requests. Perhaps it still listens.
     HungUp(Pin<Box<Sleep>>),
+}
+
+/// An admitted write of which not all data is here.
+struct Write {
+    executed: Executed,
+    /// What is still to be executed, in bytes of the disk.
+    rest: Span,
+    fua: bool,
+    /// Where the data of the rest is collected, when it is not executed from the input.
+    collected: Option<Vec<u8>>,
+    /// The part before the rest, if that was not ready at once.
+    before: Option<Task>,
+}
+
+impl Write {
+    /// How many bytes are still to come, those in the input included.
+    fn missing(&self) -> usize {
+        let collected = self.collected.as_ref().map_or(0, Vec::len);
+        self.rest.length as usize - collected
+    }
 }
 
 impl<'a, S> Transmission<'a, S>
@@ -90,16 +114,16 @@ where
         access: Arc<Access>,
         input: Vec<u8>,
     ) -> Self {
+        let input = BytesMut::from(input.as_slice());
         Self {
             stream,
             session,
             access,
             input,
-            start: 0,
+            input_room: INPUT_MIN,
             state: State::Header,
             output: Output::default(),
             slot: None,
-            pool: Vec::new(),
             in_flight: InFlight::new(),
             draining: false,
         }
@@ -186,7 +210,7 @@ where
     /// it does not wait for answers any more.
     fn hang_up(&mut self) -> Result<(), End> {
         match self.state {
-            State::Header if self.start == self.input.len() => {
+            State::Header if self.input.is_empty() => {
                 self.state = State::HungUp(Box::pin(tokio::time::sleep(HUNG_UP_TIME)));
                 Ok(())
             }
@@ -194,38 +218,41 @@ where
         }
     }
 
-    /// Reads what comes: into the payload if much of it is missing, else into the input.
+    /// Reads what comes: to where a payload is collected if much of it is missing, else into the
+    /// input.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let State::Payload { data, missing, .. } = &mut self.state
-            && *missing >= PAYLOAD_ALONE
-        {
-            let mut buffer = data.limit(*missing);
-            let polled = poll_read_buf(Pin::new(&mut *self.stream), cx, &mut buffer);
-            if let Poll::Ready(Ok(n)) = &polled {
-                *missing -= n;
+        if let State::Write(write) = &mut self.state {
+            let missing = write.missing();
+            if let Some(data) = &mut write.collected
+                && missing >= PAYLOAD_ALONE
+            {
+                let mut buffer = data.limit(missing);
+                return poll_read_buf(Pin::new(&mut *self.stream), cx, &mut buffer);
             }
-            return polled;
+            self.input_room = self.input_room.max(missing.min(PAYLOAD_IN_INPUT));
         }
         self.make_room();
         let room = self.input.capacity() - self.input.len();
         let mut buffer = (&mut self.input).limit(room);
-        poll_read_buf(Pin::new(&mut *self.stream), cx, &mut buffer)
-    }
-
-    /// Sees that there is room to read. The buffer doubles when the last read filled it.
-    fn make_room(&mut self) {
-        let full = self.input.len() == self.input.capacity();
-        self.input.drain(..mem::take(&mut self.start));
-        let capacity = self.input.capacity();
-        if capacity < INPUT_MIN {
-            self.input.reserve_exact(INPUT_MIN - self.input.len());
-        } else if full && capacity < INPUT_MAX {
-            self.input.reserve_exact(2 * capacity - self.input.len());
+        let polled = poll_read_buf(Pin::new(&mut *self.stream), cx, &mut buffer);
+        if let Poll::Ready(Ok(n)) = &polled
+            && *n == room
+            && self.input.len() >= self.input_room
+        {
+            self.input_room = (2 * self.input_room).min(INPUT_MAX);
         }
+        polled
     }
 
-    fn unused(&self) -> &[u8] {
-        &self.input[self.start..]
+    /// Sees that there is room to read. What was used is used again, unless a request under way has
+    /// its payload in it.
+    fn make_room(&mut self) {
+        let wanted = self.input_room.saturating_sub(self.input.len()).max(1);
+        let room = self.input.capacity() - self.input.len();
+        // To move what is left for a little more room is not worth it.
+        if room <= wanted / 2 {
+            self.input.reserve(wanted);
+        }
     }
 
     /// Takes the next request, or the next part of one, from the input. False when more input is
@@ -234,21 +261,13 @@ where
         match mem::replace(&mut self.state, State::Header) {
             State::Header => {
                 let length = self.session.header_len();
-                let Some(header) = self.unused().get(..length) else { return Ok(false) };
+                let Some(header) = self.input.get(..length) else { return Ok(false) };
                 let request = self.session.parse(header)?;
-                self.start += length;
+                self.input.advance(length);
                 self.begin(request, cx)?;
                 Ok(true)
             }
-            State::Payload { request, command, mut data, missing } => {
-                let missing = missing - self.take_input(missing, &mut data);
-                if missing > 0 {
-                    self.state = State::Payload { request, command, data, missing };
-                    return Ok(false);
-                }
-                self.execute(&request, command, data, cx)?;
-                Ok(true)
-            }
+            State::Write(write) => self.step_write(write, cx),
             State::Filter { request, mut data, missing } => {
                 let missing = missing - self.take_input(missing, &mut data);
                 if missing > 0 {
@@ -257,7 +276,7 @@ where
                 }
                 match self.session.admit_filter(&request, &data) {
                     Verdict::Execute(command) => {
-                        self.execute(&request, command, Vec::new(), cx)?;
+                        self.execute(&request, command, cx)?;
                     }
                     Verdict::Refuse { error, reason } => {
                         self.refuse(&request, error, reason.text())
@@ -267,8 +286,8 @@ where
                 Ok(true)
             }
             State::Drain { missing } => {
-                let skipped = missing.min(self.unused().len() as u64);
-                self.start += skipped as usize;
+                let skipped = missing.min(self.input.len() as u64);
+                self.input.advance(skipped as usize);
                 if skipped < missing {
                     self.state = State::Drain { missing: missing - skipped };
                     return Ok(false);
@@ -282,11 +301,38 @@ where
         }
     }
 
+    /// Executes as much of a write as is here and can be executed.
+    fn step_write(&mut self, mut write: Write, cx: &mut Context<'_>) -> Result<bool, End> {
+        if let Some(mut data) = write.collected.take() {
+            let missing = write.rest.length as usize - data.len();
+            if self.take_input(missing, &mut data) == missing {
+                self.execute_rest(write, data.into(), cx)?;
+                return Ok(true);
+            }
+            write.collected = Some(data);
+            self.state = State::Write(write);
+            return Ok(false);
+        }
+        let here = self.input.len() as u64;
+        if here >= write.rest.length {
+            let data = self.input.split_to(write.rest.length as usize).freeze();
+            self.execute_rest(write, data, cx)?;
+            return Ok(true);
+        }
+        let part = self.access.part_of_write(write.rest, here);
+        if part == 0 {
+            self.state = State::Write(write);
+            return Ok(false);
+        }
+        self.execute_part(write, part, cx);
+        Ok(true)
+    }
+
     /// Moves up to `missing` bytes of the input to `data`, and returns how many.
     fn take_input(&mut self, missing: usize, data: &mut Vec<u8>) -> usize {
-        let taken = missing.min(self.unused().len());
-        data.extend_from_slice(&self.input[self.start..self.start + taken]);
-        self.start += taken;
+        let taken = missing.min(self.input.len());
+        data.extend_from_slice(&self.input[..taken]);
+        self.input.advance(taken);
         taken
     }
 
@@ -298,15 +344,8 @@ where
             return Ok(());
         }
         match verdict {
-            Verdict::Execute(command) if payload > 0 => {
-                let missing = payload as usize;
-                let mut data = self.pool.pop().unwrap_or_default();
-                // Large buffers are filled by the socket itself, so nothing is allocated for a
-                // length before its first bytes are here; `limit` in poll_fill bounds the rest.
-                data.reserve_exact(missing.min(INPUT_MAX));
-                self.state = State::Payload { request, command, data, missing };
-            }
-            Verdict::Execute(command) => self.execute(&request, command, Vec::new(), cx)?,
+            Verdict::Execute(Command::Write { span, fua }) => self.begin_write(&request, span, fua),
+            Verdict::Execute(command) => self.execute(&request, command, cx)?,
             Verdict::Filter => {
                 let missing = payload as usize;
                 self.state = State::Filter { request, data: Vec::new(), missing };
@@ -318,6 +357,17 @@ where
             Verdict::Disconnect => self.state = State::Finished,
         }
         Ok(())
+    }
+
+    fn begin_write(&mut self, request: &Request, span: Span, fua: bool) {
+        let in_parts = self.access.part_of_write(span, span.length) > 0;
+        // Nothing is allocated for a length before its first bytes are here, `limit` in poll_fill
+        // bounds the rest.
+        let elsewhere = span.length > PAYLOAD_IN_INPUT as u64 && !in_parts;
+        let collected =
+            elsewhere.then(|| Vec::with_capacity((span.length as usize).min(INPUT_MAX)));
+        let executed = self.executed(request, &Command::Write { span, fua });
+        self.state = State::Write(Write { executed, rest: span, fua, collected, before: None });
     }
 
     fn drain(&mut self, payload: u64) {

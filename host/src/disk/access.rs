@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+
 use super::zero::Zero;
 use super::{Answer, Disk};
-use crate::block::{Command, ErrorCode};
+use crate::block::{Command, ErrorCode, Span};
 
 /// One connection's way to a disk.
 pub struct Access {
@@ -25,15 +27,21 @@ impl Access {
         self.gone.store(true, Ordering::Relaxed);
     }
 
+    /// How much of a write can be executed as a write of its own when so many bytes of its data are
+    /// `here`: perhaps nothing.
+    pub fn part_of_write(&self, span: Span, here: u64) -> u64 {
+        self.disk.part_of_write(span, here)
+    }
+
     /// Executes a command that lies within the disk. `payload` is what a write writes, of the
-    /// span's length, and is given back.
+    /// span's length; other commands have none.
     pub async fn execute(
         self: Arc<Self>,
         command: Command,
-        payload: Vec<u8>,
-    ) -> (Result<Answer, ErrorCode>, Vec<u8>) {
+        payload: Bytes,
+    ) -> Result<Answer, ErrorCode> {
         let disk = &*self.disk;
-        let result = match command {
+        match command {
             Command::Read { span } if disk.is_aligned(span) => {
                 disk.read(span).await.map(Answer::Read)
             }
@@ -54,7 +62,6 @@ impl Access {
             Command::Extents { span, limit } => {
                 disk.extents(span, limit).await.map(Answer::Extents)
             }
-        };
-        (result, payload)
+        }
     }
 }

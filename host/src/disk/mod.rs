@@ -37,6 +37,9 @@ const MAX_CACHED_STRIPES: usize = 1024;
 /// How much data stays in the processor's cache while it is copied twice, in bytes.
 const CACHED_PIECE: u64 = 128 << 10;
 
+/// Parts of a write end at multiples of this, which spares the component the edges.
+const PART_UNIT: u64 = 32 << 10;
+
 /// What a disk is made of.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -247,6 +250,16 @@ impl Disk {
         let answer = shard.instance_mut().read(span.offset, length).await;
         self.settle(&mut shard, answer)?;
         Ok(shard)
+    }
+
+    /// How much of a write can be executed by itself when so much of its data is `here`. A disk whose
+    /// instances keep it in memory, byte by byte, can be given any part; to others a write is one.
+    fn part_of_write(&self, span: Span, here: u64) -> u64 {
+        if !self.shards.is_striped() || self.component.block_sizes.minimum > 1 {
+            return 0;
+        }
+        let end = (span.offset + here) & !(PART_UNIT - 1);
+        end.saturating_sub(span.offset)
     }
 
     async fn write(&self, span: Span, data: &[u8], fua: bool) -> Result<(), ErrorCode> {

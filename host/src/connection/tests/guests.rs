@@ -120,6 +120,48 @@ async fn writes_before_disc_take_effect_although_nobody_waits_for_replies() {
     assert_eq!(later.call(READ, 0, 16384).await.data, [0x77; 16384]);
 }
 
+/// A striped disk takes a write in parts as its data comes; here each part is slow.
+#[tokio::test]
+async fn a_write_in_parts_to_a_slow_disk_is_one_write() {
+    let guest = slow_writes().opened(|disk| disk.sharing = (2, MIB));
+    for (at, length) in [(1000, 300_000), (0, 100 << 10), (65_535, 66_000)] {
+        let (context, _phase) = context(&guest).await;
+        let mut client = Client::new(&context, ReplyStyle::Structured).await;
+        let first = client.send(WRITE, at, length).await;
+        let second = client.send(WRITE, at + length, 70_000).await;
+        let replies = client.replies(2).await;
+        assert_eq!([first, second].map(|cookie| replies[&cookie].error), [0, 0]);
+        let read = client.call(READ, 0, at + length + 70_001).await;
+        let mut expected = vec![0; at as usize];
+        expected.resize((at + length + 70_000) as usize, 0x77);
+        expected.push(0);
+        assert!(read.data == expected, "{at}+{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_in_parts_fails_once_and_leaves_the_stream_aligned() {
+    for slowly in ["", &slow(100)] {
+        let write = format!(
+            "{slowly}
+             (if (i64.ge_u (local.get $offset) (i64.const 0x10000))
+               (then (return (call $fail (i32.const 4)))))
+             (memory.copy (call $address (local.get $offset)) (local.get $data)
+               (local.get $length))
+             (call $done)"
+        );
+        let guest = Guest::new().with("write", write).opened(|disk| disk.sharing = (2, 1 << 16));
+        let (context, _phase) = context(&guest).await;
+        for style in STYLES {
+            let mut client = Client::new(&context, style).await;
+            for (at, length) in [(0, 400_000), (1 << 16, 400_000), (100, 70_000)] {
+                assert_eq!(client.call(WRITE, at, length).await.error, 28, "{at}+{length}");
+                assert_eq!(client.call(WRITE, 0, 4096).await.error, 0);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_only_stops_sending_gets_slow_replies() {
     let (context, _phase) = context(&slow_writes()).await;

@@ -1,12 +1,15 @@
 //! Requests under way: what is answered at once, and what becomes a task of its own.
 
+use std::future::Future;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::ReusableBoxFuture;
 
-use super::Transmission;
+use super::{INPUT_MAX, State, Transmission, Write};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
 use crate::disk::Answer;
@@ -18,15 +21,14 @@ const MAX_IN_FLIGHT: usize = 128;
 /// How many bytes they may write and read together. One request may always be under way.
 const MAX_IN_FLIGHT_BYTES: u64 = 64 << 20;
 
-/// Payload buffers that are kept for the next write: how many, and how large at most.
-const POOL_COUNT: usize = 2;
-const POOL_MAX: usize = 4 << 20;
-
 /// The text of EIO: the cause is in the server's log, and none of the client's business.
 const FAILED: &str = "the disk could not do it; the server's log says why";
 
-/// What comes of a request: the answer, and the payload back.
-pub(super) type Execution = (Result<Answer, ErrorCode>, Vec<u8>);
+/// What comes of a request.
+pub(super) type Execution = Result<Answer, ErrorCode>;
+
+/// A part of a write that was not ready at once.
+pub(super) type Task = JoinHandle<Execution>;
 
 /// Requests that are tasks of their own.
 pub(super) struct InFlight {
@@ -39,16 +41,17 @@ pub(super) struct InFlight {
 /// A task that ended.
 pub(super) struct Completed {
     request: Executed,
-    result: Result<Answer, ErrorCode>,
-    payload: Vec<u8>,
+    result: Execution,
 }
 
 /// What must be known of a request to answer it.
 #[derive(Clone, Copy)]
-struct Executed {
+pub(super) struct Executed {
     reply: ReplyTo,
     span: Span,
     read: bool,
+    /// What it holds in memory, in bytes.
+    held: u64,
 }
 
 impl InFlight {
@@ -68,15 +71,9 @@ impl<S> Transmission<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Starts a request; if that is all it takes, answers it.
-    pub(super) fn execute(
-        &mut self,
-        request: &Request,
-        command: Command,
-        data: Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), End> {
-        let (span, read) = match command {
+    /// What is needed to answer a request.
+    pub(super) fn executed(&self, request: &Request, command: &Command) -> Executed {
+        let (span, read) = match *command {
             Command::Read { span } => (span, true),
             Command::Write { span, .. }
             | Command::Zero { span, .. }
@@ -85,38 +82,118 @@ where
             | Command::Extents { span, .. } => (span, false),
             Command::Flush => (Span { offset: 0, length: 0 }, false),
         };
-        let executed = Executed { reply: self.session.reply_to(request), span, read };
         let held = match command {
             Command::Read { .. } | Command::Write { .. } => span.length,
             _ => 0,
         };
+        Executed { reply: self.session.reply_to(request), span, read, held }
+    }
+
+    /// Starts a request without data; if that is all it takes, answers it.
+    pub(super) fn execute(
+        &mut self,
+        request: &Request,
+        command: Command,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let executed = self.executed(request, &command);
+        match self.start(command, Bytes::new(), cx) {
+            Ok(result) => self.answer(executed, result, cx)?,
+            Err(execution) => self.put_aside(executed, execution),
+        }
+        Ok(())
+    }
+
+    /// Starts what is left of a write, with its data.
+    pub(super) fn execute_rest(
+        &mut self,
+        write: Write,
+        data: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let Write { executed, rest, fua, before, .. } = write;
+        let command = Command::Write { span: rest, fua };
+        if let Some(before) = before {
+            let access = self.access.clone();
+            self.put_aside(executed, async move {
+                // A task ends in no other way, unless the process ends.
+                before.await.unwrap_or(Err(ErrorCode::Io))?;
+                access.execute(command, data).await
+            });
+            return Ok(());
+        }
+        match self.start(command, data, cx) {
+            Ok(result) => self.answer(executed, result, cx)?,
+            Err(execution) => self.put_aside(executed, execution),
+        }
+        Ok(())
+    }
+
+    /// Starts the next `length` bytes of a write, whose data is at the beginning of the input.
+    pub(super) fn execute_part(&mut self, mut write: Write, length: u64, cx: &mut Context<'_>) {
+        let Span { offset, length: all } = write.rest;
+        let data = self.input.split_to(length as usize).freeze();
+        let part = Command::Write { span: Span { offset, length }, fua: write.fua };
+        write.rest = Span { offset: offset + length, length: all - length };
+        match self.start(part, data, cx) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                let reply = write.executed.reply;
+                reply.error(error, error_text(error), self.output.batch());
+                self.state = State::Drain { missing: write.rest.length };
+                return;
+            }
+            Err(execution) => {
+                // It holds the disk, and so must not wait for more data. The rest comes after it.
+                write.before = Some(tokio::spawn(execution));
+                let length = (write.rest.length as usize).min(INPUT_MAX);
+                write.collected = Some(Vec::with_capacity(length));
+            }
+        }
+        self.state = State::Write(write);
+    }
+
+    /// Polls a command once. If it is not ready then, its future is the error.
+    fn start(
+        &mut self,
+        command: Command,
+        data: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<Execution, ReusableBoxFuture<'static, Execution>> {
         let execution = self.access.clone().execute(command, data);
-        let slot = match &mut self.slot {
-            Some(slot) => {
+        let mut slot = match self.slot.take() {
+            Some(mut slot) => {
                 slot.set(execution);
                 slot
             }
-            None => self.slot.insert(ReusableBoxFuture::new(execution)),
+            None => ReusableBoxFuture::new(execution),
         };
-        if let Poll::Ready((result, data)) = slot.poll(cx) {
-            self.recycle(data);
-            return self.answer(executed, result, cx);
+        match slot.poll(cx) {
+            Poll::Ready(result) => {
+                self.slot = Some(slot);
+                Ok(result)
+            }
+            Poll::Pending => Err(slot),
         }
-        let Some(slot) = self.slot.take() else { unreachable!("it was filled above") };
+    }
+
+    /// Makes a request a task of its own.
+    fn put_aside<F>(&mut self, executed: Executed, execution: F)
+    where
+        F: Future<Output = Execution> + Send + 'static,
+    {
         self.in_flight.count += 1;
-        self.in_flight.bytes += held;
+        self.in_flight.bytes += executed.held;
         let done = self.in_flight.done.clone();
         tokio::spawn(async move {
-            let (result, payload) = slot.await;
             // The disk is not held while the connection is busy.
-            let result = result.map(|answer| match answer {
+            let result = execution.await.map(|answer| match answer {
                 Answer::Read(content) => Answer::Read(content.into_copy()),
                 answer => answer,
             });
             // The connection may be gone; then nobody needs the answer.
-            let _ = done.send(Completed { request: executed, result, payload });
+            let _ = done.send(Completed { request: executed, result });
         });
-        Ok(())
     }
 
     pub(super) fn complete(
@@ -124,30 +201,19 @@ where
         completed: Completed,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let Completed { request, result, payload } = completed;
+        let Completed { request, result } = completed;
         self.in_flight.count -= 1;
-        self.in_flight.bytes -= match request.read {
-            true => request.span.length,
-            false => payload.len() as u64,
-        };
-        self.recycle(payload);
+        self.in_flight.bytes -= request.held;
         self.answer(request, result, cx)
-    }
-
-    fn recycle(&mut self, mut data: Vec<u8>) {
-        if (1..=POOL_MAX).contains(&data.capacity()) && self.pool.len() < POOL_COUNT {
-            data.clear();
-            self.pool.push(data);
-        }
     }
 
     fn answer(
         &mut self,
         request: Executed,
-        result: Result<Answer, ErrorCode>,
+        result: Execution,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let Executed { reply, span, read } = request;
+        let Executed { reply, span, read, .. } = request;
         match result {
             Ok(Answer::Done) => reply.success(self.output.batch()),
             Ok(Answer::Read(content)) => {

@@ -52,7 +52,7 @@ impl Client {
     }
 
     async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {
-        self.access.clone().execute(command, payload).await.0
+        self.access.clone().execute(command, payload.into()).await
     }
 
     async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ErrorCode> {
