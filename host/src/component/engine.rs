@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use wasmtime::component::types::ComponentItem;
@@ -24,7 +24,8 @@ use super::{CONTRACT_VERSION, INTERFACE};
 #[derive(Clone)]
 pub struct Engine {
     engine: wasmtime::Engine,
-    linker: Arc<Linker<State>>,
+    /// The imports of WASI, collected when a component first wants any.
+    wasi: Arc<OnceLock<Linker<State>>>,
     clock: Arc<Clock>,
     deadline: Duration,
 }
@@ -60,10 +61,8 @@ impl Engine {
         // A trap is told in one line; nobody looks at guest frames.
         config.wasm_backtrace_max_frames(None);
         let engine = wasmtime::Engine::new(&config)?;
-        let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         let clock = Arc::new(Clock::start(engine.weak())?);
-        Ok(Self { engine, linker: Arc::new(linker), clock, deadline })
+        Ok(Self { engine, wasi: Arc::default(), clock, deadline })
     }
 
     /// Compiles a component and asks it to describe itself.
@@ -78,10 +77,10 @@ impl Engine {
         check_binary(wasm)?;
         let compiled = Compiled::new(&self.engine, wasm).map_err(LoadError::Invalid)?;
         let contract = self.contract(&compiled)?;
+        let imports = self.imports(&compiled);
         let pre = self
-            .linker
-            .instantiate_pre(&compiled)
-            .map_err(|error| LoadError::Imports { error, imports: self.imports(&compiled) })?;
+            .instantiate_pre(&compiled, imports.is_empty())
+            .map_err(|error| LoadError::Imports { error, imports: imports.clone() })?;
         let mut component = Component {
             engine: self.clone(),
             pre,
@@ -94,12 +93,31 @@ impl Engine {
                 bare_parameter: None,
             },
             contract,
-            imports: self.imports(&compiled),
+            imports,
+            spare: Arc::default(),
         };
         let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
         let mut instance = Instance::start(&component, budget).await.map_err(LoadError::Fault)?;
         component.description = instance.describe().await.map_err(LoadError::Fault)?;
+        // It can open a disk as well as any other, and starting one takes its time.
+        component.spare = Arc::new(Mutex::new(Some(instance)));
         Ok(component)
+    }
+
+    fn instantiate_pre(
+        &self,
+        compiled: &Compiled,
+        alone: bool,
+    ) -> wasmtime::Result<InstancePre<State>> {
+        if alone {
+            return Linker::new(&self.engine).instantiate_pre(compiled);
+        }
+        if let Some(linker) = self.wasi.get() {
+            return linker.instantiate_pre(compiled);
+        }
+        let mut linker = Linker::new(&self.engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        self.wasi.get_or_init(|| linker).instantiate_pre(compiled)
     }
 
     /// The contract as the component exports it, with its version. Tells a component of another
@@ -160,6 +178,8 @@ pub struct Component {
     description: Description,
     contract: String,
     imports: Vec<String>,
+    /// The instance that described itself, until a disk is opened with it.
+    spare: Arc<Mutex<Option<Instance>>>,
 }
 
 impl Component {
@@ -189,6 +209,10 @@ impl Component {
 
     pub(super) fn limits(&self) -> Limits {
         Limits { clock: self.engine.clock.clone(), deadline: self.engine.deadline }
+    }
+
+    pub(super) fn take_spare(&self) -> Option<Instance> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A store in which one instance will live, with nothing granted but memory.

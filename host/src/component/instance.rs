@@ -74,6 +74,11 @@ impl Instance {
     /// A [`Fault::OutOfMemory`], when there is no memory for it; a [`Fault::Start`], when its
     /// functions have other types than the contract's, or its start function fails.
     pub async fn start(component: &Component, budget: MemoryBudget) -> Result<Self, Fault> {
+        if let Some(mut spare) = component.take_spare()
+            && spare.store.data_mut().share_mut().move_to(&budget)
+        {
+            return Ok(spare);
+        }
         let mut store = component.store(budget);
         store.set_hostcall_fuel(COPY_LIMIT);
         store.set_epoch_deadline(1);

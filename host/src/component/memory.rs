@@ -65,6 +65,17 @@ impl Share {
         Self { budget, held: 0, refused: false }
     }
 
+    /// Takes what it holds from another budget, and gives it back to its own; false when the other
+    /// one has not so much.
+    pub(super) fn move_to(&mut self, budget: &MemoryBudget) -> bool {
+        if !budget.take(self.held) {
+            return false;
+        }
+        self.budget.give_back(self.held);
+        self.budget = budget.clone();
+        true
+    }
+
     /// What the instance has now, in bytes.
     pub(super) fn held(&self) -> u64 {
         self.held
@@ -160,7 +171,13 @@ mod tests {
         assert!(b.memory_growing(0, 40, None).unwrap());
         assert!(!a.memory_growing(60, usize::MAX, None).unwrap());
         assert_eq!(budget.used(), 100);
+        let small = MemoryBudget::new(59);
+        assert!(!a.move_to(&small));
+        assert_eq!((budget.used(), small.used()), (100, 0), "which changes nothing");
+        let other = MemoryBudget::new(60);
+        assert!(a.move_to(&other));
+        assert_eq!((budget.used(), other.used()), (40, 60));
         drop(a);
-        assert_eq!(budget.used(), 40);
+        assert_eq!((budget.used(), other.used()), (40, 0));
     }
 }
