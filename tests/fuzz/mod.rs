@@ -21,25 +21,18 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 fn run(target: &str, mutations: u32, run: impl Fn(&[u8])) {
     let corpus = corpus(target);
     corpus.iter().for_each(|input| run(input));
-    let mut random = Random(0x9e37_79b9);
+    let mut random = Random(fastrand::Rng::with_seed(1));
     for _ in 0..mutations {
         run(&random.mutate(&corpus));
     }
 }
 
-/// Pseudo-random numbers (xorshift).
-struct Random(u64);
+/// Pseudo-random changes, the same each time.
+struct Random(fastrand::Rng);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     fn below(&mut self, limit: usize) -> usize {
-        (self.next() >> 8) as usize % limit.max(1)
+        self.0.usize(..limit.max(1))
     }
 
     /// A member of the corpus with some bytes changed, left out, put in, or taken from another.
@@ -49,7 +42,7 @@ impl Random {
             let at = self.below(input.len());
             match self.below(7) {
                 0 if at < input.len() => input[at] ^= 1 << self.below(8),
-                1 if at < input.len() => input[at] = self.next() as u8,
+                1 if at < input.len() => input[at] = self.0.u8(..),
                 2 => {
                     let extreme = [0, 0xff, 0x7f, 0x80, 1][self.below(5)];
                     let width = 1 << self.below(4);

@@ -91,7 +91,14 @@ impl Share {
         mem::take(&mut self.refused)
     }
 
-    fn grow(&mut self, bytes: u64) -> bool {
+    /// Whether something may grow to `desired` units of so many bytes. Wasmtime asks before it looks
+    /// at the `maximum` that a memory or table has itself. What it would refuse afterwards must not
+    /// be charged.
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, unit: u64) -> bool {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return false;
+        }
+        let bytes = (desired - current) as u64 * unit;
         let granted = self.budget.take(bytes);
         if granted {
             self.held += bytes;
@@ -109,12 +116,7 @@ impl ResourceLimiter for Share {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // Wasmtime asks before it looks at the memory's own maximum. What it would refuse
-        // afterwards must not be charged.
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        Ok(self.grow((desired - current) as u64))
+        Ok(self.grow(current, desired, maximum, 1))
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -129,10 +131,7 @@ impl ResourceLimiter for Share {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        Ok(self.grow((desired - current) as u64 * Self::TABLE_ELEMENT))
+        Ok(self.grow(current, desired, maximum, Self::TABLE_ELEMENT))
     }
 
     fn instances(&self) -> usize {

@@ -27,29 +27,26 @@ pub struct Request {
 impl Request {
     #[inline]
     pub(super) fn parse_compact(header: &[u8]) -> Result<Self, ProtocolError> {
-        let Some(header) = header.first_chunk::<COMPACT_LEN>() else {
-            return Err(ProtocolError::RequestTruncated { length: header.len() });
-        };
-        let magic = u32_at(header, 0);
-        if magic != magic::REQUEST {
-            return Err(ProtocolError::RequestMagic { magic });
-        }
-        Ok(Self {
-            flags: u16_at(header, 4),
-            command: CommandCode(u16_at(header, 6)),
-            cookie: u64_at(header, 8),
-            offset: u64_at(header, 16),
-            length: u64::from(u32_at(header, 24)),
-        })
+        Self::parse::<COMPACT_LEN>(header, magic::REQUEST, |header| u32_at(header, 24).into())
     }
 
     #[inline]
     pub(super) fn parse_extended(header: &[u8]) -> Result<Self, ProtocolError> {
-        let Some(header) = header.first_chunk::<EXTENDED_LEN>() else {
+        Self::parse::<EXTENDED_LEN>(header, magic::EXTENDED_REQUEST, |header| u64_at(header, 24))
+    }
+
+    /// The two headers differ in their magic and in the length, which comes last.
+    #[inline]
+    fn parse<const N: usize>(
+        header: &[u8],
+        expected: u32,
+        length: impl FnOnce(&[u8; N]) -> u64,
+    ) -> Result<Self, ProtocolError> {
+        let Some(header) = header.first_chunk::<N>() else {
             return Err(ProtocolError::RequestTruncated { length: header.len() });
         };
         let magic = u32_at(header, 0);
-        if magic != magic::EXTENDED_REQUEST {
+        if magic != expected {
             return Err(ProtocolError::RequestMagic { magic });
         }
         Ok(Self {
@@ -57,7 +54,7 @@ impl Request {
             command: CommandCode(u16_at(header, 6)),
             cookie: u64_at(header, 8),
             offset: u64_at(header, 16),
-            length: u64_at(header, 24),
+            length: length(header),
         })
     }
 }

@@ -11,22 +11,6 @@ mod streams;
 use crate::block::{BlockSizes, Capabilities, Geometry};
 use crate::nbd::{Negotiated, ReplyStyle, Session};
 
-/// Numbers that are the same each time (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
-
 const STYLES: [ReplyStyle; 3] = [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended];
 
 /// A session on a disk of 1 GiB that can do everything.

@@ -2,6 +2,8 @@
 
 use std::task::{Context, Poll, Waker};
 
+use fastrand::Rng;
+
 use super::decode::{Reads, decode};
 use super::streams::{Gathering, Scripted};
 use super::*;
@@ -24,16 +26,16 @@ const SCRIPTS: [&[usize]; 9] = [
 ];
 
 /// What a disk could give for a read of `length` bytes.
-fn content(random: &mut Random, length: usize) -> (Content, Vec<u8>) {
+fn content(random: &mut Rng, length: usize) -> (Content, Vec<u8>) {
     let (mut parts, mut bytes) = (Vec::new(), Vec::new());
     while bytes.len() < length {
-        let unit = [1, 512, 4096, 40_000, 200_000][random.below(5) as usize];
-        let part = (unit * (1 + random.below(3)) as usize).min(length - bytes.len());
-        if random.below(3) == 0 {
+        let unit = [1, 512, 4096, 40_000, 200_000][random.u64(..5) as usize];
+        let part = (unit * (1 + random.u64(..3)) as usize).min(length - bytes.len());
+        if random.u64(..3) == 0 {
             bytes.resize(bytes.len() + part, 0);
             parts.push(Part::Hole(part as u32));
         } else {
-            let fill = random.next() as u8;
+            let fill = random.u8(..);
             let data: Vec<u8> = (0..part).map(|at| (at as u8).wrapping_mul(31) ^ fill).collect();
             bytes.extend_from_slice(&data);
             parts.push(Part::Data(data));
@@ -43,7 +45,7 @@ fn content(random: &mut Random, length: usize) -> (Content, Vec<u8>) {
 }
 
 /// Answers random requests on a stream, and sees that all of it arrives.
-fn converse(random: &mut Random, style: ReplyStyle, script: &[usize], gathering: Gathering) {
+fn converse(random: &mut Rng, style: ReplyStyle, script: &[usize], gathering: Gathering) {
     let session = session(style);
     let mut stream = Scripted::new(script, gathering);
     let mut output = Output::default();
@@ -53,17 +55,17 @@ fn converse(random: &mut Random, style: ReplyStyle, script: &[usize], gathering:
     let mut reads = Reads::new();
     let mut expected = Vec::new();
     for cookie in 0..12 {
-        let length = match random.below(4) {
-            0 => 1 + random.below(5000),
-            1 => (32 << 10) - 1 + random.below(3),
-            _ => 1 + random.below(largest),
+        let length = match random.u64(..4) {
+            0 => 1 + random.u64(..5000),
+            1 => (32 << 10) - 1 + random.u64(..3),
+            _ => 1 + random.u64(..largest),
         };
-        let offset = random.below(1 << 20);
-        let df = style != ReplyStyle::Simple && random.below(3) == 0;
+        let offset = random.u64(..1 << 20);
+        let df = style != ReplyStyle::Simple && random.u64(..3) == 0;
         let flags = if df { command_flag::DF } else { 0 };
         let request = Request { flags, command: CommandCode::READ, cookie, offset, length };
         let reply = session.reply_to(&request);
-        match random.below(4) {
+        match random.u64(..4) {
             0 => reply.error(ErrorCode::Io, "it failed", output.batch()),
             _ => {
                 let (content, bytes) = content(random, length as usize);
@@ -73,7 +75,7 @@ fn converse(random: &mut Random, style: ReplyStyle, script: &[usize], gathering:
             }
         }
         reads.insert(cookie, (offset, length as usize));
-        if random.below(2) == 0 {
+        if random.u64(..2) == 0 {
             let _ = output.poll_send(&mut stream, cx).map(Result::unwrap);
         }
     }
@@ -92,7 +94,7 @@ fn converse(random: &mut Random, style: ReplyStyle, script: &[usize], gathering:
 
 #[test]
 fn reads_arrive_intact_however_a_stream_takes_them() {
-    let mut random = Random(1);
+    let mut random = Rng::with_seed(1);
     for style in STYLES {
         for script in SCRIPTS {
             for gathering in [Gathering::All, Gathering::First] {
@@ -104,19 +106,19 @@ fn reads_arrive_intact_however_a_stream_takes_them() {
 
 #[test]
 fn reads_arrive_intact_through_random_windows() {
-    let mut random = Random(2);
+    let mut random = Rng::with_seed(2);
     for _ in 0..150 {
-        let style = STYLES[random.below(3) as usize];
-        let mut script: Vec<usize> = (0..1 + random.below(20))
-            .map(|_| match random.below(4) {
+        let style = STYLES[random.u64(..3) as usize];
+        let mut script: Vec<usize> = (0..1 + random.u64(..20))
+            .map(|_| match random.u64(..4) {
                 0 => 0,
-                1 => 1 + random.below(100) as usize,
-                2 => 60_000 + random.below(10_000) as usize,
-                _ => 1 << random.below(24),
+                1 => 1 + random.u64(..100) as usize,
+                2 => 60_000 + random.u64(..10_000) as usize,
+                _ => 1 << random.u64(..24),
             })
             .collect();
         script.push(5000);
-        let gathering = [Gathering::All, Gathering::First][random.below(2) as usize];
+        let gathering = [Gathering::All, Gathering::First][random.u64(..2) as usize];
         converse(&mut random, style, &script, gathering);
     }
 }

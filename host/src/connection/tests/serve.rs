@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::sync::watch;
 
@@ -57,12 +58,12 @@ async fn prepare(context: &Context) {
 fn conversation(style: ReplyStyle, count: u64, largest: usize) -> (Vec<u8>, Reads) {
     let mut bytes = hello(style).0;
     let mut reads = Reads::new();
-    let mut random = Random(7);
+    let mut random = Rng::with_seed(7);
     for cookie in 0..count {
-        let at = random.below(7 << 20);
+        let at = random.u64(..7 << 20);
         let lengths = [1, 511, 4096, 32_768, 70_001, 300_000];
-        let length = lengths[random.below(6) as usize].min(largest);
-        match random.below(3) {
+        let length = lengths[random.u64(..6) as usize].min(largest);
+        match random.u64(..3) {
             0 => {
                 bytes.extend(request(style, 0, 1, cookie, (8 << 20) + at, length as u64));
                 bytes.resize(bytes.len() + length, cookie as u8);

@@ -2,31 +2,33 @@
 
 use std::ops::Range;
 
-use super::{Client, MIB, Random, open};
+use fastrand::Rng;
+
+use super::{Client, MIB, open};
 use crate::component::tests::guest::{Guest, can};
 
 /// A part of a disk that nobody else changes, and what is in it.
 struct Model {
     range: Range<u64>,
     bytes: Vec<u8>,
-    random: Random,
+    random: Rng,
     minimum: u64,
 }
 
 impl Model {
     fn new(range: Range<u64>, seed: u64, minimum: u64) -> Self {
         let bytes = vec![0; (range.end - range.start) as usize];
-        Self { range, bytes, random: Random(seed), minimum }
+        Self { range, bytes, random: Rng::with_seed(seed), minimum }
     }
 
     /// Somewhere in the range: often short, often aligned, sometimes all of it.
     fn span(&mut self) -> Range<u64> {
         let length = self.range.end - self.range.start;
-        let longest = [16, 700, 9000, 140_000, length][self.random.below(5) as usize].min(length);
-        let span = 1 + self.random.below(longest);
-        let start = self.range.start + self.random.below(length - span + 1);
+        let longest = [16, 700, 9000, 140_000, length][self.random.u64(..5) as usize].min(length);
+        let span = 1 + self.random.u64(..longest);
+        let start = self.range.start + self.random.u64(..length - span + 1);
         let mut span = start..start + span;
-        if self.random.below(3) == 0 {
+        if self.random.u64(..3) == 0 {
             let mask = !4095;
             let aligned = (span.start & mask).max(self.range.start)..span.end & mask;
             if aligned.start < aligned.end {
@@ -44,9 +46,9 @@ impl Model {
     async fn step(&mut self, disk: &Client) {
         let span = self.span();
         let (offset, length) = (span.start, span.end - span.start);
-        match self.random.below(9) {
+        match self.random.u64(..9) {
             0..=2 => {
-                let seed = self.random.next() as u8;
+                let seed = self.random.u8(..);
                 let data: Vec<u8> = (0..length).map(|n| (n as u8).wrapping_mul(7) ^ seed).collect();
                 disk.write(offset, &data, seed.is_multiple_of(4)).await.unwrap();
                 self.bytes(&span).copy_from_slice(&data);
@@ -73,7 +75,7 @@ impl Model {
     }
 
     async fn check_extents(&mut self, disk: &Client, span: &Range<u64>) {
-        let limit = 1 + self.random.below(20) as usize;
+        let limit = 1 + self.random.u64(..20) as usize;
         let extents = disk.extents(span.start, span.end - span.start, limit).await.unwrap();
         assert!(!extents.is_empty() && extents.len() <= limit);
         let mut at = span.start;
