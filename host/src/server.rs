@@ -38,6 +38,11 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_COUNT: u32 = 4;
 
+/// What the kernel keeps for a client of a Unix socket that does not read, in bytes: it gives twice as
+/// much as is asked for, or as the system allows, which may be less. With its own 208 KiB it
+/// interrupts a large read several times. TCP finds out by itself.
+const UNIX_SEND_BUFFER: usize = 416 << 10;
+
 /// Where clients come from, and what there is for them.
 #[derive(Debug)]
 pub struct Listener {
@@ -211,6 +216,11 @@ async fn accept(socket: Socket, context: Context, permits: Arc<Semaphore>) {
             Socket::Unix(listener, _) => match listener.accept().await {
                 Ok((stream, _)) => {
                     let peer = Peer::Unix(stream.peer_cred().ok());
+                    if let Err(error) =
+                        sockopt::set_socket_send_buffer_size(&stream, UNIX_SEND_BUFFER)
+                    {
+                        tracing::debug!("client {peer}: socket options: {error}");
+                    }
                     tokio::spawn(serve(stream, peer, context.clone(), permit().await));
                     Ok(())
                 }
