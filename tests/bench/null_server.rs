@@ -1,0 +1,220 @@
+//! The ceiling of the benchmarks: an NBD server that stores nothing and only moves bytes.
+//!
+//!     null-server SIZE SOCKET|PORT
+//!
+//! It reads as many requests as one system call brings and answers them with one more. Reads are
+//! answered from one small buffer that stays in the cache, and what is written goes where the next
+//! bytes will go. What another server takes longer than this one is what that server does, and
+//! what this one takes is the cost of sockets and of the client. It knows no structured
+//! replies and nothing of the commands that clients can do without.
+
+use std::env;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::thread;
+
+/// The bytes that one system call may bring: a batch of small requests, or part of a large write,
+/// and little enough to stay in the cache.
+const INPUT: usize = 256 << 10;
+
+/// What reads are answered with, as often as their length asks for it.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The longest payload, in bytes.
+const LONGEST: u32 = 32 << 20;
+
+/// Bytes of a request, and of a simple reply.
+const REQUEST: usize = 28;
+const REPLY: usize = 16;
+
+/// Has flags, flush, more connections than one.
+const FLAGS: u16 = 1 | 1 << 2 | 1 << 8;
+
+const EINVAL: u32 = 22;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [size, place] = &arguments[..] else {
+        eprintln!("usage: null-server SIZE SOCKET|PORT");
+        return ExitCode::from(2);
+    };
+    let Ok(size) = size.parse() else {
+        eprintln!("null-server: the size {size:?} is not a number of bytes");
+        return ExitCode::from(2);
+    };
+    let Err(error) = listen(size, place);
+    eprintln!("null-server: listen on {place}: {error}");
+    ExitCode::FAILURE
+}
+
+/// Serves for ever on a port of localhost, or else on a Unix socket.
+fn listen(size: u64, place: &str) -> io::Result<std::convert::Infallible> {
+    if let Ok(port) = place.parse() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        loop {
+            let (stream, _) = listener.accept()?;
+            stream.set_nodelay(true)?;
+            thread::spawn(move || serve(stream, size));
+        }
+    }
+    let listener = UnixListener::bind(place)?;
+    loop {
+        let (stream, _) = listener.accept()?;
+        thread::spawn(move || serve(stream, size));
+    }
+}
+
+fn serve(mut stream: impl Read + Write, size: u64) {
+    let result = haggle(&mut stream, size).and_then(|goes_on| match goes_on {
+        true => transmit(&mut stream),
+        false => Ok(()),
+    });
+    if let Err(error) = result
+        && !matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
+    {
+        eprintln!("null-server: {error}");
+    }
+}
+
+/// The handshake; whether the transmission phase follows.
+fn haggle(stream: &mut (impl Read + Write), size: u64) -> io::Result<bool> {
+    // Fixed newstyle, and no zeroes at the end.
+    stream.write_all(b"NBDMAGICIHAVEOPT\0\x03")?;
+    let mut client_flags = [0; 4];
+    stream.read_exact(&mut client_flags)?;
+    let export = [&size.to_be_bytes()[..], &FLAGS.to_be_bytes()].concat();
+    loop {
+        let mut header = [0; 16];
+        stream.read_exact(&mut header)?;
+        let (option, length) = (u32_at(&header, 8), u32_at(&header, 12));
+        if length > 64 << 10 {
+            return Err(io::Error::other(format!("an option of {length} bytes")));
+        }
+        stream.read_exact(&mut vec![0; length as usize])?;
+        let reply = |kind: u32, data: &[u8]| {
+            let numbers = [option, kind, data.len() as u32].map(u32::to_be_bytes);
+            [&0x3e889045565a9_u64.to_be_bytes(), numbers.as_flattened(), data].concat()
+        };
+        match option {
+            // NBD_OPT_EXPORT_NAME
+            1 => {
+                stream.write_all(&export)?;
+                if client_flags[3] & 2 == 0 {
+                    stream.write_all(&[0; 124])?;
+                }
+                return Ok(true);
+            }
+            // NBD_OPT_ABORT: acknowledged
+            2 => return stream.write_all(&reply(1, b"")).map(|()| false),
+            // NBD_OPT_INFO and NBD_OPT_GO: NBD_INFO_EXPORT, acknowledged
+            6 | 7 => {
+                let info = reply(3, &[&[0, 0], &export[..]].concat());
+                stream.write_all(&[info, reply(1, b"")].concat())?;
+                if option == 7 {
+                    return Ok(true);
+                }
+            }
+            // NBD_REP_ERR_UNSUP
+            _ => stream.write_all(&reply(1 << 31 | 1, b""))?,
+        }
+    }
+}
+
+/// The transmission phase.
+fn transmit(stream: &mut (impl Read + Write)) -> io::Result<()> {
+    let mut input = vec![0; INPUT];
+    let mut filled = 0;
+    let mut replies = Replies::default();
+    // A write whose payload has not come to its end, and what is missing of it.
+    let mut write: Option<([u8; 8], usize)> = None;
+    loop {
+        let count = stream.read(&mut input[filled..])?;
+        if count == 0 {
+            return Ok(());
+        }
+        filled += count;
+        let mut rest = &input[..filled];
+        loop {
+            if let Some((cookie, missing)) = write {
+                let here = missing.min(rest.len());
+                rest = &rest[here..];
+                write = Some((cookie, missing - here));
+                if here < missing {
+                    break;
+                }
+                replies.push(cookie, 0, 0);
+                write = None;
+            }
+            let Some((header, after)) = rest.split_first_chunk::<REQUEST>() else { break };
+            rest = after;
+            let [_, _, _, _, _, _, _, command, ..] = *header;
+            let cookie = *header[8..].first_chunk().expect("the header is longer");
+            let length = u32_at(header, 24);
+            if u32_at(header, 0) != 0x25609513 || (command < 2 && length > LONGEST) {
+                return Err(io::Error::other(format!("not a request: {header:x?}")));
+            }
+            match command {
+                0 => replies.push(cookie, 0, length as usize),
+                1 => write = Some((cookie, length as usize)),
+                2 => return replies.send(stream),
+                3 => replies.push(cookie, 0, 0),
+                _ => replies.push(cookie, EINVAL, 0),
+            }
+        }
+        let left = rest.len();
+        input.copy_within(filled - left..filled, 0);
+        filled = left;
+        replies.send(stream)?;
+    }
+}
+
+/// The replies to one batch.
+#[derive(Default)]
+struct Replies {
+    headers: Vec<u8>,
+    /// The payload after each header.
+    payloads: Vec<usize>,
+}
+
+impl Replies {
+    fn push(&mut self, cookie: [u8; 8], error: u32, payload: usize) {
+        self.headers.extend_from_slice(&0x67446698_u32.to_be_bytes());
+        self.headers.extend_from_slice(&error.to_be_bytes());
+        self.headers.extend_from_slice(&cookie);
+        self.payloads.push(payload);
+    }
+
+    fn send(&mut self, stream: &mut impl Write) -> io::Result<()> {
+        let mut slices = Vec::with_capacity(2 * self.payloads.len());
+        // Headers without payloads between them are one piece.
+        let mut from = 0;
+        for (index, &payload) in self.payloads.iter().enumerate() {
+            if payload == 0 {
+                continue;
+            }
+            let to = (index + 1) * REPLY;
+            slices.push(IoSlice::new(&self.headers[from..to]));
+            from = to;
+            for start in (0..payload).step_by(ZEROES.len()) {
+                slices.push(IoSlice::new(&ZEROES[..ZEROES.len().min(payload - start)]));
+            }
+        }
+        if from < self.headers.len() {
+            slices.push(IoSlice::new(&self.headers[from..]));
+        }
+        let mut slices = &mut slices[..];
+        while !slices.is_empty() {
+            let count = stream.write_vectored(slices)?;
+            IoSlice::advance_slices(&mut slices, count);
+        }
+        self.headers.clear();
+        self.payloads.clear();
+        Ok(())
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(*bytes[at..].first_chunk().expect("headers are longer"))
+}
