@@ -11,7 +11,14 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # The versions that were tested, from Cargo.lock.
 CARGO_FLAGS = --locked
 
+# What else the benchmarks are told, as BENCH="--only ^unix --rounds 5"; `python3 tests/bench run
+# --help` tells. QUICK=1 takes three minutes, README=1 puts the summary into the README.
+BENCH =
+DRIVER = python3 -B tests/bench
+NULL = target/release/null-server
+
 .PHONY: run help build setup test lint check-format clippy doc unit e2e real-run install clean
+.PHONY: bench bench-scale instructions micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
 run:
@@ -57,6 +64,26 @@ e2e:
 ## real-run: a file system of some hundred MB there and back, with what was run and printed
 real-run: build
 	tests/real-run target/release/memnbd-host
+
+## bench: compare with other servers by what clients do, an hour; QUICK=1 takes three minutes
+bench: build $(NULL)
+	$(DRIVER) run $(if $(QUICK),--quick) $(if $(README),--readme) $(BENCH)
+
+## bench-scale: see that cost does not grow with size, connections and exports
+bench-scale: build $(NULL)
+	$(DRIVER) scale $(if $(QUICK),--quick) $(BENCH)
+
+## instructions: count instructions per request, which hardly differ from run to run
+instructions: build
+	$(DRIVER) instructions $(BENCH)
+
+$(NULL): tests/bench/null_server.rs
+	mkdir -p $(@D)
+	rustc --edition 2024 -O -o $@ $<
+
+## micro: time the parts by themselves
+micro:
+	$(CARGO) bench $(CARGO_FLAGS)
 
 ## install: the program, its manual, completion and systemd units below PREFIX
 install: build
