@@ -5,6 +5,7 @@
 
 mod support;
 
+mod bench_driver;
 mod clients;
 mod components;
 mod exports;
