@@ -4,6 +4,8 @@
 //! They are built by a cargo of their own, for wasm32-wasip2, in a target directory of their own.
 //! The target's libraries come from rustup, or else are built from Debian's sources by Debian's
 //! compiler; the two give the same components.
+//!
+//! And makes OpenSSL a part of the program where it can.
 
 use std::env;
 use std::ffi::OsString;
@@ -34,10 +36,45 @@ const NO_LINKER: &str = "Debian's compiler is here, but not the linker wasm-comp
     `apt-get install -y lld && cargo install wasm-component-ld` and put it into the PATH";
 
 fn main() {
+    link_openssl_statically();
     if let Err(error) = build() {
         println!("cargo::error={error}");
         std::process::exit(1);
     }
+}
+
+/// The linker looks for OpenSSL in a directory that has the static libraries alone, before it looks
+/// among the system's: with shared ones, every start would take a millisecond more, with TLS or
+/// without. The crate's own way to ask for static ones does not find those of a system.
+///
+/// Where there are none, or they need further libraries, the shared ones do.
+fn link_openssl_statically() {
+    const KNOWN: [&str; 5] = ["-lssl", "-lcrypto", "-ldl", "-lpthread", "-pthread"];
+    let Some(needed) = pkg_config("--libs-only-l") else { return };
+    let Some(libraries) = pkg_config("--variable=libdir") else { return };
+    if !needed.split_whitespace().all(|library| KNOWN.contains(&library)) {
+        return;
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("openssl");
+    let _ = fs::remove_dir_all(&out);
+    for name in ["libssl.a", "libcrypto.a"] {
+        let library = Path::new(libraries.trim_end()).join(name);
+        if !library.exists()
+            || fs::create_dir_all(&out).is_err()
+            || std::os::unix::fs::symlink(&library, out.join(name)).is_err()
+        {
+            return;
+        }
+    }
+    println!("cargo::rustc-link-search=native={}", out.display());
+}
+
+/// What it says of linking OpenSSL statically.
+fn pkg_config(question: &str) -> Option<String> {
+    let output =
+        Command::new("pkg-config").args(["--static", question, "openssl"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.trim().is_empty()).then_some(text)
 }
 
 fn build() -> Result<(), String> {

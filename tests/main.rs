@@ -17,4 +17,5 @@ mod mistakes;
 mod pattern;
 mod requirements;
 mod spelling;
+mod tls;
 mod wire;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::{Server, memnbd, run, wasm};
 
 /// Runs the program with a socket it must not come to create; what it complains of.
-fn complaint(directory: &Path, code: i32, arguments: &[&str]) -> String {
+pub(crate) fn complaint(directory: &Path, code: i32, arguments: &[&str]) -> String {
     let mut command = memnbd(directory, ["-U", "socket"]);
     let finished = run(command.args(arguments));
     assert_eq!(finished.stdout, "", "{finished}");
@@ -19,7 +19,7 @@ fn complaint(directory: &Path, code: i32, arguments: &[&str]) -> String {
 }
 
 /// The complaint must have all these words.
-fn complains(code: i32, arguments: &[&str], words: &[&str]) {
+pub(crate) fn complains(code: i32, arguments: &[&str], words: &[&str]) {
     let directory = TempDir::new().unwrap();
     let error = complaint(directory.path(), code, arguments);
     for word in words {

@@ -51,6 +51,7 @@ fn collect(directory: &Path, known: &mut HashSet<String>) {
             let text = fs::read_to_string(&path).unwrap();
             let lines = text.lines().map(str::trim);
             for (attribute, function) in lines.clone().zip(lines.skip(1)) {
+                let function = function.trim_start_matches("pub(crate) ");
                 let function = function.trim_start_matches("async ").strip_prefix("fn ");
                 let test = attribute == "#[test]" || attribute.starts_with("#[tokio::test");
                 if let (true, Some(function)) = (test, function) {

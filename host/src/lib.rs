@@ -10,6 +10,7 @@
 //! | [`component`] | wasmtime: compiling, starting and bounding components, checking what they return | NBD, clients |
 //! | [`disk`] | commands to calls of instances: shards, emulation, death | NBD's messages, wasmtime |
 //! | [`exports`] | disks by name, opened when first needed | how they are reached |
+//! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | [`server`] | listening, accepting, stopping | the protocol |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
@@ -32,3 +33,4 @@ pub mod disk;
 pub mod exports;
 pub mod nbd;
 pub mod server;
+pub mod tls;

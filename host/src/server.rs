@@ -24,6 +24,7 @@ use tokio_vsock::{VsockAddr, VsockListener};
 use crate::connection::{self, Context, End, InUse, Phase};
 use crate::exports::Exports;
 use crate::nbd::HandshakeConfig;
+use crate::tls::Acceptor;
 
 /// How long connections may go on after the server was told to stop. Requests that are in flight
 /// are finished in this time, later ones are refused; who is still connected then is cut off.
@@ -95,6 +96,8 @@ impl Drop for SocketFile {
 pub struct Options {
     /// What is offered in the handshake.
     pub handshake: HandshakeConfig,
+    /// Starts TLS with clients. There is one if the handshake offers TLS.
+    pub tls: Option<Arc<Acceptor>>,
     /// How long a client may negotiate; none for as long as it likes.
     pub handshake_timeout: Option<Duration>,
     /// How many connections there may be at once; none for no bound. Further clients wait.
@@ -116,12 +119,13 @@ pub struct Server {
 impl Server {
     /// A server of these exports.
     pub fn new(exports: Arc<Exports>, options: Options) -> Self {
-        let Options { handshake, handshake_timeout, max_connections, exit_last } = options;
+        let Options { handshake, tls, handshake_timeout, max_connections, exit_last } = options;
         let (phase, receiver) = watch::channel(Phase::Serving);
         let in_use = InUse::default();
         let context = Context {
             exports: exports.clone(),
             handshake,
+            tls,
             handshake_timeout,
             phase: receiver,
             in_use: in_use.clone(),
@@ -277,7 +281,9 @@ where
     let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");
     match connection::serve(stream, context).await {
-        end @ (End::Protocol(_) | End::HandshakeTimeout) => tracing::warn!("client {peer}: {end}"),
+        end @ (End::Protocol(_) | End::Tls(_) | End::HandshakeTimeout) => {
+            tracing::warn!("client {peer}: {end}")
+        }
         end => tracing::debug!("client {peer}: {end}"),
     }
     drop(permit);
@@ -326,6 +332,7 @@ mod tests {
         let listeners = paths.iter().map(listen).collect();
         let options = Options {
             handshake: HandshakeConfig::default(),
+            tls: None,
             handshake_timeout: None,
             max_connections: Some(1),
             exit_last: false,

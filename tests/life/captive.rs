@@ -217,3 +217,22 @@ fn real_clients_run_captive() {
     let finished = captive(directory.path(), &["-U", "-", "memory", "2M"], script);
     assert_eq!(finished.success(), "2097152 55\n");
 }
+
+#[test]
+fn command_is_told_of_tls() {
+    require!("psktool", "nbdinfo");
+    let directory = TempDir::new().unwrap();
+    let keys = directory.path().join("keys.psk");
+    run(std::process::Command::new("psktool").args(["-u", "me", "-p"]).arg(&keys)).success();
+    fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let script =
+        r#"echo "$tls:$tls_certificates:$tls_psk"; nbdinfo --is tls "$uri" && echo inside"#;
+    for (mode, number, inside) in [("require", "2", "inside\n"), ("on", "1", ""), ("off", "", "")] {
+        let mode = format!("--tls={mode}");
+        let arguments = ["-p", "0", "--tls-psk", "keys.psk", &mode, "1M"];
+        let mut command = memnbd(directory.path(), arguments);
+        let printed = run(command.env("USER", "me").args(["--run", script])).stdout;
+        let file = if number.is_empty() { String::new() } else { keys.display().to_string() };
+        assert_eq!(printed, format!("{number}::{file}\n{inside}"), "{mode}");
+    }
+}

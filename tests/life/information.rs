@@ -75,8 +75,8 @@ fn options_are_completed_by_shells() {
     // What bash makes of it.
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("script"), output(&["--completion", "bash"])).unwrap();
-    let test = "source script; COMP_WORDS=(memnbd-host --exit-w); COMP_CWORD=1;
-        _memnbd-host memnbd-host --exit-w memnbd-host; echo \"${COMPREPLY[@]}\"";
+    let test = "source ./script; COMP_WORDS=(memnbd-host --exit-w); COMP_CWORD=1;
+        _memnbd__host memnbd-host --exit-w memnbd-host; echo \"${COMPREPLY[@]}\"";
     let mut bash = std::process::Command::new("bash");
     let completed = run(bash.current_dir(directory.path()).args(["-c", test])).success();
     assert_eq!(completed, "--exit-with-parent\n");

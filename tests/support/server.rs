@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::process::{LIMIT, finish_within, wait_until};
+use crate::tls::client::{is_inside_tls, write_keys};
 
 /// How long a server may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -61,16 +62,22 @@ impl Server {
     /// Serves on a Unix socket.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("the directory for temporary files is writable");
-        let mut command = memnbd(directory.path(), ["-U", "socket"]);
-        command.args(arguments);
-        Self::spawn(directory, &mut command)
+        Self::start_with(directory, &["-U", "socket"], arguments)
     }
 
     /// Serves on a free port of localhost.
     pub(crate) fn start_tcp(arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("the directory for temporary files is writable");
-        let mut command = memnbd(directory.path(), ["-p", "0"]);
+        Self::start_with(directory, &["-p", "0"], arguments)
+    }
+
+    fn start_with(directory: TempDir, place: &[&str], arguments: &[&str]) -> Self {
+        let mut command = memnbd(directory.path(), place);
         command.args(arguments);
+        if is_inside_tls() {
+            write_keys(directory.path());
+            command.args(["--tls=require", "--tls-psk=keys.psk"]);
+        }
         Self::spawn(directory, &mut command)
     }
 
@@ -109,8 +116,11 @@ impl Server {
 
     /// The port in its URI.
     pub(crate) fn port(&self) -> u16 {
-        let port =
-            self.uri.rsplit(':').next().and_then(|rest| rest.split('/').next()?.parse().ok());
+        let port = self
+            .uri
+            .rsplit(':')
+            .next()
+            .and_then(|rest| rest.split(['/', '?']).next()?.parse().ok());
         port.unwrap_or_else(|| panic!("{} has no port", self.uri))
     }
 

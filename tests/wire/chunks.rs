@@ -10,7 +10,7 @@ use crate::support::Server;
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn reads_tell_holes_from_data() {
+pub(crate) fn reads_tell_holes_from_data() {
     let server = Server::start(&["8M"]);
     for mut session in chunked(&server) {
         session.zero(0, 0, 8 * MIB);
@@ -30,7 +30,7 @@ fn reads_tell_holes_from_data() {
 }
 
 #[test]
-fn reads_with_df_are_one_chunk() {
+pub(crate) fn reads_with_df_are_one_chunk() {
     let server = Server::start(&["64M"]);
     for mut session in chunked(&server) {
         session.zero(0, 0, 64 * MIB);
@@ -46,7 +46,7 @@ fn reads_with_df_are_one_chunk() {
 }
 
 #[test]
-fn errors_have_a_text() {
+pub(crate) fn errors_have_a_text() {
     let server = Server::start(&["1M"]);
     for mut session in chunked(&server) {
         for (command, flags, at) in [
@@ -70,7 +70,7 @@ fn errors_have_a_text() {
 }
 
 #[test]
-fn pipelined_reads_are_each_complete() {
+pub(crate) fn pipelined_reads_are_each_complete() {
     let server = Server::start(&["8M"]);
     for mut session in chunked(&server) {
         session.write(MIB, &pattern(2 * MIB));
@@ -94,7 +94,7 @@ fn pipelined_reads_are_each_complete() {
 }
 
 #[test]
-fn status_says_what_reads_as_zeroes() {
+pub(crate) fn status_says_what_reads_as_zeroes() {
     let server = Server::start(&["4M"]);
     for mut session in chunked(&server) {
         session.zero(0, 0, 4 * MIB);
@@ -119,7 +119,7 @@ fn status_says_what_reads_as_zeroes() {
 }
 
 #[test]
-fn status_of_any_range_and_of_one_extent() {
+pub(crate) fn status_of_any_range_and_of_one_extent() {
     let server = Server::start(&["4M"]);
     for mut session in chunked(&server) {
         session.write(MIB, &pattern(65536));
@@ -135,7 +135,7 @@ fn status_of_any_range_and_of_one_extent() {
 }
 
 #[test]
-fn fragmented_disk_is_walked_in_steps() {
+pub(crate) fn fragmented_disk_is_walked_in_steps() {
     let server = Server::start(&["64M"]);
     for mut session in chunked(&server) {
         // Every other 32 KiB.
@@ -152,7 +152,7 @@ fn fragmented_disk_is_walked_in_steps() {
 }
 
 #[test]
-fn lengths_of_64_bits_are_not_cut() {
+pub(crate) fn lengths_of_64_bits_are_not_cut() {
     let server = Server::start(&["1M"]);
     let mut session = Haggle::new(&server).extended("").go("");
     for length in [(1 << 32) + 4096, 1 << 63, u64::MAX, (1 << 63) + 4096] {
@@ -170,7 +170,7 @@ fn lengths_of_64_bits_are_not_cut() {
 }
 
 #[test]
-fn payloads_that_no_command_expects_are_consumed() {
+pub(crate) fn payloads_that_no_command_expects_are_consumed() {
     let server = Server::start(&["1M"]);
     let mut session = Haggle::new(&server).extended("").go("");
     for command in [cmd::READ, cmd::TRIM, cmd::FLUSH, cmd::WRITE_ZEROES, cmd::CACHE, 0xff] {
@@ -181,7 +181,7 @@ fn payloads_that_no_command_expects_are_consumed() {
 }
 
 #[test]
-fn payload_of_block_status_names_contexts() {
+pub(crate) fn payload_of_block_status_names_contexts() {
     let server = Server::start(&["1M"]);
     let mut session = Haggle::new(&server).extended("").go("");
     assert_ne!(session.infos.flags & flag::BLOCK_STATUS_PAYLOAD, 0);
@@ -215,7 +215,7 @@ fn payload_of_block_status_names_contexts() {
 }
 
 #[test]
-fn write_without_its_payload_flag_is_not_executed_early() {
+pub(crate) fn write_without_its_payload_flag_is_not_executed_early() {
     let server = Server::start(&["1M"]);
     let mut session = Haggle::new(&server).extended("").go("");
     let mut request = session.request(0, cmd::WRITE, 0, 4096);
@@ -228,7 +228,7 @@ fn write_without_its_payload_flag_is_not_executed_early() {
 }
 
 #[test]
-fn requests_in_the_other_format_are_not_executed() {
+pub(crate) fn requests_in_the_other_format_are_not_executed() {
     let mut server = Server::start(&["1M"]);
     for style in [Style::Simple, Style::Extended] {
         let mut haggle = Haggle::new(&server);

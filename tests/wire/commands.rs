@@ -48,7 +48,7 @@ fn arguments(command: u16) -> (u64, u64, Vec<u8>) {
 }
 
 #[test]
-fn every_command_takes_its_flags_and_no_others() {
+pub(crate) fn every_command_takes_its_flags_and_no_others() {
     let server = Server::start(&["1M"]);
     for mut session in sessions(&server) {
         let offered = session.infos.flags;
@@ -79,7 +79,7 @@ fn every_command_takes_its_flags_and_no_others() {
 }
 
 #[test]
-fn unknown_commands_are_refused_and_in_sync() {
+pub(crate) fn unknown_commands_are_refused_and_in_sync() {
     let server = Server::start(&["1M"]);
     for mut session in sessions(&server) {
         for command in [0xff, 8, 0xffff, 0x100, 0x101, 0x4242] {
@@ -92,7 +92,7 @@ fn unknown_commands_are_refused_and_in_sync() {
 }
 
 #[test]
-fn cookies_are_repeated_whatever_they_are() {
+pub(crate) fn cookies_are_repeated_whatever_they_are() {
     let server = Server::start(&["1M"]);
     for mut session in sessions(&server) {
         for cookie in [0, u64::MAX, 0x0123_4567_89ab_cdef, 1 << 63] {
@@ -108,7 +108,7 @@ fn cookies_are_repeated_whatever_they_are() {
 }
 
 #[test]
-fn what_is_written_is_read_there_and_nowhere_else() {
+pub(crate) fn what_is_written_is_read_there_and_nowhere_else() {
     let server = Server::start(&["8M"]);
     for mut session in sessions(&server) {
         let data = pattern(65536);
@@ -132,7 +132,7 @@ fn what_is_written_is_read_there_and_nowhere_else() {
 }
 
 #[test]
-fn zeroes_and_trims_touch_their_range_only() {
+pub(crate) fn zeroes_and_trims_touch_their_range_only() {
     let server = Server::start(&["8M"]);
     for mut session in sessions(&server) {
         let data = pattern(MIB / 4);
@@ -171,7 +171,7 @@ fn zeroes_and_trims_touch_their_range_only() {
 }
 
 #[test]
-fn flush_and_fua_are_offered_and_work() {
+pub(crate) fn flush_and_fua_are_offered_and_work() {
     let server = Server::start(&["1M"]);
     for mut session in sessions(&server) {
         let needed = flag::SEND_FLUSH | flag::SEND_FUA;
@@ -186,7 +186,7 @@ fn flush_and_fua_are_offered_and_work() {
 }
 
 #[test]
-fn flags_tell_what_the_disk_can_do() {
+pub(crate) fn flags_tell_what_the_disk_can_do() {
     let all = Server::start(&["1M"]);
     let memory = flag::HAS_FLAGS
         | flag::SEND_FLUSH
@@ -218,7 +218,7 @@ fn flags_tell_what_the_disk_can_do() {
 }
 
 #[test]
-fn read_only_disks_can_only_be_read() {
+pub(crate) fn read_only_disks_can_only_be_read() {
     let server = Server::start(&["-r", "1M"]);
     for mut session in sessions(&server) {
         let flags = session.infos.flags;

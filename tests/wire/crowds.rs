@@ -74,7 +74,7 @@ fn who_does_not_negotiate_in_time_is_dropped() {
 }
 
 #[test]
-fn who_does_not_read_takes_little_memory() {
+pub(crate) fn who_does_not_read_takes_little_memory() {
     for server in [Server::start(&["64M"]), Server::start_tcp(&["64M"])] {
         let mut good = Haggle::new(&server).structured("").go("");
         good.write(0, &vec![1; 8 * MIB as usize]);
@@ -134,7 +134,7 @@ fn who_reads_slowly_does_not_make_the_server_grow() {
 }
 
 #[test]
-fn memory_of_large_requests_is_given_back() {
+pub(crate) fn memory_of_large_requests_is_given_back() {
     let server = Server::start(&["64M"]);
     let mut good = Haggle::new(&server).go("");
     good.write(0, &vec![1; 64 << 20]);

@@ -13,7 +13,7 @@ use crate::support::Server;
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn pipelined_requests_are_each_answered_once() {
+pub(crate) fn pipelined_requests_are_each_answered_once() {
     let server = Server::start(&["8M"]);
     for mut session in sessions(&server) {
         let mut burst = Vec::new();
@@ -69,7 +69,7 @@ fn requests_with_the_same_cookie_are_all_answered() {
 }
 
 #[test]
-fn requests_in_pieces_are_requests() {
+pub(crate) fn requests_in_pieces_are_requests() {
     for server in [Server::start(&["1M"]), Server::start_tcp(&["1M"])] {
         for mut session in sessions(&server) {
             let data = pattern(2000);
@@ -95,7 +95,7 @@ fn requests_in_pieces_are_requests() {
 }
 
 #[test]
-fn slow_readers_get_every_reply() {
+pub(crate) fn slow_readers_get_every_reply() {
     for server in [Server::start(&["64M"]), Server::start_tcp(&["64M"])] {
         for mut session in sessions(&server) {
             let data = pattern(MIB);
@@ -120,7 +120,7 @@ fn slow_readers_get_every_reply() {
 }
 
 #[test]
-fn writes_before_disc_take_effect() {
+pub(crate) fn writes_before_disc_take_effect() {
     for server in [Server::start(&["64M"]), Server::start_tcp(&["64M"])] {
         for index in 0..3 {
             let mut session = sessions(&server).into_iter().nth(index).unwrap();
@@ -147,7 +147,7 @@ fn writes_before_disc_take_effect() {
 }
 
 #[test]
-fn disc_closes_whatever_its_fields_say() {
+pub(crate) fn disc_closes_whatever_its_fields_say() {
     let server = Server::start(&["1M"]);
     for (flags, at, length) in [(0, 0, 0), (with::FUA, 0, 0), (0, 4096, 4096), (0xffff, 1, 1)] {
         for mut session in sessions(&server) {
@@ -161,7 +161,7 @@ fn disc_closes_whatever_its_fields_say() {
 }
 
 #[test]
-fn who_only_stops_sending_still_gets_its_replies() {
+pub(crate) fn who_only_stops_sending_still_gets_its_replies() {
     for server in [Server::start(&["8M"]), Server::start_tcp(&["8M"])] {
         for mut session in sessions(&server) {
             for _ in 0..8 {
@@ -181,7 +181,7 @@ fn who_only_stops_sending_still_gets_its_replies() {
 
 /// Whatever is answered on one connection is seen by another once this was said on `flusher`.
 #[test]
-fn what_was_flushed_is_seen_on_all_connections() {
+pub(crate) fn what_was_flushed_is_seen_on_all_connections() {
     for (server, rounds) in [(Server::start(&["8M"]), 20), (Server::start_tcp(&["8M"]), 20)] {
         let [mut a, mut b, mut c] = sessions(&server);
         assert_ne!(a.infos.flags & flag::CAN_MULTI_CONN, 0);
@@ -224,7 +224,7 @@ fn eight_connections_work_at_once() {
 
 /// A header that waits for the rest must not keep replies back.
 #[test]
-fn a_request_and_a_half_is_a_request() {
+pub(crate) fn a_request_and_a_half_is_a_request() {
     let server = Server::start(&["1M"]);
     let mut session: Session = Haggle::new(&server).go("");
     let first = session.request(0, cmd::READ, 0, 512);

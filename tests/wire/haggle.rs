@@ -1,9 +1,12 @@
 //! The handshake, as a client that believes nothing.
 
+use openssl::ssl::{Ssl, SslVersion};
+
 use super::numbers::*;
 use super::session::{Session, Style};
 use super::stream::Stream;
 use crate::support::Server;
+use crate::tls::client::{alice, is_inside_tls};
 
 /// The handshake flags of a client that knows both of them.
 pub(crate) const FIXED_NEWSTYLE_NO_ZEROES: u32 = 3;
@@ -83,7 +86,18 @@ impl Haggle {
     pub(crate) fn with_flags(server: &Server, flags: u32) -> Self {
         let mut haggle = Self::greeted(Stream::connect(server));
         haggle.stream.put(&flags.to_be_bytes());
-        haggle
+        match is_inside_tls() {
+            true => haggle.start_tls(alice(SslVersion::TLS1_3)),
+            false => haggle,
+        }
+    }
+
+    /// Starts TLS, by which everything is forgotten.
+    pub(crate) fn start_tls(mut self, ssl: Ssl) -> Self {
+        self.accept(opt::STARTTLS, b"");
+        let stream = self.stream.into_tls(ssl);
+        let stream = stream.unwrap_or_else(|error| panic!("no TLS: {error}"));
+        Self { stream, style: Style::Simple, context: None, lenient: self.lenient }
     }
 
     /// Checks the greeting, and answers nothing yet.

@@ -5,7 +5,7 @@ use super::numbers::*;
 use crate::support::Server;
 
 #[test]
-fn info_and_go_tell_the_same() {
+pub(crate) fn info_and_go_tell_the_same() {
     let server = Server::start(&["-e", "disk", "8G"]);
     let lists: [&[u16]; 7] =
         [&[], &[0], &[0, 1, 2, 3], &[3], &[0x7777, 0, 0xffff], &[1, 1, 0, 0], &[0, 1, 3]];
@@ -47,7 +47,7 @@ fn go_is_not_followed_by_zeroes_whatever_the_flags() {
 }
 
 #[test]
-fn unknown_exports_are_refused_without_information() {
+pub(crate) fn unknown_exports_are_refused_without_information() {
     let long = "n".repeat(4096);
     let script = "ξένος-國-☃";
     let server = Server::start(&["-e", "disk", "1M"]);
@@ -68,7 +68,7 @@ fn unknown_exports_are_refused_without_information() {
 }
 
 #[test]
-fn names_of_any_script_and_of_4096_bytes_are_served() {
+pub(crate) fn names_of_any_script_and_of_4096_bytes_are_served() {
     for name in ["ξένος-國-☃".to_owned(), "/".to_owned(), "n".repeat(4096)] {
         let server = Server::start(&["-e", &name, "1M"]);
         let mut haggle = Haggle::new(&server);
@@ -83,7 +83,7 @@ fn names_of_any_script_and_of_4096_bytes_are_served() {
 }
 
 #[test]
-fn list_and_set_match_contexts() {
+pub(crate) fn list_and_set_match_contexts() {
     let server = Server::start(&["-e", "disk", "1M"]);
     let mut haggle = Haggle::new(&server);
     haggle.accept(opt::STRUCTURED_REPLY, b"");
@@ -115,7 +115,7 @@ fn list_and_set_match_contexts() {
 }
 
 #[test]
-fn malformed_context_options_are_refused_and_in_sync() {
+pub(crate) fn malformed_context_options_are_refused_and_in_sync() {
     let server = Server::start(&["-e", "disk", "1M"]);
     let mut haggle = Haggle::new(&server);
     haggle.accept(opt::STRUCTURED_REPLY, b"");
@@ -143,7 +143,7 @@ fn malformed_context_options_are_refused_and_in_sync() {
 }
 
 #[test]
-fn selection_is_for_one_name_and_the_last_set() {
+pub(crate) fn selection_is_for_one_name_and_the_last_set() {
     let server = Server::start(&["-e", "disk", "1M"]);
     let contexts = |sets: &[(&str, &[&str])], go: &str, works: bool| {
         let mut haggle = Haggle::new(&server);
@@ -174,7 +174,7 @@ fn selection_is_for_one_name_and_the_last_set() {
 }
 
 #[test]
-fn contexts_come_after_structured_replies() {
+pub(crate) fn contexts_come_after_structured_replies() {
     let server = Server::start(&["1M"]);
     let mut haggle = Haggle::new(&server);
     for number in [opt::LIST_META_CONTEXT, opt::SET_META_CONTEXT] {
@@ -187,7 +187,7 @@ fn contexts_come_after_structured_replies() {
 }
 
 #[test]
-fn structured_replies_and_extended_headers_are_negotiated_without_data() {
+pub(crate) fn structured_replies_and_extended_headers_are_negotiated_without_data() {
     let server = Server::start(&["1M"]);
     let mut haggle = Haggle::new(&server);
     for number in [opt::STRUCTURED_REPLY, opt::EXTENDED_HEADERS] {
@@ -204,7 +204,7 @@ fn structured_replies_and_extended_headers_are_negotiated_without_data() {
 }
 
 #[test]
-fn what_is_turned_off_is_unknown() {
+pub(crate) fn what_is_turned_off_is_unknown() {
     let negotiating = [opt::STRUCTURED_REPLY, opt::EXTENDED_HEADERS];
     let contexts = [opt::LIST_META_CONTEXT, opt::SET_META_CONTEXT];
     for (argument, refused) in

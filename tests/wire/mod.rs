@@ -3,21 +3,21 @@
 //! The client is strict: every reply of every test is checked for its magic, flags, lengths, order
 //! and content, so that a test needs to look at no more than what it is about.
 
-mod haggle;
-mod numbers;
+pub(crate) mod haggle;
+pub(crate) mod numbers;
 mod reply;
-mod session;
-mod stream;
+pub(crate) mod session;
+pub(crate) mod stream;
 
-mod chunks;
-mod commands;
+pub(crate) mod chunks;
+pub(crate) mod commands;
 mod comparison;
-mod crowds;
-mod flow;
+pub(crate) mod crowds;
+pub(crate) mod flow;
 mod greeting;
-mod info;
-mod options;
+pub(crate) mod info;
+pub(crate) mod options;
 mod positions;
-mod ranges;
-mod shutdown;
+pub(crate) mod ranges;
+pub(crate) mod shutdown;
 mod space;

@@ -6,7 +6,7 @@ use super::stream::Stream;
 use crate::support::Server;
 
 #[test]
-fn unknown_options_are_refused_and_their_data_is_skipped() {
+pub(crate) fn unknown_options_are_refused_and_their_data_is_skipped() {
     let server = Server::start(&["1M"]);
     let mut haggle = Haggle::new(&server);
     let another = option(opt::ABORT, b"");
@@ -23,7 +23,7 @@ fn unknown_options_are_refused_and_their_data_is_skipped() {
 }
 
 #[test]
-fn option_of_4_gib_ends_the_connection() {
+pub(crate) fn option_of_4_gib_ends_the_connection() {
     let mut server = Server::start(&["1M"]);
     let before = server.resident();
     for number in [0x0765_4321, opt::LIST, opt::STRUCTURED_REPLY, opt::INFO, opt::GO, opt::ABORT] {
@@ -38,7 +38,7 @@ fn option_of_4_gib_ends_the_connection() {
 }
 
 #[test]
-fn lengths_that_lie_are_refused_and_in_sync() {
+pub(crate) fn lengths_that_lie_are_refused_and_in_sync() {
     let server = Server::start(&["1M"]);
     let mut haggle = Haggle::new(&server);
     for number in [opt::INFO, opt::GO] {
@@ -68,7 +68,7 @@ fn lengths_that_lie_are_refused_and_in_sync() {
 }
 
 #[test]
-fn abort_is_acknowledged_whatever_comes_with_it() {
+pub(crate) fn abort_is_acknowledged_whatever_comes_with_it() {
     let server = Server::start(&["1M"]);
     for data in [&b""[..], b"goodbye", &[0; 4096]] {
         for options in [0, 1] {
@@ -85,7 +85,7 @@ fn abort_is_acknowledged_whatever_comes_with_it() {
 }
 
 #[test]
-fn list_tells_names_that_can_be_used() {
+pub(crate) fn list_tells_names_that_can_be_used() {
     let server = Server::start(&["-e", "a disk", "1M"]);
     let mut haggle = Haggle::new(&server);
     let exports = haggle.accept(opt::LIST, b"").exports();
@@ -105,7 +105,7 @@ fn list_tells_names_that_can_be_used() {
 }
 
 #[test]
-fn export_name_is_followed_by_transmission() {
+pub(crate) fn export_name_is_followed_by_transmission() {
     let server = Server::start(&["-e", "disk", "1M"]);
     let go = Haggle::new(&server).go("disk").infos;
     for (name, before) in [("disk", None), ("", None), ("disk", Some(opt::STRUCTURED_REPLY))] {
@@ -129,7 +129,7 @@ fn export_name_is_followed_by_transmission() {
 }
 
 #[test]
-fn export_name_that_cannot_be_had_ends_the_connection() {
+pub(crate) fn export_name_that_cannot_be_had_ends_the_connection() {
     let mut server = Server::start(&["-e", "disk", "1M"]);
     let names: [&[u8]; 5] = [b"no-such-export", &[b'n'; 5000], &[b'n'; 4097], b"disk\0", b"\xff"];
     for name in names {

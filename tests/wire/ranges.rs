@@ -20,7 +20,7 @@ const BEYOND: [(u16, u32); 6] = [
 ];
 
 #[test]
-fn ranges_beyond_the_end_are_refused_and_in_sync() {
+pub(crate) fn ranges_beyond_the_end_are_refused_and_in_sync() {
     for (size, exact) in [("1M", 1 << 20), ("9223372036854775807", LARGEST)] {
         let server = Server::start(&[size]);
         for mut session in sessions(&server) {
@@ -56,7 +56,7 @@ fn ranges_beyond_the_end_are_refused_and_in_sync() {
 }
 
 #[test]
-fn empty_ranges_are_answered() {
+pub(crate) fn empty_ranges_are_answered() {
     let server = Server::start(&["1M"]);
     for mut session in sessions(&server) {
         for command in [0, 1, 3, 4, 5, 6, 7] {
@@ -69,7 +69,7 @@ fn empty_ranges_are_answered() {
 }
 
 #[test]
-fn first_and_last_block_can_be_written_and_read() {
+pub(crate) fn first_and_last_block_can_be_written_and_read() {
     let sizes = [("1M", 1 << 20), ("8G", 8 * GIB), ("9223372036854775807", LARGEST), ("1", 1)];
     for (size, exact) in sizes {
         let server = Server::start(&[size]);
@@ -88,7 +88,7 @@ fn first_and_last_block_can_be_written_and_read() {
 }
 
 #[test]
-fn pattern_is_right_from_one_end_of_the_largest_disk_to_the_other() {
+pub(crate) fn pattern_is_right_from_one_end_of_the_largest_disk_to_the_other() {
     let server = Server::start(&["pattern", "9223372036854775807"]);
     let byte = |at: u64| (at & !7).to_be_bytes()[at as usize % 8];
     for mut session in sessions(&server) {
@@ -109,7 +109,7 @@ fn pattern_is_right_from_one_end_of_the_largest_disk_to_the_other() {
 }
 
 #[test]
-fn payloads_up_to_the_maximum_are_taken() {
+pub(crate) fn payloads_up_to_the_maximum_are_taken() {
     let server = Server::start(&["256M"]);
     for mut session in sessions(&server) {
         let [_, _, maximum] = session.infos.block_sizes.expect("it was asked for");
@@ -130,7 +130,7 @@ fn payloads_up_to_the_maximum_are_taken() {
 }
 
 #[test]
-fn payloads_of_32_mib_are_drained_even_if_the_disk_is_smaller() {
+pub(crate) fn payloads_of_32_mib_are_drained_even_if_the_disk_is_smaller() {
     let server = Server::start(&["1M"]);
     for mut session in sessions(&server) {
         assert_eq!(session.ask(0, cmd::READ, 0, 1 << 25), errno::EINVAL);
@@ -141,7 +141,7 @@ fn payloads_of_32_mib_are_drained_even_if_the_disk_is_smaller() {
 }
 
 #[test]
-fn writes_of_4_gib_end_the_connection() {
+pub(crate) fn writes_of_4_gib_end_the_connection() {
     let mut server = Server::start(&["8G"]);
     let before = server.resident();
     for length in [0xffff_f000, 0xffff_ffff] {
@@ -162,7 +162,7 @@ fn writes_of_4_gib_end_the_connection() {
 }
 
 #[test]
-fn requests_without_payload_may_be_as_long_as_the_disk() {
+pub(crate) fn requests_without_payload_may_be_as_long_as_the_disk() {
     for size in ["8G", "9223372036854775807"] {
         let server = Server::start(&[size]);
         let mut session = Haggle::new(&server).extended("").go("");
@@ -191,7 +191,7 @@ fn requests_without_payload_may_be_as_long_as_the_disk() {
 }
 
 #[test]
-fn block_status_of_4_gib_on_8_gib() {
+pub(crate) fn block_status_of_4_gib_on_8_gib() {
     let server = Server::start(&["8G"]);
     for mut session in chunked(&server) {
         for at in [0, 4096, 1, 4 * GIB] {

@@ -46,7 +46,7 @@ fn who_haggles_is_told() {
 }
 
 #[test]
-fn requests_are_refused_once_the_server_stops() {
+pub(crate) fn requests_are_refused_once_the_server_stops() {
     let mut server = Server::start(&["1M"]);
     let mut sessions = sessions(&server);
     for session in &mut sessions {
@@ -68,7 +68,7 @@ fn requests_are_refused_once_the_server_stops() {
 }
 
 #[test]
-fn requests_in_flight_are_finished() {
+pub(crate) fn requests_in_flight_are_finished() {
     let mut server = Server::start(&["64M"]);
     let mut session = Haggle::new(&server).go("");
     session.write(0, &[9; 1 << 20]);
@@ -93,7 +93,7 @@ fn requests_in_flight_are_finished() {
 }
 
 #[test]
-fn who_does_not_go_is_disconnected() {
+pub(crate) fn who_does_not_go_is_disconnected() {
     let mut server = Server::start(&["1M"]);
     let mut session = Haggle::new(&server).go("");
     session.expect_in_sync();

@@ -1,4 +1,4 @@
-//! Unix and TCP sockets alike, and the ways in which clients leave.
+//! Unix and TCP sockets alike, inside TLS or not, and the ways in which clients leave.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -8,6 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::sockopt;
+
+use openssl::ssl::{Ssl, SslStream};
 
 use crate::support::{LIMIT, Server, wait_until};
 
@@ -22,6 +24,8 @@ const SILENCE: Duration = Duration::from_millis(40);
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of the above, inside TLS.
+    Tls(Box<SslStream<Stream>>),
 }
 
 impl Stream {
@@ -52,6 +56,13 @@ impl Stream {
         stream
     }
 
+    /// Starts TLS.
+    pub(crate) fn into_tls(self, ssl: Ssl) -> Result<Self, openssl::ssl::Error> {
+        let mut stream = SslStream::new(ssl, self).expect("there is memory");
+        stream.connect()?;
+        Ok(Self::Tls(Box::new(stream)))
+    }
+
     pub(crate) fn set_timeout(&self, timeout: Option<Duration>) {
         let set = match self {
             Self::Tcp(stream) => {
@@ -60,6 +71,7 @@ impl Stream {
             Self::Unix(stream) => {
                 stream.set_read_timeout(timeout).and_then(|()| stream.set_write_timeout(timeout))
             }
+            Self::Tls(stream) => return stream.get_ref().set_timeout(timeout),
         };
         set.expect("sockets have timeouts");
     }
@@ -68,14 +80,16 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Self::Tcp(stream.try_clone().expect("fds are left")),
             Self::Unix(stream) => Self::Unix(stream.try_clone().expect("fds are left")),
+            Self::Tls(_) => panic!("two cannot use the same keys"),
         }
     }
 
     /// Says that nothing more will be sent.
-    pub(crate) fn finish_sending(&self) {
+    pub(crate) fn finish_sending(&mut self) {
         let done = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Self::Tls(stream) => stream.shutdown().map(drop).map_err(io::Error::other),
         };
         done.expect("it is connected");
     }
@@ -149,6 +163,7 @@ impl Read for Stream {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -158,6 +173,7 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
@@ -171,6 +187,7 @@ impl AsFd for Stream {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.get_ref().as_fd(),
         }
     }
 }

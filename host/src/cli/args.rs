@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Parser, ValueEnum};
 
+use super::tls::TlsArgs;
 use super::values;
 
 /// Serves a sandboxed WebAssembly component as a disk over NBD.
@@ -15,7 +16,9 @@ use super::values;
     name = "memnbd-host",
     override_usage = "memnbd-host [OPTIONS] [--component NAME|FILE.wasm] [KEY=VALUE | VALUE]...",
     disable_help_flag = true,
-    disable_version_flag = true
+    disable_version_flag = true,
+    // As with nbdkit, the last one counts.
+    args_override_self = true
 )]
 pub(super) struct Args {
     /// The component that stores the disk: a built-in one by its name, or a file [default: memory]
@@ -59,6 +62,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     pub(super) clients: Clients,
+
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
 
     #[command(flatten)]
     pub(super) logging: Logging,

@@ -13,6 +13,9 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
+use super::tls::{Credentials, Tls};
+use crate::nbd::TlsMode;
+
 /// Set for the process that serves, to the process ID of the one that waits.
 const WAITING: &str = "MEMNBD_WAITING";
 
@@ -25,17 +28,48 @@ pub(super) struct Ready {
     pub(super) port: Option<u32>,
     /// The bytes of the path of the first Unix domain socket.
     unix: Option<Vec<u8>>,
+    /// Whether clients may use TLS, 1, or must, 2.
+    pub(super) tls: Option<u8>,
+    /// The bytes of the directory of certificates.
+    certificates: Option<Vec<u8>>,
+    /// The bytes of the file of pre-shared keys.
+    keys: Option<Vec<u8>>,
 }
 
 impl Ready {
-    pub(super) fn new(uris: Vec<String>, port: Option<u32>, unix: Option<&Path>) -> Self {
-        let unix = unix.map(|path| path.as_os_str().as_bytes().to_vec());
-        Self { uris, port, unix }
+    pub(super) fn new(
+        uris: Vec<String>,
+        port: Option<u32>,
+        unix: Option<&Path>,
+        tls: &Tls,
+    ) -> Self {
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let (certificates, keys) = match &tls.credentials {
+            Credentials::None => (None, None),
+            Credentials::Certificates(directory) => (Some(bytes(directory)), None),
+            Credentials::Keys(file) => (None, Some(bytes(file))),
+        };
+        let tls = match tls.mode {
+            TlsMode::Off => None,
+            TlsMode::On => Some(1),
+            TlsMode::Require => Some(2),
+        };
+        Self { uris, port, unix: unix.map(bytes), tls, certificates, keys }
     }
 
     /// The path of the first Unix domain socket.
     pub(super) fn unix(&self) -> Option<PathBuf> {
-        self.unix.clone().map(|bytes| OsString::from_vec(bytes).into())
+        path(&self.unix)
+    }
+
+    /// The directory of certificates.
+    pub(super) fn certificates(&self) -> Option<PathBuf> {
+        path(&self.certificates)
+    }
+
+    /// The file of pre-shared keys.
+    pub(super) fn keys(&self) -> Option<PathBuf> {
+        path(&self.keys)
     }
 
     /// The URIs, each on a line.
@@ -56,6 +90,10 @@ impl Ready {
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
     }
+}
+
+fn path(bytes: &Option<Vec<u8>>) -> Option<PathBuf> {
+    bytes.clone().map(|bytes| OsString::from_vec(bytes).into())
 }
 
 /// Whether another process waits for this one to be ready. This one starts no others, so nobody

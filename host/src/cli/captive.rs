@@ -156,6 +156,10 @@ fn variables(args: &Args, ready: &Ready) -> OsString {
     let port = ready.port.map(|port| port.to_string()).unwrap_or_default();
     assign("port", port.as_ref());
     assign("unixsocket", ready.unix().unwrap_or_default().as_os_str());
+    assign("tls_certificates", ready.certificates().unwrap_or_default().as_os_str());
+    assign("tls_psk", ready.keys().unwrap_or_default().as_os_str());
+    let tls = ready.tls.map(|tls| tls.to_string()).unwrap_or_default();
+    assign("tls", tls.as_ref());
     assign("exportname", args.export_name().as_ref());
     script
 }

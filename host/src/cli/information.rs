@@ -89,6 +89,7 @@ fn config() -> Value {
         "cache_directory": cache,
         "max_transfer": MAX_TRANSFER,
         "max_memory": machine_memory(),
+        "tls": "yes",
         "selinux": "no",
     })
 }

@@ -15,7 +15,9 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_LOCAL, VsockAddr, VsockListener};
 use super::background::Ready;
 use super::plan::{Address, Family, Listen};
 use super::privileges::Identity;
+use super::tls::{Credentials, Tls};
 use crate::exports::Exports;
+use crate::nbd::TlsMode;
 use crate::server::{Listener, Socket, SocketFile};
 
 /// How often a free port is looked for that is free on all addresses of a name.
@@ -32,14 +34,15 @@ const VMADDR_PORT_ANY: u32 = u32::MAX;
 const KEPT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
+/// As above, where a slash would be the end.
+const KEPT_IN_USER: &AsciiSet = &KEPT.add(b'/');
+
 /// What URIs say of the server besides its address.
 pub(super) struct Naming<'a> {
     /// All there is to serve.
     pub(super) exports: &'a Exports,
-    /// Whether clients must use TLS.
-    pub(super) tls: bool,
-    /// Parameters that tell clients how, each as `name=value`.
-    pub(super) parameters: Vec<String>,
+    /// Whether clients must use TLS, and how.
+    pub(super) tls: &'a Tls,
 }
 
 /// Sockets that exist, and what there is to tell of them.
@@ -120,8 +123,8 @@ impl Bound {
     }
 
     /// What is told when all is ready.
-    pub(super) fn ready(&self) -> Ready {
-        Ready::new(self.uris.clone(), self.port, self.unix.as_deref())
+    pub(super) fn ready(&self, tls: &Tls) -> Ready {
+        Ready::new(self.uris.clone(), self.port, self.unix.as_deref(), tls)
     }
 }
 
@@ -166,23 +169,40 @@ impl Naming<'_> {
 
     /// The URI of an export (the NBD project's `uri.md`).
     fn uri(&self, place: &Place, export_name: &str) -> String {
-        let scheme = if self.tls { "nbds" } else { "nbd" };
+        // Where TLS is not required, a client may do without, and not all can do with.
+        let required = self.tls.mode == TlsMode::Require;
+        let scheme = if required { "nbds" } else { "nbd" };
+        let user = match &self.tls.acceptor {
+            Some(acceptor) if required && !acceptor.first_identity().is_empty() => {
+                format!("{}@", percent_encode(acceptor.first_identity(), KEPT_IN_USER))
+            }
+            _ => String::new(),
+        };
         let export = utf8_percent_encode(export_name, KEPT);
         let slash = if export_name.is_empty() { "" } else { "/" };
-        let mut parameters = self.parameters.clone();
+        let mut parameters = Vec::new();
         let base = match place {
             Place::Tcp(host, port) if host.contains(':') => {
-                format!("{scheme}://[{host}]:{port}{slash}{export}")
+                format!("{scheme}://{user}[{host}]:{port}{slash}{export}")
             }
-            Place::Tcp(host, port) => format!("{scheme}://{host}:{port}{slash}{export}"),
+            Place::Tcp(host, port) => format!("{scheme}://{user}{host}:{port}{slash}{export}"),
             Place::Vsock(port) => {
-                format!("{scheme}+vsock://{VMADDR_CID_LOCAL}:{port}{slash}{export}")
+                format!("{scheme}+vsock://{user}{VMADDR_CID_LOCAL}:{port}{slash}{export}")
             }
             Place::Unix(path) => {
                 parameters.insert(0, parameter("socket", path));
-                format!("{scheme}+unix:///{export}")
+                format!("{scheme}+unix://{user}/{export}")
             }
         };
+        match &self.tls.credentials {
+            Credentials::Certificates(directory) if required => {
+                parameters.push(parameter("tls-certificates", directory));
+            }
+            Credentials::Keys(file) if required => {
+                parameters.push(parameter("tls-psk-file", file));
+            }
+            _ => {}
+        }
         match parameters.is_empty() {
             true => base,
             false => format!("{base}?{}", parameters.join("&")),
@@ -191,7 +211,7 @@ impl Naming<'_> {
 }
 
 /// A parameter of a URI that is a path.
-pub(super) fn parameter(name: &str, path: &Path) -> String {
+fn parameter(name: &str, path: &Path) -> String {
     format!("{name}={}", percent_encode(path.as_os_str().as_bytes(), KEPT))
 }
 

@@ -17,6 +17,7 @@ mod plan;
 mod privileges;
 mod ready;
 mod signals;
+mod tls;
 mod values;
 
 pub use components::built_in;
@@ -37,6 +38,7 @@ use listen::{Bound, Naming};
 use log::Log;
 use plan::{Life, Place};
 use privileges::Identity;
+use tls::Tls;
 
 /// Why the command failed.
 enum Failure {
@@ -143,20 +145,23 @@ async fn serve(
     if args.life.swap {
         privileges::lock_memory()?;
     }
+    let tls = args.tls.load()?;
+    tracing::debug!("TLS: {:?}, {}", tls.mode, tls.credentials);
     let exports = Arc::new(exports::all(args).await?);
-    let naming = Naming { exports: &exports, tls: false, parameters: Vec::new() };
+    let naming = Naming { exports: &exports, tls: &tls };
     let bound = match &place {
         Place::Single => Bound::default(),
         Place::Inherited => Bound::inherit(inherited::sockets()?, &naming)?,
         Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity).await?,
     };
-    let server = Server::new(exports.clone(), options(args));
+    let ready = bound.ready(&tls);
+    let server = Server::new(exports.clone(), options(args, tls));
     let (stop, stop_now) = signals::handle(log.clone()).context("handle signals")?;
     let stdio = match &place {
         Place::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,
     };
-    ready::tell(args, (&bound, place == Place::Inherited), &identity, life, &log)?;
+    ready::tell(args, &ready, place == Place::Inherited, &identity, life, &log)?;
     match stdio {
         Some(stream) => server.run_single(stream, stop, stop_now).await,
         None => server.run(bound.listeners, stop, stop_now).await,
@@ -164,19 +169,20 @@ async fn serve(
     Ok(())
 }
 
-fn options(args: &Args) -> Options {
+fn options(args: &Args, tls: Tls) -> Options {
     let clients = &args.clients;
     let mask = clients.mask_handshake.unwrap_or(u16::MAX);
     let limit = clients.handshake_timeout;
     Options {
         handshake: HandshakeConfig {
+            tls: tls.mode,
             structured_replies: !clients.no_sr,
             extended_headers: !clients.no_sr,
             meta_contexts: !clients.no_sr && !clients.no_mc,
             fixed_newstyle: mask & handshake_flag::FIXED_NEWSTYLE != 0,
             no_zeroes: mask & handshake_flag::NO_ZEROES != 0,
-            ..HandshakeConfig::default()
         },
+        tls: tls.acceptor,
         handshake_timeout: (!limit.is_zero()).then_some(limit),
         max_connections: (clients.max_connections != 0).then_some(clients.max_connections),
         exit_last: args.life.exit_last,

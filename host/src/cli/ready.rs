@@ -9,8 +9,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use sd_notify::NotifyState;
 
 use super::args::Args;
-use super::background;
-use super::listen::Bound;
+use super::background::{self, Ready};
 use super::log::Log;
 use super::plan::Life;
 use super::privileges::Identity;
@@ -18,12 +17,12 @@ use super::privileges::Identity;
 /// Tells that the server is ready, by the pidfile, to systemd, and on stdout.
 pub(super) fn tell(
     args: &Args,
-    (bound, inherited): (&Bound, bool),
+    ready: &Ready,
+    inherited: bool,
     identity: &Identity,
     life: Life<'_>,
     log: &Log,
 ) -> anyhow::Result<()> {
-    let ready = bound.ready();
     if let Some(pidfile) = &args.life.pidfile {
         // Where only the former user can.
         write_pidfile(pidfile).with_context(|| format!("write {}", pidfile.display()))?;

@@ -11,18 +11,21 @@ mod tests;
 mod transmission;
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::disk::{Access, Disk, OpenError};
 use crate::exports::{Export, Exports};
 use crate::nbd::{
     self, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, ProtocolError, Session,
 };
+use crate::tls::{self, Acceptor};
 pub use in_use::InUse;
 use transmission::Transmission;
 
@@ -44,6 +47,8 @@ pub struct Context {
     pub exports: Arc<Exports>,
     /// What is offered in the handshake.
     pub handshake: HandshakeConfig,
+    /// Starts TLS with clients. There is one if the handshake offers TLS.
+    pub tls: Option<Arc<Acceptor>>,
     /// How long a client may negotiate; none for as long as it likes.
     pub handshake_timeout: Option<Duration>,
     /// Tells when to stop.
@@ -61,6 +66,8 @@ pub enum End {
     Stopped,
     /// The client broke the protocol.
     Protocol(ProtocolError),
+    /// The client is not let in by TLS, or does not speak it.
+    Tls(tls::Failure),
     /// The client took too long to negotiate.
     HandshakeTimeout,
     /// The connection failed or ended in the middle of something.
@@ -75,6 +82,7 @@ impl fmt::Display for End {
             Self::Protocol(error) => {
                 write!(f, "closed, for the client broke the protocol: {error}")
             }
+            Self::Tls(failure) => write!(f, "closed, for TLS failed: {failure}"),
             Self::HandshakeTimeout => f.write_str("closed, for negotiation took too long"),
             Self::Transport(error) => write!(f, "lost: {error}"),
         }
@@ -87,6 +95,15 @@ impl From<ProtocolError> for End {
     }
 }
 
+impl From<tls::Failure> for End {
+    fn from(failure: tls::Failure) -> Self {
+        match failure {
+            tls::Failure::Transport(error) => Self::Transport(error),
+            failure => Self::Tls(failure),
+        }
+    }
+}
+
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         Self::Transport(error)
@@ -94,73 +111,132 @@ impl From<io::Error> for End {
 }
 
 /// Serves one client to its end.
-pub async fn serve<S>(mut stream: S, mut context: Context) -> End
+pub async fn serve<S>(mut stream: S, context: Context) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut phase = context.phase.clone();
-    let negotiated = {
-        let negotiation = negotiate(&mut stream, &mut context);
-        let closing = phase.wait_for(|&phase| phase == Phase::Closing);
-        tokio::select! {
-            negotiated = negotiation => negotiated,
-            _ = closing => Err(End::Stopped),
+    let deadline = context.handshake_timeout.map(|timeout| Instant::now() + timeout);
+    let mut handshake = Handshake::new(context.handshake);
+    let greeting = handshake.greeting();
+    let haggling = haggle(&mut stream, &mut handshake, &greeting, &context);
+    match in_time(deadline, &context, haggling).await {
+        Ok(Haggled::Agreed(agreed)) => transmit(stream, agreed, context).await,
+        // A future of its own, so that those without TLS need no room for it.
+        Ok(Haggled::StartTls) => {
+            Box::pin(serve_inside_tls(stream, handshake, deadline, context)).await
         }
+        Ok(Haggled::Aborted) => end(stream, End::Disconnected).await,
+        Err(reason) => end(stream, reason).await,
+    }
+}
+
+/// Goes on once a client was told that TLS starts.
+async fn serve_inside_tls<S>(
+    stream: S,
+    mut handshake: Handshake,
+    deadline: Option<Instant>,
+    context: Context,
+) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(acceptor) = &context.tls else {
+        return End::Transport(io::ErrorKind::Unsupported.into());
     };
-    let (session, disk, rest) = match negotiated {
-        Ok(Some(negotiated)) => negotiated,
-        Ok(None) => {
-            let _ = stream.shutdown().await;
-            return End::Disconnected;
-        }
-        Err(end) => {
-            let _ = stream.shutdown().await;
-            return end;
-        }
+    let accepting = async { acceptor.accept(stream).await.map_err(End::from) };
+    let mut stream = match in_time(deadline, &context, accepting).await {
+        Ok(stream) => stream,
+        Err(reason) => return reason,
     };
+    tracing::debug!("TLS established: {}", acceptor.describe(&stream));
+    handshake.tls_established();
+    let haggling = haggle(&mut stream, &mut handshake, b"", &context);
+    match in_time(deadline, &context, haggling).await {
+        Ok(Haggled::Agreed(agreed)) => transmit(stream, agreed, context).await,
+        Ok(Haggled::Aborted) => end(stream, End::Disconnected).await,
+        // The handshake refuses a second STARTTLS.
+        Ok(Haggled::StartTls) => End::Transport(io::ErrorKind::Unsupported.into()),
+        Err(reason) => end(stream, reason).await,
+    }
+}
+
+/// Serves a client after its handshake.
+async fn transmit<S>(mut stream: S, agreed: Agreed, context: Context) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Agreed { session, disk, rest } = agreed;
     let _user = context.in_use.enter();
     let access = Access::new(disk);
     let mut transmission = Transmission::new(&mut stream, session, access, rest);
-    let end = transmission.run(context.phase).await;
+    let reason = transmission.run(context.phase).await;
     drop(transmission);
-    if !matches!(end, End::Transport(_)) {
+    end(stream, reason).await
+}
+
+/// Closes a connection in the orderly way, if it is still there.
+async fn end<S>(mut stream: S, reason: End) -> End
+where
+    S: AsyncWrite + Unpin,
+{
+    if !matches!(reason, End::Transport(_)) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
     }
-    end
+    reason
 }
 
 /// How long the orderly end of a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Haggles about options. What comes is the session, its disk, and the bytes of requests that came
-/// along with the last option; or nothing when the client aborted.
-async fn negotiate<S>(
-    stream: &mut S,
-    context: &mut Context,
-) -> Result<Option<(Session, Arc<Disk>, Vec<u8>)>, End>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let timeout = context.handshake_timeout;
-    let haggling = haggle(stream, context);
-    match timeout {
-        None => haggling.await,
-        Some(timeout) => {
-            tokio::time::timeout(timeout, haggling).await.unwrap_or(Err(End::HandshakeTimeout))
+/// Negotiates until it is too late.
+async fn in_time<T>(
+    deadline: Option<Instant>,
+    context: &Context,
+    negotiation: impl Future<Output = Result<T, End>>,
+) -> Result<T, End> {
+    let mut phase = context.phase.clone();
+    let late = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        negotiated = negotiation => negotiated,
+        _ = phase.wait_for(|&phase| phase == Phase::Closing) => Err(End::Stopped),
+        () = late => Err(End::HandshakeTimeout),
     }
 }
 
+/// What haggling came to.
+enum Haggled {
+    Agreed(Agreed),
+    /// The client was told that TLS starts.
+    StartTls,
+    /// The client wants no more.
+    Aborted,
+}
+
+/// What transmission begins with.
+struct Agreed {
+    session: Session,
+    disk: Arc<Disk>,
+    /// What came along with the last option: requests.
+    rest: Vec<u8>,
+}
+
+/// Haggles about options, once `first` was sent.
 async fn haggle<S>(
     stream: &mut S,
-    context: &mut Context,
-) -> Result<Option<(Session, Arc<Disk>, Vec<u8>)>, End>
+    handshake: &mut Handshake,
+    first: &[u8],
+    context: &Context,
+) -> Result<Haggled, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = Handshake::new(context.handshake);
     let mut input = Vec::with_capacity(512);
-    let mut output = handshake.greeting().to_vec();
+    let mut output = first.to_vec();
     loop {
         if *context.phase.borrow() != Phase::Serving {
             handshake.shutting_down();
@@ -184,12 +260,12 @@ where
             Event::NeedInput => {
                 if stream.read_buf(&mut input).await? == 0 {
                     return match input.is_empty() {
-                        true => Ok(None),
+                        true => Ok(Haggled::Aborted),
                         false => Err(End::Transport(io::ErrorKind::UnexpectedEof.into())),
                     };
                 }
             }
-            Event::List => list(&context.exports, &mut handshake, &mut output),
+            Event::List => list(&context.exports, handshake, &mut output),
             Event::Open { name, .. } => {
                 let opened = open(&context.exports, &name).await;
                 let info = match &opened {
@@ -208,12 +284,12 @@ where
                     tracing::debug!("export {:?}: served with {style} replies", export.name());
                     stream.write_all(&output).await?;
                     stream.flush().await?;
-                    return Ok(Some((session, disk, input)));
+                    return Ok(Haggled::Agreed(Agreed { session, disk, rest: input }));
                 }
             }
-            // The handshake refuses STARTTLS as long as it is configured without TLS.
-            Event::StartTls => return Err(End::Transport(io::ErrorKind::Unsupported.into())),
-            Event::Abort => return Ok(None),
+            // Nothing came after it, the handshake has seen to that.
+            Event::StartTls => return Ok(Haggled::StartTls),
+            Event::Abort => return Ok(Haggled::Aborted),
         }
     }
 }

@@ -174,7 +174,11 @@ where
             while !needs_input && self.may_execute() {
                 needs_input = !self.step(cx)?;
             }
-            let sent = self.output.poll_send(self.stream, cx)?.is_ready();
+            let mut sent = self.output.poll_send(self.stream, cx)?.is_ready();
+            if !self.reads_next() {
+                // Before a read there is no need to: what waits to be sent goes out with it.
+                sent &= Pin::new(&mut *self.stream).poll_flush(cx)?.is_ready();
+            }
             let ended = match &mut self.state {
                 State::Finished => Some(false),
                 State::HungUp(time) => Some(sent && time.as_mut().poll(cx).is_ready()),
@@ -200,6 +204,11 @@ where
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether the client is listened to.
+    fn reads_next(&self) -> bool {
+        !matches!(self.state, State::Finished | State::HungUp(_)) && self.may_execute()
     }
 
     fn may_execute(&self) -> bool {

@@ -55,6 +55,7 @@ pub(crate) fn connection(data: &[u8]) {
         let context = Context {
             exports: Arc::new(Exports::new(exports).unwrap()),
             handshake: HandshakeConfig::default(),
+            tls: None,
             handshake_timeout: None,
             in_use: Default::default(),
             phase: receiver,

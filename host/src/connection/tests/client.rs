@@ -36,6 +36,7 @@ pub(super) fn context_of(recipes: Vec<Recipe>) -> (Context, watch::Sender<Phase>
     let context = Context {
         exports: Arc::new(Exports::new(exports).unwrap()),
         handshake: HandshakeConfig::default(),
+        tls: None,
         handshake_timeout: Some(PATIENCE),
         in_use: Default::default(),
         phase,

@@ -1,0 +1,199 @@
+//! The options about TLS, which mean what they mean to nbdkit.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::Failure;
+use crate::nbd::TlsMode;
+use crate::tls::{Acceptor, FILES};
+
+/// Below these directories there may be one of certificates: where nbdkit looks, too.
+const NAMES: [&str; 2] = ["memnbd", "nbdkit"];
+
+/// The options, as they are typed.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+pub(super) struct TlsArgs {
+    /// Whether clients may use TLS, or must: off, on, require [default: on if there are certificates
+    /// or keys]
+    #[arg(long = "tls", value_name = "MODE", value_parser = mode)]
+    mode: Option<TlsMode>,
+
+    /// The directory of ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem [default:
+    /// of /etc/pki/memnbd and /etc/pki/nbdkit, or for users of ~/.pki/memnbd, ~/.config/pki/memnbd and
+    /// the same of nbdkit, the first that has them]
+    #[arg(long = "tls-certificates", value_name = "DIR")]
+    certificates: Option<PathBuf>,
+
+    /// A file of lines USER:HEXKEY, as psktool makes it; instead of certificates
+    #[arg(long = "tls-psk", value_name = "FILE")]
+    psk: Option<PathBuf>,
+
+    /// Let nobody into TLS without a certificate that ca-cert.pem has signed
+    #[arg(long = "tls-verify-peer")]
+    verify_peer: bool,
+}
+
+/// TLS as it is meant.
+pub(super) struct Tls {
+    /// Whether clients may use it.
+    pub(super) mode: TlsMode,
+    /// Starts it; none if it is off.
+    pub(super) acceptor: Option<Arc<Acceptor>>,
+    /// What it rests on.
+    pub(super) credentials: Credentials,
+}
+
+/// How server and clients know each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Credentials {
+    /// Not at all: there is no TLS.
+    None,
+    /// By the certificates of this directory.
+    Certificates(PathBuf),
+    /// By the keys of this file.
+    Keys(PathBuf),
+}
+
+impl TlsArgs {
+    /// Reads what TLS needs, if there is to be TLS.
+    pub(super) fn load(&self) -> Result<Tls, Failure> {
+        let mode = self.mode.unwrap_or(TlsMode::On);
+        let credentials = match (mode, &self.psk, &self.certificates) {
+            (TlsMode::Off, _, _) => Credentials::None,
+            (_, Some(file), _) => Credentials::Keys(file.clone()),
+            (_, None, Some(directory)) => Credentials::Certificates(directory.clone()),
+            (_, None, None) => self.search()?,
+        };
+        let acceptor = match &credentials {
+            Credentials::None => {
+                return Ok(Tls { mode: TlsMode::Off, acceptor: None, credentials });
+            }
+            Credentials::Keys(file) => Acceptor::with_keys(file).context("--tls-psk"),
+            Credentials::Certificates(directory) => {
+                let acceptor = Acceptor::with_certificates(directory, self.verify_peer);
+                acceptor.context(match &self.certificates {
+                    Some(_) => "--tls-certificates",
+                    None => "certificates (--tls=off does without)",
+                })
+            }
+        }?;
+        if self.verify_peer && mode != TlsMode::Require {
+            tracing::warn!(
+                "--tls-verify-peer: who does without TLS is let in; not so with --tls=require"
+            );
+        }
+        let credentials = credentials.absolute()?;
+        Ok(Tls { mode, acceptor: Some(Arc::new(acceptor)), credentials })
+    }
+
+    /// Certificates where nobody has said that there are some.
+    fn search(&self) -> Result<Credentials, Failure> {
+        let is_root = rustix::process::geteuid().is_root();
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let places = places(is_root, home.as_deref());
+        if let Some(directory) = places.iter().find(|place| has_certificates(place)) {
+            return Ok(Credentials::Certificates(directory.clone()));
+        }
+        let needed = match self.mode {
+            Some(TlsMode::On) => "--tls=on",
+            Some(_) => "--tls=require",
+            None if self.verify_peer => "--tls-verify-peer",
+            None => return Ok(Credentials::None),
+        };
+        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        Err(Failure::Usage(format!(
+            "{needed} needs certificates or keys: give --tls-certificates DIR or --tls-psk FILE, \
+             or put {} into {}",
+            FILES.join(", "),
+            places.join(" or ")
+        )))
+    }
+}
+
+impl Credentials {
+    /// Clients may be elsewhere, and the process may leave its directory.
+    fn absolute(self) -> anyhow::Result<Self> {
+        let absolute = |path| std::path::absolute(path).context("find the current directory");
+        Ok(match self {
+            Self::None => Self::None,
+            Self::Certificates(directory) => Self::Certificates(absolute(directory)?),
+            Self::Keys(file) => Self::Keys(absolute(file)?),
+        })
+    }
+}
+
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Certificates(directory) => write!(f, "certificates of {}", directory.display()),
+            Self::Keys(file) => write!(f, "keys of {}", file.display()),
+        }
+    }
+}
+
+fn mode(text: &str) -> Result<TlsMode, String> {
+    // Also what nbdkit takes for yes and no.
+    match text.to_ascii_lowercase().as_str() {
+        "off" | "no" | "n" | "false" | "f" | "0" => Ok(TlsMode::Off),
+        "on" | "yes" | "y" | "true" | "t" | "1" => Ok(TlsMode::On),
+        "require" => Ok(TlsMode::Require),
+        _ => Err("it is off, on or require".into()),
+    }
+}
+
+/// Where certificates are looked for, in this order.
+fn places(is_root: bool, home: Option<&Path>) -> Vec<PathBuf> {
+    let roots: Vec<PathBuf> = match (is_root, home) {
+        (true, _) => vec!["/etc/pki".into()],
+        (false, Some(home)) => vec![home.join(".pki"), home.join(".config/pki")],
+        (false, None) => Vec::new(),
+    };
+    NAMES.iter().flat_map(|name| roots.iter().map(move |root| root.join(name))).collect()
+}
+
+fn has_certificates(directory: &Path) -> bool {
+    FILES.iter().all(|name| File::open(directory.join(name)).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_users_have_their_own_places() {
+        let home = Path::new("/home/u");
+        let root = ["/etc/pki/memnbd", "/etc/pki/nbdkit"].map(PathBuf::from);
+        assert_eq!(places(true, Some(home)), root);
+        let user = [".pki/memnbd", ".config/pki/memnbd", ".pki/nbdkit", ".config/pki/nbdkit"];
+        assert_eq!(places(false, Some(home)), user.map(|place| home.join(place)));
+        assert_eq!(places(false, None), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn certificates_are_there_when_all_files_are() {
+        let directory = tempfile::TempDir::new().unwrap();
+        for name in FILES {
+            assert!(!has_certificates(directory.path()));
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert!(has_certificates(directory.path()));
+    }
+
+    #[test]
+    fn modes_are_spelled_as_for_nbdkit() {
+        for text in ["off", "0", "No", "false"] {
+            assert_eq!(mode(text), Ok(TlsMode::Off));
+        }
+        for text in ["on", "1", "YES", "true"] {
+            assert_eq!(mode(text), Ok(TlsMode::On));
+        }
+        assert_eq!(mode("require"), Ok(TlsMode::Require));
+        assert!(mode("").is_err() && mode("required").is_err());
+    }
+}

@@ -1,0 +1,257 @@
+//! A directory of certificates, with the names of files that nbdkit's users know.
+//!
+//! Everything is judged before it is used: a server that starts can be reached by clients that have
+//! the authority's certificate.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{SslContextBuilder, SslFiletype, SslVerifyMode};
+use openssl::stack::Stack;
+use openssl::x509::store::{X509Lookup, X509Store, X509StoreBuilder};
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{
+    X509, X509Crl, X509NameRef, X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef,
+    X509VerifyResult,
+};
+
+use super::files;
+
+/// The files that a directory of certificates must have: the authority's certificate, the server's,
+/// and its private key. One more it may have, [`REVOKED`].
+pub const FILES: [&str; 3] = [AUTHORITY, CERTIFICATE, KEY];
+
+const AUTHORITY: &str = "ca-cert.pem";
+const CERTIFICATE: &str = "server-cert.pem";
+const KEY: &str = "server-key.pem";
+
+/// The list of certificates that the authority has revoked.
+const REVOKED: &str = "ca-crl.pem";
+
+/// OpenSSL's X509_V_ERR_UNABLE_TO_GET_CRL.
+const NO_LIST: i32 = 3;
+
+/// How PEM begins.
+const BEGIN: &str = "-----BEGIN ";
+
+/// What a server shows, and by what it judges clients.
+pub(super) struct Certificates {
+    /// The server's own, and those between it and the authority's.
+    chain: Vec<X509>,
+    key: PKey<Private>,
+    /// By these clients are judged, if they are.
+    authorities: Option<Authorities>,
+}
+
+struct Authorities {
+    certificates: Vec<X509>,
+    revoked: Vec<X509Crl>,
+    /// Where OpenSSL reads the same lists.
+    revoked_file: PathBuf,
+}
+
+impl Certificates {
+    /// Reads and judges the files of a directory.
+    pub(super) fn load(directory: &Path, verify_peer: bool) -> anyhow::Result<Self> {
+        require_files(directory)?;
+        let file = |name: &str| directory.join(name);
+        let at = |name: &str| file(name).display().to_string();
+        let authorities = Authorities {
+            certificates: certificates(&file(AUTHORITY)).with_context(|| at(AUTHORITY))?,
+            revoked: revoked(&file(REVOKED)).with_context(|| at(REVOKED))?,
+            revoked_file: file(REVOKED),
+        };
+        let chain = certificates(&file(CERTIFICATE)).with_context(|| at(CERTIFICATE))?;
+        check_dates(&chain[0]).with_context(|| at(CERTIFICATE))?;
+        let key = private_key(&file(KEY)).with_context(|| at(KEY))?;
+        ensure!(
+            chain[0].public_key()?.public_eq(&key),
+            "{}: it is not the key of {CERTIFICATE}; the two must be made together",
+            at(KEY)
+        );
+        authorities.check(&chain).with_context(|| at(CERTIFICATE))?;
+        if verify_peer {
+            authorities.check_revoked().with_context(|| at(REVOKED))?;
+        }
+        Ok(Self { chain, key, authorities: verify_peer.then_some(authorities) })
+    }
+
+    /// Gives all this to OpenSSL.
+    pub(super) fn install(self, builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+        let mut chain = self.chain.into_iter();
+        if let Some(certificate) = chain.next() {
+            builder.set_certificate(&certificate)?;
+        }
+        for certificate in chain {
+            builder.add_extra_chain_cert(certificate)?;
+        }
+        builder.set_private_key(&self.key)?;
+        let Some(authorities) = self.authorities else { return Ok(()) };
+        for certificate in &authorities.certificates {
+            // Clients are told whose certificates count.
+            builder.add_client_ca(certificate)?;
+        }
+        builder.set_cert_store(authorities.store_with_revoked()?);
+        let mode = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+        builder.set_verify_callback(mode, |accepted, context| accepted || is_without_list(context));
+        Ok(())
+    }
+}
+
+impl Authorities {
+    fn store(&self) -> Result<X509StoreBuilder, ErrorStack> {
+        let mut store = X509StoreBuilder::new()?;
+        for certificate in &self.certificates {
+            store.add_cert(certificate.clone())?;
+        }
+        // Who is in the file is trusted, whoever has signed it.
+        store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
+        Ok(store)
+    }
+
+    fn store_with_revoked(&self) -> Result<X509Store, ErrorStack> {
+        let mut store = self.store()?;
+        if !self.revoked.is_empty() {
+            let lookup = store.add_lookup(X509Lookup::file())?;
+            lookup.load_crl_file(&self.revoked_file, SslFiletype::PEM)?;
+            store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?;
+        }
+        Ok(store.build())
+    }
+
+    /// Whether clients that trust the authorities will trust the server.
+    fn check(&self, chain: &[X509]) -> anyhow::Result<()> {
+        let mut store = self.store()?;
+        store.set_purpose(X509PurposeId::SSL_SERVER)?;
+        let store = store.build();
+        let mut between = Stack::new()?;
+        for certificate in &chain[1..] {
+            between.push(certificate.clone())?;
+        }
+        let mut context = X509StoreContext::new()?;
+        let why = context.init(&store, &chain[0], &between, |context| {
+            Ok(match context.verify_cert()? {
+                true => None,
+                false => Some((context.error(), context.current_cert().map(subject))),
+            })
+        })?;
+        let Some((result, at)) = why else { return Ok(()) };
+        let at = at.unwrap_or_else(|| subject(&chain[0]));
+        bail!("it does not lead to {AUTHORITY}: {at}: {}", result.error_string())
+    }
+
+    /// Whether the lists of revoked certificates are of the authorities and up to date.
+    fn check_revoked(&self) -> anyhow::Result<()> {
+        let now = Asn1Time::days_from_now(0)?;
+        for list in &self.revoked {
+            let issuer = name(list.issuer_name());
+            if let Some(next) = list.next_update()
+                && next < now
+            {
+                bail!("the list of {issuer} has expired: the next one was due on {next}");
+            }
+            let of_ours = self.certificates.iter().any(|certificate| {
+                let key = certificate.public_key();
+                key.and_then(|key| list.verify(&key)).unwrap_or(false)
+            });
+            ensure!(of_ours, "the list of {issuer} is not signed by {AUTHORITY}");
+        }
+        Ok(())
+    }
+}
+
+/// That there is no list of an authority does not count against its certificates.
+fn is_without_list(context: &mut X509StoreContextRef) -> bool {
+    if context.error().as_raw() != NO_LIST {
+        return false;
+    }
+    context.set_error(X509VerifyResult::OK);
+    true
+}
+
+/// Who a certificate is for.
+pub(super) fn subject(certificate: &X509Ref) -> String {
+    name(certificate.subject_name())
+}
+
+/// A name as people write it: `CN=server,O=Example`.
+fn name(name: &X509NameRef) -> String {
+    let part = |entry: &openssl::x509::X509NameEntryRef| {
+        let field = entry.object().nid().short_name().unwrap_or("?");
+        let value = entry.data().to_string().unwrap_or_else(|_| "?".into());
+        format!("{field}={}", value.escape_debug())
+    };
+    let parts: Vec<String> = name.entries().map(part).collect();
+    match parts.is_empty() {
+        true => "nobody".into(),
+        false => parts.join(","),
+    }
+}
+
+fn require_files(directory: &Path) -> anyhow::Result<()> {
+    let metadata = std::fs::metadata(directory).with_context(|| directory.display().to_string())?;
+    ensure!(metadata.is_dir(), "{}: it is not a directory", directory.display());
+    let missing: Vec<&str> =
+        FILES.into_iter().filter(|name| is_missing(&directory.join(name))).collect();
+    ensure!(
+        missing.is_empty(),
+        "{}: there is no {}; it must have {}",
+        directory.display(),
+        missing.join(", no "),
+        FILES.join(", ")
+    );
+    Ok(())
+}
+
+fn is_missing(path: &Path) -> bool {
+    std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// The certificates of a file: at least one.
+fn certificates(path: &Path) -> anyhow::Result<Vec<X509>> {
+    let pem = files::read(path)?;
+    let certificates = X509::stack_from_pem(&pem).context("read its certificates")?;
+    ensure!(!certificates.is_empty(), "there is no certificate in it; PEM begins with {BEGIN}");
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> anyhow::Result<PKey<Private>> {
+    let pem = files::read_secret(path)?;
+    let mut encrypted = false;
+    let key = PKey::private_key_from_pem_callback(&pem, |_| {
+        encrypted = true;
+        Ok(0)
+    });
+    ensure!(!encrypted, "it is encrypted; nobody is asked for a password here");
+    key.context("read the private key, which should be in PEM")
+}
+
+/// The lists of revoked certificates in a file that need not be there.
+fn revoked(path: &Path) -> anyhow::Result<Vec<X509Crl>> {
+    if is_missing(path) {
+        return Ok(Vec::new());
+    }
+    // OpenSSL reads it again, and only under such a name.
+    ensure!(path.to_str().is_some(), "the path is not UTF-8");
+    let text = files::read(path)?;
+    let text = String::from_utf8_lossy(&text);
+    let lists = text.split_inclusive("-----END X509 CRL-----").filter(|list| list.contains(BEGIN));
+    let lists: Result<Vec<X509Crl>, ErrorStack> =
+        lists.map(|list| X509Crl::from_pem(list.as_bytes())).collect();
+    let lists = lists.context("read its lists of revoked certificates")?;
+    ensure!(!lists.is_empty(), "there is no list of revoked certificates in PEM in it");
+    Ok(lists)
+}
+
+fn check_dates(certificate: &X509Ref) -> anyhow::Result<()> {
+    let now = Asn1Time::days_from_now(0)?;
+    let (begin, end) = (certificate.not_before(), certificate.not_after());
+    let between = |when: &str| format!("{when}: it is valid from {begin} to {end}");
+    ensure!(now >= *begin, between("it is not valid yet"));
+    ensure!(now <= *end, between("it has expired"));
+    Ok(())
+}

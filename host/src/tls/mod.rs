@@ -1,0 +1,172 @@
+//! TLS: who may come, and streams that encrypt.
+//!
+//! An [`Acceptor`] is made once, of the files that a person names, and every mistake in them is told
+//! then. It turns a stream into a [`TlsStream`] by a handshake with the client. The work is
+//! OpenSSL's, which sees no sockets: it reads and writes memory, and the stream moves the bytes.
+//! What is said over the stream is not known here.
+//!
+//! # Layout
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `certificates` | reads a directory of certificates and judges it |
+//! | `keys` | reads a file of pre-shared keys |
+//! | `files` | reads what others must not see |
+//! | `policy` | the versions and ciphers that are good enough |
+//! | `failure` | why a handshake failed |
+//! | `stream`, `pipe` | the stream, and the memory between it and OpenSSL |
+
+mod certificates;
+mod failure;
+mod files;
+mod keys;
+mod pipe;
+mod policy;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Context as _;
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslRef};
+use openssl::x509::X509VerifyResult;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use certificates::FILES;
+pub use failure::Failure;
+pub use keys::KeysError;
+pub use stream::TlsStream;
+
+use certificates::Certificates;
+use keys::{Keys, Lookup};
+use stream::HandshakeError;
+
+/// Makes streams of clients encrypted ones, if the clients are who they should be.
+pub struct Acceptor {
+    context: SslContext,
+    /// Where a connection keeps how its pre-shared key was found.
+    lookup: Index<Ssl, Lookup>,
+    /// Clients must have such a key.
+    by_keys: bool,
+    first_identity: Vec<u8>,
+}
+
+impl Acceptor {
+    /// The server shows the certificate of this directory. With `verify_peer`, clients must have one
+    /// as well, which the directory's authority has signed and not revoked.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with which file.
+    pub fn with_certificates(directory: &Path, verify_peer: bool) -> anyhow::Result<Self> {
+        let certificates = Certificates::load(directory, verify_peer)?;
+        Self::new(false, |builder, _| {
+            policy::for_certificates(builder)?;
+            certificates.install(builder)
+        })
+    }
+
+    /// Server and client know each other by a key of this file, which is read again for each client.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file.
+    pub fn with_keys(file: &Path) -> anyhow::Result<Self> {
+        let keys = Keys::new(file).with_context(|| file.display().to_string())?;
+        let first = keys.first.clone();
+        let acceptor = Self::new(true, |builder, index| {
+            policy::for_keys(builder)?;
+            builder.set_psk_server_callback(move |ssl: &mut SslRef, identity, key| {
+                let lookup = keys.look_up(identity.unwrap_or_default(), key);
+                let length = lookup.key_length();
+                ssl.set_ex_data(index, lookup);
+                Ok(length)
+            });
+            Ok(())
+        })?;
+        Ok(Self { first_identity: first, ..acceptor })
+    }
+
+    /// The first identity that has a pre-shared key, for want of knowing who will come; empty with
+    /// certificates.
+    pub fn first_identity(&self) -> &[u8] {
+        &self.first_identity
+    }
+
+    fn new(
+        by_keys: bool,
+        install: impl FnOnce(&mut SslContextBuilder, Index<Ssl, Lookup>) -> Result<(), ErrorStack>,
+    ) -> anyhow::Result<Self> {
+        let lookup = Ssl::new_ex_index().context("set up TLS")?;
+        let mut builder = policy::builder().context("set up TLS")?;
+        install(&mut builder, lookup).context("set up TLS")?;
+        Ok(Self { context: builder.build(), lookup, by_keys, first_identity: Vec::new() })
+    }
+
+    /// Makes the stream of a client an encrypted one. What it sends from now on must be TLS. When that
+    /// fails, the client is told why as far as TLS has words for it, and the stream is closed.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed.
+    pub async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut ssl = Ssl::new(&self.context).map_err(Failure::Internal)?;
+        ssl.set_accept_state();
+        let mut stream = TlsStream::new(ssl, stream).map_err(Failure::Internal)?;
+        match stream.handshake().await {
+            Ok(()) => Ok(stream),
+            Err(error) => {
+                let failure = self.failure(error, stream.ssl());
+                stream.abandon().await;
+                Err(failure)
+            }
+        }
+    }
+
+    fn failure(&self, error: HandshakeError, ssl: &SslRef) -> Failure {
+        let errors = match error {
+            HandshakeError::Transport(error) => return Failure::Transport(error),
+            HandshakeError::Tls(errors) => errors,
+        };
+        match ssl.ex_data(self.lookup) {
+            Some(Lookup::Unknown { identity }) => Failure::Identity(identity.clone()),
+            Some(Lookup::Failed(error)) => Failure::Keys(error.clone()),
+            Some(Lookup::Found { identity, .. }) => {
+                Failure::Key { identity: identity.clone(), errors }
+            }
+            None if self.by_keys => Failure::NoKey(errors),
+            None => match ssl.verify_result() {
+                X509VerifyResult::OK => Failure::Protocol(errors),
+                result => Failure::Certificate(result),
+            },
+        }
+    }
+
+    /// What was agreed on, and who the client is, in a line for people.
+    pub fn describe<S>(&self, stream: &TlsStream<S>) -> String {
+        let ssl = stream.ssl();
+        let cipher = ssl.current_cipher().map_or("no cipher", |cipher| cipher.name());
+        let mut text = format!("{}, {cipher}", ssl.version_str());
+        if let Some(Lookup::Found { identity, .. }) = ssl.ex_data(self.lookup) {
+            text += &format!(", identity {identity:?}");
+        }
+        if let Some(certificate) = ssl.peer_certificate() {
+            text += &format!(", certificate of {}", certificates::subject(&certificate));
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What it holds is secret.
+        f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,12 @@
+//! TLS: the real program, by clients that believe nothing and by the clients people use.
+
+pub(crate) mod client;
+pub(crate) mod pki;
+
+mod again;
+mod files;
+mod handshake;
+mod hostile;
+mod keys;
+mod peers;
+mod programs;
