@@ -26,7 +26,7 @@ use super::output::Output;
 use super::{End, Phase};
 use crate::block::{Command, ErrorCode, Span};
 use crate::disk::Access;
-use crate::nbd::{Admission, Request, Session, Verdict};
+use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
 use execution::{Executed, Execution, InFlight, Task};
 
 /// How much is read from the socket at once, at first.
@@ -76,11 +76,19 @@ enum State {
     /// What a BLOCK_STATUS asks about.
     Filter { request: Request, data: Vec<u8>, missing: usize },
     /// What belongs to a refused request.
-    Drain { missing: u64 },
+    Drain { refused: Refused, missing: u64 },
     /// Nothing: the client said good-bye.
     Finished,
     /// Nothing: the client closed its side between two requests. Perhaps it still listens.
     HungUp(Pin<Box<Sleep>>),
+}
+
+/// A request that will not be executed.
+#[derive(Clone, Copy)]
+struct Refused {
+    reply: ReplyTo,
+    error: ErrorCode,
+    text: &'static str,
 }
 
 /// An admitted write of which not all data is here.
@@ -288,19 +296,20 @@ where
                         self.execute(&request, command, cx)?;
                     }
                     Verdict::Refuse { error, reason } => {
-                        self.refuse(&request, error, reason.text())
+                        self.refuse(&request, 0, error, reason.text())
                     }
                     Verdict::Filter | Verdict::Disconnect => unreachable!("it was judged before"),
                 }
                 Ok(true)
             }
-            State::Drain { missing } => {
+            State::Drain { refused, missing } => {
                 let skipped = missing.min(self.input.len() as u64);
                 self.input.advance(skipped as usize);
                 if skipped < missing {
-                    self.state = State::Drain { missing: missing - skipped };
+                    self.state = State::Drain { refused, missing: missing - skipped };
                     return Ok(false);
                 }
+                self.answer_refused(refused);
                 Ok(true)
             }
             ended @ (State::Finished | State::HungUp(_)) => {
@@ -348,8 +357,8 @@ where
     fn begin(&mut self, request: Request, cx: &mut Context<'_>) -> Result<(), End> {
         let Admission { payload, verdict } = self.session.admit(&request)?;
         if self.draining && !matches!(verdict, Verdict::Disconnect) {
-            self.refuse(&request, ErrorCode::Shutdown, "the server is shutting down");
-            self.drain(payload);
+            let text = "the server is shutting down";
+            self.refuse(&request, payload, ErrorCode::Shutdown, text);
             return Ok(());
         }
         match verdict {
@@ -360,8 +369,7 @@ where
                 self.state = State::Filter { request, data: Vec::new(), missing };
             }
             Verdict::Refuse { error, reason } => {
-                self.refuse(&request, error, reason.text());
-                self.drain(payload);
+                self.refuse(&request, payload, error, reason.text());
             }
             Verdict::Disconnect => self.state = State::Finished,
         }
@@ -379,20 +387,29 @@ where
         self.state = State::Write(Write { executed, rest: span, fua, collected, before: None });
     }
 
-    fn drain(&mut self, payload: u64) {
-        if payload > 0 {
-            self.state = State::Drain { missing: payload };
-        }
-    }
-
-    fn refuse(&mut self, request: &Request, error: ErrorCode, text: &str) {
+    fn refuse(&mut self, request: &Request, payload: u64, error: ErrorCode, text: &'static str) {
         tracing::debug!(
             "{} {:#x}+{:#x} refused: {text}",
             request.command,
             request.offset,
             request.length
         );
-        self.session.reply_to(request).error(error, text, self.output.batch());
+        let reply = self.session.reply_to(request);
+        self.drain(Refused { reply, error, text }, payload);
+    }
+
+    /// Answers when the payload is behind: clients do not expect an answer to what they have not
+    /// sent yet.
+    fn drain(&mut self, refused: Refused, payload: u64) {
+        match payload {
+            0 => self.answer_refused(refused),
+            missing => self.state = State::Drain { refused, missing },
+        }
+    }
+
+    fn answer_refused(&mut self, refused: Refused) {
+        let Refused { reply, error, text } = refused;
+        reply.error(error, text, self.output.batch());
     }
 }
 

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::sync::watch;
 
-use super::client::{PATIENCE, READ, context_of, hello, recipe, request};
+use super::client::{Client, PATIENCE, READ, WRITE, context_of, hello, recipe, request};
 use super::decode::{Reads, decode};
 use super::streams::Narrow;
 use super::*;
@@ -204,4 +204,22 @@ async fn the_server_ends_a_connection_that_does_not_read() {
     phase.send(Phase::Closing).unwrap();
     let end = tokio::time::timeout(Duration::from_secs(5), serving).await;
     assert!(matches!(end, Ok(Ok(End::Stopped))), "{end:?}");
+}
+
+/// A client that gets an answer to what it has not sent yet takes it for one that belongs to nothing.
+#[tokio::test]
+async fn refused_write_is_answered_when_all_of_it_is_here() {
+    let (context, _phase) = context().await;
+    for style in STYLES {
+        let mut client = Client::new(&context, style).await;
+        let (mut bytes, cookie) = client.bytes(WRITE, 1 << 40, 300_000);
+        bytes.resize(bytes.len() + 300_000, 1);
+        let (all_but_one, last) = bytes.split_at(bytes.len() - 1);
+        client.stream.write_all(all_but_one).await.unwrap();
+        let early = client.stream.read_u8();
+        let early = tokio::time::timeout(Duration::from_millis(20), early).await;
+        assert!(early.is_err(), "{style}: an answer before its time");
+        client.stream.write_all(last).await.unwrap();
+        assert_ne!(client.replies(1).await[&cookie].error, 0);
+    }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::ReusableBoxFuture;
 
-use super::{INPUT_MAX, State, Transmission, Write};
+use super::{INPUT_MAX, Refused, State, Transmission, Write};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
 use crate::disk::Answer;
@@ -138,9 +138,9 @@ where
         match self.start(part, data, cx) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                let reply = write.executed.reply;
-                reply.error(error, error_text(error), self.output.batch());
-                self.state = State::Drain { missing: write.rest.length };
+                let refused =
+                    Refused { reply: write.executed.reply, error, text: error_text(error) };
+                self.drain(refused, write.rest.length);
                 return;
             }
             Err(execution) => {
