@@ -153,6 +153,20 @@ for offset, length in (end, 1), (end - 1, 2), (end + 1, 1), (2**64 - 1, 1), (2**
     }
 }
 
+/// More than the sockets hold: libnbd is still sending when the server knows that it will refuse.
+#[test]
+fn large_writes_that_are_refused_are_answered_when_they_were_sent() {
+    require!("nbdsh");
+    let server = Server::start(&["64M"]);
+    let script = "
+size = h.get_size()
+for length in 1 << 20, 32 << 20:
+    fails('ENOSPC', h.pwrite, bytes(length), size - length + 1)
+    fails('EINVAL', h.pwrite, bytes(length), 0, nbd.CMD_FLAG_DF)
+";
+    nbdsh(&server, &format!("{FAILS}{script}"));
+}
+
 #[test]
 fn flags_that_a_command_does_not_have_are_refused() {
     require!("nbdsh");
