@@ -5,10 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use openssl::ssl::SslVersion;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::{LIMIT, Probe, Server, free_port, memnbd, require, run, shell, wait_until};
+use crate::tls::client::{alice, write_keys};
+use crate::wire::haggle::{FIXED_NEWSTYLE_NO_ZEROES, Haggle};
+use crate::wire::stream::Stream;
 
 /// The process whose ID is in a file; it is told to stop in the end, whatever becomes of the test.
 pub(super) struct Background(Pid);
@@ -71,6 +75,20 @@ fn server_goes_to_the_background_when_it_is_ready() {
     server.stop();
     assert!(!directory.path().join("socket").exists());
     assert!(pidfile.exists(), "as with nbdkit, who reads the file removes it");
+}
+
+/// They are read again for each client, when the server has left the directory.
+#[test]
+fn keys_are_found_from_the_background() {
+    let directory = TempDir::new().unwrap();
+    write_keys(directory.path());
+    let arguments = ["-P", "pid", "-U", "socket", "--tls=require", "--tls-psk=keys.psk", "1M"];
+    run(&mut memnbd(directory.path(), arguments)).success();
+    let server = Background::of(&directory.path().join("pid"));
+    let mut haggle = Haggle::greeted(Stream::connect_unix(&directory.path().join("socket")));
+    haggle.stream.put(&FIXED_NEWSTYLE_NO_ZEROES.to_be_bytes());
+    haggle.start_tls(alice(SslVersion::TLS1_3)).go("").expect_in_sync();
+    server.stop();
 }
 
 #[test]

@@ -175,6 +175,17 @@ fn authority_that_clients_would_not_believe_is_told() {
 }
 
 #[test]
+fn key_that_is_too_weak_is_told() {
+    complains_of(
+        |path, authority| {
+            let weak = openssl::rsa::Rsa::generate(1024).unwrap();
+            authority.sign_key("localhost", weak).write(path, "server");
+        },
+        &["ee key too small"],
+    );
+}
+
+#[test]
 fn list_of_revoked_certificates_must_be_of_use() {
     let verify = ["--tls=require", "--tls-verify-peer"];
     complains_of_with(

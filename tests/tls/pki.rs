@@ -10,6 +10,7 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
 use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, SubjectAlternativeName,
 };
@@ -67,9 +68,25 @@ impl Pair {
         Self::make(common_name, usage, days, Some(self))
     }
 
-    fn make(common_name: &str, usage: Use, (begin, end): Days, issuer: Option<&Self>) -> Self {
+    /// A server's certificate for a key of another kind.
+    pub(crate) fn sign_key(&self, common_name: &str, key: Rsa<Private>) -> Self {
+        let key = PKey::from_rsa(key).unwrap();
+        Self::make_with(key, common_name, Use::Server, VALID, Some(self))
+    }
+
+    fn make(common_name: &str, usage: Use, days: Days, issuer: Option<&Self>) -> Self {
         let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
         let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+        Self::make_with(key, common_name, usage, days, issuer)
+    }
+
+    fn make_with(
+        key: PKey<Private>,
+        common_name: &str,
+        usage: Use,
+        (begin, end): Days,
+        issuer: Option<&Self>,
+    ) -> Self {
         let mut builder = X509::builder().unwrap();
         builder.set_version(2).unwrap();
         let mut serial = BigNum::new().unwrap();

@@ -18,14 +18,14 @@ const NAMES: [&str; 2] = ["memnbd", "nbdkit"];
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub(super) struct TlsArgs {
-    /// Whether clients may use TLS, or must: off, on, require [default: on if there are certificates
-    /// or keys]
+    /// Whether clients may use TLS, or must: off, on, require [default: on if there are
+    /// certificates or keys]
     #[arg(long = "tls", value_name = "MODE", value_parser = mode)]
     mode: Option<TlsMode>,
 
-    /// The directory of ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem [default:
-    /// of /etc/pki/memnbd and /etc/pki/nbdkit, or for users of ~/.pki/memnbd, ~/.config/pki/memnbd and
-    /// the same of nbdkit, the first that has them]
+    /// The directory of ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem
+    /// [default: of /etc/pki/memnbd and /etc/pki/nbdkit, or for users of ~/.pki/memnbd,
+    /// ~/.config/pki/memnbd and the same of nbdkit, the first that has them]
     #[arg(long = "tls-certificates", value_name = "DIR")]
     certificates: Option<PathBuf>,
 

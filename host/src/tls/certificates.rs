@@ -19,6 +19,7 @@ use openssl::x509::{
     X509VerifyResult,
 };
 
+use super::failure::explain;
 use super::files;
 
 /// The files that a directory of certificates must have: the authority's certificate, the server's,
@@ -68,8 +69,9 @@ impl Certificates {
         let chain = certificates(&file(CERTIFICATE)).with_context(|| at(CERTIFICATE))?;
         check_dates(&chain[0]).with_context(|| at(CERTIFICATE))?;
         let key = private_key(&file(KEY)).with_context(|| at(KEY))?;
+        let public = chain[0].public_key().map_err(explain).with_context(|| at(CERTIFICATE))?;
         ensure!(
-            chain[0].public_key()?.public_eq(&key),
+            public.public_eq(&key),
             "{}: it is not the key of {CERTIFICATE}; the two must be made together",
             at(KEY)
         );
@@ -214,7 +216,8 @@ fn is_missing(path: &Path) -> bool {
 /// The certificates of a file: at least one.
 fn certificates(path: &Path) -> anyhow::Result<Vec<X509>> {
     let pem = files::read(path)?;
-    let certificates = X509::stack_from_pem(&pem).context("read its certificates")?;
+    let certificates =
+        X509::stack_from_pem(&pem).map_err(explain).context("read its certificates")?;
     ensure!(!certificates.is_empty(), "there is no certificate in it; PEM begins with {BEGIN}");
     Ok(certificates)
 }
@@ -227,7 +230,7 @@ fn private_key(path: &Path) -> anyhow::Result<PKey<Private>> {
         Ok(0)
     });
     ensure!(!encrypted, "it is encrypted; nobody is asked for a password here");
-    key.context("read the private key, which should be in PEM")
+    key.map_err(explain).context("read the private key, which should be in PEM")
 }
 
 /// The lists of revoked certificates in a file that need not be there.
@@ -242,7 +245,7 @@ fn revoked(path: &Path) -> anyhow::Result<Vec<X509Crl>> {
     let lists = text.split_inclusive("-----END X509 CRL-----").filter(|list| list.contains(BEGIN));
     let lists: Result<Vec<X509Crl>, ErrorStack> =
         lists.map(|list| X509Crl::from_pem(list.as_bytes())).collect();
-    let lists = lists.context("read its lists of revoked certificates")?;
+    let lists = lists.map_err(explain).context("read its lists of revoked certificates")?;
     ensure!(!lists.is_empty(), "there is no list of revoked certificates in PEM in it");
     Ok(lists)
 }

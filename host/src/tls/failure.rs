@@ -69,6 +69,11 @@ impl std::error::Error for Failure {
     }
 }
 
+/// A complaint of OpenSSL's, for people.
+pub(super) fn explain(errors: ErrorStack) -> anyhow::Error {
+    anyhow::anyhow!("{}", reasons(&errors))
+}
+
 /// OpenSSL's own words, without its file names.
 fn reasons(errors: &ErrorStack) -> String {
     let reasons: Vec<&str> = errors.errors().iter().filter_map(|error| error.reason()).collect();

@@ -1,7 +1,7 @@
 //! Pre-shared keys: a file of lines `identity:key`, as `psktool` writes it.
 //!
-//! The key is in hexadecimal digits. An identity that begins with `#` is in hexadecimal digits, too;
-//! any other line that begins so is a comment. Keys are never part of a message.
+//! The key is in hexadecimal digits. An identity that begins with `#` is in hexadecimal digits,
+//! too; any other line that begins so is a comment. Keys are never part of a message.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -113,8 +113,8 @@ impl Keys {
         Ok(Self { file, first: first.ok_or(KeysError::Empty)? })
     }
 
-    /// Looks for the key of an identity in the file as it is now, and copies it to the front of `key`.
-    /// Where two lines have the same identity the first counts.
+    /// Looks for the key of an identity in the file as it is now, and copies it to the front of
+    /// `key`. Where two lines have the same identity the first counts.
     pub(super) fn look_up(&self, identity: &[u8], key: &mut [u8]) -> Lookup {
         let name = String::from_utf8_lossy(identity).into_owned();
         match self.find(identity) {

@@ -1,7 +1,7 @@
 //! TLS: who may come, and streams that encrypt.
 //!
-//! An [`Acceptor`] is made once, of the files that a person names, and every mistake in them is told
-//! then. It turns a stream into a [`TlsStream`] by a handshake with the client. The work is
+//! An [`Acceptor`] is made once, of the files that a person names, and every mistake in them is
+//! told then. It turns a stream into a [`TlsStream`] by a handshake with the client. The work is
 //! OpenSSL's, which sees no sockets: it reads and writes memory, and the stream moves the bytes.
 //! What is said over the stream is not known here.
 //!
@@ -38,7 +38,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use certificates::FILES;
 pub use failure::Failure;
-pub use keys::KeysError;
+pub use files::FileError;
+pub use keys::{KeysError, Problem};
 pub use stream::TlsStream;
 
 use certificates::Certificates;
@@ -56,8 +57,8 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// The server shows the certificate of this directory. With `verify_peer`, clients must have one
-    /// as well, which the directory's authority has signed and not revoked.
+    /// The server shows the certificate of this directory. With `verify_peer`, clients must have
+    /// one as well, which the directory's authority has signed and not revoked.
     ///
     /// # Errors
     ///
@@ -70,7 +71,8 @@ impl Acceptor {
         })
     }
 
-    /// Server and client know each other by a key of this file, which is read again for each client.
+    /// Server and client know each other by a key of this file, which is read again for each
+    /// client.
     ///
     /// # Errors
     ///
@@ -101,14 +103,17 @@ impl Acceptor {
         by_keys: bool,
         install: impl FnOnce(&mut SslContextBuilder, Index<Ssl, Lookup>) -> Result<(), ErrorStack>,
     ) -> anyhow::Result<Self> {
-        let lookup = Ssl::new_ex_index().context("set up TLS")?;
-        let mut builder = policy::builder().context("set up TLS")?;
-        install(&mut builder, lookup).context("set up TLS")?;
-        Ok(Self { context: builder.build(), lookup, by_keys, first_identity: Vec::new() })
+        let make = || {
+            let lookup = Ssl::new_ex_index()?;
+            let mut builder = policy::builder()?;
+            install(&mut builder, lookup)?;
+            Ok(Self { context: builder.build(), lookup, by_keys, first_identity: Vec::new() })
+        };
+        make().map_err(failure::explain).context("set up TLS")
     }
 
-    /// Makes the stream of a client an encrypted one. What it sends from now on must be TLS. When that
-    /// fails, the client is told why as far as TLS has words for it, and the stream is closed.
+    /// Makes the stream of a client an encrypted one. What it sends from now on must be TLS. When
+    /// that fails, the client is told why as far as TLS has words for it, and the stream is closed.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Which versions and ciphers are good enough.
 //!
-//! TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3. AES with 128 bits comes
-//! first: it is no weaker in practice and encrypts a third faster than with 256.
+//! TLS 1.2 with authenticated encryption, and TLS 1.3. AES with 128 bits comes first, which is no
+//! weaker in practice and takes 10 rounds where 256 bits take 14.
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
@@ -27,7 +27,7 @@ pub(super) fn builder() -> Result<SslContextBuilder, ErrorStack> {
     Ok(builder)
 }
 
-/// For servers that have a certificate.
+/// For servers that have a certificate: with forward secrecy only.
 pub(super) fn for_certificates(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     builder.set_ciphersuites(
         "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
@@ -35,12 +35,13 @@ pub(super) fn for_certificates(builder: &mut SslContextBuilder) -> Result<(), Er
     builder.set_cipher_list("ECDHE+AES128GCM:ECDHE+AES256GCM:ECDHE+CHACHA20:!PSK")
 }
 
-/// For pre-shared keys. In TLS 1.3 such a key belongs to a hash, which is SHA-256 where nothing else is
-/// said. In 1.2 clients have various ciphers, of which those without forward secrecy come last.
+/// For pre-shared keys. In TLS 1.3 such a key belongs to a hash, which is SHA-256 where nothing
+/// else is said. In 1.2 clients have various ciphers, of which those without forward secrecy come
+/// last.
 pub(super) fn for_keys(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     builder.set_ciphersuites("TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256")?;
     builder.set_cipher_list(
-        "ECDHE-PSK-CHACHA20-POLY1305:ECDHE-PSK-AES128-CBC-SHA256:ECDHE-PSK-AES128-CBC-SHA:\
-         PSK-AES128-GCM-SHA256:PSK-AES256-GCM-SHA384:PSK-CHACHA20-POLY1305",
+        "ECDHE-PSK-CHACHA20-POLY1305:PSK-AES128-GCM-SHA256:PSK-AES256-GCM-SHA384:\
+         PSK-CHACHA20-POLY1305",
     )
 }

@@ -185,7 +185,8 @@ where
         self.poll_encrypt(cx, bytes)
     }
 
-    /// Pieces smaller than a record are copied together; larger ones are encrypted from where they are.
+    /// Pieces smaller than a record are copied together; larger ones are encrypted from where they
+    /// are.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
