@@ -6,6 +6,7 @@
 //! others, a slow client holds up no disk, and a client that goes away interrupts no guest.
 
 mod execution;
+mod write;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,10 +25,11 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::output::Output;
 use super::{End, Phase};
-use crate::block::{Command, ErrorCode, Span};
+use crate::block::{Command, ErrorCode};
 use crate::disk::Access;
 use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
-use execution::{Executed, Execution, InFlight, Task};
+use execution::{Execution, InFlight};
+use write::Write;
 
 /// How much is read from the socket at once, at first.
 const INPUT_MIN: usize = 4 << 10;
@@ -89,26 +91,6 @@ struct Refused {
     reply: ReplyTo,
     error: ErrorCode,
     text: &'static str,
-}
-
-/// An admitted write of which not all data is here.
-struct Write {
-    executed: Executed,
-    /// What is still to be executed, in bytes of the disk.
-    rest: Span,
-    fua: bool,
-    /// Where the data of the rest is collected, when it is not executed from the input.
-    collected: Option<Vec<u8>>,
-    /// The part before the rest, if that was not ready at once.
-    before: Option<Task>,
-}
-
-impl Write {
-    /// How many bytes are still to come, those in the input included.
-    fn missing(&self) -> usize {
-        let collected = self.collected.as_ref().map_or(0, Vec::len);
-        self.rest.length as usize - collected
-    }
 }
 
 impl<'a, S> Transmission<'a, S>
@@ -319,33 +301,6 @@ where
         }
     }
 
-    /// Executes as much of a write as is here and can be executed.
-    fn step_write(&mut self, mut write: Write, cx: &mut Context<'_>) -> Result<bool, End> {
-        if let Some(mut data) = write.collected.take() {
-            let missing = write.rest.length as usize - data.len();
-            if self.take_input(missing, &mut data) == missing {
-                self.execute_rest(write, data.into(), cx)?;
-                return Ok(true);
-            }
-            write.collected = Some(data);
-            self.state = State::Write(write);
-            return Ok(false);
-        }
-        let here = self.input.len() as u64;
-        if here >= write.rest.length {
-            let data = self.input.split_to(write.rest.length as usize).freeze();
-            self.execute_rest(write, data, cx)?;
-            return Ok(true);
-        }
-        let part = self.access.part_of_write(write.rest, here);
-        if part == 0 {
-            self.state = State::Write(write);
-            return Ok(false);
-        }
-        self.execute_part(write, part, cx);
-        Ok(true)
-    }
-
     /// Moves up to `missing` bytes of the input to `data`, and returns how many.
     fn take_input(&mut self, missing: usize, data: &mut Vec<u8>) -> usize {
         let taken = missing.min(self.input.len());
@@ -374,17 +329,6 @@ where
             Verdict::Disconnect => self.state = State::Finished,
         }
         Ok(())
-    }
-
-    fn begin_write(&mut self, request: &Request, span: Span, fua: bool) {
-        let in_parts = self.access.part_of_write(span, span.length) > 0;
-        // Nothing is allocated for a length before its first bytes are here, `limit` in poll_fill
-        // bounds the rest.
-        let elsewhere = span.length > PAYLOAD_IN_INPUT as u64 && !in_parts;
-        let collected =
-            elsewhere.then(|| Vec::with_capacity((span.length as usize).min(INPUT_MAX)));
-        let executed = self.executed(request, &Command::Write { span, fua });
-        self.state = State::Write(Write { executed, rest: span, fua, collected, before: None });
     }
 
     fn refuse(&mut self, request: &Request, payload: u64, error: ErrorCode, text: &'static str) {

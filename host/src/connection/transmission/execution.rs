@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::ReusableBoxFuture;
 
-use super::{INPUT_MAX, Refused, State, Transmission, Write};
+use super::Transmission;
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
 use crate::disk::Answer;
@@ -47,7 +47,7 @@ pub(super) struct Completed {
 /// What must be known of a request to answer it.
 #[derive(Clone, Copy)]
 pub(super) struct Executed {
-    reply: ReplyTo,
+    pub(super) reply: ReplyTo,
     span: Span,
     read: bool,
     /// What it holds in memory, in bytes.
@@ -104,57 +104,8 @@ where
         Ok(())
     }
 
-    /// Starts what is left of a write, with its data.
-    pub(super) fn execute_rest(
-        &mut self,
-        write: Write,
-        data: Bytes,
-        cx: &mut Context<'_>,
-    ) -> Result<(), End> {
-        let Write { executed, rest, fua, before, .. } = write;
-        let command = Command::Write { span: rest, fua };
-        if let Some(before) = before {
-            let access = self.access.clone();
-            self.put_aside(executed, async move {
-                // A task ends in no other way, unless the process ends.
-                before.await.unwrap_or(Err(ErrorCode::Io))?;
-                access.execute(command, data).await
-            });
-            return Ok(());
-        }
-        match self.start(command, data, cx) {
-            Ok(result) => self.answer(executed, result, cx)?,
-            Err(execution) => self.put_aside(executed, execution),
-        }
-        Ok(())
-    }
-
-    /// Starts the next `length` bytes of a write, whose data is at the beginning of the input.
-    pub(super) fn execute_part(&mut self, mut write: Write, length: u64, cx: &mut Context<'_>) {
-        let Span { offset, length: all } = write.rest;
-        let data = self.input.split_to(length as usize).freeze();
-        let part = Command::Write { span: Span { offset, length }, fua: write.fua };
-        write.rest = Span { offset: offset + length, length: all - length };
-        match self.start(part, data, cx) {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                let refused =
-                    Refused { reply: write.executed.reply, error, text: error_text(error) };
-                self.drain(refused, write.rest.length);
-                return;
-            }
-            Err(execution) => {
-                // It holds the disk, and so must not wait for more data. The rest comes after it.
-                write.before = Some(tokio::spawn(execution));
-                let length = (write.rest.length as usize).min(INPUT_MAX);
-                write.collected = Some(Vec::with_capacity(length));
-            }
-        }
-        self.state = State::Write(write);
-    }
-
     /// Polls a command once. If it is not ready then, its future is the error.
-    fn start(
+    pub(super) fn start(
         &mut self,
         command: Command,
         data: Bytes,
@@ -178,7 +129,7 @@ where
     }
 
     /// Makes a request a task of its own.
-    fn put_aside<F>(&mut self, executed: Executed, execution: F)
+    pub(super) fn put_aside<F>(&mut self, executed: Executed, execution: F)
     where
         F: Future<Output = Execution> + Send + 'static,
     {
@@ -207,7 +158,7 @@ where
         self.answer(request, result, cx)
     }
 
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         request: Executed,
         result: Execution,
@@ -239,7 +190,7 @@ where
     }
 }
 
-fn error_text(error: ErrorCode) -> &'static str {
+pub(super) fn error_text(error: ErrorCode) -> &'static str {
     match error {
         ErrorCode::Perm => "the disk does not permit it",
         ErrorCode::Io => FAILED,
