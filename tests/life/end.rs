@@ -103,3 +103,28 @@ fn many_servers_start_at_once() {
         assert_eq!(probe(server).size, 1 << 20);
     }
 }
+
+#[test]
+fn it_ends_with_the_last_client_that_used_an_export() {
+    let mut server = Server::start(&["--exit-last", "1M"]);
+    // This one only looks.
+    drop(std::os::unix::net::UnixStream::connect(server.socket()).unwrap());
+    let (first, second) = (probe(&server), probe(&server));
+    drop(first);
+    assert_eq!(probe(&server).size, 1 << 20);
+    drop(second);
+    server.wait();
+    assert!(!server.socket().exists());
+}
+
+#[test]
+fn other_spellings_bound_clients_as_well() {
+    let mut server = Server::start(&["--timeout=200ms", "--limit=1", "--keepalive", "1M"]);
+    let mut idle = std::os::unix::net::UnixStream::connect(server.socket()).unwrap();
+    // It has the only place, until its time is over.
+    assert_eq!(probe(&server).size, 1 << 20);
+    let mut greeting = Vec::new();
+    std::io::Read::read_to_end(&mut idle, &mut greeting).unwrap();
+    assert_eq!(greeting.len(), 18);
+    server.expect_log("negotiation took too long");
+}

@@ -28,6 +28,23 @@ fn unknown_client_flags_end_the_connection() {
 }
 
 #[test]
+fn flags_that_were_masked_end_the_connection() {
+    for (mask, offered, good) in [("0", [0, 0], 0), ("1", [0, 1], 1), ("2", [0, 2], 2)] {
+        let mut server = Server::start(&["--mask-handshake", mask, "1M"]);
+        for (flags, ends) in [(good, false), (3, true)] {
+            let mut stream = Stream::connect(&server);
+            assert_eq!(stream.take::<18>()[16..], offered);
+            stream.put(&u32::to_be_bytes(flags));
+            match ends {
+                true => stream.expect_end(),
+                false => stream.expect_silence(),
+            }
+        }
+        server.expect_log("client flags");
+    }
+}
+
+#[test]
 fn option_without_its_magic_is_not_obeyed() {
     let mut server = Server::start(&["1M"]);
     let mut haggle = Haggle::new(&server);
