@@ -17,7 +17,8 @@ def describe():
     return {
         "cpu": f"{cpu_model()}, {cpus} core{'s' if cpus != 1 else ''}",
         "memory": f"{memory('MemTotal') / 2**30:.1f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}",
+        # Without what whoever built it appended.
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "load average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
     }
 
