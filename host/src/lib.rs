@@ -12,6 +12,7 @@
 //! | [`exports`] | disks by name, opened when first needed | how they are reached |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
+//! | `io` | sending without waiting | what is sent |
 //! | [`server`] | listening, accepting, stopping | the protocol |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
 //!
@@ -31,6 +32,7 @@ pub mod component;
 pub mod connection;
 pub mod disk;
 pub mod exports;
+mod io;
 pub mod nbd;
 pub mod server;
 pub mod tls;

@@ -108,11 +108,9 @@ pub struct Options {
 
 /// A server.
 pub struct Server {
-    exports: Arc<Exports>,
     exit_last: bool,
     permits: Arc<Semaphore>,
     phase: watch::Sender<Phase>,
-    in_use: InUse,
     context: Context,
 }
 
@@ -121,18 +119,17 @@ impl Server {
     pub fn new(exports: Arc<Exports>, options: Options) -> Self {
         let Options { handshake, tls, handshake_timeout, max_connections, exit_last } = options;
         let (phase, receiver) = watch::channel(Phase::Serving);
-        let in_use = InUse::default();
         let context = Context {
-            exports: exports.clone(),
+            exports,
             handshake,
             tls,
             handshake_timeout,
             phase: receiver,
-            in_use: in_use.clone(),
+            in_use: InUse::default(),
         };
         let permits = max_connections.unwrap_or(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        Self { exports, exit_last, permits, phase, in_use, context }
+        Self { exit_last, permits, phase, context }
     }
 
     /// Serves clients that come from any of the listeners until `stop` is ready; then finishes what
@@ -153,13 +150,9 @@ impl Server {
         }
         tokio::select! {
             () = stop => {}
-            () = self.in_use.ends(), if self.exit_last => {}
+            () = self.context.in_use.ends(), if self.exit_last => {}
         }
-        // Whoever sees that the sockets are gone is told why.
-        let _ = self.phase.send(Phase::Draining);
-        // No accept loop runs a guest: connections are tasks of their own.
-        accepting.shutdown().await;
-        self.finish(stop_now).await;
+        self.finish(accepting, stop_now).await;
     }
 
     /// Serves one client, until it is gone or `stop` is ready; then ends as [`Self::run`].
@@ -177,13 +170,17 @@ impl Server {
             // It does not panic, but if it did it would be over.
             _ = client => {}
         }
-        self.finish(stop_now).await;
+        self.finish(JoinSet::new(), stop_now).await;
     }
 
-    async fn finish(self, stop_now: impl Future<Output = ()>) {
-        let Self { exports, phase, context, .. } = self;
+    async fn finish(self, mut accepting: JoinSet<()>, stop_now: impl Future<Output = ()>) {
+        let Self { phase, context, .. } = self;
+        let exports = context.exports.clone();
         drop(context);
+        // Whoever sees that the sockets are gone is told why.
         let _ = phase.send(Phase::Draining);
+        // No accept loop runs a guest: connections are tasks of their own.
+        accepting.shutdown().await;
         tokio::select! {
             () = phase.closed() => {}
             () = tokio::time::sleep(DRAIN_TIME) => {}

@@ -98,37 +98,34 @@ def table(header, rows):
 
 
 def values_table(measurements, names):
-    others = [name for name in names if name in (BASE, CEILING)]
-    header = ["workload", "unit", *names, *(f"to {name}" for name in others)]
-    rows = [
-        [
-            each.name.split("/", 1)[1],
-            each.unit,
-            *(number(each.median(name)) for name in names),
-            *(times(each.ratio(SUBJECT, name)) for name in others),
-        ]
-        for each in measurements
-    ]
-    if measurements[0].cost_unit:
-        means = (times(mean_ratio(measurements, SUBJECT, name)) for name in others)
-        rows.append(["geometric mean", "", *["" for _ in names], *means])
-    return table(header, rows)
+    def row(each):
+        values = [each.median(name) for name in names]
+        return each.unit, values, lambda name: each.ratio(SUBJECT, name)
+
+    return comparison(measurements, names, row, cost=False)
 
 
 def cost_table(measurements, names):
+    def row(each):
+        values = [each.cost_median(name) for name in names]
+        return each.cost_unit, values, lambda name: each.cost_ratio(SUBJECT, name)
+
+    return comparison(measurements, names, row, cost=True)
+
+
+def comparison(measurements, names, row, cost):
+    """A row for each workload, and their mean where they are of one kind."""
     others = [name for name in names if name in (BASE, CEILING)]
     header = ["workload", "unit", *names, *(f"to {name}" for name in others)]
-    rows = [
-        [
-            each.name.split("/", 1)[1],
-            each.cost_unit,
-            *(number(each.cost_median(name)) for name in names),
-            *(times(each.cost_ratio(SUBJECT, name)) for name in others),
-        ]
-        for each in measurements
-    ]
-    means = (times(mean_ratio(measurements, SUBJECT, name, cost=True)) for name in others)
-    return table(header, [*rows, ["geometric mean", "", *["" for _ in names], *means]])
+    rows = []
+    for each in measurements:
+        unit, values, ratio = row(each)
+        workload = each.name.split("/", 1)[1]
+        rows.append([workload, unit, *map(number, values), *(times(ratio(name)) for name in others)])
+    if measurements[0].cost_unit:
+        means = (times(mean_ratio(measurements, SUBJECT, name, cost=cost)) for name in others)
+        rows.append(["geometric mean", "", *["" for _ in names], *means])
+    return table(header, rows)
 
 
 def summary(results):

@@ -9,7 +9,9 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::background::Background;
 use crate::support::{Finished, LIMIT, finish_within, memnbd, require, run, wait_until};
+use crate::tls::client::write_keys;
 
 /// Runs the program with a command of its own, and private files in a directory of the test's.
 fn captive(directory: &Path, arguments: &[&str], script: &str) -> Finished {
@@ -121,11 +123,6 @@ fn mistakes_are_told_and_the_command_does_not_run() {
     }
 }
 
-/// What a script told of its server.
-fn parent_of_socket(pid: &str) -> Pid {
-    Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
-}
-
 #[test]
 fn server_that_dies_is_reported() {
     let directory = TempDir::new().unwrap();
@@ -175,19 +172,18 @@ fn server_ends_although_the_program_is_killed() {
     let mut child = command.stdout(Stdio::piped()).env("TMPDIR", directory.path()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let server = parent_of_socket(&line);
-    let running =
-        || Path::new(&format!("/proc/{}/exe", server.as_raw_nonzero())).read_link().is_ok();
-    assert!(running());
+    let server = Background::of(&directory.path().join("pid"));
+    assert!(server.runs());
     // What it runs is stopped first: nobody does it afterwards.
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let children = fs::read_to_string(children).unwrap();
     kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
     child.wait().unwrap();
-    assert!(wait_until(LIMIT, || !running()), "the server is still there");
+    assert!(wait_until(LIMIT, || !server.runs()), "the server is still there");
     for pid in children.split_whitespace() {
         // The server is one of them.
-        let _ = kill_process(parent_of_socket(pid), Signal::KILL);
+        let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
@@ -220,18 +216,17 @@ fn real_clients_run_captive() {
 
 #[test]
 fn command_is_told_of_tls() {
-    require!("psktool", "nbdinfo");
+    require!("nbdinfo");
     let directory = TempDir::new().unwrap();
+    write_keys(directory.path());
     let keys = directory.path().join("keys.psk");
-    run(std::process::Command::new("psktool").args(["-u", "me", "-p"]).arg(&keys)).success();
-    fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let script =
         r#"echo "$tls:$tls_certificates:$tls_psk"; nbdinfo --is tls "$uri" && echo inside"#;
     for (mode, number, inside) in [("require", "2", "inside\n"), ("on", "1", ""), ("off", "", "")] {
         let mode = format!("--tls={mode}");
         let arguments = ["-p", "0", "--tls-psk", "keys.psk", &mode, "1M"];
         let mut command = memnbd(directory.path(), arguments);
-        let printed = run(command.env("USER", "me").args(["--run", script])).stdout;
+        let printed = run(command.args(["--run", script])).stdout;
         let file = if number.is_empty() { String::new() } else { keys.display().to_string() };
         assert_eq!(printed, format!("{number}::{file}\n{inside}"), "{mode}");
     }

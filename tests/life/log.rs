@@ -11,9 +11,7 @@ use crate::support::{LIMIT, Server, memnbd, probe, run, wait_until};
 
 /// A server with `-v` on a socket of its own.
 fn start(arguments: &[&str]) -> Server {
-    let directory = TempDir::new().unwrap();
-    let mut command = memnbd(directory.path(), ["-v", "-U", "socket"]);
-    Server::spawn(directory, command.args(arguments).arg("1M"))
+    Server::start(&[&["-v", "1M"], arguments].concat())
 }
 
 /// Waits for a line of a file with this text.

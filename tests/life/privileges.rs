@@ -19,23 +19,16 @@ fn is_root() -> bool {
     root
 }
 
-/// A line of what the kernel tells of a process.
-fn status(pid: Pid, key: &str) -> String {
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
-    line.unwrap_or_else(|| panic!("{key} is not in {status}")).to_owned()
-}
-
 #[test]
 fn it_becomes_another_user_with_the_users_groups() {
     if !is_root() {
         return;
     }
     let server = Server::start(&["-u", "nobody", "1M"]);
-    assert_eq!(status(server.pid(), "Uid"), "65534\t65534\t65534\t65534");
-    assert_eq!(status(server.pid(), "Gid"), "65534\t65534\t65534\t65534");
-    assert_eq!(status(server.pid(), "Groups").trim(), "65534");
-    assert_eq!(status(server.pid(), "CapEff"), "0000000000000000");
+    assert_eq!(server.status("Uid"), "65534\t65534\t65534\t65534");
+    assert_eq!(server.status("Gid"), "65534\t65534\t65534\t65534");
+    assert_eq!(server.status("Groups").trim(), "65534");
+    assert_eq!(server.status("CapEff"), "0000000000000000");
     assert_eq!(probe(&server).size, 1 << 20);
     // All threads: the kernel knows users by thread.
     for task in fs::read_dir(format!("/proc/{}/task", server.pid().as_raw_nonzero())).unwrap() {
@@ -50,11 +43,11 @@ fn group_may_be_given_and_users_be_numbers() {
         return;
     }
     let server = Server::start(&["-u", "12345", "-g", "daemon", "1M"]);
-    assert_eq!(status(server.pid(), "Uid"), "12345\t12345\t12345\t12345");
-    assert_eq!(status(server.pid(), "Groups").trim(), "1");
+    assert_eq!(server.status("Uid"), "12345\t12345\t12345\t12345");
+    assert_eq!(server.status("Groups").trim(), "1");
     let server = Server::start(&["-g", "daemon", "1M"]);
-    assert!(status(server.pid(), "Uid").starts_with("0\t"));
-    assert!(status(server.pid(), "Gid").starts_with("1\t"));
+    assert!(server.status("Uid").starts_with("0\t"));
+    assert!(server.status("Gid").starts_with("1\t"));
 }
 
 #[test]
@@ -102,7 +95,7 @@ fn pidfile_is_written_where_only_the_former_user_can() {
 #[test]
 fn memory_is_locked_for_swap() {
     let server = Server::start(&["--swap", "64G"]);
-    let locked = status(server.pid(), "VmLck");
+    let locked = server.status("VmLck");
     let kib: u64 = locked.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kib > 0, "{locked}");
     // A sparse disk stays sparse.

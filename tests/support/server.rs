@@ -136,11 +136,17 @@ impl Server {
 
     /// The memory that the process has, in bytes.
     pub(crate) fn resident(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = fs::read_to_string(path).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kib.expect("the kernel tells it") << 10
+        let resident = self.status("VmRSS");
+        let kib = resident.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("the kernel tells it in KiB") << 10
+    }
+
+    /// What the kernel tells of the process under this key (proc_pid_status(5)).
+    pub(crate) fn status(&self, key: &str) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
+        line.unwrap_or_else(|| panic!("{key} is not in {status}")).to_owned()
     }
 
     pub(crate) fn pid(&self) -> Pid {

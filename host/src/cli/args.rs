@@ -10,10 +10,13 @@ use clap::{ArgAction, Parser, ValueEnum};
 use super::tls::TlsArgs;
 use super::values;
 
+/// What the program is called unless --name says otherwise.
+pub(super) const PROGRAM: &str = "memnbd-host";
+
 /// Serves a sandboxed WebAssembly component as a disk over NBD.
 #[derive(Debug, Parser)]
 #[command(
-    name = "memnbd-host",
+    name = PROGRAM,
     override_usage = "memnbd-host [OPTIONS] [--component NAME|FILE.wasm] [KEY=VALUE | VALUE]...",
     disable_help_flag = true,
     disable_version_flag = true,
@@ -238,6 +241,13 @@ pub(super) struct Logging {
     /// Log more: connections, refused requests
     #[arg(short, long)]
     pub(super) verbose: bool,
+}
+
+impl Logging {
+    /// What the program is called.
+    pub(super) fn program(&self) -> &str {
+        self.name.as_deref().unwrap_or(PROGRAM)
+    }
 }
 
 /// How a line of the log looks.

@@ -4,9 +4,9 @@
 //! The first reads one line from the second's stdout, which comes when it is ready. Until then the
 //! second writes its errors where the first would.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
@@ -28,6 +28,8 @@ pub(super) struct Ready {
     pub(super) port: Option<u32>,
     /// The bytes of the path of the first Unix domain socket.
     unix: Option<Vec<u8>>,
+    /// The bytes of the paths of private sockets.
+    private: Vec<Vec<u8>>,
     /// Whether clients may use TLS, 1, or must, 2.
     pub(super) tls: Option<u8>,
     /// The bytes of the directory of certificates.
@@ -41,6 +43,7 @@ impl Ready {
         uris: Vec<String>,
         port: Option<u32>,
         unix: Option<&Path>,
+        private: &[PathBuf],
         tls: &Tls,
     ) -> Self {
         let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
@@ -54,22 +57,29 @@ impl Ready {
             TlsMode::On => Some(1),
             TlsMode::Require => Some(2),
         };
-        Self { uris, port, unix: unix.map(bytes), tls, certificates, keys }
+        let private = private.iter().map(|path| bytes(path)).collect();
+        Self { uris, port, unix: unix.map(bytes), private, tls, certificates, keys }
     }
 
     /// The path of the first Unix domain socket.
     pub(super) fn unix(&self) -> Option<PathBuf> {
-        path(&self.unix)
+        self.unix.as_deref().map(path)
+    }
+
+    /// The directories that were made for private sockets.
+    pub(super) fn private(&self) -> Vec<PathBuf> {
+        let sockets = self.private.iter().map(|bytes| path(bytes));
+        sockets.filter_map(|socket| Some(socket.parent()?.to_owned())).collect()
     }
 
     /// The directory of certificates.
     pub(super) fn certificates(&self) -> Option<PathBuf> {
-        path(&self.certificates)
+        self.certificates.as_deref().map(path)
     }
 
     /// The file of pre-shared keys.
     pub(super) fn keys(&self) -> Option<PathBuf> {
-        path(&self.keys)
+        self.keys.as_deref().map(path)
     }
 
     /// The URIs, each on a line.
@@ -92,8 +102,8 @@ impl Ready {
     }
 }
 
-fn path(bytes: &Option<Vec<u8>>) -> Option<PathBuf> {
-    bytes.clone().map(|bytes| OsString::from_vec(bytes).into())
+fn path(bytes: &[u8]) -> PathBuf {
+    OsStr::from_bytes(bytes).into()
 }
 
 /// Whether another process waits for this one to be ready. This one starts no others, so nobody

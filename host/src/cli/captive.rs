@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context as _;
@@ -18,18 +18,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use super::args::Args;
 use super::background::{self, Ready};
-use super::plan::{Address, Listen, Place};
 
 /// Starts the server, runs the command, and stops the server. The exit code is the command's.
-pub(super) fn run(args: &Args, place: &Place, command: &OsStr) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &Args, command: &OsStr) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start a runtime")?;
-    Ok(runtime.block_on(supervise(args, place, command))?)
+    Ok(runtime.block_on(supervise(args, command))?)
 }
 
-async fn supervise(args: &Args, place: &Place, command: &OsStr) -> anyhow::Result<ExitCode> {
+async fn supervise(args: &Args, command: &OsStr) -> anyhow::Result<ExitCode> {
     // Before there is anything that they could leave behind.
     let mut signals = Signals::new().context("handle signals")?;
     let mut second = background::second()?;
@@ -39,8 +38,8 @@ async fn supervise(args: &Args, place: &Place, command: &OsStr) -> anyhow::Resul
         // It has told why, or was told to stop.
         return Ok(background::exit_code(server.wait().await?));
     };
-    // Should the server not come to that, the directory is removed here.
-    let _private = private_directory(place, &ready).map(RemovedAtEnd);
+    // Should the server not come to that, the directories are removed here.
+    let _private = RemovedAtEnd(ready.private());
     if args.life.print_uri {
         super::print(&ready.lines())?;
     }
@@ -48,7 +47,7 @@ async fn supervise(args: &Args, place: &Place, command: &OsStr) -> anyhow::Resul
     script.push(command);
     let command = Command::new("/bin/sh").arg("-c").arg(script).spawn();
     let mut command = command.context("run /bin/sh")?;
-    let (status, died) = signals.end_of(&mut command, &mut server).await?;
+    let (status, died) = signals.end_of(args, &mut command, &mut server).await?;
     let code = match died {
         None => {
             forward(&server, Signal::TERM);
@@ -104,6 +103,7 @@ impl Signals {
     /// Waits for the command; how it ended, and how the server, if it did before.
     async fn end_of(
         &mut self,
+        args: &Args,
         command: &mut Child,
         server: &mut Child,
     ) -> anyhow::Result<(ExitStatus, Option<ExitStatus>)> {
@@ -123,7 +123,8 @@ impl Signals {
                 status = server.wait(), if died.is_none() => {
                     let status = status.context("wait for the server")?;
                     if !status.success() {
-                        eprintln!("memnbd-host: the server died while the command ran: {status}");
+                        let name = args.logging.program();
+                        eprintln!("{name}: the server died while the command ran: {status}");
                     }
                     died = Some(status);
                 }
@@ -171,24 +172,14 @@ fn quote(value: &OsStr) -> OsString {
     OsString::from_vec(quoted.into_owned())
 }
 
-/// The directory that the server made for its socket, if it did.
-fn private_directory(place: &Place, ready: &Ready) -> Option<PathBuf> {
-    let Place::Listen(sockets) = place else { return None };
-    let unix = |listen: &&Listen| matches!(listen.address, Address::Private | Address::Unix(_));
-    let first = sockets.iter().find(unix)?;
-    let private = first.address == Address::Private;
-    private.then(|| Some(ready.unix()?.parent()?.to_owned())).flatten()
-}
-
-struct RemovedAtEnd(PathBuf);
+/// Directories that are not to outlive the process.
+struct RemovedAtEnd(Vec<PathBuf>);
 
 impl Drop for RemovedAtEnd {
     fn drop(&mut self) {
-        remove(&self.0);
+        for directory in &self.0 {
+            // Nearly always the server did it.
+            let _ = std::fs::remove_dir_all(directory);
+        }
     }
-}
-
-fn remove(directory: &Path) {
-    // Nearly always the server did it.
-    let _ = std::fs::remove_dir_all(directory);
 }

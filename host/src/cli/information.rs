@@ -3,46 +3,54 @@
 use clap::CommandFactory;
 use serde_json::{Map, Value, json};
 
-use super::args::Args;
+use super::args::{Args, Information, PROGRAM};
 use super::components::{self, Choice};
 use super::exports::{self, Loader};
-use super::{Failure, log, machine_memory, manual};
+use super::{Failure, machine_memory, manual};
 use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Description};
 
-/// What was asked for; nothing if the program is to serve.
-pub(super) async fn text(args: &Args) -> Result<Option<String>, Failure> {
-    let wanted = &args.information;
-    if wanted.version {
-        return Ok(Some(format!("memnbd-host {}\n", env!("CARGO_PKG_VERSION"))));
-    }
-    if wanted.help {
-        return help(args).await.map(Some);
-    }
-    if wanted.dump_config {
-        return Ok(Some(printed(config(), wanted.json)));
-    }
-    if wanted.dump_component {
-        let component = chosen(args).await?;
-        return Ok(Some(printed(describe(args, &component), wanted.json)));
-    }
-    if let Some(shell) = &wanted.completion {
-        return Ok(Some(completion(shell)));
-    }
-    if wanted.man {
-        return Ok(Some(match chosen_name(args) {
-            Choice::Default => manual::program(Args::command()),
-            Choice::Named(_) => manual::component(&chosen(args).await?),
-        }));
-    }
-    Ok(None)
+/// What a person wants to know.
+pub(super) enum Question<'a> {
+    Version,
+    Help,
+    Config,
+    Component,
+    Completion(&'a str),
+    Manual,
 }
 
-/// Whether [`text`] will have something to say.
-pub(super) fn is_wanted(args: &Args) -> bool {
-    let wanted = &args.information;
-    let dump = wanted.dump_config || wanted.dump_component;
-    wanted.version || wanted.help || dump || wanted.completion.is_some() || wanted.man
+/// What was asked; nothing if the program is to serve.
+pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
+    let Information { version, help, dump_config, dump_component, completion, man, .. } =
+        &args.information;
+    [
+        version.then_some(Question::Version),
+        help.then_some(Question::Help),
+        dump_config.then_some(Question::Config),
+        dump_component.then_some(Question::Component),
+        completion.as_deref().map(Question::Completion),
+        man.then_some(Question::Manual),
+    ]
+    .into_iter()
+    .flatten()
+    .next()
+}
+
+/// The answer, which ends a line.
+pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String, Failure> {
+    let as_json = args.information.json;
+    Ok(match question {
+        Question::Version => format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")),
+        Question::Help => help(args).await?,
+        Question::Config => printed(config(), as_json),
+        Question::Component => printed(describe(args, &chosen(args).await?), as_json),
+        Question::Completion(shell) => completion(shell),
+        Question::Manual => match chosen_name(args) {
+            Choice::Default => manual::program(Args::command()),
+            Choice::Named(_) => manual::component(&chosen(args).await?),
+        },
+    })
 }
 
 fn chosen_name(args: &Args) -> Choice {
@@ -73,7 +81,7 @@ async fn help(args: &Args) -> Result<String, Failure> {
 fn config() -> Value {
     let cache = exports::cache_directory().map(|path| path.to_string_lossy().into_owned());
     json!({
-        "name": log::PROGRAM,
+        "name": PROGRAM,
         "version": env!("CARGO_PKG_VERSION"),
         "version_major": env!("CARGO_PKG_VERSION_MAJOR"),
         "version_minor": env!("CARGO_PKG_VERSION_MINOR"),
@@ -172,6 +180,6 @@ fn completion(shell: &str) -> String {
         _ => Shell::Fish,
     };
     let mut script = Vec::new();
-    generate(shell, &mut Args::command(), log::PROGRAM, &mut script);
+    generate(shell, &mut Args::command(), PROGRAM, &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }

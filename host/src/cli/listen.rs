@@ -52,6 +52,7 @@ pub(super) struct Bound {
     uris: Vec<String>,
     port: Option<u32>,
     unix: Option<PathBuf>,
+    private: Vec<PathBuf>,
 }
 
 impl Bound {
@@ -77,6 +78,7 @@ impl Bound {
                 Address::Private => {
                     let (socket, path) =
                         bind_private(identity).context("listen on a private socket")?;
+                    bound.private.push(path.clone());
                     (vec![socket], Place::Unix(path))
                 }
                 Address::Vsock { port } => {
@@ -124,7 +126,7 @@ impl Bound {
 
     /// What is told when all is ready.
     pub(super) fn ready(&self, tls: &Tls) -> Ready {
-        Ready::new(self.uris.clone(), self.port, self.unix.as_deref(), tls)
+        Ready::new(self.uris.clone(), self.port, self.unix.as_deref(), &self.private, tls)
     }
 }
 
@@ -172,10 +174,9 @@ impl Naming<'_> {
         // Where TLS is not required, a client may do without, and not all can do with.
         let required = self.tls.mode == TlsMode::Require;
         let scheme = if required { "nbds" } else { "nbd" };
-        let user = match &self.tls.acceptor {
-            Some(acceptor) if required && !acceptor.first_identity().is_empty() => {
-                format!("{}@", percent_encode(acceptor.first_identity(), KEPT_IN_USER))
-            }
+        let user = self.tls.acceptor.as_ref().and_then(|acceptor| acceptor.first_identity());
+        let user = match user {
+            Some(user) if required => format!("{}@", percent_encode(user, KEPT_IN_USER)),
             _ => String::new(),
         };
         let export = utf8_percent_encode(export_name, KEPT);
@@ -190,7 +191,7 @@ impl Naming<'_> {
                 format!("{scheme}+vsock://{user}{VMADDR_CID_LOCAL}:{port}{slash}{export}")
             }
             Place::Unix(path) => {
-                parameters.insert(0, parameter("socket", path));
+                parameters.push(parameter("socket", path));
                 format!("{scheme}+unix://{user}/{export}")
             }
         };

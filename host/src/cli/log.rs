@@ -21,9 +21,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::{LogFormat, Logging};
 
-/// What the program is called unless --name says otherwise.
-pub(super) const PROGRAM: &str = "memnbd-host";
-
 /// The log of the process.
 #[derive(Clone)]
 pub(super) struct Log {
@@ -48,7 +45,7 @@ impl Log {
     ///
     /// When it cannot be opened.
     pub(super) fn start(options: &Logging) -> anyhow::Result<Self> {
-        let name = options.name.clone().unwrap_or_else(|| PROGRAM.into());
+        let name = options.program().to_owned();
         let sink = match &options.log {
             None => Sink::Stderr,
             Some(path) => match path.to_str() {

@@ -73,9 +73,8 @@ pub fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => code,
         Err(failure) => {
-            let name = args.logging.name.as_deref().unwrap_or(log::PROGRAM);
             // Nobody is left to tell when stderr is gone.
-            let _ = writeln!(io::stderr(), "{name}: {failure}");
+            let _ = writeln!(io::stderr(), "{}: {failure}", args.logging.program());
             match failure {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Failed(_) => ExitCode::FAILURE,
@@ -85,9 +84,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode, Failure> {
-    if information::is_wanted(args) {
-        let text = runtime(args)?.block_on(information::text(args))?;
-        print(&text.unwrap_or_default())?;
+    if let Some(question) = information::asked(args) {
+        let answer = runtime(args)?.block_on(information::answer(args, question))?;
+        print(&answer)?;
         return Ok(ExitCode::SUCCESS);
     }
     let inherited = inherited::count()? > 0;
@@ -102,20 +101,13 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
                 Err(code) => code,
             });
         }
-        Life::Captive(command) if !second => return captive::run(args, &place, command),
+        Life::Captive(command) if !second => return captive::run(args, command),
         _ => {}
     }
     ready::set_name(args);
-    if args.life.exit_with_parent || (second && life != Life::Background) {
-        ready::end_with_parent()?;
-    }
+    ready::end_with_parent(args, life)?;
     let runtime = runtime(args)?;
-    let result = runtime.block_on(serve(
-        args,
-        place,
-        identity,
-        if second { life } else { Life::Foreground },
-    ));
+    let result = runtime.block_on(serve(args, place, identity, life));
     // A guest that is stuck in its last call must not keep the process.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)

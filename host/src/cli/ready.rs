@@ -31,10 +31,8 @@ pub(super) fn tell(
         // What it tells would not be true.
         let _ = args.life.pidfile.as_ref().map(std::fs::remove_file);
     })?;
-    if args.life.exit_with_parent || matches!(life, Life::Captive(_)) {
-        // It is forgotten with the former user.
-        end_with_parent()?;
-    }
+    // The kernel forgets it with the former user.
+    end_with_parent(args, life)?;
     let status = format!("Serving {}", ready.uris.join(" "));
     let pid = std::process::id();
     let states = [NotifyState::Ready, NotifyState::MainPid(pid), NotifyState::Status(&status)];
@@ -65,8 +63,12 @@ pub(super) fn set_name(args: &Args) {
     }
 }
 
-/// Has the kernel stop this process when its parent ends.
-pub(super) fn end_with_parent() -> anyhow::Result<()> {
+/// Has the kernel stop this process when its parent ends, where that was asked for or the parent is
+/// there for it.
+pub(super) fn end_with_parent(args: &Args, life: Life<'_>) -> anyhow::Result<()> {
+    if !args.life.exit_with_parent && !matches!(life, Life::Captive(_)) {
+        return Ok(());
+    }
     let parent = getppid();
     set_parent_process_death_signal(Some(Signal::TERM)).context("--exit-with-parent")?;
     if getppid() != parent {

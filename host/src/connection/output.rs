@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 use crate::block::Span;
 use crate::component::Chunk;
 use crate::disk::Content;
+use crate::io::poll_write_rest;
 use crate::nbd::{self, ReplyTo, Run};
 
 /// A read below this many bytes is copied into the batch of replies.
@@ -55,19 +56,12 @@ impl Output {
     where
         S: AsyncWrite + Unpin,
     {
-        while self.waiting() > 0 {
-            let polled = Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..])?;
-            match polled {
-                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(n) => self.sent += n,
-                Poll::Pending => {
-                    self.make_room();
-                    return Poll::Pending;
-                }
-            }
+        let polled = poll_write_rest(stream, cx, &self.bytes, &mut self.sent)?;
+        match polled {
+            Poll::Ready(()) => self.clear(),
+            Poll::Pending => self.make_room(),
         }
-        self.clear();
-        Poll::Ready(Ok(()))
+        polled.map(Ok)
     }
 
     fn clear(&mut self) {

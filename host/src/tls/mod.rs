@@ -51,9 +51,8 @@ pub struct Acceptor {
     context: SslContext,
     /// Where a connection keeps how its pre-shared key was found.
     lookup: Index<Ssl, Lookup>,
-    /// Clients must have such a key.
-    by_keys: bool,
-    first_identity: Vec<u8>,
+    /// The first identity that has such a key; none where clients need none.
+    first_identity: Option<Vec<u8>>,
 }
 
 impl Acceptor {
@@ -65,7 +64,7 @@ impl Acceptor {
     /// What is wrong with which file.
     pub fn with_certificates(directory: &Path, verify_peer: bool) -> anyhow::Result<Self> {
         let certificates = Certificates::load(directory, verify_peer)?;
-        Self::new(false, |builder, _| {
+        Self::new(None, |builder, _| {
             policy::for_certificates(builder)?;
             certificates.install(builder)
         })
@@ -79,8 +78,7 @@ impl Acceptor {
     /// What is wrong with the file.
     pub fn with_keys(file: &Path) -> anyhow::Result<Self> {
         let keys = Keys::new(file).with_context(|| file.display().to_string())?;
-        let first = keys.first.clone();
-        let acceptor = Self::new(true, |builder, index| {
+        Self::new(Some(keys.first.clone()), |builder, index| {
             policy::for_keys(builder)?;
             builder.set_psk_server_callback(move |ssl: &mut SslRef, identity, key| {
                 let lookup = keys.look_up(identity.unwrap_or_default(), key);
@@ -89,25 +87,24 @@ impl Acceptor {
                 Ok(length)
             });
             Ok(())
-        })?;
-        Ok(Self { first_identity: first, ..acceptor })
+        })
     }
 
-    /// The first identity that has a pre-shared key, for want of knowing who will come; empty with
+    /// The first identity that has a pre-shared key, for want of knowing who will come; none with
     /// certificates.
-    pub fn first_identity(&self) -> &[u8] {
-        &self.first_identity
+    pub fn first_identity(&self) -> Option<&[u8]> {
+        self.first_identity.as_deref()
     }
 
     fn new(
-        by_keys: bool,
+        first_identity: Option<Vec<u8>>,
         install: impl FnOnce(&mut SslContextBuilder, Index<Ssl, Lookup>) -> Result<(), ErrorStack>,
     ) -> anyhow::Result<Self> {
         let make = || {
             let lookup = Ssl::new_ex_index()?;
             let mut builder = policy::builder()?;
             install(&mut builder, lookup)?;
-            Ok(Self { context: builder.build(), lookup, by_keys, first_identity: Vec::new() })
+            Ok(Self { context: builder.build(), lookup, first_identity })
         };
         make().map_err(failure::explain).context("set up TLS")
     }
@@ -146,7 +143,7 @@ impl Acceptor {
             Some(Lookup::Found { identity, .. }) => {
                 Failure::Key { identity: identity.clone(), errors }
             }
-            None if self.by_keys => Failure::NoKey(errors),
+            None if self.first_identity.is_some() => Failure::NoKey(errors),
             None => match ssl.verify_result() {
                 X509VerifyResult::OK => Failure::Protocol(errors),
                 result => Failure::Certificate(result),

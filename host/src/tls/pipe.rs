@@ -9,6 +9,8 @@ use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
+use crate::io::poll_write_rest;
+
 /// How much is read from the stream at once, at first, and at most once a client has shown that it
 /// sends so much.
 const INPUT_MIN: usize = 4 << 10;
@@ -75,21 +77,10 @@ impl Pipe {
     where
         S: AsyncWrite + Unpin,
     {
-        while self.waiting() > 0 {
-            let rest = &self.output[self.sent..];
-            match Pin::new(&mut *stream).poll_write(cx, rest)? {
-                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(n) => self.sent += n,
-                Poll::Pending => {
-                    // To a client that always asks for more it may never run empty.
-                    self.output.drain(..mem::take(&mut self.sent));
-                    return Poll::Pending;
-                }
-            }
-        }
-        self.output.clear();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
+        let polled = poll_write_rest(stream, cx, &self.output, &mut self.sent)?;
+        // Also when something is left: to a client that always asks for more it may never run empty.
+        self.output.drain(..mem::take(&mut self.sent));
+        polled.map(Ok)
     }
 }
 

@@ -97,7 +97,18 @@ where
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let executed = self.executed(request, &command);
-        match self.start(command, Bytes::new(), cx) {
+        self.execute_with(executed, command, Bytes::new(), cx)
+    }
+
+    /// Starts a request with its data; if that is all it takes, answers it.
+    pub(super) fn execute_with(
+        &mut self,
+        executed: Executed,
+        command: Command,
+        data: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        match self.start(command, data, cx) {
             Ok(result) => self.answer(executed, result, cx)?,
             Err(execution) => self.put_aside(executed, execution),
         }
@@ -158,7 +169,7 @@ where
         self.answer(request, result, cx)
     }
 
-    pub(super) fn answer(
+    fn answer(
         &mut self,
         request: Executed,
         result: Execution,

@@ -90,11 +90,7 @@ where
             });
             return Ok(());
         }
-        match self.start(command, data, cx) {
-            Ok(result) => self.answer(executed, result, cx)?,
-            Err(execution) => self.put_aside(executed, execution),
-        }
-        Ok(())
+        self.execute_with(executed, command, data, cx)
     }
 
     /// Starts the next `length` bytes of a write, whose data is at the beginning of the input.
