@@ -5,8 +5,9 @@
 //! It reads as many requests as one system call brings and answers them with one more. Reads are
 //! answered from one small buffer that stays in the cache, and what is written goes where the next
 //! bytes will go. What another server takes longer than this one is what that server does, and
-//! what this one takes is the cost of sockets and of the client. It knows no structured
-//! replies and nothing of the commands that clients can do without.
+//! what this one takes is the cost of sockets and of the client. Replies to reads are structured for
+//! clients that ask for it, as those of the other servers are: clients receive such a reply in more
+//! pieces, which costs them time. It knows nothing of the commands that clients can do without.
 
 use std::env;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -25,9 +26,8 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 /// The longest payload, in bytes.
 const LONGEST: u32 = 32 << 20;
 
-/// Bytes of a request, and of a simple reply.
+/// Bytes of a request.
 const REQUEST: usize = 28;
-const REPLY: usize = 16;
 
 /// Has flags, flush, more connections than one.
 const FLAGS: u16 = 1 | 1 << 2 | 1 << 8;
@@ -67,9 +67,9 @@ fn listen(size: u64, place: &str) -> io::Result<std::convert::Infallible> {
 }
 
 fn serve(mut stream: impl Read + Write, size: u64) {
-    let result = haggle(&mut stream, size).and_then(|goes_on| match goes_on {
-        true => transmit(&mut stream),
-        false => Ok(()),
+    let result = haggle(&mut stream, size).and_then(|style| match style {
+        Some(style) => transmit(&mut stream, style),
+        None => Ok(()),
     });
     if let Err(error) = result
         && !matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
@@ -78,13 +78,21 @@ fn serve(mut stream: impl Read + Write, size: u64) {
     }
 }
 
-/// The handshake; whether the transmission phase follows.
-fn haggle(stream: &mut (impl Read + Write), size: u64) -> io::Result<bool> {
+/// How reads are answered.
+#[derive(Clone, Copy)]
+enum Style {
+    Simple,
+    Structured,
+}
+
+/// The handshake; how reads are answered in the transmission phase, if it follows.
+fn haggle(stream: &mut (impl Read + Write), size: u64) -> io::Result<Option<Style>> {
     // Fixed newstyle, and no zeroes at the end.
     stream.write_all(b"NBDMAGICIHAVEOPT\0\x03")?;
     let mut client_flags = [0; 4];
     stream.read_exact(&mut client_flags)?;
     let export = [&size.to_be_bytes()[..], &FLAGS.to_be_bytes()].concat();
+    let mut style = Style::Simple;
     loop {
         let mut header = [0; 16];
         stream.read_exact(&mut header)?;
@@ -104,17 +112,22 @@ fn haggle(stream: &mut (impl Read + Write), size: u64) -> io::Result<bool> {
                 if client_flags[3] & 2 == 0 {
                     stream.write_all(&[0; 124])?;
                 }
-                return Ok(true);
+                return Ok(Some(style));
             }
             // NBD_OPT_ABORT: acknowledged
-            2 => return stream.write_all(&reply(1, b"")).map(|()| false),
+            2 => return stream.write_all(&reply(1, b"")).map(|()| None),
             // NBD_OPT_INFO and NBD_OPT_GO: NBD_INFO_EXPORT, acknowledged
             6 | 7 => {
                 let info = reply(3, &[&[0, 0], &export[..]].concat());
                 stream.write_all(&[info, reply(1, b"")].concat())?;
                 if option == 7 {
-                    return Ok(true);
+                    return Ok(Some(style));
                 }
+            }
+            // NBD_OPT_STRUCTURED_REPLY: acknowledged
+            8 => {
+                style = Style::Structured;
+                stream.write_all(&reply(1, b""))?;
             }
             // NBD_REP_ERR_UNSUP
             _ => stream.write_all(&reply(1 << 31 | 1, b""))?,
@@ -123,7 +136,7 @@ fn haggle(stream: &mut (impl Read + Write), size: u64) -> io::Result<bool> {
 }
 
 /// The transmission phase.
-fn transmit(stream: &mut (impl Read + Write)) -> io::Result<()> {
+fn transmit(stream: &mut (impl Read + Write), style: Style) -> io::Result<()> {
     let mut input = vec![0; INPUT];
     let mut filled = 0;
     let mut replies = Replies::default();
@@ -144,7 +157,7 @@ fn transmit(stream: &mut (impl Read + Write)) -> io::Result<()> {
                 if here < missing {
                     break;
                 }
-                replies.push(cookie, 0, 0);
+                replies.push(cookie, 0);
                 write = None;
             }
             let Some((header, after)) = rest.split_first_chunk::<REQUEST>() else { break };
@@ -156,11 +169,11 @@ fn transmit(stream: &mut (impl Read + Write)) -> io::Result<()> {
                 return Err(io::Error::other(format!("not a request: {header:x?}")));
             }
             match command {
-                0 => replies.push(cookie, 0, length as usize),
+                0 => replies.push_read(style, header, cookie, length),
                 1 => write = Some((cookie, length as usize)),
                 2 => return replies.send(stream),
-                3 => replies.push(cookie, 0, 0),
-                _ => replies.push(cookie, EINVAL, 0),
+                3 => replies.push(cookie, 0),
+                _ => replies.push(cookie, EINVAL),
             }
         }
         let left = rest.len();
@@ -174,27 +187,40 @@ fn transmit(stream: &mut (impl Read + Write)) -> io::Result<()> {
 #[derive(Default)]
 struct Replies {
     headers: Vec<u8>,
-    /// The payload after each header.
-    payloads: Vec<usize>,
+    /// Where payloads belong: after so many bytes of the headers, so many.
+    payloads: Vec<(usize, usize)>,
 }
 
 impl Replies {
-    fn push(&mut self, cookie: [u8; 8], error: u32, payload: usize) {
+    /// A simple reply.
+    fn push(&mut self, cookie: [u8; 8], error: u32) {
         self.headers.extend_from_slice(&0x67446698_u32.to_be_bytes());
         self.headers.extend_from_slice(&error.to_be_bytes());
         self.headers.extend_from_slice(&cookie);
-        self.payloads.push(payload);
+    }
+
+    fn push_read(&mut self, style: Style, request: &[u8; REQUEST], cookie: [u8; 8], length: u32) {
+        match style {
+            Style::Simple => self.push(cookie, 0),
+            Style::Structured => {
+                // NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA, and the offset
+                self.headers.extend_from_slice(&0x668e33ef_u32.to_be_bytes());
+                self.headers.extend_from_slice(&[0, 1, 0, 1]);
+                self.headers.extend_from_slice(&cookie);
+                self.headers.extend_from_slice(&(length + 8).to_be_bytes());
+                self.headers.extend_from_slice(&request[16..24]);
+            }
+        }
+        if length > 0 {
+            self.payloads.push((self.headers.len(), length as usize));
+        }
     }
 
     fn send(&mut self, stream: &mut impl Write) -> io::Result<()> {
-        let mut slices = Vec::with_capacity(2 * self.payloads.len());
+        let mut slices = Vec::with_capacity(2 * self.payloads.len() + 1);
         // Headers without payloads between them are one piece.
         let mut from = 0;
-        for (index, &payload) in self.payloads.iter().enumerate() {
-            if payload == 0 {
-                continue;
-            }
-            let to = (index + 1) * REPLY;
+        for &(to, payload) in &self.payloads {
             slices.push(IoSlice::new(&self.headers[from..to]));
             from = to;
             for start in (0..payload).step_by(ZEROES.len()) {
