@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_vsock::{VsockAddr, VsockListener};
 
-use crate::connection::{self, Context, End, InUse, Phase};
+use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket, Threads};
 use crate::exports::Exports;
 use crate::nbd::HandshakeConfig;
 use crate::tls::Acceptor;
@@ -126,6 +125,7 @@ impl Server {
             handshake_timeout,
             phase: receiver,
             in_use: InUse::default(),
+            threads: Threads::default(),
         };
         let permits = max_connections.unwrap_or(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
@@ -162,7 +162,7 @@ impl Server {
         stop: impl Future<Output = ()>,
         stop_now: impl Future<Output = ()>,
     ) where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Stream,
     {
         let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
         tokio::select! {
@@ -197,46 +197,14 @@ impl Server {
 async fn accept(socket: Socket, context: Context, permits: Arc<Semaphore>) {
     let mut failing = false;
     loop {
-        // A client for whom there is no permit waits, accepted: a listener that kept a permit for
-        // the next client would keep it from those of the other listeners.
-        let permit = async || {
-            let permit = permits.clone().acquire_owned().await;
-            Some(permit.expect("it is never closed"))
-        };
-        let accepted = match &socket {
-            Socket::Tcp(listener) => match listener.accept().await {
-                Ok((stream, peer)) => {
-                    if let Err(error) = set_options(&stream) {
-                        tracing::debug!("client {peer}: socket options: {error}");
-                    }
-                    tokio::spawn(serve(stream, Peer::Tcp(peer), context.clone(), permit().await));
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-            Socket::Unix(listener, _) => match listener.accept().await {
-                Ok((stream, _)) => {
-                    let peer = Peer::Unix(stream.peer_cred().ok());
-                    if let Err(error) =
-                        sockopt::set_socket_send_buffer_size(&stream, UNIX_SEND_BUFFER)
-                    {
-                        tracing::debug!("client {peer}: socket options: {error}");
-                    }
-                    tokio::spawn(serve(stream, peer, context.clone(), permit().await));
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-            Socket::Vsock(listener) => match poll_fn(|cx| listener.poll_accept(cx)).await {
-                Ok((stream, peer)) => {
-                    tokio::spawn(serve(stream, Peer::Vsock(peer), context.clone(), permit().await));
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-        };
-        match accepted {
-            Ok(()) => failing = false,
+        match accept_one(&socket).await {
+            Ok((stream, peer)) => {
+                failing = false;
+                // A client for whom there is no permit waits, accepted: a listener that kept a
+                // permit for the next client would keep it from those of the other listeners.
+                let permit = permits.clone().acquire_owned().await.expect("it is never closed");
+                tokio::spawn(serve(stream, peer, context.clone(), Some(permit)));
+            }
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
                 if !failing {
@@ -247,6 +215,30 @@ async fn accept(socket: Socket, context: Context, permits: Arc<Semaphore>) {
             }
         }
     }
+}
+
+async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
+    let (stream, peer, options): (Box<dyn Stream>, _, _) = match socket {
+        Socket::Tcp(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            let options = set_options(&stream);
+            (Box::new(StreamSocket::from(stream)), Peer::Tcp(peer), options)
+        }
+        Socket::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            let peer = Peer::Unix(stream.peer_cred().ok());
+            let options = sockopt::set_socket_send_buffer_size(&stream, UNIX_SEND_BUFFER);
+            (Box::new(StreamSocket::from(stream)), peer, options.map_err(io::Error::from))
+        }
+        Socket::Vsock(listener) => {
+            let (stream, peer) = poll_fn(|cx| listener.poll_accept(cx)).await?;
+            (Box::new(stream), Peer::Vsock(peer), Ok(()))
+        }
+    };
+    if let Err(error) = options {
+        tracing::debug!("client {peer}: socket options: {error}");
+    }
+    Ok((stream, peer))
 }
 
 /// Small replies are not held back. A machine that vanished without a word is found out, or its
@@ -270,10 +262,12 @@ fn is_about_one_client(error: &io::Error) -> bool {
     )
 }
 
-async fn serve<S>(stream: S, peer: Peer, context: Context, permit: Option<OwnedSemaphorePermit>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn serve<S: Stream>(
+    stream: S,
+    peer: Peer,
+    context: Context,
+    permit: Option<OwnedSemaphorePermit>,
+) {
     // The server waits for those who hold it: so long that this is logged before it ends.
     let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use crate::connection::{Stream, StreamSocket};
 use crate::server::Socket;
 
 /// The first of the file descriptors (SD_LISTEN_FDS_START).
@@ -73,10 +74,6 @@ fn socket(fds: &mut ListenFd, index: usize) -> anyhow::Result<Socket> {
     Ok(Socket::Tcp(TcpListener::from_std(listener)?))
 }
 
-/// Both directions of a connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
 /// The client on stdin and stdout, which are one socket, as inetd and libnbd have it, or two pipes,
 /// or whatever else.
 pub(super) fn stdio() -> io::Result<Box<dyn Stream>> {
@@ -85,29 +82,29 @@ pub(super) fn stdio() -> io::Result<Box<dyn Stream>> {
     let (first, second) = (rustix::fs::fstat(&input)?, rustix::fs::fstat(&output)?);
     let same = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino);
     if FileType::from_raw_mode(first.st_mode) == FileType::Socket && same {
-        return socket_stream(input);
+        return Ok(Box::new(socket_stream(input)?));
     }
     let reader: Box<dyn AsyncRead + Send + Unpin> = match FileType::from_raw_mode(first.st_mode) {
         FileType::Fifo => Box::new(pipe::Receiver::from_owned_fd(input)?),
-        FileType::Socket => socket_stream(input)?,
+        FileType::Socket => Box::new(socket_stream(input)?),
         _ => Box::new(tokio::io::stdin()),
     };
     let writer: Box<dyn AsyncWrite + Send + Unpin> = match FileType::from_raw_mode(second.st_mode) {
         FileType::Fifo => Box::new(pipe::Sender::from_owned_fd(output)?),
-        FileType::Socket => socket_stream(output)?,
+        FileType::Socket => Box::new(socket_stream(output)?),
         _ => Box::new(tokio::io::stdout()),
     };
     Ok(Box::new(tokio::io::join(reader, writer)))
 }
 
-fn socket_stream(fd: OwnedFd) -> io::Result<Box<dyn Stream>> {
+fn socket_stream(fd: OwnedFd) -> io::Result<StreamSocket> {
     if socket_domain(&fd)? == AddressFamily::UNIX {
         let stream = std::os::unix::net::UnixStream::from(fd);
         stream.set_nonblocking(true)?;
-        return Ok(Box::new(UnixStream::from_std(stream)?));
+        return Ok(UnixStream::from_std(stream)?.into());
     }
     let stream = std::net::TcpStream::from(fd);
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
-    Ok(Box::new(TcpStream::from_std(stream)?))
+    Ok(TcpStream::from_std(stream)?.into())
 }

@@ -4,8 +4,10 @@
 //! kept. Whatever a client does ends in an [`End`], never in a panic, and in no more memory than
 //! the limits here allow.
 
+mod dedicated;
 mod in_use;
 mod output;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod transmission;
@@ -16,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,8 +28,11 @@ use crate::nbd::{
     self, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, ProtocolError, Session,
 };
 use crate::tls::{self, Acceptor};
+use dedicated::{Busy, Place};
+pub use dedicated::Threads;
 pub use in_use::InUse;
-use transmission::Transmission;
+pub use socket::{Stream, StreamSocket};
+use transmission::{Outcome, Transmission};
 
 /// How far the server is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub struct Context {
     pub phase: watch::Receiver<Phase>,
     /// Counts those that use an export.
     pub in_use: InUse,
+    /// The threads of busy connections.
+    pub threads: Threads,
 }
 
 /// How a connection ended.
@@ -111,10 +118,7 @@ impl From<io::Error> for End {
 }
 
 /// Serves one client to its end.
-pub async fn serve<S>(mut stream: S, context: Context) -> End
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn serve<S: Stream>(mut stream: S, context: Context) -> End {
     let deadline = context.handshake_timeout.map(|timeout| Instant::now() + timeout);
     let mut handshake = Handshake::new(context.handshake);
     let greeting = handshake.greeting();
@@ -125,21 +129,18 @@ where
         Ok(Haggled::StartTls) => {
             Box::pin(serve_inside_tls(stream, handshake, deadline, context)).await
         }
-        Ok(Haggled::Aborted) => end(stream, End::Disconnected).await,
-        Err(reason) => end(stream, reason).await,
+        Ok(Haggled::Aborted) => end(&mut stream, End::Disconnected).await,
+        Err(reason) => end(&mut stream, reason).await,
     }
 }
 
 /// Goes on once a client was told that TLS starts.
-async fn serve_inside_tls<S>(
+async fn serve_inside_tls<S: Stream>(
     stream: S,
     mut handshake: Handshake,
     deadline: Option<Instant>,
     context: Context,
-) -> End
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+) -> End {
     let Some(acceptor) = &context.tls else {
         return End::Transport(io::ErrorKind::Unsupported.into());
     };
@@ -153,32 +154,83 @@ where
     let haggling = haggle(&mut stream, &mut handshake, b"", &context);
     match in_time(deadline, &context, haggling).await {
         Ok(Haggled::Agreed(agreed)) => transmit(stream, agreed, context).await,
-        Ok(Haggled::Aborted) => end(stream, End::Disconnected).await,
+        Ok(Haggled::Aborted) => end(&mut stream, End::Disconnected).await,
         // The handshake refuses a second STARTTLS.
         Ok(Haggled::StartTls) => End::Transport(io::ErrorKind::Unsupported.into()),
-        Err(reason) => end(stream, reason).await,
+        Err(reason) => end(&mut stream, reason).await,
     }
 }
 
 /// Serves a client after its handshake.
-async fn transmit<S>(mut stream: S, agreed: Agreed, context: Context) -> End
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End {
     let Agreed { session, disk, rest } = agreed;
-    let _user = context.in_use.enter();
-    let access = Access::new(disk);
-    let mut transmission = Transmission::new(&mut stream, session, access, rest);
-    let reason = transmission.run(context.phase).await;
-    drop(transmission);
-    end(stream, reason).await
+    let Context { mut phase, in_use, threads, .. } = context;
+    let _user = in_use.enter();
+    let mut transmission = Transmission::new(stream, session, Access::new(disk), rest);
+    let reason = loop {
+        let may_be_busy = transmission.stream.socket().is_some();
+        if let Outcome::End(reason) = transmission.run(&mut phase, may_be_busy).await {
+            break reason;
+        }
+        let Some(place) = threads.enter() else { continue };
+        match lend(transmission, phase.clone(), place).await {
+            Ok((returned, outcome)) => {
+                transmission = returned;
+                if let Some(reason) = outcome {
+                    break reason;
+                }
+            }
+            Err(reason) => return reason,
+        }
+    };
+    transmission.abandon();
+    end(&mut transmission.stream, reason).await
+}
+
+/// A connection on a thread of its own.
+struct Alone<S> {
+    transmission: Transmission<S>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl<S: Stream> Busy for Alone<S> {
+    type Output = Outcome;
+
+    fn run(&mut self) -> impl Future<Output = Outcome> {
+        self.transmission.run(&mut self.phase, false)
+    }
+}
+
+/// Serves on a thread of its own until the connection is idle, or until it ends: then with the
+/// reason.
+async fn lend<S: Stream>(
+    mut transmission: Transmission<S>,
+    phase: watch::Receiver<Phase>,
+    place: Place,
+) -> Result<(Transmission<S>, Option<End>), End> {
+    let Some(socket) = transmission.stream.socket() else { return Ok((transmission, None)) };
+    let socket = socket.watch_alone()?;
+    let (alone, outcome) = match dedicated::lend(Alone { transmission, phase }, socket, place).await
+    {
+        Ok(returned) => returned,
+        // There can be no other thread now.
+        Err(Some(alone)) => (alone, None),
+        Err(None) => return Err(End::Transport(io::Error::other("its thread failed"))),
+    };
+    let Alone { mut transmission, .. } = alone;
+    transmission.rest();
+    if let Some(socket) = transmission.stream.socket() {
+        socket.watch_together()?;
+    }
+    let reason = outcome.and_then(|outcome| match outcome {
+        Outcome::End(reason) => Some(reason),
+        Outcome::Busy => None,
+    });
+    Ok((transmission, reason))
 }
 
 /// Closes a connection in the orderly way, if it is still there.
-async fn end<S>(mut stream: S, reason: End) -> End
-where
-    S: AsyncWrite + Unpin,
-{
+async fn end<S: Stream>(stream: &mut S, reason: End) -> End {
     if !matches!(reason, End::Transport(_)) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
     }
@@ -226,15 +278,12 @@ struct Agreed {
 }
 
 /// Haggles about options, once `first` was sent.
-async fn haggle<S>(
+async fn haggle<S: Stream>(
     stream: &mut S,
     handshake: &mut Handshake,
     first: &[u8],
     context: &Context,
-) -> Result<Haggled, End>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+) -> Result<Haggled, End> {
     let mut input = Vec::with_capacity(512);
     let mut output = first.to_vec();
     loop {

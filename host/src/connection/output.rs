@@ -64,6 +64,13 @@ impl Output {
         polled.map(Ok)
     }
 
+    /// Gives memory back while nothing waits.
+    pub(super) fn rest(&mut self) {
+        if self.waiting() == 0 {
+            *self = Self::default();
+        }
+    }
+
     fn clear(&mut self) {
         self.sent = 0;
         self.bytes.clear();

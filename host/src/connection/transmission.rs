@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -52,9 +52,14 @@ const OUTPUT_HIGH_WATER: usize = 256 << 10;
 /// it could be seen whether it listens.
 const HUNG_UP_TIME: Duration = Duration::from_secs(10);
 
+/// What comes so soon after what came before is quick, and a connection is busy when that has
+/// happened so many times in a row.
+const QUICK: Duration = Duration::from_millis(1);
+const BUSY: u32 = 16;
+
 /// A connection after its handshake.
-pub(super) struct Transmission<'a, S> {
-    stream: &'a mut S,
+pub(super) struct Transmission<S> {
+    pub(super) stream: S,
     session: Session,
     access: Arc<Access>,
     /// What was read and not used yet.
@@ -67,6 +72,7 @@ pub(super) struct Transmission<'a, S> {
     slot: Option<ReusableBoxFuture<'static, Execution>>,
     in_flight: InFlight,
     draining: bool,
+    pace: Pace,
 }
 
 /// What the next bytes are.
@@ -85,6 +91,24 @@ enum State {
     HungUp(Pin<Box<Sleep>>),
 }
 
+/// Why a connection is not served any longer.
+pub(super) enum Outcome {
+    /// It has ended.
+    End(End),
+    /// It is worth a thread.
+    Busy,
+}
+
+/// How quickly things come.
+#[derive(Default)]
+struct Pace {
+    /// Whether anybody wants to know.
+    watched: bool,
+    last: Option<Instant>,
+    /// How many times in a row it was quick.
+    count: u32,
+}
+
 /// A request that will not be executed.
 #[derive(Clone, Copy)]
 struct Refused {
@@ -93,13 +117,13 @@ struct Refused {
     text: &'static str,
 }
 
-impl<'a, S> Transmission<'a, S>
+impl<S> Transmission<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     /// Begins with `input`: what was read beyond the handshake.
     pub(super) fn new(
-        stream: &'a mut S,
+        stream: S,
         session: Session,
         access: Arc<Access>,
         input: Vec<u8>,
@@ -116,16 +140,23 @@ where
             slot: None,
             in_flight: InFlight::new(),
             draining: false,
+            pace: Pace::default(),
         }
     }
 
-    /// Serves until the connection ends.
-    pub(super) async fn run(&mut self, mut phase: watch::Receiver<Phase>) -> End {
+    /// Serves until the connection ends, or until it is busy if it `may_be_busy`. It may be dropped
+    /// between any two polls, and called again.
+    pub(super) async fn run(
+        &mut self,
+        phase: &mut watch::Receiver<Phase>,
+        may_be_busy: bool,
+    ) -> Outcome {
+        self.pace.watched = may_be_busy;
         loop {
             match *phase.borrow_and_update() {
                 Phase::Serving => {}
                 Phase::Draining => self.draining = true,
-                Phase::Closing => return End::Stopped,
+                Phase::Closing => return Outcome::End(End::Stopped),
             }
             // No guest runs in the future that `select!` may drop: what is not ready at once was
             // spawned.
@@ -133,29 +164,26 @@ where
                 // What comes after the server was told to stop is refused.
                 biased;
                 changed = phase.changed() => if changed.is_err() {
-                    return End::Stopped;
+                    return Outcome::End(End::Stopped);
                 },
-                end = poll_fn(|cx| self.poll(cx)) => {
+                outcome = poll_fn(|cx| self.poll(cx)) => {
                     if let State::Finished = self.state {
                         tokio::select! {
                             () = self.outlast() => {}
                             _ = phase.wait_for(|&phase| phase == Phase::Closing) => {}
                         }
                     }
-                    return end;
+                    return outcome;
                 }
             }
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        match self.poll_progress(cx) {
-            Poll::Ready(Ok(end)) | Poll::Ready(Err(end)) => Poll::Ready(end),
-            Poll::Pending => Poll::Pending,
-        }
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.poll_progress(cx).map(|outcome| outcome.unwrap_or_else(Outcome::End))
     }
 
-    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Result<End, End>> {
+    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, End>> {
         loop {
             while let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx) {
                 self.complete(completed, cx)?;
@@ -164,10 +192,10 @@ where
             while !needs_input && self.may_execute() {
                 needs_input = !self.step(cx)?;
             }
-            let mut sent = self.output.poll_send(self.stream, cx)?.is_ready();
+            let mut sent = self.output.poll_send(&mut self.stream, cx)?.is_ready();
             if !self.reads_next() {
                 // Before a read there is no need to: what waits to be sent goes out with it.
-                sent &= Pin::new(&mut *self.stream).poll_flush(cx)?.is_ready();
+                sent &= Pin::new(&mut self.stream).poll_flush(cx)?.is_ready();
             }
             let ended = match &mut self.state {
                 State::Finished => Some(false),
@@ -176,7 +204,7 @@ where
             };
             if let Some(given_up) = ended {
                 return match sent && (self.in_flight.count == 0 || given_up) {
-                    true => Poll::Ready(Ok(End::Disconnected)),
+                    true => Poll::Ready(Ok(Outcome::End(End::Disconnected))),
                     false => Poll::Pending,
                 };
             }
@@ -190,6 +218,7 @@ where
             }
             match self.poll_fill(cx)? {
                 Poll::Ready(0) => self.hang_up()?,
+                Poll::Ready(_) if self.pace.is_busy() => return Poll::Ready(Ok(Outcome::Busy)),
                 Poll::Ready(_) => {}
                 Poll::Pending => return Poll::Pending,
             }
@@ -226,14 +255,14 @@ where
                 && missing >= PAYLOAD_ALONE
             {
                 let mut buffer = data.limit(missing);
-                return poll_read_buf(Pin::new(&mut *self.stream), cx, &mut buffer);
+                return poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
             }
             self.input_room = self.input_room.max(missing.min(PAYLOAD_IN_INPUT));
         }
         self.make_room();
         let room = self.input.capacity() - self.input.len();
         let mut buffer = (&mut self.input).limit(room);
-        let polled = poll_read_buf(Pin::new(&mut *self.stream), cx, &mut buffer);
+        let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
         if let Poll::Ready(Ok(n)) = &polled
             && *n == room
             && self.input.len() >= self.input_room
@@ -357,8 +386,42 @@ where
     }
 }
 
-impl<S> Drop for Transmission<'_, S> {
-    fn drop(&mut self) {
+impl<S> Transmission<S> {
+    /// Nobody waits for answers any more.
+    pub(super) fn abandon(&self) {
         self.access.abandon();
+    }
+
+    /// Gives back the memory that is of use to a busy connection.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+            self.input_room = INPUT_MIN;
+        }
+        self.output.rest();
+    }
+}
+
+impl<S> Drop for Transmission<S> {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl Pace {
+    /// Something came. Whether it has come again and again in quick succession.
+    fn is_busy(&mut self) -> bool {
+        if !self.watched {
+            return false;
+        }
+        let now = Instant::now();
+        let quick = self.last.is_some_and(|last| now - last < QUICK);
+        self.last = Some(now);
+        self.count = if quick { self.count + 1 } else { 0 };
+        let busy = self.count >= BUSY;
+        if busy {
+            self.count = 0;
+        }
+        busy
     }
 }

@@ -35,6 +35,9 @@ const INTERCHANGEABLE: usize = 16;
 /// putting aside takes.
 const SPINS: usize = 64;
 
+/// How often others may run first after that: who has the shard may have been interrupted.
+const YIELDS: usize = 8;
+
 /// The shards of one disk.
 pub(super) struct Shards {
     recipe: Recipe,
@@ -156,6 +159,12 @@ impl Shards {
                 return shard;
             }
             std::hint::spin_loop();
+        }
+        for _ in 0..YIELDS {
+            thread::yield_now();
+            if let Ok(shard) = place.clone().try_lock_owned() {
+                return shard;
+            }
         }
         place.clone().lock_owned().await
     }

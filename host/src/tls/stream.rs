@@ -9,6 +9,7 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslRef, SslStream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use crate::connection::{Stream, StreamSocket};
 use super::pipe::{FLOOD, HIGH_WATER, Pipe};
 
 /// The most that one record holds, in bytes.
@@ -139,6 +140,12 @@ where
             taken += self.tls.ssl_write(record).map_err(into_io)?;
         }
         Poll::Ready(Ok(taken))
+    }
+}
+
+impl<S: Stream> Stream for TlsStream<S> {
+    fn socket(&mut self) -> Option<&mut StreamSocket> {
+        self.stream.socket()
     }
 }
 

@@ -67,7 +67,7 @@ impl InFlight {
     }
 }
 
-impl<S> Transmission<'_, S>
+impl<S> Transmission<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -179,7 +179,7 @@ where
         match result {
             Ok(Answer::Done) => reply.success(self.output.batch()),
             Ok(Answer::Read(content)) => {
-                self.output.read(self.stream, cx, reply, span, &content)?;
+                self.output.read(&mut self.stream, cx, reply, span, &content)?;
             }
             Ok(Answer::Extents(extents)) => {
                 reply.block_status(span, &extents, self.output.batch());

@@ -31,7 +31,7 @@ impl Write {
     }
 }
 
-impl<S> Transmission<'_, S>
+impl<S> Transmission<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -1,0 +1,195 @@
+//! Threads of their own for connections that are busy.
+//!
+//! The runtime waits for all sockets together, which is right for many connections that do little:
+//! one that is idle has no thread. For one that is busy it takes three system calls where one
+//! would do, and every request wakes one thread or another. A busy connection is
+//! therefore lent to a thread that does nothing else: it looks at the socket again before it sleeps,
+//! as long as looking again is what helps, and gives the connection back when it has become idle.
+//!
+//! It knows nothing of what is said on a connection, except that it can be stopped between any two
+//! polls and goes on where it was.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::socket::Watched;
+
+/// How long a thread looks for the next request before it sleeps. It takes longer than that to be
+/// woken: some 20 us on an idle core, and as long again for the client.
+const LOOKING: Duration = Duration::from_micros(50);
+
+/// When nothing was received for so long, the connection goes back to the runtime.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// How many connections may have threads at once, for each processor; the runtime serves the
+/// others well enough.
+const THREADS_PER_PROCESSOR: usize = 32;
+
+/// The threads of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Threads(Arc<AtomicUsize>);
+
+/// Stands for one of them while it lives.
+pub(super) struct Place(Threads);
+
+impl Threads {
+    /// A place for another thread, if there is one.
+    pub(super) fn enter(&self) -> Option<Place> {
+        let limit = THREADS_PER_PROCESSOR * thread::available_parallelism().map_or(1, usize::from);
+        let more = |count: usize| (count < limit).then_some(count + 1);
+        let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        entered.is_ok().then(|| Place(self.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a thread can drive.
+pub(super) trait Busy: Send + 'static {
+    /// What it comes to.
+    type Output: Send;
+
+    /// Goes on; it may be dropped between any two polls.
+    fn run(&mut self) -> impl Future<Output = Self::Output>;
+}
+
+/// Lends a connection to a thread. It comes back with its output if it came to its end, without one
+/// when it is idle.
+///
+/// # Errors
+///
+/// When there can be no other thread: with the connection as it was. When the thread failed, it has
+/// taken the connection along.
+pub(super) async fn lend<B: Busy>(
+    busy: B,
+    socket: Arc<Watched>,
+    place: Place,
+) -> Result<(B, Option<B::Output>), Option<B>> {
+    let Ok(sleep) = Sleep::new() else { return Err(Some(busy)) };
+    let runtime = Handle::current();
+    // It is handed over once there is a thread, lest it be lost with one that cannot be started.
+    let (hand_over, handed_over) = oneshot::channel::<B>();
+    let (give_back, given_back) = oneshot::channel();
+    let thread = thread::Builder::new().name("connection".into()).spawn(move || {
+        let _runtime = runtime.enter();
+        let Ok(mut busy) = handed_over.blocking_recv() else { return };
+        let output = drive(pin!(busy.run()), &socket, &sleep);
+        drop((socket, sleep, place));
+        let _ = give_back.send((busy, output));
+    });
+    if thread.is_err() {
+        return Err(Some(busy));
+    }
+    if let Err(busy) = hand_over.send(busy) {
+        return Err(Some(busy));
+    }
+    given_back.await.map_err(|_| None)
+}
+
+/// Polls a future until it is ready, or until nothing was received for a while.
+fn drive<F: Future>(
+    mut future: Pin<&mut F>,
+    socket: &Watched,
+    sleep: &Arc<Sleep>,
+) -> Option<F::Output> {
+    let waker = Waker::from(sleep.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut looking = true;
+    let mut since = Instant::now();
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return Some(output);
+        }
+        let look = socket.take_look();
+        let now = Instant::now();
+        if look.received() {
+            since = now;
+        }
+        if sleep.is_over() {
+            continue;
+        }
+        let waited = now - since;
+        if looking && waited < LOOKING {
+            // Perhaps to the client.
+            thread::yield_now();
+            continue;
+        }
+        let Some(left) = IDLE.checked_sub(waited) else { return None };
+        sleep.until(socket, look.wanted(), left);
+        // Had it been worth while to look on? Then it is so the next time.
+        looking = since.elapsed() < 2 * LOOKING;
+    }
+}
+
+/// Sleep that a waker ends.
+struct Sleep {
+    state: AtomicU8,
+    /// Readable when a sleeper was woken.
+    bell: OwnedFd,
+}
+
+/// The thread polls.
+const AWAKE: u8 = 0;
+/// It is to poll again.
+const WOKEN: u8 = 1;
+/// It sleeps, or is about to.
+const ASLEEP: u8 = 2;
+
+impl Sleep {
+    fn new() -> io::Result<Arc<Self>> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Self { state: AtomicU8::new(AWAKE), bell }))
+    }
+
+    /// Whether there is to be none, for the waker was used.
+    fn is_over(&self) -> bool {
+        // Only looked at first: a write would take the cache line from those who wake.
+        self.state.load(Ordering::Relaxed) == WOKEN
+            && self.state.swap(AWAKE, Ordering::Acquire) == WOKEN
+    }
+
+    /// Sleeps until the socket is ready, the waker is used or the time is over.
+    fn until(&self, socket: &Watched, wanted: PollFlags, time: Duration) {
+        let fall_asleep = (Ordering::AcqRel, Ordering::Acquire);
+        if self.state.compare_exchange(AWAKE, ASLEEP, fall_asleep.0, fall_asleep.1).is_ok() {
+            let mut fds = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(socket, wanted)];
+            // A socket that nothing is wanted of may have been hung up, which is no news.
+            let count = if wanted.is_empty() { 1 } else { 2 };
+            let time = Timespec::try_from(time).ok();
+            // An error, which is an interruption, is as good as anything that is ready.
+            let _: Result<usize, Errno> = poll(&mut fds[..count], time.as_ref());
+            if !fds[0].revents().is_empty() {
+                let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+            }
+        }
+        self.state.swap(AWAKE, Ordering::AcqRel);
+    }
+}
+
+impl Wake for Sleep {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+}

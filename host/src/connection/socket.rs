@@ -1,0 +1,260 @@
+//! A connected stream socket, and two ways to wait for it: with all others, by the runtime, or by a
+//! thread that waits for nothing else.
+//!
+//! It knows nothing of what is said over it.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_domain;
+use rustix::net::{AddressFamily, RecvFlags, Shutdown};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_vsock::VsockStream;
+
+/// What a connection goes over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// The socket below, if there is one: if a thread could wait for it alone.
+    fn socket(&mut self) -> Option<&mut StreamSocket> {
+        None
+    }
+}
+
+impl Stream for DuplexStream {}
+impl Stream for VsockStream {}
+
+impl<R, W> Stream for tokio::io::Join<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+}
+
+impl Stream for Box<dyn Stream> {
+    fn socket(&mut self) -> Option<&mut StreamSocket> {
+        (**self).socket()
+    }
+}
+
+/// A connected stream socket.
+pub struct StreamSocket(Waiting);
+
+/// Who waits for it.
+enum Waiting {
+    /// The runtime.
+    Tcp(TcpStream),
+    /// The runtime.
+    Unix(UnixStream),
+    /// A thread that waits for nothing else.
+    Alone(Arc<Watched>),
+    /// Nobody: it cannot be waited for any more.
+    Lost,
+}
+
+/// A socket that is not the runtime's, and what it is waited for.
+pub(super) struct Watched {
+    fd: OwnedFd,
+    /// Bits of [`PollFlags`] for which a task found it not ready, and [`RECEIVED`]. One thread uses
+    /// them.
+    noted: AtomicU8,
+}
+
+const READ: u8 = PollFlags::IN.bits() as u8;
+const WRITE: u8 = PollFlags::OUT.bits() as u8;
+const RECEIVED: u8 = 1 << 7;
+
+/// What came of a task's last look at its socket.
+#[derive(Clone, Copy)]
+pub(super) struct Look(u8);
+
+impl Look {
+    /// Whether there was something to read.
+    pub(super) fn received(self) -> bool {
+        self.0 & RECEIVED != 0
+    }
+
+    /// What to wait for.
+    pub(super) fn wanted(self) -> PollFlags {
+        PollFlags::from_bits_truncate(u16::from(self.0 & !RECEIVED))
+    }
+}
+
+impl Watched {
+    /// Takes what was noted since this was last called.
+    pub(super) fn take_look(&self) -> Look {
+        let look = Look(self.noted.load(Ordering::Relaxed));
+        self.noted.store(0, Ordering::Relaxed);
+        look
+    }
+
+    fn note(&self, bits: u8) {
+        self.noted.store(self.noted.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
+    }
+
+    fn poll_receive(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // SAFETY: nothing becomes uninitialized that was initialized. To initialize it all before
+        // each receive took longer than to receive.
+        let room = unsafe { buffer.unfilled_mut() };
+        match rustix::net::recv(&self.fd, room, RecvFlags::empty()) {
+            Ok(((received, _), _)) => {
+                let n = received.len();
+                // SAFETY: these are the first of what was unfilled, and have just been initialized.
+                unsafe { buffer.assume_init(n) };
+                buffer.advance(n);
+                self.note(RECEIVED);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => self.not_now(error, READ),
+        }
+    }
+
+    fn poll_send(&self, sent: rustix::io::Result<usize>) -> Poll<io::Result<usize>> {
+        match sent {
+            Ok(n) => Poll::Ready(Ok(n)),
+            Err(error) => self.not_now(error, WRITE),
+        }
+    }
+
+    fn not_now<T>(&self, error: Errno, direction: u8) -> Poll<io::Result<T>> {
+        match error {
+            Errno::WOULDBLOCK | Errno::INTR => {
+                self.note(direction);
+                Poll::Pending
+            }
+            error => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<TcpStream> for StreamSocket {
+    fn from(stream: TcpStream) -> Self {
+        Self(Waiting::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for StreamSocket {
+    fn from(stream: UnixStream) -> Self {
+        Self(Waiting::Unix(stream))
+    }
+}
+
+impl StreamSocket {
+    /// Takes the socket from the runtime: who polls must see to it when to poll again.
+    ///
+    /// # Errors
+    ///
+    /// None that is known. The socket cannot be used after one.
+    pub(super) fn watch_alone(&mut self) -> io::Result<Arc<Watched>> {
+        let fd = match mem::replace(&mut self.0, Waiting::Lost) {
+            Waiting::Tcp(stream) => stream.into_std()?.into(),
+            Waiting::Unix(stream) => stream.into_std()?.into(),
+            Waiting::Alone(_) | Waiting::Lost => return Err(lost()),
+        };
+        let watched = Arc::new(Watched { fd, noted: AtomicU8::new(0) });
+        self.0 = Waiting::Alone(watched.clone());
+        Ok(watched)
+    }
+
+    /// Leaves it to the runtime again to wait for the socket, when nobody else watches it.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot. The socket cannot be used then.
+    pub(super) fn watch_together(&mut self) -> io::Result<()> {
+        let Waiting::Alone(watched) = mem::replace(&mut self.0, Waiting::Lost) else {
+            return Err(lost());
+        };
+        let fd = Arc::into_inner(watched).ok_or_else(lost)?.fd;
+        self.0 = match socket_domain(&fd)? {
+            AddressFamily::UNIX => Waiting::Unix(UnixStream::from_std(fd.into())?),
+            _ => Waiting::Tcp(TcpStream::from_std(fd.into())?),
+        };
+        Ok(())
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("nobody waits for the socket")
+}
+
+impl Stream for StreamSocket {
+    fn socket(&mut self) -> Option<&mut StreamSocket> {
+        Some(self)
+    }
+}
+
+impl AsyncRead for StreamSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Waiting::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Waiting::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Waiting::Alone(watched) => watched.poll_receive(buffer),
+            Waiting::Lost => Poll::Ready(Err(lost())),
+        }
+    }
+}
+
+impl AsyncWrite for StreamSocket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Waiting::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Waiting::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Waiting::Alone(watched) => watched.poll_send(rustix::io::write(&watched.fd, bytes)),
+            Waiting::Lost => Poll::Ready(Err(lost())),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Waiting::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Waiting::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Waiting::Alone(watched) => watched.poll_send(rustix::io::writev(&watched.fd, slices)),
+            Waiting::Lost => Poll::Ready(Err(lost())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing is kept here.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Waiting::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Waiting::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Waiting::Alone(watched) => {
+                Poll::Ready(Ok(rustix::net::shutdown(&watched.fd, Shutdown::Write)?))
+            }
+            Waiting::Lost => Poll::Ready(Err(lost())),
+        }
+    }
+}
