@@ -17,17 +17,31 @@ use super::functions::Limits;
 use super::instance::Instance;
 use super::log_stream::LogStream;
 use super::memory::{MemoryBudget, Share};
-use super::{CONTRACT_VERSION, INTERFACE};
+use super::region::Regions;
+use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE};
 
 /// What all components of a process share: the compiler, the clock that interrupts guests, the
 /// imports they may have.
 #[derive(Clone)]
 pub struct Engine {
+    /// For components with direct access, which need memories that the host maps.
+    direct: Shared,
+    /// For the others: memories that wasmtime maps begin as copies on write of what the component
+    /// fills them with, which those with an interpreter inside need. Made when it is first needed.
+    plain: Arc<OnceLock<Shared>>,
+    deadline: Duration,
+    cache: Option<Cache>,
+}
+
+/// What components of one kind share.
+#[derive(Clone)]
+struct Shared {
     engine: wasmtime::Engine,
     /// The imports of WASI, collected when a component first wants any.
     wasi: Arc<OnceLock<Linker<State>>>,
     clock: Arc<Clock>,
-    deadline: Duration,
+    /// The memories of guests, if the host maps them.
+    regions: Option<Regions>,
 }
 
 impl Engine {
@@ -54,15 +68,23 @@ impl Engine {
     ///
     /// As [`Self::new`].
     pub fn with_cache(deadline: Duration, directory: Option<&Path>) -> wasmtime::Result<Self> {
-        let mut config = Config::new();
-        config.cache(directory.and_then(open_cache));
-        config.epoch_interruption(true);
-        config.concurrency_support(false);
-        // A trap is told in one line; nobody looks at guest frames.
-        config.wasm_backtrace_max_frames(None);
-        let engine = wasmtime::Engine::new(&config)?;
-        let clock = Arc::new(Clock::start(engine.weak())?);
-        Ok(Self { engine, wasi: Arc::default(), clock, deadline })
+        let cache = directory.and_then(open_cache);
+        let direct = Shared::new(cache.clone(), Some(Regions::default()))?;
+        Ok(Self { direct, plain: Arc::default(), deadline, cache })
+    }
+
+    /// What a component needs, of which the name of an interface among its bytes tells enough: if it
+    /// does not export the interface after all, nothing is lost but copies on write.
+    fn shared(&self, wasm: &[u8]) -> wasmtime::Result<&Shared> {
+        let name = DIRECT_ACCESS.as_bytes();
+        if wasm.windows(name.len()).any(|bytes| bytes == name) {
+            return Ok(&self.direct);
+        }
+        if let Some(plain) = self.plain.get() {
+            return Ok(plain);
+        }
+        let plain = Shared::new(self.cache.clone(), None)?;
+        Ok(self.plain.get_or_init(|| plain))
     }
 
     /// Compiles a component and asks it to describe itself.
@@ -75,14 +97,16 @@ impl Engine {
     /// or when its description cannot be had.
     pub async fn load(&self, name: &str, wasm: &[u8]) -> Result<Component, LoadError> {
         check_binary(wasm)?;
-        let compiled = Compiled::new(&self.engine, wasm).map_err(LoadError::Invalid)?;
-        let contract = self.contract(&compiled)?;
-        let imports = self.imports(&compiled);
-        let pre = self
+        let shared = self.shared(wasm).map_err(LoadError::Invalid)?;
+        let compiled = Compiled::new(&shared.engine, wasm).map_err(LoadError::Invalid)?;
+        let contract = shared.contract(&compiled)?;
+        let imports = shared.imports(&compiled);
+        let pre = shared
             .instantiate_pre(&compiled, imports.is_empty())
             .map_err(|error| LoadError::Imports { error, imports: imports.clone() })?;
         let mut component = Component {
-            engine: self.clone(),
+            shared: shared.clone(),
+            deadline: self.deadline,
             pre,
             name: name.into(),
             description: Description {
@@ -102,6 +126,25 @@ impl Engine {
         // It can open a disk as well as any other, and starting one takes its time.
         component.spare = Arc::new(Mutex::new(Some(instance)));
         Ok(component)
+    }
+}
+
+impl Shared {
+    fn new(cache: Option<Cache>, regions: Option<Regions>) -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config.cache(cache);
+        config.epoch_interruption(true);
+        config.concurrency_support(false);
+        // A trap is told in one line; nobody looks at guest frames.
+        config.wasm_backtrace_max_frames(None);
+        if let Some(regions) = &regions {
+            config.with_host_memory(Arc::new(regions.clone()));
+            // It needs wasmtime's own memories.
+            config.memory_init_cow(false);
+        }
+        let engine = wasmtime::Engine::new(&config)?;
+        let clock = Arc::new(Clock::start(engine.weak())?);
+        Ok(Self { engine, wasi: Arc::default(), clock, regions })
     }
 
     fn instantiate_pre(
@@ -172,7 +215,8 @@ fn check_binary(wasm: &[u8]) -> Result<(), LoadError> {
 /// A component that was compiled and has described itself.
 #[derive(Clone)]
 pub struct Component {
-    engine: Engine,
+    shared: Shared,
+    deadline: Duration,
     pre: InstancePre<State>,
     name: Arc<str>,
     description: Description,
@@ -208,7 +252,12 @@ impl Component {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { clock: self.engine.clock.clone(), deadline: self.engine.deadline }
+        Limits { clock: self.shared.clock.clone(), deadline: self.deadline }
+    }
+
+    /// The memories of its instances, if the host maps them.
+    pub(super) fn regions(&self) -> Option<&Regions> {
+        self.shared.regions.as_ref()
     }
 
     pub(super) fn take_spare(&self) -> Option<Instance> {
@@ -218,7 +267,7 @@ impl Component {
     /// A store in which one instance will live, with nothing granted but memory.
     pub(super) fn store(&self, budget: MemoryBudget) -> Store<State> {
         let state = State { share: Share::new(budget), component: self.name.clone(), wasi: None };
-        let mut store = Store::new(&self.engine.engine, state);
+        let mut store = Store::new(&self.shared.engine, state);
         store.limiter(|state| &mut state.share);
         store.epoch_deadline_async_yield_and_update(1);
         store

@@ -85,6 +85,15 @@ pub enum Breach {
     },
     /// `open`: stripes against the rules.
     StripeSize(u64),
+    /// `page-size`: against the rules.
+    PageSize(u32),
+    /// `page`: another length than that of a page.
+    PageLength {
+        /// What it should have been.
+        wanted: u64,
+        /// What came.
+        got: usize,
+    },
     /// `open`: another disk than the first instance of the same disk had opened.
     AnotherDisk,
     /// `describe`: more parameters than anybody could want.
@@ -115,6 +124,10 @@ impl fmt::Display for Breach {
                  maximum transfer {maximum})"
             ),
             Self::StripeSize(stripe) => write!(f, "stripes of {stripe} bytes, against the rules"),
+            Self::PageSize(size) => write!(f, "pages of {size} bytes, against the rules"),
+            Self::PageLength { wanted, got } => {
+                write!(f, "a page of {got} bytes, not of {wanted}")
+            }
             Self::AnotherDisk => f.write_str("another disk than it did for the first instance"),
             Self::TooManyParameters(n) => write!(f, "{n} parameters"),
             Self::BareParameter => f.write_str("a bare parameter that it does not have"),

@@ -7,13 +7,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use wasmtime::Store;
-use wasmtime::component::{Func, TypedFunc, WasmList};
+use wasmtime::component::{ComponentExportIndex, Func, TypedFunc, WasmList};
 
 use super::bindings::{self, Description, LentChunk, OwnedChunk, ZeroOptions};
 use super::clock::Clock;
 use super::engine::State;
 use super::fault::Fault;
-use super::{CONTRACT_VERSION, INTERFACE};
+use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE};
 
 /// A result of the contract: an error code is an answer like any other.
 pub(super) type Answer<T> = Result<T, bindings::ErrorCode>;
@@ -34,6 +34,14 @@ pub(super) struct Functions {
     pub(super) extents: TypedFunc<(u64, u64), (Answer<Vec<bindings::Extent>>,)>,
     pub(super) cache: TypedFunc<(u64, u64), (Answer<()>,)>,
     pub(super) stored: TypedFunc<(), (u64,)>,
+    pub(super) direct: Option<DirectFunctions>,
+}
+
+/// The functions of `direct-access`, which a component may have.
+#[derive(Clone, Copy)]
+pub(super) struct DirectFunctions {
+    pub(super) page_size: TypedFunc<(), (u32,)>,
+    pub(super) page: TypedFunc<(u64,), (Option<WasmList<u8>>,)>,
 }
 
 impl Functions {
@@ -41,18 +49,25 @@ impl Functions {
         store: &mut Store<State>,
         instance: &wasmtime::component::Instance,
     ) -> wasmtime::Result<Self> {
-        let interface = format!("{INTERFACE}@{}", CONTRACT_VERSION);
+        let interface = format!("{INTERFACE}@{CONTRACT_VERSION}");
         let interface = instance
             .get_export_index(&mut *store, None, &interface)
             .ok_or_else(|| wasmtime::format_err!("it does not export {interface}"))?;
-        let mut find = |name: &str| {
+        let direct = format!("{DIRECT_ACCESS}@{CONTRACT_VERSION}");
+        let direct = instance.get_export_index(&mut *store, None, &direct);
+        let mut find_in = |interface: &ComponentExportIndex, name: &str| {
             let index = instance
-                .get_export_index(&mut *store, Some(&interface), name)
+                .get_export_index(&mut *store, Some(interface), name)
                 .ok_or_else(|| wasmtime::format_err!("it does not export the function {name}"))?;
             instance
                 .get_func(&mut *store, index)
                 .ok_or_else(|| wasmtime::format_err!("its export {name} is not a function"))
         };
+        let direct = match direct {
+            Some(direct) => Some((find_in(&direct, "page-size")?, find_in(&direct, "page")?)),
+            None => None,
+        };
+        let mut find = |name: &str| find_in(&interface, name);
         let describe = find("describe")?;
         let open = find("open")?;
         let read = find("read")?;
@@ -81,6 +96,13 @@ impl Functions {
             extents: extents.typed(&mut *store).map_err(wrong("extents"))?,
             cache: cache.typed(&mut *store).map_err(wrong("cache"))?,
             stored: stored.typed(&mut *store).map_err(wrong("stored"))?,
+            direct: match direct {
+                Some((page_size, page)) => Some(DirectFunctions {
+                    page_size: page_size.typed(&mut *store).map_err(wrong("page-size"))?,
+                    page: page.typed(&mut *store).map_err(wrong("page"))?,
+                }),
+                None => None,
+            },
         })
     }
 }

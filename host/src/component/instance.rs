@@ -5,10 +5,12 @@ use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
 use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
 use super::check::{Disk, check_description, check_disk, printable};
+use super::direct::{Pages, Place};
 use super::engine::{Component, State};
 use super::fault::{Breach, Fault};
 use super::functions::{Answer, Functions, Limits};
 use super::memory::MemoryBudget;
+use super::region::Regions;
 use crate::block::{ErrorCode, Extent, MAX_TRANSFER, Span, Status};
 
 /// How many chunks a `read` may return.
@@ -45,6 +47,8 @@ impl Chunk<'_> {
 enum Piece {
     Lent(WasmList<u8>),
     Owned(Vec<u8>),
+    /// In a page that is known.
+    Direct(Place),
     Hole(u32),
 }
 
@@ -64,6 +68,10 @@ pub struct Instance {
     memory_at_open: u64,
     /// What the last `read` returned.
     pieces: Vec<Piece>,
+    /// The pages that can be read without a call, if the component has such.
+    pages: Option<Pages>,
+    /// Where they are looked for.
+    regions: Option<Regions>,
 }
 
 impl Instance {
@@ -87,8 +95,10 @@ impl Instance {
             let instantiate = component.pre().instantiate_async(&mut store);
             limits.within(instantiate).await?
         };
+        let exhausted = component.regions().is_some_and(Regions::take_exhausted);
         let instance = instance.map_err(|error| match out_of_memory(&mut store, &error) {
             Some(limit) => Fault::OutOfMemory { limit, error },
+            None if exhausted => Fault::OutOfMemory { limit: store.data().share().limit(), error },
             None => Fault::Start(error),
         })?;
         let functions = Functions::find(&mut store, &instance).map_err(Fault::Start)?;
@@ -101,6 +111,8 @@ impl Instance {
             minimum_block: 1,
             memory_at_open: 0,
             pieces: Vec::new(),
+            pages: None,
+            regions: component.regions().cloned(),
         })
     }
 
@@ -133,12 +145,19 @@ impl Instance {
             Ok(disk) => disk,
             Err(text) => return Ok(Err(printable(&text))),
         };
+        let whole_size = disk.size;
         let lends_chunks = disk.capabilities & Capabilities::LENDS_CHUNKS;
         self.lends_chunks = lends_chunks == Capabilities::LENDS_CHUNKS;
         let disk =
             check_disk(&disk).map_err(|breach| Fault::Breach { function: "open", breach })?;
         self.size = disk.size;
         self.minimum_block = disk.block_sizes.minimum;
+        if let Some(direct) = self.functions.direct {
+            let page_size = self.call(direct.page_size, ()).await?;
+            let pages = Pages::new(page_size, whole_size, disk.sharing)
+                .map_err(|breach| Fault::Breach { function: "page-size", breach })?;
+            self.pages = Some(pages);
+        }
         self.memory_at_open = self.store.data().share().held();
         Ok(Ok(disk))
     }
@@ -155,6 +174,11 @@ impl Instance {
 
     /// Reads; what was read is in [`Self::chunk`] until the next call.
     pub async fn read(&mut self, offset: u64, length: u32) -> Result<Result<(), ErrorCode>, Fault> {
+        let span = Span { offset, length: u64::from(length) };
+        let short = self.pages.as_ref().is_some_and(|pages| pages.is_one(span));
+        if short && self.know_pages(span).await? && self.read_known(span) {
+            return Ok(Ok(()));
+        }
         let answer = if self.lends_chunks {
             self.read_lent(offset, length).await?
         } else {
@@ -165,6 +189,55 @@ impl Instance {
         }
         self.check_pieces(length).map_err(|breach| Fault::Breach { function: "read", breach })?;
         Ok(Ok(()))
+    }
+
+    /// Reads without a call, if the bytes are in a page that is known. As [`Self::read`] otherwise.
+    #[inline]
+    pub fn read_known(&mut self, span: Span) -> bool {
+        let Some(place) = self.pages.as_ref().and_then(|pages| pages.find(span)) else {
+            return false;
+        };
+        self.pieces.clear();
+        self.pieces.push(Piece::Direct(place));
+        true
+    }
+
+    /// Writes without a call, if all the bytes are in pages that are known.
+    #[inline]
+    pub fn write_known(&mut self, span: Span, data: &[u8]) -> bool {
+        self.pieces.clear();
+        self.pages.as_mut().is_some_and(|pages| pages.write(span, data))
+    }
+
+    /// Asks for the pages of a span that are not known. False when the component has not got them all
+    /// where the host can use them.
+    async fn know_pages(&mut self, span: Span) -> Result<bool, Fault> {
+        let Some(direct) = self.functions.direct else { return Ok(false) };
+        while let Some(pages) = &self.pages
+            && let Some(number) = pages.first_unknown(span)
+        {
+            let (offset, wanted) = (pages.offset(number), pages.length(number));
+            let Some(list) = self.call(direct.page, (offset,)).await? else { return Ok(false) };
+            if list.len() as u64 != wanted {
+                let breach = Breach::PageLength { wanted, got: list.len() };
+                return Err(Fault::Breach { function: "page", breach });
+            }
+            let held = self.store.data().share().held();
+            let bytes = list.as_le_slice(&self.store);
+            let found = self.regions.as_ref().and_then(|regions| regions.find(bytes));
+            let (Some(found), Some(pages)) = (found, &mut self.pages) else { return Ok(false) };
+            if !pages.insert(number, found, held) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets the pages that a call may have moved.
+    fn forget_pages(&mut self, span: Span) {
+        if let Some(pages) = &mut self.pages {
+            pages.forget(span);
+        }
     }
 
     async fn read_lent(&mut self, offset: u64, length: u32) -> Result<Answer<()>, Fault> {
@@ -208,6 +281,7 @@ impl Instance {
             let length = match piece {
                 Piece::Lent(list) => list.len() as u64,
                 Piece::Owned(bytes) => bytes.len() as u64,
+                Piece::Direct(place) => u64::from(place.len()),
                 Piece::Hole(length) => u64::from(*length),
             };
             if length == 0 {
@@ -225,9 +299,10 @@ impl Instance {
     /// for, none after the last.
     #[inline]
     pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
-        self.pieces.get(index).map(|piece| match piece {
+        Some(match self.pieces.get(index)? {
             Piece::Lent(list) => Chunk::Data(list.as_le_slice(&self.store)),
             Piece::Owned(bytes) => Chunk::Data(bytes),
+            Piece::Direct(place) => Chunk::Data(self.pages.as_ref()?.bytes(*place)),
             Piece::Hole(length) => Chunk::Hole(*length),
         })
     }
@@ -239,6 +314,10 @@ impl Instance {
         data: &[u8],
         fua: bool,
     ) -> Result<Result<(), ErrorCode>, Fault> {
+        let span = Span { offset, length: data.len() as u64 };
+        if self.know_pages(span).await? && self.write_known(span, data) {
+            return Ok(Ok(()));
+        }
         let function = self
             .functions
             .write
@@ -265,6 +344,7 @@ impl Instance {
         if fast {
             options |= ZeroOptions::FAST;
         }
+        self.forget_pages(span);
         let function = self.functions.zero;
         let answer = self.call(function, (span.offset, span.length, options)).await?;
         Ok(answer.map_err(|code| if fast { code.into() } else { not_fast(code) }))
@@ -272,6 +352,7 @@ impl Instance {
 
     /// Trims.
     pub async fn trim(&mut self, span: Span, fua: bool) -> Result<Result<(), ErrorCode>, Fault> {
+        self.forget_pages(span);
         let function = self.functions.trim;
         let answer = self.call(function, (span.offset, span.length, fua)).await?;
         Ok(answer.map_err(not_fast))

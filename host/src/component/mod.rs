@@ -10,12 +10,14 @@
 mod bindings;
 mod check;
 mod clock;
+mod direct;
 mod engine;
 mod fault;
 mod functions;
 mod instance;
 mod log_stream;
 mod memory;
+mod region;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -28,6 +30,9 @@ pub use memory::MemoryBudget;
 
 /// The interface of the contract that a backend exports.
 pub const INTERFACE: &str = "memnbd:block/block-store";
+
+/// The interface that it may export beside.
+pub const DIRECT_ACCESS: &str = "memnbd:block/direct-access";
 
 /// The version of the contract that this host speaks.
 pub const CONTRACT_VERSION: &str = "0.1.0";

@@ -130,7 +130,7 @@ fn drive<F: Future>(
             thread::yield_now();
             continue;
         }
-        let Some(left) = IDLE.checked_sub(waited) else { return None };
+        let left = IDLE.checked_sub(waited)?;
         sleep.until(socket, look.wanted(), left);
         // Had it been worth while to look on? Then it is so the next time.
         looking = since.elapsed() < 2 * LOOKING;

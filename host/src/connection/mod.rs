@@ -28,8 +28,8 @@ use crate::nbd::{
     self, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, ProtocolError, Session,
 };
 use crate::tls::{self, Acceptor};
-use dedicated::{Busy, Place};
 pub use dedicated::Threads;
+use dedicated::{Busy, Place};
 pub use in_use::InUse;
 pub use socket::{Stream, StreamSocket};
 use transmission::{Outcome, Transmission};

@@ -122,12 +122,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     /// Begins with `input`: what was read beyond the handshake.
-    pub(super) fn new(
-        stream: S,
-        session: Session,
-        access: Arc<Access>,
-        input: Vec<u8>,
-    ) -> Self {
+    pub(super) fn new(stream: S, session: Session, access: Arc<Access>, input: Vec<u8>) -> Self {
         let input = BytesMut::from(input.as_slice());
         Self {
             stream,

@@ -33,6 +33,19 @@ impl Access {
         self.disk.part_of_write(span, here)
     }
 
+    /// Executes a command as [`Self::execute`] does, if it is a read or write that needs neither a
+    /// call of the component nor waiting for others; none, and nothing is done, if it is not.
+    #[inline]
+    pub fn execute_now(&self, command: Command, payload: &[u8]) -> Option<Answer> {
+        match command {
+            Command::Read { span } => self.disk.read_now(span).map(Answer::Read),
+            Command::Write { span, fua } => {
+                self.disk.write_now(span, payload, fua).then_some(Answer::Done)
+            }
+            _ => None,
+        }
+    }
+
     /// Executes a command that lies within the disk. `payload` is what a write writes, of the
     /// span's length; other commands have none.
     pub async fn execute(
@@ -45,10 +58,18 @@ impl Access {
             Command::Read { span } if disk.is_aligned(span) => {
                 disk.read(span).await.map(Answer::Read)
             }
-            Command::Read { span } => disk.read_unaligned(span).await.map(Answer::Read),
             Command::Write { span, fua } if disk.is_aligned(span) => {
                 disk.write(span, &payload, fua).await.map(|()| Answer::Done)
             }
+            // Apart, so that the futures of the frequent ones are small: they are moved.
+            command => Box::pin(self.execute_rare(command, payload)).await,
+        }
+    }
+
+    async fn execute_rare(&self, command: Command, payload: Bytes) -> Result<Answer, ErrorCode> {
+        let disk = &*self.disk;
+        match command {
+            Command::Read { span } => disk.read_unaligned(span).await.map(Answer::Read),
             Command::Write { span, fua } => {
                 disk.write_unaligned(span, &payload, fua).await.map(|()| Answer::Done)
             }

@@ -150,8 +150,13 @@ impl Shards {
         }
     }
 
-    /// Waits until nobody else uses a shard.
+    /// A shard, if nobody else uses it.
     #[inline]
+    pub(super) fn try_lock(&self, index: usize) -> Option<OwnedMutexGuard<Shard>> {
+        self.places[index].clone().try_lock_owned().ok()
+    }
+
+    /// Waits until nobody else uses a shard.
     pub(super) async fn lock(&self, index: usize) -> OwnedMutexGuard<Shard> {
         let place = &self.places[index];
         for _ in 0..SPINS {

@@ -9,8 +9,8 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslRef, SslStream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::connection::{Stream, StreamSocket};
 use super::pipe::{FLOOD, HIGH_WATER, Pipe};
+use crate::connection::{Stream, StreamSocket};
 
 /// The most that one record holds, in bytes.
 const RECORD: usize = 16 << 10;

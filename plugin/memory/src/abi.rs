@@ -20,6 +20,7 @@ use core::cell::UnsafeCell;
 use exports::memnbd::block::block_store::{
     Capabilities, Description, Disk, ErrorCode, Guest, Parameter, Sharing, ZeroOptions,
 };
+use exports::memnbd::block::direct_access;
 use memnbd_guest::parse_size;
 
 use crate::linear::Linear;
@@ -28,8 +29,8 @@ use crate::store::{Chunk, NoSpace, Status, Store};
 
 wit_bindgen::generate!({
     path: "../../wit",
-    world: "backend",
-    skip: ["read", "write", "extents"],
+    world: "direct-backend",
+    skip: ["read", "write", "extents", "page"],
 });
 
 /// A static that belongs to the call under way.
@@ -145,6 +146,12 @@ impl Guest for Memory {
     }
 }
 
+impl direct_access::Guest for Memory {
+    fn page_size() -> u32 {
+        PAGE_SIZE
+    }
+}
+
 export!(Memory);
 
 /// A read is at most this long, so that it meets at most this many pages.
@@ -234,6 +241,28 @@ extern "C" fn extents(offset: u64, length: u64) -> *const ListResult<RawExtent, 
         });
     });
     extents
+}
+
+/// `option<list<u8>>`: a tag and, where that is 1, an address and a length.
+#[repr(C)]
+struct OptionalList {
+    tag: u8,
+    address: u32,
+    length: u32,
+}
+
+static PAGE: Static<OptionalList> = Static::new(OptionalList { tag: 0, address: 0, length: 0 });
+
+// SAFETY: as above.
+#[unsafe(export_name = "memnbd:block/direct-access@0.1.0#page")]
+extern "C" fn page(offset: u64) -> *const OptionalList {
+    // SAFETY: the only borrows in this call, one for each.
+    let (store, page) = unsafe { (store(), PAGE.borrow()) };
+    *page = match store.page(offset) {
+        Some((address, length)) => OptionalList { tag: 1, address, length },
+        None => OptionalList { tag: 0, address: 0, length: 0 },
+    };
+    page
 }
 
 /// `result<_, error-code>`: a tag and, where that is 1, the error.

@@ -47,6 +47,7 @@ pub enum Status {
 pub struct Store<M> {
     pub(crate) pages: Pages<M>,
     pub(crate) directory: Directory,
+    size: u64,
     /// How many pages hold content of the disk.
     stored: u64,
 }
@@ -69,12 +70,22 @@ impl<M: Memory> Store<M> {
     /// A disk of `size` bytes; `None` when there is no memory even for its landing zone.
     pub fn new(size: u64, memory: M) -> Option<Self> {
         let directory = Directory::new(size.div_ceil(u64::from(PAGE_SIZE)));
-        Some(Self { pages: Pages::new(memory)?, directory, stored: 0 })
+        Some(Self { pages: Pages::new(memory)?, directory, size, stored: 0 })
     }
 
     /// The bytes that are held in pages.
     pub fn stored(&self) -> u64 {
         self.stored << PAGE_BITS
+    }
+
+    /// The address and the length of the page that begins at an offset, or what the disk has of it. It
+    /// keeps its place until it is zeroed or trimmed.
+    pub fn page(&mut self, offset: u64) -> Option<(u32, u32)> {
+        let length = (self.size - offset).min(u64::from(PAGE_SIZE)) as u32;
+        match self.directory.find(&mut self.pages, offset >> PAGE_BITS, 1) {
+            Slot::Present(page) => Some((address(page), length)),
+            Slot::Absent(_) => None,
+        }
     }
 
     /// Where the payload of the next [`Store::write`] is to be put.

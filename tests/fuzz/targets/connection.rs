@@ -58,6 +58,7 @@ pub(crate) fn connection(data: &[u8]) {
             tls: None,
             handshake_timeout: None,
             in_use: Default::default(),
+            threads: Default::default(),
             phase: receiver,
         };
         let (client, stream) = duplex(1 << (window % 18));

@@ -85,6 +85,11 @@ impl Guest {
         self
     }
 
+    /// With direct access to its pages.
+    pub(crate) fn direct(self) -> Self {
+        self.with("direct-functions", DIRECT_FUNCTIONS).with("direct-interface", DIRECT_INTERFACE)
+    }
+
     pub(crate) fn opened(mut self, change: impl FnOnce(&mut Opened)) -> Self {
         change(&mut self.opened);
         self
@@ -187,6 +192,7 @@ pub(crate) enum Called {
     Flush,
     Extents,
     Cache,
+    Page,
 }
 
 /// Takes the log of calls of an instance: functions, offsets and lengths.
@@ -208,7 +214,8 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
                 4 => Called::Trim(flags != 0),
                 5 => Called::Flush,
                 6 => Called::Extents,
-                _ => Called::Cache,
+                7 => Called::Cache,
+                _ => Called::Page,
             };
             (called, word(record, 8), word(record, 16))
         })
@@ -216,7 +223,7 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
 }
 
 /// The parts of the template as they are in a good guest.
-const DEFAULTS: [(&str, &str); 22] = [
+const DEFAULTS: [(&str, &str); 26] = [
     ("imports", ""),
     ("core-imports", ""),
     ("lowered", ""),
@@ -228,6 +235,10 @@ const DEFAULTS: [(&str, &str); 22] = [
     ("length-type", "u32"),
     ("stored-name", "stored"),
     ("post-read", ""),
+    ("direct-functions", ""),
+    ("direct-interface", ""),
+    ("page-size", "(i32.const 4096)"),
+    ("page", PAGE),
     (
         "realloc",
         "(local.set $at (i32.and
@@ -273,6 +284,23 @@ const DEFAULTS: [(&str, &str); 22] = [
     ),
     ("stored", "(i64.extend_i32_u (i32.eqz (call $is-zero (i64.const 0) (i64.const 0x100000))))"),
 ];
+
+/// Each block of 4 KiB is a page, unless it is all zero.
+const PAGE: &str = "
+    (call $log (i32.const 8) (i32.const 0) (local.get $offset) (i64.const 4096))
+    (i32.store (i32.const 0x100)
+      (i32.eqz (call $is-zero (local.get $offset)
+        (i64.add (local.get $offset) (i64.const 4096)))))
+    (i32.store (i32.const 0x104) (call $address (local.get $offset)))
+    (i32.store (i32.const 0x108) (i32.const 4096))
+    (i32.const 0x100)";
+
+/// The functions of `direct-access`, and its export.
+const DIRECT_FUNCTIONS: &str = r#"
+    (func (export "page-size") (result u32) (canon lift (core func $i "page-size")))
+    (func (export "page") (param "offset" u64) (result (option (list u8)))
+      (canon lift (core func $i "page") (memory $mem)))"#;
+const DIRECT_INTERFACE: &str = r#"(export "memnbd:block/direct-access@0.1.0" (instance $i))"#;
 
 /// Each block of 4 KiB is a chunk of its own: a hole if it is all zero.
 const READ: &str = "

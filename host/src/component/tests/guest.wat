@@ -132,6 +132,12 @@
       (func (export "stored") (result i64)
         {{stored}})
 
+      (func (export "page-size") (result i32)
+        {{page-size}})
+
+      (func (export "page") (param $offset i64) (result i32)
+        {{page}})
+
       (func (export "post-read") (param i32)
         {{post-read}})
 
@@ -201,7 +207,9 @@
       (result (result (error $error-code)))
       (canon lift (core func $i "cache") (memory $mem)))
     (func (export "{{stored-name}}") (result u64)
-      (canon lift (core func $i "stored"))))
+      (canon lift (core func $i "stored")))
+    {{direct-functions}})
 
   (instance $i (instantiate $guest {{pass}}))
-  (export "{{interface}}" (instance $i)))
+  (export "{{interface}}" (instance $i))
+  {{direct-interface}})

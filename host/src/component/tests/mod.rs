@@ -5,6 +5,7 @@ pub(crate) mod logs;
 
 mod answers;
 mod arguments;
+mod direct;
 mod memory;
 mod opening;
 mod runaway;

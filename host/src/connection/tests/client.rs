@@ -39,6 +39,7 @@ pub(super) fn context_of(recipes: Vec<Recipe>) -> (Context, watch::Sender<Phase>
         tls: None,
         handshake_timeout: Some(PATIENCE),
         in_use: Default::default(),
+        threads: Default::default(),
         phase,
     };
     (context, sender)

@@ -12,7 +12,7 @@ use super::decode::{Reads, decode};
 use super::streams::Narrow;
 use super::*;
 use crate::component::{Component, Engine};
-use crate::connection::{Context, End, Phase, serve};
+use crate::connection::{Context, End, Phase, Stream, serve};
 use crate::disk::Recipe;
 
 /// A server of one disk of 16 MiB, and the end of its life.
@@ -89,7 +89,7 @@ async fn hold<S>(
     segment: usize,
 ) -> (End, Vec<u8>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Stream,
 {
     let serving = tokio::spawn(serve(server, context.clone()));
     let (mut reader, mut writer) = tokio::io::split(client);

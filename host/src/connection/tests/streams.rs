@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::connection::Stream;
+
 /// How a stream takes what is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gathering {
@@ -77,6 +79,8 @@ impl AsyncWrite for Scripted {
 
 /// A stream whose writes take the first slice only, and at most so many bytes of it.
 pub(super) struct Narrow<S>(pub(super) S, pub(super) usize);
+
+impl<S: Stream> Stream for Narrow<S> {}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Narrow<S> {
     fn poll_read(

@@ -1,0 +1,189 @@
+//! The pages of a disk that the host can read and write for itself: what the interface
+//! `direct-access` said.
+//!
+//! It knows where pages are, not what is in them, and nothing of how a component is asked.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::check::Sharing;
+use super::fault::Breach;
+use super::region::Region;
+use crate::block::Span;
+
+/// The logarithms of the shortest and the longest page.
+const SHORTEST: u32 = 12;
+const LONGEST: u32 = 21;
+
+/// A page: its offset divided by its length.
+pub(super) type Number = u64;
+
+/// The pages that are known.
+///
+/// There are no more than the component has memory for. Each takes some 20 bytes here, less than 0.1 %
+/// of the 32 KiB of a page of the memory component.
+pub(super) struct Pages {
+    /// The logarithm of the length.
+    shift: u32,
+    /// The size of the disk, as the component said it.
+    size: u64,
+    /// Where they are in the region.
+    known: HashMap<Number, u32, BuildHasherDefault<Spread>>,
+    /// The memory that they are in, once there are some.
+    region: Option<Region>,
+}
+
+/// A stretch of memory within a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    at: u32,
+    length: u32,
+}
+
+impl Place {
+    /// How many bytes it has.
+    pub(super) fn len(self) -> u32 {
+        self.length
+    }
+}
+
+impl Pages {
+    /// None are known yet.
+    pub(super) fn new(page_size: u32, size: u64, sharing: Sharing) -> Result<Self, Breach> {
+        let shift = page_size.trailing_zeros();
+        let longest = match sharing {
+            Sharing::Striped { shift } => shift.min(LONGEST),
+            _ => LONGEST,
+        };
+        if !page_size.is_power_of_two() || !(SHORTEST..=longest).contains(&shift) {
+            return Err(Breach::PageSize(page_size));
+        }
+        Ok(Self { shift, size, known: HashMap::default(), region: None })
+    }
+
+    /// The page that an offset lies in.
+    pub(super) fn number(&self, offset: u64) -> Number {
+        offset >> self.shift
+    }
+
+    /// Where a page begins.
+    pub(super) fn offset(&self, number: Number) -> u64 {
+        number << self.shift
+    }
+
+    /// The first part of a span, which lies in one page.
+    fn first_part(&self, span: Span) -> Span {
+        let left = (1 << self.shift) - (span.offset & ((1 << self.shift) - 1));
+        Span { offset: span.offset, length: span.length.min(left) }
+    }
+
+    /// Whether a span lies within one page.
+    pub(super) fn is_one(&self, span: Span) -> bool {
+        self.first_part(span).length == span.length
+    }
+
+    /// Where a span is, if it lies within one page that is known.
+    #[inline]
+    pub(super) fn find(&self, span: Span) -> Option<Place> {
+        if !self.is_one(span) {
+            return None;
+        }
+        let number = self.number(span.offset);
+        let at = self.known.get(&number)? + (span.offset - self.offset(number)) as u32;
+        Some(Place { at, length: span.length as u32 })
+    }
+
+    /// The first page of a span that is not known.
+    pub(super) fn first_unknown(&self, span: Span) -> Option<Number> {
+        let last = self.number(span.end() - 1);
+        (self.number(span.offset)..=last).find(|number| !self.known.contains_key(number))
+    }
+
+    /// Makes a page known, which lies at an address of a region, as a component said that has so many
+    /// bytes of memory. If it says more pages than fit into that, which it may, it is as if they had
+    /// all been forgotten. False when the page is of no use.
+    pub(super) fn insert(
+        &mut self,
+        number: Number,
+        (region, at): (Region, u32),
+        memory: u64,
+    ) -> bool {
+        if self.known.len() as u64 >= memory >> self.shift {
+            self.known = HashMap::default();
+        }
+        if !self.region.get_or_insert_with(|| region.clone()).is(&region) {
+            return false;
+        }
+        self.known.insert(number, at);
+        true
+    }
+
+    /// How long the list must be that is a page.
+    pub(super) fn length(&self, number: Number) -> u64 {
+        (self.size - self.offset(number)).min(1 << self.shift)
+    }
+
+    /// The bytes at a place that was found.
+    #[inline]
+    pub(super) fn bytes(&self, place: Place) -> &[u8] {
+        self.region.as_ref().map_or(&[], |region| region.bytes(place.at, place.length))
+    }
+
+    /// Writes to pages that are all known. False, and nothing is written, if one is not.
+    pub(super) fn write(&mut self, span: Span, data: &[u8]) -> bool {
+        if self.first_unknown(span).is_some() {
+            return false;
+        }
+        let (mut left, mut data) = (span, data);
+        while left.length > 0 {
+            let part = self.first_part(left);
+            let (now, later) = data.split_at(part.length as usize);
+            let (Some(place), Some(region)) = (self.find(part), &mut self.region) else {
+                return false;
+            };
+            region.write(place.at, now);
+            data = later;
+            left = Span { offset: part.end(), length: left.length - part.length };
+        }
+        true
+    }
+
+    /// Forgets the pages that a span reaches.
+    pub(super) fn forget(&mut self, span: Span) {
+        let reached = self.number(span.offset)..=self.number(span.end() - 1);
+        if reached.end() - reached.start() < self.known.len() as u64 {
+            for number in reached {
+                self.known.remove(&number);
+            }
+        } else {
+            self.known.retain(|number, _| !reached.contains(number));
+        }
+        if self.known.is_empty() {
+            self.known = HashMap::default();
+        }
+    }
+}
+
+/// A hash of page numbers. Nobody gains by choosing numbers that collide: it is the client's own
+/// requests that take longer then.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing spreads the top bits well, of which the map takes some, as it takes some
+        // from below.
+        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ (spread >> 32);
+    }
+}
