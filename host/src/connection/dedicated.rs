@@ -4,7 +4,8 @@
 //! one that is idle has no thread. For one that is busy it takes three system calls where one
 //! would do, and every request wakes one thread or another. A busy connection is
 //! therefore lent to a thread that does nothing else: it looks at the socket again before it sleeps,
-//! as long as looking again is what helps, and gives the connection back when it has become idle.
+//! as long as looking again is what helps, lets requests gather that come without waiting for
+//! replies, and gives the connection back when it has become idle.
 //!
 //! It knows nothing of what is said on a connection, except that it can be stopped between any two
 //! polls and goes on where it was.
@@ -30,6 +31,17 @@ use super::socket::Watched;
 /// woken: some 20 us on an idle core, and as long again for the client.
 const LOOKING: Duration = Duration::from_micros(50);
 
+/// What comes so soon after a reply is no answer to it: the client has sent it without waiting, and
+/// more of the kind is on its way.
+const AT_ONCE: Duration = Duration::from_micros(4);
+
+/// How long small requests of such a client may gather then, for it costs as much to receive one
+/// and to send its reply as to receive and send several, on both sides.
+const GATHERING: Duration = Duration::from_micros(15);
+
+/// Requests or replies of so many bytes need not gather.
+const LITTLE: usize = 32 << 10;
+
 /// When nothing was received for so long, the connection goes back to the runtime.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -51,6 +63,14 @@ impl Threads {
         let more = |count: usize| (count < limit).then_some(count + 1);
         let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         entered.is_ok().then(|| Place(self.clone()))
+    }
+}
+
+#[cfg(test)]
+impl Threads {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -111,29 +131,47 @@ fn drive<F: Future>(
     let waker = Waker::from(sleep.clone());
     let mut cx = Context::from_waker(&waker);
     let mut looking = true;
-    let mut since = Instant::now();
+    // When it was last polled, when something last came, and when it last sent.
+    let mut polled = Instant::now();
+    let (mut received, mut sent) = (polled, polled);
+    // Whether the client goes on without waiting for replies; not known until something came.
+    let mut queued = None;
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return Some(output);
         }
         let look = socket.take_look();
         let now = Instant::now();
-        if look.received() {
-            since = now;
+        if look.received > 0 {
+            queued.get_or_insert(polled - sent < AT_ONCE);
+            received = now;
+        }
+        polled = now;
+        if look.sent > 0 {
+            sent = now;
+            if queued.take() == Some(true) && look.received.max(look.sent) < LITTLE {
+                while sent - now < GATHERING && !sleep.is_over() {
+                    thread::yield_now();
+                    sent = Instant::now();
+                }
+                polled = sent;
+                continue;
+            }
         }
         if sleep.is_over() {
             continue;
         }
-        let waited = now - since;
+        let waited = now - received;
         if looking && waited < LOOKING {
             // Perhaps to the client.
             thread::yield_now();
             continue;
         }
         let left = IDLE.checked_sub(waited)?;
-        sleep.until(socket, look.wanted(), left);
+        sleep.until(socket, look.wanted, left);
         // Had it been worth while to look on? Then it is so the next time.
-        looking = since.elapsed() < 2 * LOOKING;
+        polled = Instant::now();
+        looking = polled - received < 2 * LOOKING;
     }
 }
 
@@ -191,5 +229,75 @@ impl Wake for Sleep {
         if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
             let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn pair() -> (UnixStream, Watched) {
+        let (other, socket) = UnixStream::pair().unwrap();
+        (other, Watched::new(socket.into()))
+    }
+
+    /// How long it sleeps.
+    fn sleep(sleep: &Sleep, socket: &Watched, wanted: PollFlags, time: Duration) -> Duration {
+        let start = Instant::now();
+        sleep.until(socket, wanted, time);
+        start.elapsed()
+    }
+
+    #[test]
+    fn sleep_ends_by_the_waker_before_and_during_it() {
+        let (_other, socket) = pair();
+        let never = PollFlags::IN;
+        let one = Sleep::new().unwrap();
+        assert!(!one.is_over());
+        one.wake_by_ref();
+        assert!(one.is_over() && !one.is_over(), "once");
+        one.wake_by_ref();
+        assert!(sleep(&one, &socket, never, LONG) < LONG);
+        let waker = one.clone();
+        let waking = thread::spawn(move || {
+            thread::sleep(SHORT);
+            waker.wake();
+        });
+        assert!(sleep(&one, &socket, never, LONG) < LONG);
+        waking.join().unwrap();
+        assert!(sleep(&one, &socket, never, SHORT) >= SHORT, "no bell rings on");
+    }
+
+    #[test]
+    fn sleep_ends_by_the_socket() {
+        let (mut other, socket) = pair();
+        let one = Sleep::new().unwrap();
+        assert!(sleep(&one, &socket, PollFlags::OUT, LONG) < LONG, "there is room");
+        std::io::Write::write_all(&mut other, b"x").unwrap();
+        assert!(sleep(&one, &socket, PollFlags::IN, LONG) < LONG);
+        assert!(sleep(&one, &socket, PollFlags::empty(), SHORT) >= SHORT, "of no interest");
+    }
+
+    #[test]
+    fn a_socket_that_was_hung_up_does_not_keep_the_thread_awake() {
+        let (other, socket) = pair();
+        drop(other);
+        let one = Sleep::new().unwrap();
+        assert!(sleep(&one, &socket, PollFlags::empty(), SHORT) >= SHORT);
+        assert!(sleep(&one, &socket, PollFlags::IN, LONG) < LONG);
+    }
+
+    #[test]
+    fn threads_are_bounded() {
+        let threads = Threads::default();
+        let places: Vec<Place> = std::iter::from_fn(|| threads.enter()).take(1 << 20).collect();
+        assert!(places.len() < 1 << 20 && threads.enter().is_none());
+        drop(places);
+        assert_eq!(threads.count(), 0);
     }
 }

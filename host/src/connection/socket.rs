@@ -8,7 +8,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use rustix::event::PollFlags;
@@ -58,44 +58,49 @@ enum Waiting {
     Lost,
 }
 
-/// A socket that is not the runtime's, and what it is waited for.
+/// A socket that is not the runtime's, and what became of it since somebody last looked. One thread
+/// uses it.
 pub(super) struct Watched {
     fd: OwnedFd,
-    /// Bits of [`PollFlags`] for which a task found it not ready, and [`RECEIVED`]. One thread uses
-    /// them.
-    noted: AtomicU8,
+    /// Bits of [`PollFlags`] for which a task found it not ready.
+    wanted: AtomicU16,
+    received: AtomicUsize,
+    sent: AtomicUsize,
 }
 
-const READ: u8 = PollFlags::IN.bits() as u8;
-const WRITE: u8 = PollFlags::OUT.bits() as u8;
-const RECEIVED: u8 = 1 << 7;
-
-/// What came of a task's last look at its socket.
+/// What became of a socket.
 #[derive(Clone, Copy)]
-pub(super) struct Look(u8);
-
-impl Look {
-    /// Whether there was something to read.
-    pub(super) fn received(self) -> bool {
-        self.0 & RECEIVED != 0
-    }
-
+pub(super) struct Look {
     /// What to wait for.
-    pub(super) fn wanted(self) -> PollFlags {
-        PollFlags::from_bits_truncate(u16::from(self.0 & !RECEIVED))
-    }
+    pub(super) wanted: PollFlags,
+    /// How many bytes came, the end of the stream counted as one.
+    pub(super) received: usize,
+    /// How many bytes were sent.
+    pub(super) sent: usize,
 }
 
 impl Watched {
-    /// Takes what was noted since this was last called.
-    pub(super) fn take_look(&self) -> Look {
-        let look = Look(self.noted.load(Ordering::Relaxed));
-        self.noted.store(0, Ordering::Relaxed);
-        look
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            wanted: AtomicU16::new(0),
+            received: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
+        }
     }
 
-    fn note(&self, bits: u8) {
-        self.noted.store(self.noted.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
+    /// What became of it since this was last called.
+    pub(super) fn take_look(&self) -> Look {
+        let look = Look {
+            wanted: PollFlags::from_bits_truncate(self.wanted.load(Ordering::Relaxed)),
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+        };
+        // Stores alone are cheaper than swaps.
+        self.wanted.store(0, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
+        self.sent.store(0, Ordering::Relaxed);
+        look
     }
 
     fn poll_receive(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -108,29 +113,37 @@ impl Watched {
                 // SAFETY: these are the first of what was unfilled, and have just been initialized.
                 unsafe { buffer.assume_init(n) };
                 buffer.advance(n);
-                self.note(RECEIVED);
+                add(&self.received, n.max(1));
                 Poll::Ready(Ok(()))
             }
-            Err(error) => self.not_now(error, READ),
+            Err(error) => self.not_now(error, PollFlags::IN),
         }
     }
 
     fn poll_send(&self, sent: rustix::io::Result<usize>) -> Poll<io::Result<usize>> {
         match sent {
-            Ok(n) => Poll::Ready(Ok(n)),
-            Err(error) => self.not_now(error, WRITE),
+            Ok(n) => {
+                add(&self.sent, n);
+                Poll::Ready(Ok(n))
+            }
+            Err(error) => self.not_now(error, PollFlags::OUT),
         }
     }
 
-    fn not_now<T>(&self, error: Errno, direction: u8) -> Poll<io::Result<T>> {
+    fn not_now<T>(&self, error: Errno, direction: PollFlags) -> Poll<io::Result<T>> {
         match error {
             Errno::WOULDBLOCK | Errno::INTR => {
-                self.note(direction);
+                let wanted = self.wanted.load(Ordering::Relaxed);
+                self.wanted.store(wanted | direction.bits(), Ordering::Relaxed);
                 Poll::Pending
             }
             error => Poll::Ready(Err(error.into())),
         }
     }
+}
+
+fn add(count: &AtomicUsize, n: usize) {
+    count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
 impl AsFd for Watched {
@@ -163,7 +176,7 @@ impl StreamSocket {
             Waiting::Unix(stream) => stream.into_std()?.into(),
             Waiting::Alone(_) | Waiting::Lost => return Err(lost()),
         };
-        let watched = Arc::new(Watched { fd, noted: AtomicU8::new(0) });
+        let watched = Arc::new(Watched::new(fd));
         self.0 = Waiting::Alone(watched.clone());
         Ok(watched)
     }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::decode::{Decoded, Reads, decode_some};
 use crate::component::Component;
-use crate::connection::{Context, End, Phase, serve};
+use crate::connection::{Context, End, Phase, Stream, StreamSocket, serve};
 use crate::disk::Recipe;
 use crate::exports::{Export, Exports};
 use crate::nbd::{HandshakeConfig, ReplyStyle};
@@ -105,9 +106,15 @@ pub(super) const TRIM: u16 = 4;
 pub(super) const CACHE: u16 = 5;
 pub(super) const WRITE_ZEROES: u16 = 6;
 
+/// The two ends of a connection.
+pub(super) fn sockets() -> (StreamSocket, StreamSocket) {
+    let (client, server) = UnixStream::pair().unwrap();
+    (client.into(), server.into())
+}
+
 /// A client of the export "disk" in its transmission phase.
 pub(super) struct Client {
-    pub(super) stream: DuplexStream,
+    pub(super) stream: Box<dyn Stream>,
     pub(super) serving: JoinHandle<End>,
     style: ReplyStyle,
     reads: Reads,
@@ -117,7 +124,22 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn new(context: &Context, style: ReplyStyle) -> Self {
-        let (mut stream, server) = duplex(64 << 10);
+        let (stream, server) = duplex(64 << 10);
+        Self::over(Box::new(stream), Box::new(server), context, style).await
+    }
+
+    /// Over a socket, for which the server may have a thread.
+    pub(super) async fn over_socket(context: &Context, style: ReplyStyle) -> Self {
+        let (stream, server) = sockets();
+        Self::over(Box::new(stream), Box::new(server), context, style).await
+    }
+
+    async fn over(
+        mut stream: Box<dyn Stream>,
+        server: Box<dyn Stream>,
+        context: &Context,
+        style: ReplyStyle,
+    ) -> Self {
         let serving = tokio::spawn(serve(server, context.clone()));
         let (bytes, answer) = hello(style);
         stream.write_all(&bytes).await.unwrap();
@@ -160,10 +182,15 @@ impl Client {
         tokio::time::timeout(PATIENCE, receiving).await.expect("an answer")
     }
 
+    /// Forgets the replies so far.
+    pub(super) fn forget(&mut self) {
+        self.received.clear();
+    }
+
     /// Sends a request and takes its reply.
     pub(super) async fn call(&mut self, command: u16, at: u64, length: u64) -> Decoded {
         let cookie = self.send(command, at, length).await;
-        self.received.clear();
+        self.forget();
         self.replies(1).await.remove(&cookie).expect("nothing else waits for a reply")
     }
 }

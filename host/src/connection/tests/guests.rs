@@ -25,13 +25,13 @@ fn slow(millions: u32) -> String {
 }
 
 /// A server of one guest.
-async fn context(guest: &Guest) -> (Context, tokio::sync::watch::Sender<Phase>) {
+pub(super) async fn context(guest: &Guest) -> (Context, tokio::sync::watch::Sender<Phase>) {
     let engine = Engine::new(Duration::from_secs(60)).unwrap();
     context_of(vec![recipe("disk", engine.load("guest", &guest.wasm()).await.unwrap())])
 }
 
 /// Reads of the second half are slow, and each instance is as good as any.
-fn slow_half() -> Guest {
+pub(super) fn slow_half() -> Guest {
     let read = format!(
         "(if (i64.ge_u (local.get $offset) (i64.const 0x80000)) (then {}))
          (call $hole (i32.const 0x1000) (local.get $length))
@@ -53,7 +53,7 @@ fn slow_reads_and_writes() -> Guest {
 }
 
 /// Writes are slow.
-fn slow_writes() -> Guest {
+pub(super) fn slow_writes() -> Guest {
     let write = format!(
         "{}
          (memory.copy (call $address (local.get $offset)) (local.get $data) (local.get $length))

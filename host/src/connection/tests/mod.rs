@@ -3,6 +3,7 @@
 
 mod client;
 mod decode;
+mod dedicated;
 mod guests;
 mod output;
 mod serve;

@@ -16,7 +16,7 @@ use crate::connection::{Context, End, Phase, Stream, serve};
 use crate::disk::Recipe;
 
 /// A server of one disk of 16 MiB, and the end of its life.
-async fn context() -> (Context, watch::Sender<Phase>) {
+pub(super) async fn context() -> (Context, watch::Sender<Phase>) {
     static MEMORY: OnceLock<Component> = OnceLock::new();
     if MEMORY.get().is_none() {
         let engine = Engine::new(Duration::from_secs(60)).unwrap();
@@ -38,7 +38,7 @@ fn prepared() -> Vec<u8> {
 }
 
 /// Writes what is prepared.
-async fn prepare(context: &Context) {
+pub(super) async fn prepare(context: &Context) {
     let style = ReplyStyle::Simple;
     let mut bytes = hello(style).0;
     let disk = prepared();
@@ -55,7 +55,7 @@ async fn prepare(context: &Context) {
 
 /// A conversation with reads of what is prepared and writes elsewhere, of lengths up to `largest`.
 /// What the reads are to give comes with it.
-fn conversation(style: ReplyStyle, count: u64, largest: usize) -> (Vec<u8>, Reads) {
+pub(super) fn conversation(style: ReplyStyle, count: u64, largest: usize) -> (Vec<u8>, Reads) {
     let mut bytes = hello(style).0;
     let mut reads = Reads::new();
     let mut random = Rng::with_seed(7);
@@ -81,7 +81,7 @@ fn conversation(style: ReplyStyle, count: u64, largest: usize) -> (Vec<u8>, Read
 }
 
 /// Holds a conversation: `segment` bytes are sent at once.
-async fn hold<S>(
+pub(super) async fn hold<S>(
     server: S,
     client: impl AsyncRead + AsyncWrite,
     context: &Context,
@@ -132,7 +132,7 @@ async fn conversations_do_not_depend_on_windows() {
     }
 }
 
-fn check(end: End, said: &[u8], style: ReplyStyle, reads: &Reads) {
+pub(super) fn check(end: End, said: &[u8], style: ReplyStyle, reads: &Reads) {
     assert!(matches!(end, End::Disconnected), "{end}");
     let replies = decode(&said[hello(style).1..], style, reads);
     assert!(replies.values().all(|reply| reply.done && reply.error == 0));

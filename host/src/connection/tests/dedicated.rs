@@ -1,0 +1,146 @@
+//! Connections that are busy and get a thread, and those that were.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::client::*;
+use super::guests::{self, slow_half, slow_writes};
+use super::serve::{check, context, conversation, hold, prepare};
+use super::*;
+use crate::connection::{Context, End, Phase};
+
+/// More requests than make a connection busy.
+const MANY: u64 = 100;
+
+/// Makes a client busy, however slow the machine is.
+async fn make_busy(client: &mut Client, context: &Context) {
+    let start = Instant::now();
+    while context.threads.count() == 0 {
+        assert!(start.elapsed() < PATIENCE, "the connection has no thread");
+        for at in 0..MANY {
+            assert_eq!(client.call(READ, at * 512, 512).await.error, 0);
+        }
+    }
+}
+
+async fn wait_until_idle(context: &Context) {
+    let idle = async {
+        while context.threads.count() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, idle).await.expect("the thread ends");
+}
+
+#[tokio::test]
+async fn a_busy_connection_has_a_thread_until_it_is_idle() {
+    let (context, _phase) = context().await;
+    prepare(&context).await;
+    let mut client = Client::over_socket(&context, ReplyStyle::Structured).await;
+    assert_eq!(client.call(READ, 0, 512).await.error, 0);
+    assert_eq!(context.threads.count(), 0, "one request is not busy");
+    for _ in 0..3 {
+        make_busy(&mut client, &context).await;
+        assert_eq!(context.threads.count(), 1);
+        wait_until_idle(&context).await;
+        client.call(WRITE, 9 << 20, 4096).await;
+        assert_eq!(client.call(READ, 9 << 20, 4096).await.data, [0x77; 4096]);
+    }
+    client.send(DISC, 0, 0).await;
+    assert!(matches!(client.serving.await.unwrap(), End::Disconnected));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_no_socket_has_no_thread() {
+    let (context, _phase) = context().await;
+    let mut client = Client::new(&context, ReplyStyle::Simple).await;
+    for at in 0..2 * MANY {
+        client.call(READ, at * 512, 512).await;
+    }
+    assert_eq!(context.threads.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conversations_are_the_same_on_threads() {
+    let (context, _phase) = context().await;
+    prepare(&context).await;
+    for style in STYLES {
+        let (bytes, reads) = conversation(style, 400, 300_000);
+        for segment in [1, 97, 42_001, 1 << 20] {
+            // A segment of one byte would take long for all of them.
+            let (bytes, reads) = match segment {
+                1 => conversation(style, 30, 5000),
+                _ => (bytes.clone(), reads.clone()),
+            };
+            let (client, server) = sockets();
+            let (end, said) = hold(server, client, &context, &bytes, segment).await;
+            check(end, &said, style, &reads);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_busy_connection_that_is_cut_ends() {
+    let (context, _phase) = context().await;
+    for with_request in [false, true] {
+        let mut client = Client::over_socket(&context, ReplyStyle::Simple).await;
+        make_busy(&mut client, &context).await;
+        if with_request {
+            let (bytes, _) = client.bytes(WRITE, 0, 4096);
+            client.stream.write_all(&bytes).await.unwrap();
+        }
+        let Client { stream, serving, .. } = client;
+        drop(stream);
+        let end = tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
+        assert!(matches!(end, End::Disconnected | End::Transport(_)), "{end}");
+        wait_until_idle(&context).await;
+    }
+}
+
+#[tokio::test]
+async fn a_busy_connection_is_drained_and_stopped() {
+    let (context, phase) = context().await;
+    let mut client = Client::over_socket(&context, ReplyStyle::Simple).await;
+    make_busy(&mut client, &context).await;
+    phase.send(Phase::Draining).unwrap();
+    let drained = async { while client.call(READ, 0, 512).await.error != 108 {} };
+    tokio::time::timeout(PATIENCE, drained).await.expect("later requests are refused");
+    phase.send(Phase::Closing).unwrap();
+    let end = tokio::time::timeout(PATIENCE, client.serving).await.unwrap().unwrap();
+    assert!(matches!(end, End::Stopped), "{end}");
+    assert_eq!(client.stream.read(&mut [0; 1]).await.unwrap(), 0, "in the orderly way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_request_holds_up_no_others_on_its_thread() {
+    let (context, _phase) = guests::context(&slow_half()).await;
+    let mut client = Client::over_socket(&context, ReplyStyle::Structured).await;
+    make_busy(&mut client, &context).await;
+    client.forget();
+    let slow = client.send(READ, 0x80000, 4096).await;
+    for at in 0..10 {
+        client.send(READ, at * 4096, 4096).await;
+    }
+    let replies = client.replies(10).await;
+    assert!(!replies.contains_key(&slow), "it is slow");
+    let replies = client.replies(11).await;
+    assert_eq!(replies[&slow].data, [0; 4096]);
+}
+
+/// The client is idle then, and the reply comes all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_may_take_longer_than_a_connection_is_busy() {
+    let (context, _phase) = guests::context(&slow_writes()).await;
+    let mut client = Client::over_socket(&context, ReplyStyle::Simple).await;
+    make_busy(&mut client, &context).await;
+    let cookies = [0, 1, 2, 3].map(|at| (at, client.bytes(WRITE, at * 4096, 4096)));
+    for (_, (mut bytes, _)) in cookies.clone() {
+        bytes.resize(bytes.len() + 4096, 0x77);
+        client.stream.write_all(&bytes).await.unwrap();
+    }
+    client.forget();
+    let replies = client.replies(4).await;
+    assert!(cookies.iter().all(|(_, (_, cookie))| replies[cookie].error == 0));
+    assert_eq!(client.call(READ, 0, 16384).await.data, [0x77; 16384]);
+}
