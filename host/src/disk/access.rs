@@ -27,6 +27,15 @@ impl Access {
         self.gone.store(true, Ordering::Relaxed);
     }
 
+    /// Writes the beginning of a write of which not all data is here, as far as that needs neither a call
+    /// of the component nor waiting for others. Returns how many bytes it has written.
+    pub fn write_part_now(&self, span: Span, here: &[u8], fua: bool) -> usize {
+        let part = Span { offset: span.offset, length: here.len() as u64 };
+        let part = self.disk.shards.first_stripe(part);
+        let data = &here[..part.length as usize];
+        if !data.is_empty() && self.disk.write_now(part, data, fua) { data.len() } else { 0 }
+    }
+
     /// How much of a write can be executed as a write of its own when so many bytes of its data are
     /// `here`: perhaps nothing.
     pub fn part_of_write(&self, span: Span, here: u64) -> u64 {

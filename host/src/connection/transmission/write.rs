@@ -2,7 +2,7 @@
 
 use std::task::Context;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::execution::{Executed, Task, error_text};
@@ -10,6 +10,9 @@ use super::{INPUT_MAX, PAYLOAD_IN_INPUT, Refused, State, Transmission};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
 use crate::nbd::Request;
+
+/// So much of a payload is worth being written before the rest is here.
+const PART_AT_ONCE: u64 = 32 << 10;
 
 /// An admitted write of which not all data is here.
 pub(super) struct Write {
@@ -67,6 +70,17 @@ where
             let data = self.input.split_to(write.rest.length as usize).freeze();
             self.execute_rest(write, data, cx)?;
             return Ok(true);
+        }
+        if here >= PART_AT_ONCE {
+            let written = self.access.write_part_now(write.rest, &self.input, write.fua);
+            if written > 0 {
+                self.input.advance(written);
+                let Span { offset, length } = write.rest;
+                let written = written as u64;
+                write.rest = Span { offset: offset + written, length: length - written };
+                self.state = State::Write(write);
+                return Ok(true);
+            }
         }
         let part = self.access.part_of_write(write.rest, here);
         if part == 0 {
