@@ -53,7 +53,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(super) max_memory: Option<u64>,
 
-    /// The number of threads that serve requests [default: one for each CPU]
+    /// The number of threads that serve requests, beside one for each busy connection [default: one
+    /// for each CPU]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
 
