@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::RangeInclusive;
 
 use super::check::Sharing;
 use super::fault::Breach;
@@ -62,7 +63,7 @@ impl Pages {
     }
 
     /// The page that an offset lies in.
-    pub(super) fn number(&self, offset: u64) -> Number {
+    fn number(&self, offset: u64) -> Number {
         offset >> self.shift
     }
 
@@ -93,10 +94,14 @@ impl Pages {
         Some(Place { at, length: span.length as u32 })
     }
 
-    /// The first page of a span that is not known.
-    pub(super) fn first_unknown(&self, span: Span) -> Option<Number> {
-        let last = self.number(span.end() - 1);
-        (self.number(span.offset)..=last).find(|number| !self.known.contains_key(number))
+    /// The pages that a span reaches.
+    pub(super) fn numbers(&self, span: Span) -> RangeInclusive<Number> {
+        self.number(span.offset)..=self.number(span.end() - 1)
+    }
+
+    /// Whether a page is known.
+    pub(super) fn knows(&self, number: Number) -> bool {
+        self.known.contains_key(&number)
     }
 
     /// Makes a page known, which lies at an address of a region, as a component said that has so many
@@ -131,7 +136,7 @@ impl Pages {
 
     /// Writes to pages that are all known. False, and nothing is written, if one is not.
     pub(super) fn write(&mut self, span: Span, data: &[u8]) -> bool {
-        if self.first_unknown(span).is_some() {
+        if !self.numbers(span).all(|number| self.knows(number)) {
             return false;
         }
         let (mut left, mut data) = (span, data);
@@ -150,7 +155,7 @@ impl Pages {
 
     /// Forgets the pages that a span reaches.
     pub(super) fn forget(&mut self, span: Span) {
-        let reached = self.number(span.offset)..=self.number(span.end() - 1);
+        let reached = self.numbers(span);
         if reached.end() - reached.start() < self.known.len() as u64 {
             for number in reached {
                 self.known.remove(&number);

@@ -1,5 +1,7 @@
 //! One running instance: the contract's functions, each answer checked.
 
+mod direct;
+
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
@@ -175,8 +177,7 @@ impl Instance {
     /// Reads; what was read is in [`Self::chunk`] until the next call.
     pub async fn read(&mut self, offset: u64, length: u32) -> Result<Result<(), ErrorCode>, Fault> {
         let span = Span { offset, length: u64::from(length) };
-        let short = self.pages.as_ref().is_some_and(|pages| pages.is_one(span));
-        if short && self.know_pages(span).await? && self.read_known(span) {
+        if self.is_one_page(span) && self.know_pages(span).await? && self.read_known(span) {
             return Ok(Ok(()));
         }
         let answer = if self.lends_chunks {
@@ -189,55 +190,6 @@ impl Instance {
         }
         self.check_pieces(length).map_err(|breach| Fault::Breach { function: "read", breach })?;
         Ok(Ok(()))
-    }
-
-    /// Reads without a call, if the bytes are in a page that is known. As [`Self::read`] otherwise.
-    #[inline]
-    pub fn read_known(&mut self, span: Span) -> bool {
-        let Some(place) = self.pages.as_ref().and_then(|pages| pages.find(span)) else {
-            return false;
-        };
-        self.pieces.clear();
-        self.pieces.push(Piece::Direct(place));
-        true
-    }
-
-    /// Writes without a call, if all the bytes are in pages that are known.
-    #[inline]
-    pub fn write_known(&mut self, span: Span, data: &[u8]) -> bool {
-        self.pieces.clear();
-        self.pages.as_mut().is_some_and(|pages| pages.write(span, data))
-    }
-
-    /// Asks for the pages of a span that are not known. False when the component has not got them all
-    /// where the host can use them.
-    async fn know_pages(&mut self, span: Span) -> Result<bool, Fault> {
-        let Some(direct) = self.functions.direct else { return Ok(false) };
-        while let Some(pages) = &self.pages
-            && let Some(number) = pages.first_unknown(span)
-        {
-            let (offset, wanted) = (pages.offset(number), pages.length(number));
-            let Some(list) = self.call(direct.page, (offset,)).await? else { return Ok(false) };
-            if list.len() as u64 != wanted {
-                let breach = Breach::PageLength { wanted, got: list.len() };
-                return Err(Fault::Breach { function: "page", breach });
-            }
-            let held = self.store.data().share().held();
-            let bytes = list.as_le_slice(&self.store);
-            let found = self.regions.as_ref().and_then(|regions| regions.find(bytes));
-            let (Some(found), Some(pages)) = (found, &mut self.pages) else { return Ok(false) };
-            if !pages.insert(number, found, held) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Forgets the pages that a call may have moved.
-    fn forget_pages(&mut self, span: Span) {
-        if let Some(pages) = &mut self.pages {
-            pages.forget(span);
-        }
     }
 
     async fn read_lent(&mut self, offset: u64, length: u32) -> Result<Answer<()>, Fault> {

@@ -5,7 +5,7 @@
 //! a guard behind it, inaccessible but for what the guest has. What it does not offer is to change
 //! a guest's memory from outside of a call. That is what makes writing to a page that is known
 //! (see `direct`) one copy without a call, instead of a call and two copies: on 4 connections
-//! 3.7 us become 2.6 us for 4 KiB, and one connection writes 256 KiB in three quarters of the time.
+//! 3.7 us become 2.6 us for 4 KiB, and one connection writes 256 KiB at a time 15 % faster.
 //!
 //! # Safety
 //!

@@ -6,6 +6,7 @@
 //! others, a slow client holds up no disk, and a client that goes away interrupts no guest.
 
 mod execution;
+mod pace;
 mod write;
 
 use std::future::{Future, poll_fn};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -29,6 +30,7 @@ use crate::block::{Command, ErrorCode};
 use crate::disk::Access;
 use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
 use execution::{Execution, InFlight};
+use pace::Pace;
 use write::Write;
 
 /// How much is read from the socket at once, at first.
@@ -51,11 +53,6 @@ const OUTPUT_HIGH_WATER: usize = 256 << 10;
 /// How long a client that closed its side is still worked for when there is nothing to send, by which
 /// it could be seen whether it listens.
 const HUNG_UP_TIME: Duration = Duration::from_secs(10);
-
-/// What comes so soon after what came before is quick, and a connection is busy when that has
-/// happened so many times in a row.
-const QUICK: Duration = Duration::from_millis(1);
-const BUSY: u32 = 16;
 
 /// A connection after its handshake.
 pub(super) struct Transmission<S> {
@@ -99,16 +96,6 @@ pub(super) enum Outcome {
     Busy,
 }
 
-/// How quickly things come.
-#[derive(Default)]
-struct Pace {
-    /// Whether anybody wants to know.
-    watched: bool,
-    last: Option<Instant>,
-    /// How many times in a row it was quick.
-    count: u32,
-}
-
 /// A request that will not be executed.
 #[derive(Clone, Copy)]
 struct Refused {
@@ -146,7 +133,7 @@ where
         phase: &mut watch::Receiver<Phase>,
         may_be_busy: bool,
     ) -> Outcome {
-        self.pace.watched = may_be_busy;
+        self.pace.watch(may_be_busy);
         loop {
             match *phase.borrow_and_update() {
                 Phase::Serving => {}
@@ -400,23 +387,5 @@ impl<S> Transmission<S> {
 impl<S> Drop for Transmission<S> {
     fn drop(&mut self) {
         self.abandon();
-    }
-}
-
-impl Pace {
-    /// Something came. Whether it has come again and again in quick succession.
-    fn is_busy(&mut self) -> bool {
-        if !self.watched {
-            return false;
-        }
-        let now = Instant::now();
-        let quick = self.last.is_some_and(|last| now - last < QUICK);
-        self.last = Some(now);
-        self.count = if quick { self.count + 1 } else { 0 };
-        let busy = self.count >= BUSY;
-        if busy {
-            self.count = 0;
-        }
-        busy
     }
 }

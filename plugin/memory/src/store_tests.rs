@@ -33,6 +33,27 @@ fn full_memory_takes_writes_again_after_a_trim() {
 }
 
 #[test]
+fn pages_keep_their_places_until_they_are_zeroed() {
+    let mut store = disk(3 * MIB + 100, 512);
+    assert_eq!(store.page(0), None, "a hole");
+    store.write_bytes(PAGE + 5, &[7]).unwrap();
+    let (address, length) = store.page(PAGE).unwrap();
+    assert_eq!(length, PAGE_SIZE);
+    assert_eq!(store.memory().bytes(address, 7), [0, 0, 0, 0, 0, 7, 0]);
+    // What is written goes there, and what is written beside changes nothing.
+    store.write_bytes(PAGE, &[8; PAGE as usize]).unwrap();
+    store.write_bytes(2 * PAGE, &[9; MIB as usize]).unwrap();
+    assert_eq!(store.page(PAGE), Some((address, PAGE_SIZE)));
+    assert_eq!(store.memory().bytes(address, PAGE_SIZE), [8; PAGE as usize]);
+    store.zero(PAGE, PAGE);
+    assert_eq!(store.page(PAGE), None);
+    // The last page is as long as the disk has of it.
+    store.write_bytes(3 * MIB, &[1; 100]).unwrap();
+    assert_eq!(store.page(3 * MIB).unwrap().1, 100);
+    store.audit();
+}
+
+#[test]
 fn whole_disk_requests_cost_what_is_stored() {
     let mut store = disk(LARGEST, 4096);
     for offset in [0, 1 << 40, LARGEST - 1] {

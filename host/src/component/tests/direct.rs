@@ -203,6 +203,20 @@ async fn pages_are_known_in_bounded_numbers() {
     assert_eq!(calls(&mut instance).await, [(Page, 0)], "the last one had taken the others' place");
 }
 
+/// A write to more pages than can be known asks for each once.
+#[tokio::test]
+async fn a_write_to_more_pages_than_can_be_known_comes_to_an_end() {
+    let page = "(i32.store (i32.const 0x100) (i32.const 1))
+        (i32.store (i32.const 0x104) (i32.const 0x10000))
+        (i32.store (i32.const 0x108) (i32.const 4096))
+        (i32.const 0x100)";
+    let guest = Guest::new().direct().with("page", page).opened(|disk| disk.size = 1 << 40);
+    let mut instance = opened(&guest, LONG).await;
+    // 3 MiB are 768 pages, and 640 fit.
+    let fault = instance.write(0, &vec![1; 3 << 20], false).await.unwrap_err();
+    assert!(matches!(fault, Fault::Trap(_)), "the guest has no room for the data: {fault:?}");
+}
+
 #[tokio::test]
 async fn the_type_of_direct_access_is_checked() {
     let functions = r#"

@@ -1,0 +1,66 @@
+//! Reading and writing the pages of an instance without calling it.
+
+use super::{Instance, Piece};
+use crate::block::Span;
+use crate::component::fault::{Breach, Fault};
+
+impl Instance {
+    /// Reads without a call, if the bytes are in a page that is known. As [`Self::read`] otherwise.
+    #[inline]
+    pub fn read_known(&mut self, span: Span) -> bool {
+        let Some(place) = self.pages.as_ref().and_then(|pages| pages.find(span)) else {
+            return false;
+        };
+        self.pieces.clear();
+        self.pieces.push(Piece::Direct(place));
+        true
+    }
+
+    /// Writes without a call, if all the bytes are in pages that are known. False, and nothing is
+    /// written, if not.
+    #[inline]
+    pub fn write_known(&mut self, span: Span, data: &[u8]) -> bool {
+        self.pieces.clear();
+        self.pages.as_mut().is_some_and(|pages| pages.write(span, data))
+    }
+
+    /// Whether a span lies within one page, if there are any.
+    pub(super) fn is_one_page(&self, span: Span) -> bool {
+        self.pages.as_ref().is_some_and(|pages| pages.is_one(span))
+    }
+
+    /// Asks for the pages of a span that are not known. False when the component has not got them all
+    /// where the host can use them.
+    pub(super) async fn know_pages(&mut self, span: Span) -> Result<bool, Fault> {
+        let (Some(direct), Some(pages)) = (self.functions.direct, &self.pages) else {
+            return Ok(false);
+        };
+        for number in pages.numbers(span) {
+            let Some(pages) = &self.pages else { return Ok(false) };
+            if pages.knows(number) {
+                continue;
+            }
+            let (offset, wanted) = (pages.offset(number), pages.length(number));
+            let Some(list) = self.call(direct.page, (offset,)).await? else { return Ok(false) };
+            if list.len() as u64 != wanted {
+                let breach = Breach::PageLength { wanted, got: list.len() };
+                return Err(Fault::Breach { function: "page", breach });
+            }
+            let held = self.store.data().share().held();
+            let bytes = list.as_le_slice(&self.store);
+            let found = self.regions.as_ref().and_then(|regions| regions.find(bytes));
+            let (Some(found), Some(pages)) = (found, &mut self.pages) else { return Ok(false) };
+            if !pages.insert(number, found, held) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets the pages that a call may move.
+    pub(super) fn forget_pages(&mut self, span: Span) {
+        if let Some(pages) = &mut self.pages {
+            pages.forget(span);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! How quickly things come on a connection: whether it is busy.
+
+use std::time::{Duration, Instant};
+
+/// What comes so soon after what came before is quick, and a connection is busy when that has
+/// happened so many times in a row.
+const QUICK: Duration = Duration::from_millis(1);
+const BUSY: u32 = 16;
+
+/// The pace of a connection.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// Whether anybody wants to know.
+    watched: bool,
+    last: Option<Instant>,
+    /// How many times in a row it was quick.
+    count: u32,
+}
+
+impl Pace {
+    /// Says whether anybody wants to know.
+    pub(super) fn watch(&mut self, watched: bool) {
+        self.watched = watched;
+    }
+
+    /// Something came. True when that makes the connection busy, which is told once.
+    pub(super) fn is_busy(&mut self) -> bool {
+        self.watched && self.came(Instant::now())
+    }
+
+    fn came(&mut self, now: Instant) -> bool {
+        let quick = self.last.is_some_and(|last| now - last < QUICK);
+        self.last = Some(now);
+        self.count = if quick { self.count + 1 } else { 0 };
+        let busy = self.count >= BUSY;
+        if busy {
+            self.count = 0;
+        }
+        busy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_quickly_many_times_in_a_row_is_busy() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        let mut after = |pause| {
+            now += pause;
+            pace.came(now)
+        };
+        assert_eq!((0..100).position(|_| after(QUICK / 2)), Some(BUSY as usize));
+        assert_eq!((0..100).position(|_| after(QUICK / 2)), Some(BUSY as usize - 1), "and again");
+        for _ in 0..10 {
+            assert!(!after(QUICK));
+            assert!((1..BUSY).all(|_| !after(QUICK / 2)), "a pause, and it counts anew");
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_who_does_not_want_to_know() {
+        let mut pace = Pace::default();
+        assert!((0..100).all(|_| !pace.is_busy()));
+    }
+}
