@@ -23,6 +23,12 @@
 //!       <- nbd::ReplyTo <- disk::Answer (chunks in the component's own memory) <-
 //! ```
 //!
+//! Three things make it short. All requests that one receive brings are executed before their
+//! replies are sent together. A connection that is busy has a thread of its own, which looks at its
+//! socket again before it sleeps (`connection::dedicated`). And a component that keeps the disk in its
+//! memory tells once where a page is; until the page is zeroed or trimmed it is then read and written
+//! without a call (`component::direct`, `wit/direct-access.wit`).
+//!
 //! A request is untrusted until [`nbd::Session::admit`] has judged it; after that nothing checks
 //! again. A component's answer is untrusted until [`component::Instance`] has checked it.
 

@@ -6,7 +6,7 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
 use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
-use super::check::{Disk, check_description, check_disk, printable};
+use super::check::{Disk, Sharing, check_description, check_disk, printable};
 use super::direct::{Pages, Place};
 use super::engine::{Component, State};
 use super::fault::{Breach, Fault};
@@ -154,7 +154,10 @@ impl Instance {
             check_disk(&disk).map_err(|breach| Fault::Breach { function: "open", breach })?;
         self.size = disk.size;
         self.minimum_block = disk.block_sizes.minimum;
-        if let Some(direct) = self.functions.direct {
+        // What is written to a page of one instance, others that serve the same do not see.
+        if let Some(direct) = self.functions.direct
+            && disk.sharing != Sharing::Interchangeable
+        {
             let page_size = self.call(direct.page_size, ()).await?;
             let pages = Pages::new(page_size, whole_size, disk.sharing)
                 .map_err(|breach| Fault::Breach { function: "page-size", breach })?;

@@ -165,6 +165,18 @@ async fn pages_of_another_length_break_the_contract() {
     }
 }
 
+/// Other instances would not see what is written there.
+#[tokio::test]
+async fn pages_of_interchangeable_instances_are_not_used() {
+    let guest = Guest::new().direct().opened(|disk| disk.sharing = (1, 0));
+    let mut instance = opened(&guest, LONG).await;
+    for byte in [1, 2] {
+        write(&mut instance, 0, &[byte; 100]).await;
+        assert_eq!(read(&mut instance, 0, 100).await, [byte; 100]);
+        assert_eq!(calls(&mut instance).await, [(Write(false), 0), (Read, 0)]);
+    }
+}
+
 /// It is refused before the host goes there.
 #[tokio::test]
 async fn pages_outside_of_memory_are_a_trap() {
