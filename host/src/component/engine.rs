@@ -76,8 +76,7 @@ impl Engine {
     /// What a component needs, of which the name of an interface among its bytes tells enough: if it
     /// does not export the interface after all, nothing is lost but copies on write.
     fn shared(&self, wasm: &[u8]) -> wasmtime::Result<&Shared> {
-        let name = DIRECT_ACCESS.as_bytes();
-        if wasm.windows(name.len()).any(|bytes| bytes == name) {
+        if memchr::memmem::find(wasm, DIRECT_ACCESS.as_bytes()).is_some() {
             return Ok(&self.direct);
         }
         if let Some(plain) = self.plain.get() {
