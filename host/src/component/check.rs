@@ -23,6 +23,8 @@ pub struct Disk {
     pub extents: bool,
     /// How instances share the disk.
     pub sharing: Sharing,
+    /// Whether there are pages that can be read and written without a call.
+    pub direct_access: bool,
     /// For people, at most 4096 bytes, without control characters.
     pub description: String,
 }
@@ -107,6 +109,7 @@ pub(super) fn check_disk(disk: &bindings::Disk) -> Result<Disk, Breach> {
         },
         extents: has(Capabilities::EXTENTS),
         sharing,
+        direct_access: false,
         description: printable(&disk.description),
     })
 }

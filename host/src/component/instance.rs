@@ -98,10 +98,12 @@ impl Instance {
             limits.within(instantiate).await?
         };
         let exhausted = component.regions().is_some_and(Regions::take_exhausted);
-        let instance = instance.map_err(|error| match out_of_memory(&mut store, &error) {
-            Some(limit) => Fault::OutOfMemory { limit, error },
-            None if exhausted => Fault::OutOfMemory { limit: store.data().share().limit(), error },
-            None => Fault::Start(error),
+        let instance = instance.map_err(|error| {
+            let limit = out_of_memory(&mut store, &error);
+            match limit.or_else(|| exhausted.then(|| store.data().share().limit())) {
+                Some(limit) => Fault::OutOfMemory { limit, error },
+                None => Fault::Start(error),
+            }
         })?;
         let functions = Functions::find(&mut store, &instance).map_err(Fault::Start)?;
         Ok(Self {
@@ -150,7 +152,7 @@ impl Instance {
         let whole_size = disk.size;
         let lends_chunks = disk.capabilities & Capabilities::LENDS_CHUNKS;
         self.lends_chunks = lends_chunks == Capabilities::LENDS_CHUNKS;
-        let disk =
+        let mut disk =
             check_disk(&disk).map_err(|breach| Fault::Breach { function: "open", breach })?;
         self.size = disk.size;
         self.minimum_block = disk.block_sizes.minimum;
@@ -162,6 +164,7 @@ impl Instance {
             let pages = Pages::new(page_size, whole_size, disk.sharing)
                 .map_err(|breach| Fault::Breach { function: "page-size", breach })?;
             self.pages = Some(pages);
+            disk.direct_access = true;
         }
         self.memory_at_open = self.store.data().share().held();
         Ok(Ok(disk))

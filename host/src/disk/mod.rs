@@ -265,7 +265,8 @@ impl Disk {
     /// whose blocks are longer than a byte takes care of parts of blocks first.
     #[inline]
     fn shard_now(&self, span: Span) -> Option<OwnedMutexGuard<Shard>> {
-        if self.is_dead()
+        if !self.component.direct_access
+            || self.is_dead()
             || self.component.block_sizes.minimum > 1
             || span.length > self.shards.left_in_stripe(span.offset)
         {
