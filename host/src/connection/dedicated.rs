@@ -14,14 +14,13 @@ use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -49,6 +48,11 @@ const IDLE: Duration = Duration::from_millis(100);
 /// others well enough.
 const THREADS_PER_PROCESSOR: usize = 32;
 
+/// How many that are. To find out takes reading some files.
+static MOST_THREADS: LazyLock<usize> = LazyLock::new(|| {
+    THREADS_PER_PROCESSOR * thread::available_parallelism().map_or(1, usize::from)
+});
+
 /// The threads of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Threads(Arc<AtomicUsize>);
@@ -59,8 +63,7 @@ pub(super) struct Place(Threads);
 impl Threads {
     /// A place for another thread, if there is one.
     pub(super) fn enter(&self) -> Option<Place> {
-        let limit = THREADS_PER_PROCESSOR * thread::available_parallelism().map_or(1, usize::from);
-        let more = |count: usize| (count < limit).then_some(count + 1);
+        let more = |count: usize| (count < *MOST_THREADS).then_some(count + 1);
         let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         entered.is_ok().then(|| Place(self.clone()))
     }
@@ -204,14 +207,15 @@ impl Sleep {
 
     /// Sleeps until the socket is ready, the waker is used or the time is over.
     fn until(&self, socket: &Watched, wanted: PollFlags, time: Duration) {
-        let fall_asleep = (Ordering::AcqRel, Ordering::Acquire);
-        if self.state.compare_exchange(AWAKE, ASLEEP, fall_asleep.0, fall_asleep.1).is_ok() {
+        let asleep =
+            self.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
+        if asleep.is_ok() {
             let mut fds = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(socket, wanted)];
             // A socket that nothing is wanted of may have been hung up, which is no news.
             let count = if wanted.is_empty() { 1 } else { 2 };
             let time = Timespec::try_from(time).ok();
             // An error, which is an interruption, is as good as anything that is ready.
-            let _: Result<usize, Errno> = poll(&mut fds[..count], time.as_ref());
+            let _ = poll(&mut fds[..count], time.as_ref());
             if !fds[0].revents().is_empty() {
                 let _ = rustix::io::read(&self.bell, &mut [0; 8]);
             }

@@ -158,31 +158,29 @@ impl Shards {
 
     /// Waits until nobody else uses a shard.
     pub(super) async fn lock(&self, index: usize) -> OwnedMutexGuard<Shard> {
-        let place = &self.places[index];
         for _ in 0..SPINS {
-            if let Ok(shard) = place.clone().try_lock_owned() {
+            if let Some(shard) = self.try_lock(index) {
                 return shard;
             }
             std::hint::spin_loop();
         }
         for _ in 0..YIELDS {
             thread::yield_now();
-            if let Ok(shard) = place.clone().try_lock_owned() {
+            if let Some(shard) = self.try_lock(index) {
                 return shard;
             }
         }
-        place.clone().lock_owned().await
+        self.places[index].clone().lock_owned().await
     }
 
     /// A started shard, one that is not in use if possible.
     pub(super) async fn any_started(&self) -> Option<OwnedMutexGuard<Shard>> {
-        let idle = self.places.iter().find_map(|place| {
-            place.clone().try_lock_owned().ok().filter(|shard| shard.is_started())
-        });
-        if idle.is_some() {
-            return idle;
+        let indexes = 0..self.places.len();
+        let started = |index| self.try_lock(index).filter(|shard| shard.is_started());
+        if let Some(shard) = indexes.clone().find_map(started) {
+            return Some(shard);
         }
-        for index in 0..self.places.len() {
+        for index in indexes {
             let shard = self.lock(index).await;
             if shard.is_started() {
                 return Some(shard);
