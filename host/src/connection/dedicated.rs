@@ -12,6 +12,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -24,19 +25,20 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::socket::Watched;
+use super::socket::{Transport, Watched};
 
 /// How long a thread looks for the next request before it sleeps. It takes longer than that to be
 /// woken: some 20 us on an idle core, and as long again for the client.
 const LOOKING: Duration = Duration::from_micros(50);
 
-/// What comes so soon after a reply is no answer to it: the client has sent it without waiting, and
-/// more of the kind is on its way.
-const AT_ONCE: Duration = Duration::from_micros(4);
-
-/// How long small requests of such a client may gather then, for it costs as much to receive one
-/// and to send its reply as to receive and send several, on both sides.
-const GATHERING: Duration = Duration::from_micros(15);
+/// How long small requests may gather of a client that sends them without waiting for replies, once
+/// those before are answered: it costs as much to receive one and to send its reply as to receive
+/// and send several, on both sides, and more over TCP. Without that, a server that is about as
+/// fast as its client receives each by itself: with 16 requests on one connection, 12 % less over
+/// a Unix socket and 30 % over TCP. What waits longer than this is missed by a client whose
+/// requests have all been answered.
+const GATHERING_UNIX: Duration = Duration::from_micros(3);
+const GATHERING_TCP: Duration = Duration::from_micros(12);
 
 /// Requests or replies of so many bytes need not gather.
 const LITTLE: usize = 32 << 10;
@@ -133,12 +135,16 @@ fn drive<F: Future>(
 ) -> Option<F::Output> {
     let waker = Waker::from(sleep.clone());
     let mut cx = Context::from_waker(&waker);
+    let gathering = match socket.transport() {
+        Transport::Unix => GATHERING_UNIX,
+        Transport::Tcp => GATHERING_TCP,
+    };
+    // When something last came, and whether looking at the socket again is what helps.
+    let mut received = Instant::now();
     let mut looking = true;
-    // When it was last polled, when something last came, and when it last sent.
-    let mut polled = Instant::now();
-    let (mut received, mut sent) = (polled, polled);
-    // Whether the client goes on without waiting for replies; not known until something came.
-    let mut queued = None;
+    // Whether requests were answered just now, and whether the next one was here already after that.
+    let mut answered = false;
+    let mut queued = false;
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return Some(output);
@@ -146,20 +152,20 @@ fn drive<F: Future>(
         let look = socket.take_look();
         let now = Instant::now();
         if look.received > 0 {
-            queued.get_or_insert(polled - sent < AT_ONCE);
             received = now;
+            queued |= answered;
         }
-        polled = now;
-        if look.sent > 0 {
-            sent = now;
-            if queued.take() == Some(true) && look.received.max(look.sent) < LITTLE {
-                while sent - now < GATHERING && !sleep.is_over() {
+        answered = look.requests > 0;
+        if answered {
+            let without_waiting = mem::take(&mut queued) || look.requests > 1;
+            if without_waiting && look.received.max(look.sent) < LITTLE {
+                while now.elapsed() < gathering && !sleep.is_over() {
                     thread::yield_now();
-                    sent = Instant::now();
                 }
-                polled = sent;
-                continue;
+                // What is here now may be an answer.
+                answered = false;
             }
+            continue;
         }
         if sleep.is_over() {
             continue;
@@ -173,8 +179,7 @@ fn drive<F: Future>(
         let left = IDLE.checked_sub(waited)?;
         sleep.until(socket, look.wanted, left);
         // Had it been worth while to look on? Then it is so the next time.
-        polled = Instant::now();
-        looking = polled - received < 2 * LOOKING;
+        looking = received.elapsed() < 2 * LOOKING;
     }
 }
 
@@ -247,7 +252,7 @@ mod tests {
 
     fn pair() -> (UnixStream, Watched) {
         let (other, socket) = UnixStream::pair().unwrap();
-        (other, Watched::new(socket.into()))
+        (other, Watched::new(socket.into(), Transport::Unix))
     }
 
     /// How long it sleeps.
@@ -294,6 +299,24 @@ mod tests {
         let one = Sleep::new().unwrap();
         assert!(sleep(&one, &socket, PollFlags::empty(), SHORT) >= SHORT);
         assert!(sleep(&one, &socket, PollFlags::IN, LONG) < LONG);
+    }
+
+    /// They are to be read on from at once, for nothing else tells when.
+    #[test]
+    fn a_connection_goes_on_after_a_batch() {
+        let (_other, socket) = pair();
+        let one = Sleep::new().unwrap();
+        for requests in [1, 2, 100] {
+            let mut batches = 10;
+            let start = Instant::now();
+            let future = std::future::poll_fn(|_| {
+                socket.end_batch(requests);
+                batches -= 1;
+                if batches == 0 { Poll::Ready(()) } else { Poll::Pending }
+            });
+            assert_eq!(drive(pin!(future), &socket, &one), Some(()));
+            assert!(start.elapsed() < IDLE, "it has slept");
+        }
     }
 
     #[test]

@@ -13,8 +13,7 @@ use std::task::{Context, Poll};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_domain;
-use rustix::net::{AddressFamily, RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_vsock::VsockStream;
@@ -62,10 +61,21 @@ enum Waiting {
 /// uses it.
 pub(super) struct Watched {
     fd: OwnedFd,
+    transport: Transport,
     /// Bits of [`PollFlags`] for which a task found it not ready.
     wanted: AtomicU16,
     received: AtomicUsize,
     sent: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+/// What a socket goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// The machine's memory.
+    Unix,
+    /// IP, perhaps within the machine, too.
+    Tcp,
 }
 
 /// What became of a socket.
@@ -77,16 +87,25 @@ pub(super) struct Look {
     pub(super) received: usize,
     /// How many bytes were sent.
     pub(super) sent: usize,
+    /// How many requests were begun, since when it was not read from. None of them waits to be
+    /// begun, and what is sent to them is sent if there is room.
+    pub(super) requests: usize,
 }
 
 impl Watched {
-    pub(super) fn new(fd: OwnedFd) -> Self {
+    pub(super) fn new(fd: OwnedFd, transport: Transport) -> Self {
         Self {
             fd,
+            transport,
             wanted: AtomicU16::new(0),
             received: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
         }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// What became of it since this was last called.
@@ -95,11 +114,13 @@ impl Watched {
             wanted: PollFlags::from_bits_truncate(self.wanted.load(Ordering::Relaxed)),
             received: self.received.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
         };
         // Stores alone are cheaper than swaps.
         self.wanted.store(0, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         self.sent.store(0, Ordering::Relaxed);
+        self.requests.store(0, Ordering::Relaxed);
         look
     }
 
@@ -118,6 +139,12 @@ impl Watched {
             }
             Err(error) => self.not_now(error, PollFlags::IN),
         }
+    }
+
+    /// Says how many requests were begun with what was received. Nothing is received after this before
+    /// somebody has looked.
+    pub(super) fn end_batch(&self, n: usize) {
+        add(&self.requests, n);
     }
 
     fn poll_send(&self, sent: rustix::io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -165,18 +192,26 @@ impl From<UnixStream> for StreamSocket {
 }
 
 impl StreamSocket {
+    /// The socket itself, if a thread waits for nothing else.
+    pub(super) fn alone(&self) -> Option<&Watched> {
+        match &self.0 {
+            Waiting::Alone(watched) => Some(watched),
+            _ => None,
+        }
+    }
+
     /// Takes the socket from the runtime: who polls must see to it when to poll again.
     ///
     /// # Errors
     ///
     /// None that is known. The socket cannot be used after one.
     pub(super) fn watch_alone(&mut self) -> io::Result<Arc<Watched>> {
-        let fd = match mem::replace(&mut self.0, Waiting::Lost) {
-            Waiting::Tcp(stream) => stream.into_std()?.into(),
-            Waiting::Unix(stream) => stream.into_std()?.into(),
+        let watched = match mem::replace(&mut self.0, Waiting::Lost) {
+            Waiting::Tcp(stream) => Watched::new(stream.into_std()?.into(), Transport::Tcp),
+            Waiting::Unix(stream) => Watched::new(stream.into_std()?.into(), Transport::Unix),
             Waiting::Alone(_) | Waiting::Lost => return Err(lost()),
         };
-        let watched = Arc::new(Watched::new(fd));
+        let watched = Arc::new(watched);
         self.0 = Waiting::Alone(watched.clone());
         Ok(watched)
     }
@@ -190,10 +225,10 @@ impl StreamSocket {
         let Waiting::Alone(watched) = mem::replace(&mut self.0, Waiting::Lost) else {
             return Err(lost());
         };
-        let fd = Arc::into_inner(watched).ok_or_else(lost)?.fd;
-        self.0 = match socket_domain(&fd)? {
-            AddressFamily::UNIX => Waiting::Unix(UnixStream::from_std(fd.into())?),
-            _ => Waiting::Tcp(TcpStream::from_std(fd.into())?),
+        let Watched { fd, transport, .. } = Arc::into_inner(watched).ok_or_else(lost)?;
+        self.0 = match transport {
+            Transport::Unix => Waiting::Unix(UnixStream::from_std(fd.into())?),
+            Transport::Tcp => Waiting::Tcp(TcpStream::from_std(fd.into())?),
         };
         Ok(())
     }

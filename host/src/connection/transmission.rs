@@ -18,14 +18,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::output::Output;
-use super::{End, Phase};
+use super::{End, Phase, Stream};
 use crate::block::{Command, ErrorCode};
 use crate::disk::Access;
 use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
@@ -70,6 +69,8 @@ pub(super) struct Transmission<S> {
     in_flight: InFlight,
     draining: bool,
     pace: Pace,
+    /// How many were requests were begun of which the connection's thread does not know.
+    begun: usize,
 }
 
 /// What the next bytes are.
@@ -106,7 +107,7 @@ struct Refused {
 
 impl<S> Transmission<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Stream,
 {
     /// Begins with `input`: what was read beyond the handshake.
     pub(super) fn new(stream: S, session: Session, access: Arc<Access>, input: Vec<u8>) -> Self {
@@ -123,6 +124,7 @@ where
             in_flight: InFlight::new(),
             draining: false,
             pace: Pace::default(),
+            begun: 0,
         }
     }
 
@@ -198,6 +200,9 @@ where
                 // Sending has made room for requests that are here already.
                 continue;
             }
+            if self.ends_batch() {
+                return Poll::Pending;
+            }
             match self.poll_fill(cx)? {
                 Poll::Ready(0) => self.hang_up()?,
                 Poll::Ready(_) if self.pace.is_busy() => return Poll::Ready(Ok(Outcome::Busy)),
@@ -205,6 +210,17 @@ where
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// If a thread waits for this connection alone, tells it how many requests were begun. Then it is
+    /// for the thread to say when to read on, and it does so soon.
+    fn ends_batch(&mut self) -> bool {
+        let begun = mem::take(&mut self.begun);
+        if begun == 0 {
+            return false;
+        }
+        let alone = self.stream.socket().and_then(|socket| socket.alone());
+        alone.inspect(|socket| socket.end_batch(begun)).is_some()
     }
 
     /// Whether the client is listened to.
@@ -274,6 +290,7 @@ where
                 let Some(header) = self.input.get(..length) else { return Ok(false) };
                 let request = self.session.parse(header)?;
                 self.input.advance(length);
+                self.begun += 1;
                 self.begin(request, cx)?;
                 Ok(true)
             }

@@ -4,14 +4,13 @@ use std::future::Future;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::Transmission;
 use crate::block::{Command, ErrorCode, Span};
-use crate::connection::End;
+use crate::connection::{End, Stream};
 use crate::disk::Answer;
 use crate::nbd::{ReplyTo, Request};
 
@@ -69,7 +68,7 @@ impl InFlight {
 
 impl<S> Transmission<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Stream,
 {
     /// What is needed to answer a request.
     pub(super) fn executed(&self, request: &Request, command: &Command) -> Executed {

@@ -3,12 +3,11 @@
 use std::task::Context;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::execution::{Executed, Task, error_text};
 use super::{INPUT_MAX, PAYLOAD_IN_INPUT, Refused, State, Transmission};
 use crate::block::{Command, ErrorCode, Span};
-use crate::connection::End;
+use crate::connection::{End, Stream};
 use crate::nbd::Request;
 
 /// So much of a payload is worth being written before the rest is here.
@@ -36,7 +35,7 @@ impl Write {
 
 impl<S> Transmission<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Stream,
 {
     pub(super) fn begin_write(&mut self, request: &Request, span: Span, fua: bool) {
         let in_parts = self.access.part_of_write(span, span.length) > 0;
