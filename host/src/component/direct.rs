@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::check::Sharing;
 use super::fault::Breach;
+use super::places::{MAX_RUNS, Places};
 use super::region::Region;
 use crate::block::Span;
 
@@ -151,6 +152,35 @@ impl Pages {
             left = Span { offset: part.end(), length: left.length - part.length };
         }
         true
+    }
+
+    /// The places of a span, as far as its first pages are known, and `behind` for what comes after the
+    /// span. None when there is none of use: when the first page is not known, or one page is in
+    /// the place of another.
+    pub(super) fn places<'a>(&'a mut self, span: Span, behind: &'a mut [u8]) -> Option<Places<'a>> {
+        let mut runs = [(0_u32, 0_u32); MAX_RUNS];
+        let mut count = 0;
+        let mut left = span;
+        while left.length > 0 {
+            let part = self.first_part(left);
+            let Some(Place { at, length }) = self.find(part) else { break };
+            match runs[..count].last_mut() {
+                Some((start, so_far)) if start.checked_add(*so_far) == Some(at) => {
+                    *so_far += length;
+                }
+                _ if count == MAX_RUNS => break,
+                _ => {
+                    runs[count] = (at, length);
+                    count += 1;
+                }
+            }
+            left = Span { offset: part.end(), length: left.length - part.length };
+        }
+        let mut places = self.region.as_mut()?.places(&runs[..count])?;
+        if left.length == 0 {
+            places.push(behind);
+        }
+        (count > 0).then_some(places)
     }
 
     /// Forgets the pages that a span reaches.

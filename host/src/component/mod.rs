@@ -17,6 +17,7 @@ mod functions;
 mod instance;
 mod log_stream;
 mod memory;
+mod places;
 mod region;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,6 +28,7 @@ pub use engine::{Component, Engine, LoadError};
 pub use fault::{Breach, Fault};
 pub use instance::{Chunk, Instance};
 pub use memory::MemoryBudget;
+pub use places::Places;
 
 /// The interface of the contract that a backend exports.
 pub const INTERFACE: &str = "memnbd:block/block-store";

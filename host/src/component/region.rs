@@ -19,6 +19,7 @@
 //! two calls; during a call nobody else must touch them, for which see [`Region`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
+
+use super::places::Places;
 
 /// Makes memories for an engine, and knows them.
 #[derive(Clone, Default)]
@@ -199,6 +202,36 @@ impl Region {
         }
     }
 
+    /// Places to receive to, each an address of the guest and a length. None when two of them overlap,
+    /// or when they are too many.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::bytes`].
+    pub(super) fn places(&mut self, runs: &[(u32, u32)]) -> Option<Places<'_>> {
+        let range = |(at, length)| u64::from(at)..u64::from(at) + u64::from(length);
+        let mut places = Places::default();
+        for (index, &run) in runs.iter().enumerate() {
+            let (at, length) = (run.0, run.1 as usize);
+            assert!(self.contains(at, length), "a page lies within its memory");
+            let here = range(run);
+            let overlaps = |other: Range<u64>| other.start < here.end && here.start < other.end;
+            if runs[..index].iter().map(|&run| range(run)).any(overlaps) {
+                return None;
+            }
+            // SAFETY: they are accessible, initialized (the system does that), and nobody else uses
+            // them, see the type's documentation; nor do the slices before, which are elsewhere.
+            let place = unsafe {
+                let start = self.0.base.as_ptr().add(at as usize);
+                slice::from_raw_parts_mut(start, length)
+            };
+            if !places.push(place) {
+                return None;
+            }
+        }
+        Some(places)
+    }
+
     /// Changes bytes at an address of the guest.
     ///
     /// # Panics
@@ -218,6 +251,7 @@ impl Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::component::places::MAX_RUNS;
 
     const PAGE: usize = 64 << 10;
 
@@ -247,6 +281,34 @@ mod tests {
         let (other, at) = regions.find(slice(&memory, 2 * PAGE, PAGE)).unwrap();
         assert_eq!(at as usize, 2 * PAGE);
         assert!(other.is(&region));
+    }
+
+    #[test]
+    fn places_are_apart() {
+        let regions = Regions::default();
+        let memory = linear(&regions);
+        let (mut region, _) = regions.find(slice(&memory, 0, PAGE)).unwrap();
+        let mut places = region.places(&[(100, 10), (110, 10), (0, 100)]).unwrap();
+        for (place, byte) in places.slices().iter_mut().zip(1..) {
+            place.fill(byte);
+        }
+        let expected = [vec![3; 100], vec![1; 10], vec![2; 10], vec![0; 10]].concat();
+        assert_eq!(region.bytes(0, 130), expected);
+        for overlap in [(100, 1), (95, 6), (109, 1), (0, 200)] {
+            assert!(region.places(&[(100, 10), overlap]).is_none(), "{overlap:?}");
+        }
+        let many: Vec<(u32, u32)> = (0..100).map(|at| (at, 1)).collect();
+        assert!(region.places(&many[..MAX_RUNS]).is_some());
+        assert!(region.places(&many).is_none());
+    }
+
+    #[test]
+    #[should_panic = "a page lies within its memory"]
+    fn nothing_is_received_beyond_what_is_accessible() {
+        let regions = Regions::default();
+        let memory = linear(&regions);
+        let (mut region, _) = regions.find(slice(&memory, 0, PAGE)).unwrap();
+        region.places(&[(0, 8), (PAGE as u32 - 1, 2)]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! It knows nothing of what is said over it.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -24,6 +24,11 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn socket(&mut self) -> Option<&mut StreamSocket> {
         None
     }
+
+    /// The socket, if the stream is nothing but that: if the bytes of the one are those of the other.
+    fn bare(&mut self) -> Option<&mut StreamSocket> {
+        None
+    }
 }
 
 impl Stream for DuplexStream {}
@@ -39,6 +44,10 @@ where
 impl Stream for Box<dyn Stream> {
     fn socket(&mut self) -> Option<&mut StreamSocket> {
         (**self).socket()
+    }
+
+    fn bare(&mut self) -> Option<&mut StreamSocket> {
+        (**self).bare()
     }
 }
 
@@ -87,8 +96,8 @@ pub(super) struct Look {
     pub(super) received: usize,
     /// How many bytes were sent.
     pub(super) sent: usize,
-    /// How many requests were begun, since when it was not read from. None of them waits to be
-    /// begun, and what is sent to them is sent if there is room.
+    /// How many requests were begun, if all that was received is used. Nothing was received after
+    /// that.
     pub(super) requests: usize,
 }
 
@@ -145,6 +154,17 @@ impl Watched {
     /// somebody has looked.
     pub(super) fn end_batch(&self, n: usize) {
         add(&self.requests, n);
+    }
+
+    /// Receives to several places, one after the other.
+    pub(super) fn poll_receive_to(&self, places: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+        match rustix::io::readv(&self.fd, places) {
+            Ok(n) => {
+                add(&self.received, n.max(1));
+                Poll::Ready(Ok(n))
+            }
+            Err(error) => self.not_now(error, PollFlags::IN),
+        }
     }
 
     fn poll_send(&self, sent: rustix::io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -240,6 +260,10 @@ fn lost() -> io::Error {
 
 impl Stream for StreamSocket {
     fn socket(&mut self) -> Option<&mut StreamSocket> {
+        Some(self)
+    }
+
+    fn bare(&mut self) -> Option<&mut StreamSocket> {
         Some(self)
     }
 }

@@ -6,6 +6,7 @@
 //! others, a slow client holds up no disk, and a client that goes away interrupts no guest.
 
 mod execution;
+mod input;
 mod pace;
 mod write;
 
@@ -17,10 +18,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::sync::watch;
 use tokio::time::Sleep;
-use tokio_util::io::poll_read_buf;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::output::Output;
@@ -29,22 +29,9 @@ use crate::block::{Command, ErrorCode};
 use crate::disk::Access;
 use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
 use execution::{Execution, InFlight};
+use input::INPUT_MIN;
 use pace::Pace;
 use write::Write;
-
-/// How much is read from the socket at once, at first.
-const INPUT_MIN: usize = 4 << 10;
-
-/// And at most, once a client has shown that it sends so much. It stays in the processor's cache.
-const INPUT_MAX: usize = 256 << 10;
-
-/// So much of a payload the input can always hold. A longer one is executed in parts, or else
-/// collected elsewhere.
-const PAYLOAD_IN_INPUT: usize = 64 << 10;
-
-/// So much of a payload that is collected is read to where it is needed; less takes the way of the
-/// input, together with what follows it.
-const PAYLOAD_ALONE: usize = 32 << 10;
 
 /// No further request is executed while this many bytes wait for the client to take them.
 const OUTPUT_HIGH_WATER: usize = 256 << 10;
@@ -69,7 +56,9 @@ pub(super) struct Transmission<S> {
     in_flight: InFlight,
     draining: bool,
     pace: Pace,
-    /// How many were requests were begun of which the connection's thread does not know.
+    /// The last read was of data that went to where it belongs.
+    received: bool,
+    /// How many were begun of which the connection's thread does not know.
     begun: usize,
 }
 
@@ -124,6 +113,7 @@ where
             in_flight: InFlight::new(),
             draining: false,
             pace: Pace::default(),
+            received: false,
             begun: 0,
         }
     }
@@ -244,43 +234,6 @@ where
         }
     }
 
-    /// Reads what comes: to where a payload is collected if much of it is missing, else into the
-    /// input.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let State::Write(write) = &mut self.state {
-            let missing = write.missing();
-            if let Some(data) = &mut write.collected
-                && missing >= PAYLOAD_ALONE
-            {
-                let mut buffer = data.limit(missing);
-                return poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
-            }
-            self.input_room = self.input_room.max(missing.min(PAYLOAD_IN_INPUT));
-        }
-        self.make_room();
-        let room = self.input.capacity() - self.input.len();
-        let mut buffer = (&mut self.input).limit(room);
-        let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
-        if let Poll::Ready(Ok(n)) = &polled
-            && *n == room
-            && self.input.len() >= self.input_room
-        {
-            self.input_room = (2 * self.input_room).min(INPUT_MAX);
-        }
-        polled
-    }
-
-    /// Sees that there is room to read. What was used is used again, unless a request under way has
-    /// its payload in it.
-    fn make_room(&mut self) {
-        let wanted = self.input_room.saturating_sub(self.input.len()).max(1);
-        let room = self.input.capacity() - self.input.len();
-        // To move what is left for a little more room is not worth it.
-        if room <= wanted / 2 {
-            self.input.reserve(wanted);
-        }
-    }
-
     /// Takes the next request, or the next part of one, from the input. False when more input is
     /// needed.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
@@ -327,14 +280,6 @@ where
                 Ok(false)
             }
         }
-    }
-
-    /// Moves up to `missing` bytes of the input to `data`, and returns how many.
-    fn take_input(&mut self, missing: usize, data: &mut Vec<u8>) -> usize {
-        let taken = missing.min(self.input.len());
-        data.extend_from_slice(&self.input[..taken]);
-        self.input.advance(taken);
-        taken
     }
 
     fn begin(&mut self, request: Request, cx: &mut Context<'_>) -> Result<(), End> {

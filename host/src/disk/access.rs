@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::zero::Zero;
 use super::{Answer, Disk};
 use crate::block::{Command, ErrorCode, Span};
+use crate::component::Places;
 
 /// One connection's way to a disk.
 pub struct Access {
@@ -30,10 +31,21 @@ impl Access {
     /// Writes the beginning of a write of which not all data is here, as far as that needs neither a call
     /// of the component nor waiting for others. Returns how many bytes it has written.
     pub fn write_part_now(&self, span: Span, here: &[u8], fua: bool) -> usize {
-        let part = Span { offset: span.offset, length: here.len() as u64 };
-        let part = self.disk.shards.first_stripe(part);
-        let data = &here[..part.length as usize];
-        if !data.is_empty() && self.disk.write_now(part, data, fua) { data.len() } else { 0 }
+        self.disk.write_part_now(span.offset, here, fua)
+    }
+
+    /// Lets `receive` put the beginning of a write's data where it belongs, as far as that needs neither
+    /// a call of the component nor waiting for others, and what comes after the data `behind`.
+    /// What it puts there is written. It has the disk, or a part of it, to itself and must not wait.
+    /// None, and it is not called, if there is no such place.
+    pub fn receive_now<T>(
+        &self,
+        span: Span,
+        fua: bool,
+        behind: &mut [u8],
+        receive: impl FnOnce(Places<'_>) -> T,
+    ) -> Option<T> {
+        self.disk.receive_now(span, fua, behind, receive)
     }
 
     /// How much of a write can be executed as a write of its own when so many bytes of its data are

@@ -12,6 +12,7 @@
 mod access;
 mod align;
 mod answer;
+mod direct;
 mod extents;
 mod shards;
 #[cfg(test)]
@@ -241,39 +242,6 @@ impl Disk {
             left = Span { offset: part.end(), length: left.length - part.length };
         }
         Ok(Content::Copied(parts))
-    }
-
-    /// Reads what needs neither a call of the component nor waiting for others.
-    #[inline]
-    fn read_now(&self, span: Span) -> Option<Content> {
-        let mut shard = self.shard_now(span)?;
-        shard.instance_mut().read_known(span).then_some(Content::Lent(shard))
-    }
-
-    /// Writes what needs neither a call of the component nor waiting for others. False, and nothing is
-    /// written, if it does.
-    #[inline]
-    fn write_now(&self, span: Span, data: &[u8], fua: bool) -> bool {
-        if fua && !self.component.capabilities.fua {
-            return false;
-        }
-        let shard = self.shard_now(span);
-        shard.is_some_and(|mut shard| shard.instance_mut().write_known(span, data))
-    }
-
-    /// The shard of a span, if it is started, nobody uses it, and it could have known pages. A disk
-    /// whose blocks are longer than a byte takes care of parts of blocks first.
-    #[inline]
-    fn shard_now(&self, span: Span) -> Option<OwnedMutexGuard<Shard>> {
-        if !self.component.direct_access
-            || self.is_dead()
-            || self.component.block_sizes.minimum > 1
-            || span.length > self.shards.left_in_stripe(span.offset)
-        {
-            return None;
-        }
-        let shard = self.shards.try_lock(self.shards.index(span.offset))?;
-        shard.is_started().then_some(shard)
     }
 
     /// One call of the component's `read`; the chunks are in the shard.

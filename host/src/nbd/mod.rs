@@ -47,5 +47,5 @@ pub use opened::OpenError;
 pub use option_reply::{ExportInfo, ExportSummary};
 pub use read::{Piece, Run, Runs};
 pub use reply::ReplyTo;
-pub use request::Request;
+pub use request::{MAX_HEADER_LEN, Request};
 pub use session::{Negotiated, ReplyStyle, Session};

@@ -9,6 +9,9 @@ pub(super) const COMPACT_LEN: usize = 28;
 /// The length of an extended request header.
 pub(super) const EXTENDED_LEN: usize = 32;
 
+/// The length of the longest request header.
+pub const MAX_HEADER_LEN: usize = EXTENDED_LEN;
+
 /// A request as it came over the wire. Nothing in it is to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {

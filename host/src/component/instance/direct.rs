@@ -3,6 +3,7 @@
 use super::{Instance, Piece};
 use crate::block::Span;
 use crate::component::fault::{Breach, Fault};
+use crate::component::places::Places;
 
 impl Instance {
     /// Reads without a call, if the bytes are in a page that is known. As [`Self::read`] otherwise.
@@ -22,6 +23,15 @@ impl Instance {
     pub fn write_known(&mut self, span: Span, data: &[u8]) -> bool {
         self.pieces.clear();
         self.pages.as_mut().is_some_and(|pages| pages.write(span, data))
+    }
+
+    /// Where what is written to the beginning of a span can be received to, as far as that is in pages
+    /// that are known; what comes after the span goes to `behind`. What is received there is
+    /// written.
+    #[inline]
+    pub fn places<'a>(&'a mut self, span: Span, behind: &'a mut [u8]) -> Option<Places<'a>> {
+        self.pieces.clear();
+        self.pages.as_mut()?.places(span, behind)
     }
 
     /// Whether a span lies within one page, if there are any.

@@ -193,6 +193,65 @@ async fn pages_outside_of_memory_are_a_trap() {
     }
 }
 
+/// Receives to what the instance gives for a span, from a byte that counts. Returns how many bytes came
+/// of the span and of what is behind it.
+fn receive(instance: &mut Instance, offset: u64, length: u64) -> Option<(usize, usize)> {
+    let mut behind = [0; 28];
+    let mut places = instance.places(Span { offset, length }, &mut behind)?;
+    let mut count = 0;
+    for byte in places.slices().iter_mut().flat_map(|place| place.iter_mut()) {
+        *byte = count as u8;
+        count += 1;
+    }
+    let of_span = count.min(length as usize);
+    assert!((of_span..count).map(|at| at as u8).eq(behind[..count - of_span].iter().copied()));
+    Some((of_span, count - of_span))
+}
+
+#[tokio::test]
+async fn data_is_received_to_pages_that_are_known() {
+    let mut instance = opened(&Guest::new().direct(), LONG).await;
+    assert!(receive(&mut instance, 0, 100).is_none(), "none is known");
+    write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
+    write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
+    calls(&mut instance).await;
+    for (offset, length) in [(0, 1), (4000, 96), (4000, 5000), (0, 3 * BLOCK), (5, 3 * BLOCK - 9)] {
+        assert_eq!(receive(&mut instance, offset, length), Some((length as usize, 28)));
+        let expected: Vec<u8> = (0..length).map(|at| at as u8).collect();
+        assert!(read(&mut instance, offset, length).await == expected, "{offset}+{length}");
+    }
+    let written = read(&mut instance, 0, BLOCK).await;
+    // The guest sees it, too.
+    instance.zero(Span { offset: 4000, length: 1 }, false, false, false).await.unwrap().unwrap();
+    assert_eq!(read(&mut instance, 0, 4000).await, written[..4000]);
+    // As far as pages are known, and nothing of what is behind.
+    instance
+        .zero(Span { offset: 2 * BLOCK, length: 1 }, false, false, false)
+        .await
+        .unwrap()
+        .unwrap();
+    read(&mut instance, 0, 1).await;
+    assert_eq!(receive(&mut instance, 100, 3 * BLOCK - 100), Some((2 * BLOCK as usize - 100, 0)));
+    assert!(receive(&mut instance, 2 * BLOCK, BLOCK).is_none());
+}
+
+/// Two places that are one could not be lent at once.
+#[tokio::test]
+async fn pages_in_one_place_are_not_received_to_together() {
+    let page = "(i32.store (i32.const 0x100) (i32.const 1))
+        (i32.store (i32.const 0x104)
+          (i32.add (i32.const 0x10000) (i32.shr_u (i32.wrap_i64 (local.get $offset)) (i32.const 1))))
+        (i32.store (i32.const 0x108) (i32.const 4096))
+        (i32.const 0x100)";
+    let mut instance = opened(&Guest::new().direct().with("page", page), LONG).await;
+    for block in 0..4 {
+        read(&mut instance, block * BLOCK, 1).await;
+    }
+    assert_eq!(receive(&mut instance, 0, BLOCK), Some((BLOCK as usize, 28)));
+    assert!(receive(&mut instance, 0, 2 * BLOCK).is_none(), "one overlaps the other");
+    assert_eq!(receive(&mut instance, BLOCK - 10, 20), Some((20, 28)), "these parts do not");
+}
+
 /// A component may keep all pages in one place, and then there are more than it has memory for. They
 /// take no more memory of the host than others.
 #[tokio::test]

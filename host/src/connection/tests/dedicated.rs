@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::*;
@@ -143,4 +144,107 @@ async fn a_request_may_take_longer_than_a_connection_is_busy() {
     let replies = client.replies(4).await;
     assert!(cookies.iter().all(|(_, (_, cookie))| replies[cookie].error == 0));
     assert_eq!(client.call(READ, 0, 16384).await.data, [0x77; 16384]);
+}
+
+/// Their data is received to where it belongs, if the disk has a place for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_writes_of_a_busy_connection_go_where_they_belong() {
+    const SIZE: usize = 8 << 20;
+    let mut random = Rng::with_seed(11);
+    for style in STYLES {
+        let (context, _phase) = context().await;
+        let mut client = Client::over_socket(&context, style).await;
+        make_busy(&mut client, &context).await;
+        let mut disk = vec![0; SIZE];
+        // The first ones find no pages, the later ones some.
+        for round in 0..200 {
+            let length = [1, 5000, 32 << 10, 100_001, 256 << 10, 700_000][random.usize(..6)];
+            let at = match random.bool() {
+                true => random.usize(..(SIZE - length) >> 15) << 15,
+                false => random.usize(..SIZE - length),
+            };
+            let zeroes = random.u8(..8) == 0;
+            let command = if zeroes { WRITE_ZEROES } else { WRITE };
+            let (mut request, _) = client.bytes(command, at as u64, length as u64);
+            let place = &mut disk[at..at + length];
+            match zeroes {
+                true => place.fill(0),
+                false => {
+                    random.fill(place);
+                    request.extend_from_slice(place);
+                }
+            }
+            send_in_pieces(&mut client, &request, &mut random).await;
+            if round % 50 == 49 {
+                for at in (0..SIZE).step_by(1 << 20) {
+                    let read = client.call(READ, at as u64, 1 << 20).await;
+                    assert!(read.data == disk[at..at + (1 << 20)], "{style}: round {round}, {at}");
+                }
+            }
+        }
+    }
+}
+
+/// Sends a request with its data in pieces, and takes the reply.
+async fn send_in_pieces(client: &mut Client, request: &[u8], random: &mut Rng) {
+    let segment = [97, 4096, 32 << 10, 1 << 20][random.usize(..4)];
+    for piece in request.chunks(segment.max(request.len() / 50)) {
+        client.stream.write_all(piece).await.unwrap();
+        if random.u8(..8) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    client.forget();
+    let replies = client.replies(1).await;
+    assert!(replies.values().all(|reply| reply.error == 0));
+}
+
+/// Large writes that are sent together are told from each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_follows_a_large_write_is_the_next_request() {
+    let (context, _phase) = context().await;
+    for style in STYLES {
+        let mut client = Client::over_socket(&context, style).await;
+        make_busy(&mut client, &context).await;
+        for round in 1..4_u8 {
+            let mut sent = Vec::new();
+            for at in 0..16_u8 {
+                let (header, _) = client.bytes(WRITE, u64::from(at) * 300_000, 300_000);
+                sent.extend(header);
+                sent.resize(sent.len() + 300_000, 16 * round + at);
+            }
+            client.forget();
+            let Client { stream, .. } = &mut client;
+            stream.write_all(&sent).await.unwrap();
+            client.replies(16).await;
+            for at in 0..16_u8 {
+                let read = client.call(READ, u64::from(at) * 300_000, 300_000).await;
+                assert!(read.data == [16 * round + at; 300_000], "{style}: {round}, {at}");
+            }
+        }
+    }
+}
+
+/// What came of it may have been written, as the specification permits; nothing else is.
+#[tokio::test]
+async fn a_large_write_that_is_cut_changes_nothing_else() {
+    let (context, _phase) = context().await;
+    let mut other = Client::over_socket(&context, ReplyStyle::Simple).await;
+    other.call(WRITE, 0, 1 << 20).await;
+    for length in [1, 100, 32_768, 200_000, (512 << 10) - 1] {
+        let mut client = Client::over_socket(&context, ReplyStyle::Simple).await;
+        make_busy(&mut client, &context).await;
+        let (mut bytes, _) = client.bytes(WRITE, 1000, 512 << 10);
+        bytes.resize(bytes.len() + length, 0x11);
+        client.stream.write_all(&bytes).await.unwrap();
+        let Client { stream, serving, .. } = client;
+        drop(stream);
+        let end = tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
+        assert!(matches!(end, End::Transport(_)), "{end}");
+        let read = other.call(READ, 0, 1 << 20).await.data;
+        let (written, rest) = read[1000..].split_at(length);
+        assert!(read[..1000].iter().chain(rest).all(|&byte| byte == 0x77));
+        assert!(written.iter().all(|&byte| byte == 0x77 || byte == 0x11));
+        other.call(WRITE, 0, 1 << 20).await;
+    }
 }

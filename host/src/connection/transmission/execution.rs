@@ -171,7 +171,7 @@ where
         self.answer(request, result, cx)
     }
 
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         request: Executed,
         result: Execution,

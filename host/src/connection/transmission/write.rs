@@ -5,9 +5,11 @@ use std::task::Context;
 use bytes::{Buf, Bytes};
 
 use super::execution::{Executed, Task, error_text};
-use super::{INPUT_MAX, PAYLOAD_IN_INPUT, Refused, State, Transmission};
+use super::input::{INPUT_MAX, PAYLOAD_ALONE, PAYLOAD_IN_INPUT};
+use super::{Refused, State, Transmission};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::{End, Stream};
+use crate::disk::Answer;
 use crate::nbd::Request;
 
 /// So much of a payload is worth being written before the rest is here.
@@ -17,8 +19,10 @@ const PART_AT_ONCE: u64 = 32 << 10;
 pub(super) struct Write {
     pub(super) executed: Executed,
     /// What is still to be executed, in bytes of the disk.
-    rest: Span,
-    fua: bool,
+    pub(super) rest: Span,
+    pub(super) fua: bool,
+    /// Whether what is executed was received to where it belongs.
+    pub(super) received: bool,
     /// Where the data of the rest is collected, when it is not executed from the input.
     pub(super) collected: Option<Vec<u8>>,
     /// The part before the rest, if that was not ready at once.
@@ -45,7 +49,8 @@ where
         let collected =
             elsewhere.then(|| Vec::with_capacity((span.length as usize).min(INPUT_MAX)));
         let executed = self.executed(request, &Command::Write { span, fua });
-        self.state = State::Write(Write { executed, rest: span, fua, collected, before: None });
+        let (before, received) = (None, false);
+        self.state = State::Write(Write { executed, rest: span, fua, received, collected, before });
     }
 
     /// Executes as much of a write as is here and can be executed.
@@ -65,12 +70,22 @@ where
             return Ok(false);
         }
         let here = self.input.len() as u64;
+        if write.rest.length == 0 {
+            // All was received to where it belongs.
+            self.answer(write.executed, Ok(Answer::Done), cx)?;
+            return Ok(true);
+        }
         if here >= write.rest.length {
             let data = self.input.split_to(write.rest.length as usize).freeze();
             self.execute_rest(write, data, cx)?;
             return Ok(true);
         }
-        if here >= PART_AT_ONCE {
+        let worth_it = match self.can_receive() {
+            // The rest is then received to where it belongs.
+            true => here > 0 && write.rest.length - here >= PAYLOAD_ALONE as u64,
+            false => here >= PART_AT_ONCE,
+        };
+        if worth_it {
             let written = self.access.write_part_now(write.rest, &self.input, write.fua);
             if written > 0 {
                 self.input.advance(written);

@@ -1,0 +1,72 @@
+//! What needs neither a call of the component nor waiting for others: reading and writing pages that
+//! the host knows.
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::shards::Shard;
+use super::{Content, Disk};
+use crate::block::Span;
+use crate::component::Places;
+
+impl Disk {
+    /// Reads, if it can.
+    #[inline]
+    pub(super) fn read_now(&self, span: Span) -> Option<Content> {
+        let mut shard = self.shard_now(span)?;
+        shard.instance_mut().read_known(span).then_some(Content::Lent(shard))
+    }
+
+    /// Writes, if it can. False, and nothing is written, if not.
+    #[inline]
+    pub(super) fn write_now(&self, span: Span, data: &[u8], fua: bool) -> bool {
+        if self.must_flush(fua) {
+            return false;
+        }
+        let shard = self.shard_now(span);
+        shard.is_some_and(|mut shard| shard.instance_mut().write_known(span, data))
+    }
+
+    /// Writes the beginning of `data`, if it can. Returns how many bytes it has written.
+    pub(super) fn write_part_now(&self, offset: u64, data: &[u8], fua: bool) -> usize {
+        let part = self.shards.first_stripe(Span { offset, length: data.len() as u64 });
+        let data = &data[..part.length as usize];
+        if !data.is_empty() && self.write_now(part, data, fua) { data.len() } else { 0 }
+    }
+
+    /// Lets `receive` write to the beginning of a span, if it can.
+    pub(super) fn receive_now<T>(
+        &self,
+        span: Span,
+        fua: bool,
+        behind: &mut [u8],
+        receive: impl FnOnce(Places<'_>) -> T,
+    ) -> Option<T> {
+        if self.must_flush(fua) {
+            return None;
+        }
+        let part = self.shards.first_stripe(span);
+        let behind = if part.length == span.length { behind } else { &mut [] };
+        let mut shard = self.shard_now(part)?;
+        shard.instance_mut().places(part, behind).map(receive)
+    }
+
+    /// Whether a write with or without FUA takes a call of its own to flush.
+    fn must_flush(&self, fua: bool) -> bool {
+        fua && !self.component.capabilities.fua
+    }
+
+    /// The shard of a span, if it is started, nobody uses it, and it could have known pages. A disk
+    /// whose blocks are longer than a byte takes care of parts of blocks first.
+    #[inline]
+    fn shard_now(&self, span: Span) -> Option<OwnedMutexGuard<Shard>> {
+        if !self.component.direct_access
+            || self.is_dead()
+            || self.component.block_sizes.minimum > 1
+            || span.length > self.shards.left_in_stripe(span.offset)
+        {
+            return None;
+        }
+        let shard = self.shards.try_lock(self.shards.index(span.offset))?;
+        shard.is_started().then_some(shard)
+    }
+}
