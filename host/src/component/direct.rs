@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::check::Sharing;
 use super::fault::Breach;
+use super::hint::Hint;
 use super::places::{MAX_RUNS, Places};
 use super::region::Region;
 use crate::block::Span;
@@ -133,6 +134,12 @@ impl Pages {
     #[inline]
     pub(super) fn bytes(&self, place: Place) -> &[u8] {
         self.region.as_ref().map_or(&[], |region| region.bytes(place.at, place.length))
+    }
+
+    /// Where the bytes at a place begin that was found.
+    #[inline]
+    pub(super) fn hint(&self, place: Place) -> Option<Hint> {
+        Some(self.region.as_ref()?.hint(place.at, place.length))
     }
 
     /// Writes to pages that are all known. False, and nothing is written, if one is not.

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
+use super::hint::Hint;
 use super::places::Places;
 
 /// Makes memories for an engine, and knows them.
@@ -200,6 +201,16 @@ impl Region {
             let start = self.0.base.as_ptr().add(at as usize);
             slice::from_raw_parts(start, length as usize)
         }
+    }
+
+    /// Where bytes at an address of the guest begin.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::bytes`].
+    #[inline]
+    pub(super) fn hint(&self, at: u32, length: u32) -> Hint {
+        Hint::new(self.bytes(at, length))
     }
 
     /// Places to receive to, each an address of the guest and a length. None when two of them overlap,

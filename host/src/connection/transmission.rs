@@ -5,6 +5,7 @@
 //! it is not ready then, it becomes a task of its own, so that a slow one holds up none of the
 //! others, a slow client holds up no disk, and a client that goes away interrupts no guest.
 
+mod ahead;
 mod execution;
 mod input;
 mod pace;
@@ -58,7 +59,9 @@ pub(super) struct Transmission<S> {
     pace: Pace,
     /// The last read was of data that went to where it belongs.
     received: bool,
-    /// How many were begun of which the connection's thread does not know.
+    /// How many requests that are next were looked at already.
+    seen: usize,
+    /// How many requests were begun of which the connection's thread does not know.
     begun: usize,
 }
 
@@ -114,6 +117,7 @@ where
             draining: false,
             pace: Pace::default(),
             received: false,
+            seen: 0,
             begun: 0,
         }
     }
@@ -239,10 +243,14 @@ where
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         match mem::replace(&mut self.state, State::Header) {
             State::Header => {
+                if self.seen == 0 {
+                    self.look_ahead();
+                }
                 let length = self.session.header_len();
                 let Some(header) = self.input.get(..length) else { return Ok(false) };
                 let request = self.session.parse(header)?;
                 self.input.advance(length);
+                self.seen = self.seen.saturating_sub(1);
                 self.begun += 1;
                 self.begin(request, cx)?;
                 Ok(true)

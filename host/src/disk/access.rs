@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::zero::Zero;
 use super::{Answer, Disk};
 use crate::block::{Command, ErrorCode, Span};
-use crate::component::Places;
+use crate::component::{Hint, Places};
 
 /// One connection's way to a disk.
 pub struct Access {
@@ -26,6 +26,13 @@ impl Access {
     /// Says that nobody waits for answers any more: work that comes in many steps ends early.
     pub fn abandon(&self) {
         self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Where a read or write begins that is executed soon, if it needs neither a call of the component nor
+    /// waiting for others.
+    #[inline]
+    pub fn hint(&self, span: Span) -> Option<Hint> {
+        self.disk.hint(span)
     }
 
     /// Writes the beginning of a write of which not all data is here, as far as that needs neither a call

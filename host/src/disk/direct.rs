@@ -6,7 +6,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::shards::Shard;
 use super::{Content, Disk};
 use crate::block::Span;
-use crate::component::Places;
+use crate::component::{Hint, Places};
 
 impl Disk {
     /// Reads, if it can.
@@ -48,6 +48,12 @@ impl Disk {
         let behind = if part.length == span.length { behind } else { &mut [] };
         let mut shard = self.shard_now(part)?;
         shard.instance_mut().places(part, behind).map(receive)
+    }
+
+    /// Where a span begins, if it could be read and written now.
+    #[inline]
+    pub(super) fn hint(&self, span: Span) -> Option<Hint> {
+        self.shard_now(span)?.instance().hint(span)
     }
 
     /// Whether a write with or without FUA takes a call of its own to flush.

@@ -3,6 +3,7 @@
 use super::{Instance, Piece};
 use crate::block::Span;
 use crate::component::fault::{Breach, Fault};
+use crate::component::hint::Hint;
 use crate::component::places::Places;
 
 impl Instance {
@@ -15,6 +16,13 @@ impl Instance {
         self.pieces.clear();
         self.pieces.push(Piece::Direct(place));
         true
+    }
+
+    /// Where a span begins, if it is in a page that is known.
+    #[inline]
+    pub fn hint(&self, span: Span) -> Option<Hint> {
+        let pages = self.pages.as_ref()?;
+        pages.hint(pages.find(span)?)
     }
 
     /// Writes without a call, if all the bytes are in pages that are known. False, and nothing is

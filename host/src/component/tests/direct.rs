@@ -212,8 +212,10 @@ fn receive(instance: &mut Instance, offset: u64, length: u64) -> Option<(usize, 
 async fn data_is_received_to_pages_that_are_known() {
     let mut instance = opened(&Guest::new().direct(), LONG).await;
     assert!(receive(&mut instance, 0, 100).is_none(), "none is known");
+    assert!(instance.hint(Span { offset: 0, length: 100 }).is_none());
     write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
     write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
+    assert!(instance.hint(Span { offset: 0, length: 100 }).is_some());
     calls(&mut instance).await;
     for (offset, length) in [(0, 1), (4000, 96), (4000, 5000), (0, 3 * BLOCK), (5, 3 * BLOCK - 9)] {
         assert_eq!(receive(&mut instance, offset, length), Some((length as usize, 28)));
