@@ -116,6 +116,11 @@ impl Span {
     pub fn end(self) -> u64 {
         self.offset + self.length
     }
+
+    /// What is left of it after its first `length` bytes.
+    pub fn after(self, length: u64) -> Self {
+        Self { offset: self.offset + length, length: self.length - length }
+    }
 }
 
 /// A request that was found to be in order.

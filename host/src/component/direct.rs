@@ -156,7 +156,7 @@ impl Pages {
             };
             region.write(place.at, now);
             data = later;
-            left = Span { offset: part.end(), length: left.length - part.length };
+            left = left.after(part.length);
         }
         true
     }
@@ -181,7 +181,7 @@ impl Pages {
                     count += 1;
                 }
             }
-            left = Span { offset: part.end(), length: left.length - part.length };
+            left = left.after(part.length);
         }
         let mut places = self.region.as_mut()?.places(&runs[..count])?;
         if left.length == 0 {

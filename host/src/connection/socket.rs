@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -137,17 +137,12 @@ impl Watched {
         // SAFETY: nothing becomes uninitialized that was initialized. To initialize the room, of up
         // to 256 KiB, before each receive takes 4 us; to receive a request takes half of one.
         let room = unsafe { buffer.unfilled_mut() };
-        match rustix::net::recv(&self.fd, room, RecvFlags::empty()) {
-            Ok(((received, _), _)) => {
-                let n = received.len();
-                // SAFETY: these are the first of what was unfilled, and have just been initialized.
-                unsafe { buffer.assume_init(n) };
-                buffer.advance(n);
-                add(&self.received, n.max(1));
-                Poll::Ready(Ok(()))
-            }
-            Err(error) => self.not_now(error, PollFlags::IN),
-        }
+        let received = rustix::net::recv(&self.fd, room, RecvFlags::empty());
+        let n = ready!(self.poll_received(received.map(|((bytes, _), _)| bytes.len())))?;
+        // SAFETY: these are the first of what was unfilled, and have just been initialized.
+        unsafe { buffer.assume_init(n) };
+        buffer.advance(n);
+        Poll::Ready(Ok(()))
     }
 
     /// Says how many requests were begun with what was received. Nothing is received after this before
@@ -158,7 +153,11 @@ impl Watched {
 
     /// Receives to several places, one after the other.
     pub(super) fn poll_receive_to(&self, places: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
-        match rustix::io::readv(&self.fd, places) {
+        self.poll_received(rustix::io::readv(&self.fd, places))
+    }
+
+    fn poll_received(&self, received: rustix::io::Result<usize>) -> Poll<io::Result<usize>> {
+        match received {
             Ok(n) => {
                 add(&self.received, n.max(1));
                 Poll::Ready(Ok(n))

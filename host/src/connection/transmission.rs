@@ -57,7 +57,7 @@ pub(super) struct Transmission<S> {
     in_flight: InFlight,
     draining: bool,
     pace: Pace,
-    /// The last read was of data that went to where it belongs.
+    /// Since the last header, data was received to where it belongs.
     received: bool,
     /// How many requests that are next were looked at already.
     seen: usize,
@@ -250,6 +250,7 @@ where
                 let Some(header) = self.input.get(..length) else { return Ok(false) };
                 let request = self.session.parse(header)?;
                 self.input.advance(length);
+                self.received = false;
                 self.seen = self.seen.saturating_sub(1);
                 self.begun += 1;
                 self.begin(request, cx)?;

@@ -57,7 +57,7 @@ impl Disk {
     }
 
     /// Whether a write with or without FUA takes a call of its own to flush.
-    fn must_flush(&self, fua: bool) -> bool {
+    pub(super) fn must_flush(&self, fua: bool) -> bool {
         fua && !self.component.capabilities.fua
     }
 

@@ -239,7 +239,7 @@ impl Disk {
             let part = self.first_transfer(left);
             let shard = self.read_one(part).await?;
             copy_chunks(shard.instance(), &mut parts);
-            left = Span { offset: part.end(), length: left.length - part.length };
+            left = left.after(part.length);
         }
         Ok(Content::Copied(parts))
     }
@@ -279,7 +279,7 @@ impl Disk {
             let answer = shard.instance_mut().write(part.offset, now, component_fua).await;
             self.settle(&mut shard, answer)?;
             data = later;
-            left = Span { offset: part.end(), length: left.length - part.length };
+            left = left.after(part.length);
         }
         self.flush_instead_of_fua(fua).await
     }
@@ -310,7 +310,7 @@ impl Disk {
     }
 
     async fn flush_instead_of_fua(&self, fua: bool) -> Result<(), ErrorCode> {
-        if fua && !self.component.capabilities.fua {
+        if self.must_flush(fua) {
             return self.flush().await;
         }
         Ok(())
@@ -329,7 +329,7 @@ impl Disk {
             self.settle(&mut shard, answer)?;
             drop(shard);
             consume_budget().await;
-            left = Span { offset: part.end(), length: left.length - part.length };
+            left = left.after(part.length);
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ impl Disk {
             let part = self.shards.first_stripe(left);
             let shard = self.shard(part.offset).await?;
             self.zero_one(shard, Zero { span: part, ..zero }).await?;
-            left = Span { offset: part.end(), length: left.length - part.length };
+            left = left.after(part.length);
             consume_budget().await;
         }
         Ok(())
@@ -100,7 +100,7 @@ impl Disk {
             let answer = shard.instance_mut().write(part.offset, zeroes, false).await;
             self.settle(&mut shard, answer)?;
             drop(shard);
-            left = Span { offset: part.end(), length: left.length - part.length };
+            left = left.after(part.length);
             consume_budget().await;
         }
         Ok(())
@@ -113,7 +113,7 @@ impl Disk {
             while left.length > 0 {
                 let part = self.shards.first_stripe(left);
                 self.trim_one(self.shards.index(part.offset), part, component_fua).await?;
-                left = Span { offset: part.end(), length: left.length - part.length };
+                left = left.after(part.length);
             }
         } else {
             for index in 0..self.shards.count() {

@@ -37,6 +37,7 @@ where
             headers += 1;
             at += length + payload as usize;
         }
+        self.seen = headers;
         if count < 2 {
             return;
         }
@@ -45,6 +46,5 @@ where
             *hint = self.access.hint(span).unwrap_or_default();
         }
         hints[..count].iter().for_each(|hint| hint.prefetch());
-        self.seen = headers;
     }
 }

@@ -2,7 +2,6 @@
 //! the input.
 
 use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +9,6 @@ use bytes::{Buf, BufMut};
 use tokio_util::io::poll_read_buf;
 
 use super::{State, Transmission};
-use crate::block::Span;
 use crate::component::Places;
 use crate::connection::Stream;
 use crate::nbd::MAX_HEADER_LEN;
@@ -50,7 +48,7 @@ where
         }
         self.make_room();
         let mut room = self.input.capacity() - self.input.len();
-        if mem::take(&mut self.received) {
+        if self.received && matches!(self.state, State::Header) {
             // The next payload may go the same way.
             room = room.min(self.session.header_len());
         }
@@ -73,8 +71,8 @@ where
     /// Unix socket, and 1.16 instead of 1.01 over TCP.
     fn poll_receive(&mut self) -> Option<Poll<io::Result<usize>>> {
         let State::Write(write) = &mut self.state else { return None };
-        let Span { offset, length } = write.rest;
-        let worth_it = write.received || length >= PAYLOAD_ALONE as u64;
+        let length = write.rest.length;
+        let worth_it = self.received || length >= PAYLOAD_ALONE as u64;
         if !worth_it || write.collected.is_some() || !self.input.is_empty() {
             return None;
         }
@@ -85,8 +83,7 @@ where
         let polled = self.access.receive_now(write.rest, write.fua, header, receive)?;
         if let Poll::Ready(Ok(n)) = polled {
             let written = (n as u64).min(length);
-            write.rest = Span { offset: offset + written, length: length - written };
-            write.received = true;
+            write.rest = write.rest.after(written);
             self.input.extend_from_slice(&header[..n - written as usize]);
             self.received = true;
         }

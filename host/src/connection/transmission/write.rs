@@ -21,8 +21,6 @@ pub(super) struct Write {
     /// What is still to be executed, in bytes of the disk.
     pub(super) rest: Span,
     pub(super) fua: bool,
-    /// Whether what is executed was received to where it belongs.
-    pub(super) received: bool,
     /// Where the data of the rest is collected, when it is not executed from the input.
     pub(super) collected: Option<Vec<u8>>,
     /// The part before the rest, if that was not ready at once.
@@ -49,8 +47,7 @@ where
         let collected =
             elsewhere.then(|| Vec::with_capacity((span.length as usize).min(INPUT_MAX)));
         let executed = self.executed(request, &Command::Write { span, fua });
-        let (before, received) = (None, false);
-        self.state = State::Write(Write { executed, rest: span, fua, received, collected, before });
+        self.state = State::Write(Write { executed, rest: span, fua, collected, before: None });
     }
 
     /// Executes as much of a write as is here and can be executed.
@@ -89,9 +86,7 @@ where
             let written = self.access.write_part_now(write.rest, &self.input, write.fua);
             if written > 0 {
                 self.input.advance(written);
-                let Span { offset, length } = write.rest;
-                let written = written as u64;
-                write.rest = Span { offset: offset + written, length: length - written };
+                write.rest = write.rest.after(written as u64);
                 self.state = State::Write(write);
                 return Ok(true);
             }
@@ -123,10 +118,10 @@ where
 
     /// Starts the next `length` bytes of a write, whose data is at the beginning of the input.
     fn execute_part(&mut self, mut write: Write, length: u64, cx: &mut Context<'_>) {
-        let Span { offset, length: all } = write.rest;
         let data = self.input.split_to(length as usize).freeze();
-        let part = Command::Write { span: Span { offset, length }, fua: write.fua };
-        write.rest = Span { offset: offset + length, length: all - length };
+        let span = Span { offset: write.rest.offset, length };
+        let part = Command::Write { span, fua: write.fua };
+        write.rest = write.rest.after(length);
         match self.start(part, data, cx) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
