@@ -45,11 +45,18 @@ impl Export {
         }
         let export = self.clone();
         // The caller may go away while the component is at work; the opening must not.
-        let opening = tokio::spawn(async move {
-            let open = || async { Disk::open(export.recipe.clone()).await.map(Arc::new) };
-            export.disk.get_or_try_init(open).await.cloned()
-        });
+        let opening = tokio::spawn(async move { export.open().await });
         opening.await.expect("opening a disk neither panics nor is cancelled")
+    }
+
+    /// As [`Self::disk`], for callers who do not go away: this must not be dropped half way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::disk`].
+    pub async fn open(&self) -> Result<Arc<Disk>, OpenError> {
+        let open = || async { Disk::open(self.recipe.clone()).await.map(Arc::new) };
+        self.disk.get_or_try_init(open).await.cloned()
     }
 
     /// Finds out whether the disk can be opened, and closes it again.

@@ -13,6 +13,7 @@
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | `io` | sending without waiting | what is sent |
+//! | `machine` | processors and memory | what they are for |
 //! | [`server`] | listening, accepting, stopping | the protocol |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
 //!
@@ -39,6 +40,7 @@ pub mod connection;
 pub mod disk;
 pub mod exports;
 mod io;
+mod machine;
 pub mod nbd;
 pub mod server;
 pub mod tls;

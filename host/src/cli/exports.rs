@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::Failure;
 use super::args::Args;
 use super::components::{self, Choice};
-use super::{Failure, machine_memory};
 use crate::component::{Component, Engine};
 use crate::disk::{OpenError, Recipe};
 use crate::exports::{Export, Exports};
+use crate::machine;
 
 /// The longest name of an export, in bytes (spec: "Conventions").
 const MAX_NAME: usize = 4096;
@@ -28,7 +29,7 @@ pub(super) async fn all(args: &Args) -> Result<Exports, Failure> {
             Choice::Named(name) => name,
         };
         let export = loader.export(args.export_name(), name, values).await?;
-        export.disk().await.map_err(|error| cannot_open(name, &error))?;
+        export.open().await.map_err(|error| cannot_open(name, &error))?;
         list.push(export);
     }
     for text in &args.exports {
@@ -93,7 +94,7 @@ impl<'a> Loader<'a> {
             export_name: export_name.to_owned(),
             read_only: self.args.read_only,
             parameters,
-            max_memory: self.args.max_memory.unwrap_or_else(machine_memory),
+            max_memory: self.args.max_memory.unwrap_or_else(machine::memory),
         }))
     }
 }

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use super::args::{Args, Information, PROGRAM};
 use super::components::{self, Choice};
 use super::exports::{self, Loader};
-use super::{Failure, machine_memory, manual};
+use super::{Failure, manual};
 use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Description};
+use crate::machine;
 
 /// What a person wants to know.
 pub(super) enum Question<'a> {
@@ -96,7 +97,7 @@ fn config() -> Value {
         ),
         "cache_directory": cache,
         "max_transfer": MAX_TRANSFER,
-        "max_memory": machine_memory(),
+        "max_memory": machine::memory(),
         "tls": "yes",
         "selinux": "no",
     })
@@ -126,7 +127,7 @@ fn describe(args: &Args, component: &Component) -> Value {
         "imports": component.imports(),
         "limits": {
             "deadline_seconds": args.deadline.as_secs_f64(),
-            "max_memory": args.max_memory.unwrap_or_else(machine_memory),
+            "max_memory": args.max_memory.unwrap_or_else(machine::memory),
             "max_transfer": MAX_TRANSFER,
         },
     })

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser;
 
+use crate::machine;
 use crate::nbd::HandshakeConfig;
 use crate::nbd::codes::handshake_flag;
 use crate::server::{Options, Server};
@@ -114,11 +115,9 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn runtime(args: &Args) -> anyhow::Result<tokio::runtime::Runtime> {
+    let threads = args.threads.map_or_else(|| machine::processors().get(), usize::from);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = args.threads {
-        builder.worker_threads(threads.into());
-    }
-    builder.enable_all().build().context("start the threads")
+    builder.worker_threads(threads).enable_all().build().context("start the threads")
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -179,17 +178,4 @@ fn options(args: &Args, tls: Tls) -> Options {
         max_connections: (clients.max_connections != 0).then_some(clients.max_connections),
         exit_last: args.life.exit_last,
     }
-}
-
-/// 7/8 of what the machine, or the control group that the process is in, has.
-fn machine_memory() -> u64 {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(kib << 10)
-    });
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse().ok());
-    let memory = machine.into_iter().chain(group).min().unwrap_or(4 << 30);
-    memory / 8 * 7
 }

@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::socket::{Transport, Watched};
+use crate::machine;
 
 /// How long a thread looks for the next request before it sleeps. It takes longer than that to be
 /// woken: some 20 us on an idle core, and as long again for the client.
@@ -51,9 +52,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const THREADS_PER_PROCESSOR: usize = 32;
 
 /// How many that are. To find out takes reading some files.
-static MOST_THREADS: LazyLock<usize> = LazyLock::new(|| {
-    THREADS_PER_PROCESSOR * thread::available_parallelism().map_or(1, usize::from)
-});
+static MOST_THREADS: LazyLock<usize> =
+    LazyLock::new(|| THREADS_PER_PROCESSOR * machine::processors().get());
 
 /// The threads of a server.
 #[derive(Clone, Debug, Default)]

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::{OpenError, Recipe};
 use crate::block::Span;
 use crate::component::{Breach, Disk, Fault, Instance, MemoryBudget, Sharing};
+use crate::machine;
 
 /// How much each shard of a striped disk is planned to hold, in bytes.
 const PLANNED_PER_SHARD: u64 = 2 << 30;
@@ -243,7 +244,7 @@ async fn open_instance(
 
 /// How many shards a striped disk gets, as a logarithm.
 fn shard_bits(size: u64, shift: u32, max_memory: u64) -> u32 {
-    let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let cores = machine::processors().get() as u64;
     let wanted = (4 * cores).max(max_memory.div_ceil(PLANNED_PER_SHARD)).next_power_of_two();
     let stripes = size.div_ceil(1 << shift).max(1).next_power_of_two();
     let affordable = (max_memory / LEAST_PER_SHARD).max(1);
