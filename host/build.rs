@@ -1,17 +1,20 @@
-//! Builds the components that the host has built in, and tells where they are:
-//! `MEMNBD_COMPONENT_<NAME>` is the path of each.
+//! Builds the components that the host has built in, and compiles them for the processor that the
+//! program is for. `MEMNBD_COMPONENT_<NAME>` and `MEMNBD_CODE_<NAME>` are the paths of each.
 //!
 //! They are built by a cargo of their own, for wasm32-wasip2, in a target directory of their own.
 //! The target's libraries come from rustup, or else are built from Debian's sources by Debian's
 //! compiler; the two give the same components.
 //!
-//! And makes OpenSSL a part of the program, and its relocations small, where it can.
+//! And makes libraries a part of the program, and its relocations small, where it can.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+#[path = "src/component/settings.rs"]
+mod settings;
 
 const TARGET: &str = "wasm32-wasip2";
 const COMPONENTS: [&str; 2] = ["memory", "pattern"];
@@ -74,9 +77,7 @@ fn link_openssl_statically() {
 /// of 1.2 MiB, which would all be read. The dynamic linker understands it since glibc 2.36, and what is built
 /// here is run here.
 fn pack_relocations() {
-    let target = |name: &str| env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
-    let native = env::var("HOST") == env::var("TARGET");
-    if !native || target("OS") != "linux" || target("ENV") != "gnu" {
+    if !native_glibc() {
         return;
     }
     let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
@@ -89,7 +90,13 @@ fn pack_relocations() {
     }
 }
 
-/// What it says of linking OpenSSL statically.
+/// Whether the program is for such a machine as builds it, with Linux and the GNU C library.
+fn native_glibc() -> bool {
+    let target = |name: &str| env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
+    env::var("HOST") == env::var("TARGET") && target("OS") == "linux" && target("ENV") == "gnu"
+}
+
+/// What `pkg-config` says of linking OpenSSL statically.
 fn pkg_config(question: &str) -> Option<String> {
     let output =
         Command::new("pkg-config").args(["--static", question, "openssl"]).output().ok()?;
@@ -124,10 +131,27 @@ fn build() -> Result<(), String> {
         for input in dependencies(&wasm.with_extension("d"))? {
             println!("cargo::rerun-if-changed={input}");
         }
+        let code = wasm.with_extension("cwasm");
+        let compiled = compile(&wasm).unwrap_or_else(|error| {
+            println!("cargo::warning={name} will be compiled at each start: {error:#}");
+            Vec::new()
+        });
+        fs::write(&code, compiled).map_err(|error| format!("{}: {error}", code.display()))?;
         let name = name.to_uppercase();
         println!("cargo::rustc-env=MEMNBD_COMPONENT_{name}={}", wasm.display());
+        println!("cargo::rustc-env=MEMNBD_CODE_{name}={}", code.display());
     }
     Ok(())
+}
+
+/// Machine code of a component, which the host loads as it is. It uses what all processors of the
+/// target have.
+fn compile(wasm: &Path) -> wasmtime::Result<Vec<u8>> {
+    let mut config = wasmtime::Config::new();
+    settings::of_code(&mut config);
+    settings::of_mapped_memories(&mut config);
+    config.target(&env::var("TARGET").expect("cargo sets it"))?;
+    wasmtime::Engine::new(&config)?.precompile_component(&fs::read(wasm)?)
 }
 
 /// A cargo with a compiler that has the target.

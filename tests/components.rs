@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use memnbd_host::component::Engine;
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use crate::support::{Server, memnbd, probe};
 #[test]
 fn they_import_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let engine = Engine::new(std::time::Duration::from_secs(10)).unwrap();
+    let engine = Engine::new(std::time::Duration::from_secs(10));
     for (name, path) in
         [("memory", env!("MEMNBD_COMPONENT_MEMORY")), ("pattern", env!("MEMNBD_COMPONENT_PATTERN"))]
     {
@@ -22,13 +23,18 @@ fn they_import_nothing() {
     }
 }
 
-/// A server with a cache directory of its own; the disk must be there.
-fn serves_with_cache(directory: TempDir, cache: &Path) -> TempDir {
-    let command = &mut memnbd(directory.path(), ["-U", "socket", "1M"]);
+/// Serves a component that is a file of the directory.
+fn serve_file(directory: &TempDir) -> Command {
+    fs::copy(env!("MEMNBD_COMPONENT_MEMORY"), directory.path().join("disk.wasm")).unwrap();
+    memnbd(directory.path(), ["-U", "socket", "disk.wasm", "1M"])
+}
+
+/// Serves with a cache directory of its own; the disk must be there.
+fn serves_with_cache(cache: &Path) {
+    let directory = TempDir::new().unwrap();
+    let mut command = serve_file(&directory);
     let server = Server::spawn(directory, command.env("XDG_CACHE_HOME", cache));
     assert_eq!(probe(&server).size, 1 << 20);
-    drop(server);
-    TempDir::new().unwrap()
 }
 
 /// All files below a directory.
@@ -46,25 +52,35 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn compiled_components_are_kept_and_damaged_ones_replaced() {
     let cache = TempDir::new().unwrap();
-    let directory = serves_with_cache(TempDir::new().unwrap(), cache.path());
+    serves_with_cache(cache.path());
     let kept = files(cache.path());
     assert!(!kept.is_empty());
-    let directory = serves_with_cache(directory, cache.path());
+    serves_with_cache(cache.path());
     for file in &kept {
         let bytes = fs::read(file).unwrap();
         fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
     }
-    serves_with_cache(directory, cache.path());
+    serves_with_cache(cache.path());
 }
 
 #[test]
 fn cache_that_cannot_be_written_is_done_without() {
-    let directory = TempDir::new().unwrap();
     // Root may write anywhere, but not below a file.
-    let file = directory.path().join("file");
-    fs::write(&file, "").unwrap();
-    let directory = serves_with_cache(directory, &file);
-    let command = &mut memnbd(directory.path(), ["-U", "socket", "1M"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    serves_with_cache(file.path());
+    let directory = TempDir::new().unwrap();
+    let mut command = serve_file(&directory);
     command.env_remove("XDG_CACHE_HOME").env_remove("HOME");
-    assert_eq!(probe(&Server::spawn(directory, command)).size, 1 << 20);
+    assert_eq!(probe(&Server::spawn(directory, &mut command)).size, 1 << 20);
+}
+
+#[test]
+fn built_in_components_leave_nothing_behind() {
+    let cache = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
+    let command = &mut memnbd(directory.path(), ["-U", "socket", "1M"]);
+    let server = Server::spawn(directory, command.env("XDG_CACHE_HOME", cache.path()));
+    assert_eq!(probe(&server).size, 1 << 20);
+    drop(server);
+    assert!(files(cache.path()).is_empty());
 }

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use memnbd_host::block::{BlockSizes, Capabilities, Geometry, Span};
-use memnbd_host::cli::built_in;
-use memnbd_host::component::{Engine, Instance, MemoryBudget};
+use memnbd_host::component::{BuiltIn, Engine, Instance, MemoryBudget};
 use memnbd_host::nbd::{Negotiated, Piece, ReplyStyle, Request, Session};
 use tokio::runtime::Runtime;
 
@@ -92,9 +91,9 @@ fn protocol(criterion: &mut Criterion) {
 /// An instance of the memory component whose stretch is filled.
 fn memory(runtime: &Runtime) -> Instance {
     runtime.block_on(async {
-        let engine = Engine::new(Duration::from_secs(60)).expect("the machine is known");
-        let wasm = built_in("memory").expect("it is built in");
-        let component = engine.load("memory", wasm).await.expect("it is a component");
+        let engine = Engine::new(Duration::from_secs(60));
+        let memory = BuiltIn::find("memory").expect("it is built in");
+        let component = engine.load_built_in(memory).await.expect("it is a component");
         let budget = MemoryBudget::new(1 << 30);
         let mut instance = Instance::start(&component, budget).await.expect("it starts");
         let size = [("size".to_owned(), STRETCH.to_string())];

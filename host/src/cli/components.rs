@@ -3,17 +3,19 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
 
-use crate::component::{Component, Description};
-
-/// The components that are part of the program, by name.
-const BUILT_IN: [(&str, &[u8]); 2] = [
-    ("memory", include_bytes!(env!("MEMNBD_COMPONENT_MEMORY"))),
-    ("pattern", include_bytes!(env!("MEMNBD_COMPONENT_PATTERN"))),
-];
+use crate::component::{BuiltIn, Component, Description};
 
 /// The component that is meant where none is named.
 pub(super) const DEFAULT: &str = "memory";
+
+/// Starts to load the component that most will want, while the command line is read: a quarter of a
+/// millisecond less until the server is ready. Without a thread to do so, it is loaded later.
+pub(super) fn prepare_default() {
+    let prepare = || BuiltIn::find(DEFAULT).into_iter().for_each(BuiltIn::prepare);
+    let _ = thread::Builder::new().name("prepare".into()).spawn(prepare);
+}
 
 /// The component that the command line names.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(super) enum Choice {
 
 /// The names of the built-in components.
 pub(super) fn names() -> Vec<&'static str> {
-    BUILT_IN.iter().map(|(name, _)| *name).collect()
+    BuiltIn::ALL.iter().map(BuiltIn::name).collect()
 }
 
 /// Separates the component from its parameters: it is what `--component` says, else the first
@@ -43,23 +45,29 @@ pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Cho
     }
 }
 
-/// The bytes of a built-in component; `.wasm` may follow its name.
-pub fn built_in(name: &str) -> Option<&'static [u8]> {
-    let name = name.strip_suffix(".wasm").unwrap_or(name);
-    BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, wasm)| *wasm)
+/// A built-in component; `.wasm` may follow its name.
+fn built_in(name: &str) -> Option<BuiltIn> {
+    BuiltIn::find(name.strip_suffix(".wasm").unwrap_or(name))
 }
 
-/// The bytes of a component: a file of that name, else the built-in one.
+/// Where a component comes from.
+pub(super) enum Source {
+    /// The bytes of a file.
+    File(Vec<u8>),
+    BuiltIn(BuiltIn),
+}
+
+/// The component of a name: a file of that name, else the built-in one.
 ///
 /// # Errors
 ///
 /// What is wrong with the name, as a sentence.
-pub(super) fn read(name: &str) -> Result<Vec<u8>, String> {
+pub(super) fn find(name: &str) -> Result<Source, String> {
     let is_directory = Path::new(name).is_dir();
     match (fs::read(name), built_in(name)) {
-        (Ok(wasm), _) => Ok(wasm),
-        (Err(error), Some(wasm)) if is_directory || error.kind() == io::ErrorKind::NotFound => {
-            Ok(wasm.to_vec())
+        (Ok(wasm), _) => Ok(Source::File(wasm)),
+        (Err(error), Some(found)) if is_directory || error.kind() == io::ErrorKind::NotFound => {
+            Ok(Source::BuiltIn(found))
         }
         (Err(error), None) if error.kind() == io::ErrorKind::NotFound => Err(format!(
             "component {name:?}: no such file, and the built-in components are {}",

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::Failure;
 use super::args::Args;
-use super::components::{self, Choice};
+use super::components::{self, Choice, Source};
 use crate::component::{Component, Engine};
 use crate::disk::{OpenError, Recipe};
 use crate::exports::{Export, Exports};
@@ -19,7 +19,7 @@ const MAX_NAME: usize = 4096;
 
 /// Loads the components and opens the disks once, so that every mistake is told.
 pub(super) async fn all(args: &Args) -> Result<Exports, Failure> {
-    let mut loader = Loader::new(args)?;
+    let mut loader = Loader::new(args);
     let mut list = Vec::new();
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
     let alone = args.exports.is_empty();
@@ -57,18 +57,22 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(args: &'a Args) -> Result<Self, Failure> {
-        let engine = Engine::with_cache(args.deadline, cache_directory().as_deref());
-        let engine = engine.map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        Ok(Self { args, engine, loaded: HashMap::new() })
+    pub(super) fn new(args: &'a Args) -> Self {
+        let engine = match cache_directory() {
+            Some(directory) => Engine::with_cache(args.deadline, &directory),
+            None => Engine::new(args.deadline),
+        };
+        Self { args, engine, loaded: HashMap::new() }
     }
 
     pub(super) async fn component(&mut self, name: &str) -> Result<Component, Failure> {
         if let Some(component) = self.loaded.get(name) {
             return Ok(component.clone());
         }
-        let wasm = components::read(name).map_err(Failure::Usage)?;
-        let component = self.engine.load(&components::short_name(name), &wasm).await;
+        let component = match components::find(name).map_err(Failure::Usage)? {
+            Source::File(wasm) => self.engine.load(&components::short_name(name), &wasm).await,
+            Source::BuiltIn(built_in) => self.engine.load_built_in(built_in).await,
+        };
         let component = component.with_context(|| format!("load component {name}"))?;
         self.loaded.insert(name.to_owned(), component.clone());
         Ok(component)

@@ -63,7 +63,7 @@ async fn chosen(args: &Args) -> Result<Component, Failure> {
         Choice::Default => components::DEFAULT.to_owned(),
         Choice::Named(name) => name,
     };
-    Loader::new(args)?.component(&name).await
+    Loader::new(args).component(&name).await
 }
 
 async fn help(args: &Args) -> Result<String, Failure> {

@@ -20,8 +20,6 @@ mod signals;
 mod tls;
 mod values;
 
-pub use components::built_in;
-
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -66,6 +64,7 @@ impl fmt::Display for Failure {
 
 /// Runs the command with the arguments of the process.
 pub fn main() -> ExitCode {
+    components::prepare_default();
     let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => error.exit(),

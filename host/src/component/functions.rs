@@ -11,8 +11,8 @@ use wasmtime::component::{ComponentExportIndex, Func, TypedFunc, WasmList};
 
 use super::bindings::{self, Description, LentChunk, OwnedChunk, ZeroOptions};
 use super::clock::Clock;
-use super::engine::State;
 use super::fault::Fault;
+use super::state::State;
 use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE};
 
 /// A result of the contract: an error code is an answer like any other.

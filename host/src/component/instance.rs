@@ -8,11 +8,12 @@ use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
 use super::check::{Disk, Sharing, check_description, check_disk, printable};
 use super::direct::{Pages, Place};
-use super::engine::{Component, State};
+use super::engine::Component;
 use super::fault::{Breach, Fault};
 use super::functions::{Answer, Functions, Limits};
 use super::memory::MemoryBudget;
 use super::region::Regions;
+use super::state::State;
 use crate::block::{ErrorCode, Extent, MAX_TRANSFER, Span, Status};
 
 /// How many chunks a `read` may return.

@@ -8,6 +8,7 @@
 //! is wrong becomes a [`Fault`], after which the instance must not be called again.
 
 mod bindings;
+mod built_in;
 mod check;
 mod clock;
 mod direct;
@@ -16,19 +17,25 @@ mod fault;
 mod functions;
 mod hint;
 mod instance;
+mod load_error;
 mod log_stream;
 mod memory;
 mod places;
+mod prepared;
 mod region;
+mod settings;
+mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use bindings::{Description, Parameter};
+pub use built_in::BuiltIn;
 pub use check::{Disk, Sharing};
-pub use engine::{Component, Engine, LoadError};
+pub use engine::{Component, Engine};
 pub use fault::{Breach, Fault};
 pub use hint::Hint;
 pub use instance::{Chunk, Instance};
+pub use load_error::LoadError;
 pub use memory::MemoryBudget;
 pub use places::Places;
 

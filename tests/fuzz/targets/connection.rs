@@ -3,8 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use memnbd_host::cli::built_in;
-use memnbd_host::component::{Component, Engine};
+use memnbd_host::component::{BuiltIn, Component, Engine};
 use memnbd_host::connection::{Context, Phase, serve};
 use memnbd_host::disk::Recipe;
 use memnbd_host::exports::{Export, Exports};
@@ -28,9 +27,9 @@ fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let engine = Engine::new(LIMIT).unwrap();
-        let wasm = built_in("memory").unwrap();
-        let component = runtime.block_on(engine.load("memory", wasm)).unwrap();
+        let engine = Engine::new(LIMIT);
+        let memory = BuiltIn::find("memory").unwrap();
+        let component = runtime.block_on(engine.load_built_in(memory)).unwrap();
         Server { runtime, component }
     })
 }

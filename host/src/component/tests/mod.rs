@@ -30,7 +30,7 @@ const BUDGET: u64 = 64 << 20;
 const SPAN: Span = Span { offset: 0, length: 4096 };
 
 pub(crate) async fn load(guest: &Guest, deadline: Duration) -> Result<Component, LoadError> {
-    Engine::new(deadline).unwrap().load("guest", &guest.wasm()).await
+    Engine::new(deadline).load("guest", &guest.wasm()).await
 }
 
 async fn started(guest: &Guest, deadline: Duration) -> Instance {

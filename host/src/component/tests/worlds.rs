@@ -5,7 +5,7 @@ use super::guest::Guest;
 use crate::component::{Component, Engine, Fault, Instance, LoadError, MemoryBudget};
 
 async fn load(wasm: &[u8]) -> Result<Component, LoadError> {
-    Engine::new(LONG).unwrap().load("guest", wasm).await
+    Engine::new(LONG).load("guest", wasm).await
 }
 
 async fn load_text(wat: &str) -> Result<Component, LoadError> {

@@ -26,7 +26,7 @@ fn slow(millions: u32) -> String {
 
 /// A server of one guest.
 pub(super) async fn context(guest: &Guest) -> (Context, tokio::sync::watch::Sender<Phase>) {
-    let engine = Engine::new(Duration::from_secs(60)).unwrap();
+    let engine = Engine::new(Duration::from_secs(60));
     context_of(vec![recipe("disk", engine.load("guest", &guest.wasm()).await.unwrap())])
 }
 
@@ -298,7 +298,7 @@ async fn blocks_are_enforced_for_who_asked_and_hidden_from_the_others() {
 
 #[tokio::test]
 async fn several_exports_are_listed_and_found_by_name() {
-    let engine = Engine::new(Duration::from_secs(60)).unwrap();
+    let engine = Engine::new(Duration::from_secs(60));
     let mut recipes = Vec::new();
     for (name, size) in [("first", 1 << 16), ("second", 1 << 17), ("höchst/third", 1 << 18)] {
         let guest = Guest::new().opened(|disk| {

@@ -11,7 +11,7 @@ use super::client::{Client, PATIENCE, READ, WRITE, context_of, hello, recipe, re
 use super::decode::{Reads, decode};
 use super::streams::Narrow;
 use super::*;
-use crate::component::{Component, Engine};
+use crate::component::{BuiltIn, Component, Engine};
 use crate::connection::{Context, End, Phase, Stream, serve};
 use crate::disk::Recipe;
 
@@ -19,9 +19,9 @@ use crate::disk::Recipe;
 pub(super) async fn context() -> (Context, watch::Sender<Phase>) {
     static MEMORY: OnceLock<Component> = OnceLock::new();
     if MEMORY.get().is_none() {
-        let engine = Engine::new(Duration::from_secs(60)).unwrap();
-        let wasm = include_bytes!(env!("MEMNBD_COMPONENT_MEMORY"));
-        let _ = MEMORY.set(engine.load("memory", wasm).await.unwrap());
+        let engine = Engine::new(Duration::from_secs(60));
+        let memory = BuiltIn::find("memory").unwrap();
+        let _ = MEMORY.set(engine.load_built_in(memory).await.unwrap());
     }
     let component = MEMORY.get().unwrap().clone();
     let parameters = vec![("size".into(), "16M".into())];

@@ -17,7 +17,7 @@ use crate::disk::Answer;
 /// the same engine, goes on. Returns the line that is logged.
 async fn assert_dies(guest: &Guest, function: &str, deadline: Duration) -> String {
     let logs = Logs::capture();
-    let engine = Engine::new(deadline).unwrap();
+    let engine = Engine::new(deadline);
     let open = async |guest: &Guest| {
         let component = engine.load("guest", &guest.wasm()).await.unwrap();
         Client::open(recipe(component, AMPLE)).await.unwrap()

@@ -34,7 +34,7 @@ fn recipe(component: Component, max_memory: u64) -> Recipe {
 }
 
 async fn load(guest: &Guest, deadline: Duration) -> Component {
-    Engine::new(deadline).unwrap().load("guest", &guest.wasm()).await.unwrap()
+    Engine::new(deadline).load("guest", &guest.wasm()).await.unwrap()
 }
 
 async fn open(guest: &Guest) -> Client {

@@ -139,15 +139,13 @@ async fn walk_along_a_disagreement_ends() {
 mod memory {
     use super::super::{AMPLE, recipe};
     use super::*;
-    use crate::component::Engine;
     use crate::component::tests::LONG;
+    use crate::component::{BuiltIn, Engine};
     use crate::disk::Recipe;
 
-    const MEMORY: &str = env!("MEMNBD_COMPONENT_MEMORY");
-
     async fn open(size: &str, max_memory: u64) -> Client {
-        let wasm = std::fs::read(MEMORY).unwrap();
-        let component = Engine::new(LONG).unwrap().load("memory", &wasm).await.unwrap();
+        let memory = BuiltIn::find("memory").unwrap();
+        let component = Engine::new(LONG).load_built_in(memory).await.unwrap();
         let parameters = vec![("size".into(), size.into())];
         Client::open(Recipe { parameters, ..recipe(component, max_memory) }).await.unwrap()
     }

@@ -1,0 +1,83 @@
+//! Saying clearly what is wrong with components that cannot be served.
+
+use std::fmt;
+
+use super::fault::Fault;
+use super::{CONTRACT_VERSION, INTERFACE};
+
+/// Why a component cannot be served.
+#[derive(Debug)]
+pub enum LoadError {
+    /// Components cannot be compiled for this machine, or not be run on it.
+    Machine(wasmtime::Error),
+    /// Not WebAssembly.
+    NotWasm,
+    /// WebAssembly, but a core module.
+    CoreModule,
+    /// It does not compile.
+    Invalid(wasmtime::Error),
+    /// It exports the contract in a version that this host does not speak, or in "none".
+    Version(String),
+    /// It does not export the contract; what it exports instead.
+    World(Vec<String>),
+    /// It imports what the host does not have.
+    Imports {
+        /// The first import that failed.
+        error: wasmtime::Error,
+        /// All of them.
+        imports: Vec<String>,
+    },
+    /// It could not be started, or could not describe itself.
+    Fault(Fault),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine(error) => write!(f, "no component can run on this machine: {error:#}"),
+            Self::NotWasm => {
+                f.write_str("not a WebAssembly component (the file does not begin with \"\\0asm\")")
+            }
+            Self::CoreModule => f.write_str(
+                "a WebAssembly core module, not a component; `wasm-tools component new` or a \
+                 build for wasm32-wasip2 makes components",
+            ),
+            Self::Invalid(error) => write!(f, "not a valid component: {error:#}"),
+            Self::Version(version) => write!(
+                f,
+                "exports {INTERFACE} in version {version:?}, but this host serves version \
+                 {CONTRACT_VERSION}"
+            ),
+            Self::World(exports) if exports.is_empty() => {
+                write!(f, "exports nothing; a backend exports {INTERFACE}@{CONTRACT_VERSION}")
+            }
+            Self::World(exports) => write!(
+                f,
+                "not a backend: it exports {}, but not {INTERFACE}@{CONTRACT_VERSION}",
+                some_of(exports)
+            ),
+            Self::Imports { error, imports } => write!(
+                f,
+                "imports what there is not: {error:#} (it imports {}; the host has WASI 0.2 and \
+                 nothing else)",
+                some_of(imports)
+            ),
+            Self::Fault(Fault::OutOfMemory { limit, error }) => write!(
+                f,
+                "needs more memory to describe itself than the {limit} bytes that a component \
+                 may have for it: {}",
+                error.root_cause()
+            ),
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// The first few of a list that may be long.
+fn some_of(names: &[String]) -> String {
+    const FEW: usize = 8;
+    let more = if names.len() > FEW { ", ..." } else { "" };
+    names[..names.len().min(FEW)].join(", ") + more
+}
+
+impl std::error::Error for LoadError {}

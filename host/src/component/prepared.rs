@@ -1,0 +1,108 @@
+//! Components that can be started: compiled or loaded, and linked to what they import.
+
+use std::sync::{Arc, OnceLock};
+
+use wasmtime::Config;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component as Compiled, InstancePre, Linker};
+
+use super::clock::Clock;
+use super::region::Regions;
+use super::state::State;
+use super::{CONTRACT_VERSION, INTERFACE, LoadError, settings};
+
+/// What components of one kind share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) engine: wasmtime::Engine,
+    /// The imports of WASI, collected when a component first wants any.
+    wasi: Arc<OnceLock<Linker<State>>>,
+    pub(super) clock: Arc<Clock>,
+    /// The memories of guests, if the host maps them.
+    pub(super) regions: Option<Regions>,
+}
+
+impl Shared {
+    /// With these settings, and those that compiled code needs.
+    pub(super) fn new(mut config: Config, regions: Option<Regions>) -> wasmtime::Result<Self> {
+        settings::of_code(&mut config);
+        if let Some(regions) = &regions {
+            config.with_host_memory(Arc::new(regions.clone()));
+            settings::of_mapped_memories(&mut config);
+        }
+        let engine = wasmtime::Engine::new(&config)?;
+        let clock = Arc::new(Clock::start(engine.weak())?);
+        Ok(Self { engine, wasi: Arc::default(), clock, regions })
+    }
+
+    fn instantiate_pre(
+        &self,
+        compiled: &Compiled,
+        alone: bool,
+    ) -> wasmtime::Result<InstancePre<State>> {
+        if alone {
+            return Linker::new(&self.engine).instantiate_pre(compiled);
+        }
+        if let Some(linker) = self.wasi.get() {
+            return linker.instantiate_pre(compiled);
+        }
+        let mut linker = Linker::new(&self.engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        self.wasi.get_or_init(|| linker).instantiate_pre(compiled)
+    }
+
+    /// The contract as the component exports it, with its version. Tells a component of another
+    /// world or version from one that is no backend at all.
+    fn contract(&self, compiled: &Compiled) -> Result<String, LoadError> {
+        let ty = compiled.component_type();
+        let exports: Vec<String> =
+            ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        // This finds the contract's other patch releases, too, but no pre-releases.
+        let wanted = format!("{INTERFACE}@{CONTRACT_VERSION}");
+        if compiled.get_export_index(None, &wanted).is_some() {
+            let exported = exports.into_iter().find(|name| name.starts_with(INTERFACE));
+            return Ok(exported.unwrap_or(wanted));
+        }
+        let version = exports.iter().find_map(|name| match name.strip_prefix(INTERFACE)? {
+            "" => Some("none"),
+            version => version.strip_prefix('@'),
+        });
+        match version {
+            Some(version) => Err(LoadError::Version(version.to_owned())),
+            None => Err(LoadError::World(exports)),
+        }
+    }
+
+    fn imports(&self, compiled: &Compiled) -> Vec<String> {
+        let ty = compiled.component_type();
+        ty.imports(&self.engine)
+            .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+}
+
+/// A component that can be started. It was not asked for its description.
+#[derive(Clone)]
+pub(super) struct Prepared {
+    pub(super) shared: Shared,
+    pub(super) pre: InstancePre<State>,
+    /// The interface by which it is served, with its version.
+    pub(super) contract: Arc<str>,
+    /// The names of the interfaces that it imports.
+    pub(super) imports: Arc<[String]>,
+}
+
+impl Prepared {
+    /// # Errors
+    ///
+    /// When it does not export the contract, or imports what there is not.
+    pub(super) fn new(shared: &Shared, compiled: &Compiled) -> Result<Self, LoadError> {
+        let contract = shared.contract(compiled)?.into();
+        let imports = shared.imports(compiled);
+        match shared.instantiate_pre(compiled, imports.is_empty()) {
+            Ok(pre) => Ok(Self { shared: shared.clone(), pre, contract, imports: imports.into() }),
+            Err(error) => Err(LoadError::Imports { error, imports }),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a store holds for its instance.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::log_stream::LogStream;
+use super::memory::Share;
+
+/// What a store holds for its instance.
+pub(super) struct State {
+    share: Share,
+    component: Arc<str>,
+    /// Made when the instance first calls an import of WASI: most never do.
+    wasi: Option<Box<(WasiCtx, ResourceTable)>>,
+}
+
+impl State {
+    /// What wasmtime keeps for a component that makes streams, clocks and the like and never drops
+    /// them is bounded by their number.
+    const RESOURCES: usize = 4096;
+
+    /// For an instance of a component of this name.
+    pub(super) fn new(share: Share, component: Arc<str>) -> Self {
+        Self { share, component, wasi: None }
+    }
+
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+
+    pub(super) fn share_mut(&mut self) -> &mut Share {
+        &mut self.share
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let (ctx, table) = &mut **self.wasi.get_or_insert_with(|| {
+            let output = LogStream::new(self.component.clone());
+            let ctx = WasiCtx::builder().stdout(output.clone()).stderr(output).build();
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(Self::RESOURCES);
+            Box::new((ctx, table))
+        });
+        WasiCtxView { ctx, table }
+    }
+}
