@@ -40,6 +40,7 @@ const NO_LINKER: &str = "Debian's compiler is here, but not the linker wasm-comp
 
 fn main() {
     link_openssl_statically();
+    link_libgcc_statically();
     pack_relocations();
     if let Err(error) = build() {
         println!("cargo::error={error}");
@@ -71,6 +72,26 @@ fn link_openssl_statically() {
         }
     }
     println!("cargo::rustc-link-search=native={}", out.display());
+}
+
+/// As with OpenSSL, for the library that unwinds the stack in a panic: a tenth of a millisecond.
+fn link_libgcc_statically() {
+    if !native_glibc() || env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("x86_64") {
+        return;
+    }
+    let output = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output();
+    let Ok(path) = String::from_utf8(output.map_or(Vec::new(), |output| output.stdout)) else {
+        return;
+    };
+    let library = Path::new(path.trim_end());
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("libgcc");
+    let _ = fs::remove_dir_all(&out);
+    if library.is_absolute()
+        && fs::create_dir_all(&out).is_ok()
+        && std::os::unix::fs::symlink(library, out.join("libgcc_s.a")).is_ok()
+    {
+        println!("cargo::rustc-link-search=native={}", out.display());
+    }
 }
 
 /// The program is relocated when it starts; packed, the list of what to relocate takes 10 KiB instead
