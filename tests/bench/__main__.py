@@ -94,7 +94,7 @@ def measure(arguments, settings, place):
     if settings.pin_clients:
         os.sched_setaffinity(0, options.cpus(settings.pin_clients))
     found, missing = servers.find(
-        arguments.servers, arguments.binary, arguments.null, arguments.also
+        arguments.servers, arguments.binary, arguments.null, place, arguments.also
     )
     for note in missing:
         teller.note(note)

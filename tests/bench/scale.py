@@ -35,7 +35,7 @@ def main(arguments, place):
         teller.note(busy)
     raise_limit_of_files()
     names = ["memnbd", "nbdkit", "null"]
-    found, missing = servers.find(names, arguments.binary, arguments.null)
+    found, missing = servers.find(names, arguments.binary, arguments.null, place)
     for note in missing:
         teller.note(note)
     if not found or found[0].name != "memnbd":
