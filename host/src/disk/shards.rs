@@ -157,7 +157,9 @@ impl Shards {
         self.places[index].clone().try_lock_owned().ok()
     }
 
-    /// Waits until nobody else uses a shard.
+    /// Waits until nobody else uses a shard, and everybody who came before has had it: a lock that
+    /// goes to whoever is there first lets a write overtake the trim that was sent before it. The
+    /// protocol allows that, but clients count on it, as fio does in `rw=trimwrite`.
     pub(super) async fn lock(&self, index: usize) -> OwnedMutexGuard<Shard> {
         for _ in 0..SPINS {
             if let Some(shard) = self.try_lock(index) {
