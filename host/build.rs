@@ -8,7 +8,7 @@
 //! And makes libraries a part of the program, and its relocations small, where it can.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,30 +48,19 @@ fn main() {
     }
 }
 
-/// The linker looks for OpenSSL in a directory that has the static libraries alone, before it looks
-/// among the system's: with shared ones, every start would take a millisecond more, with TLS or
-/// without. The crate's own way to ask for static ones does not find those of a system.
+/// With shared libraries of OpenSSL, every start would take a millisecond more, with TLS or without.
+/// The crate's own way to ask for static ones does not find those of a system.
 ///
 /// Where there are none, or they need further libraries, the shared ones do.
 fn link_openssl_statically() {
     const KNOWN: [&str; 5] = ["-lssl", "-lcrypto", "-ldl", "-lpthread", "-pthread"];
+    let pkg_config = |question| print("pkg-config", &["--static", question, "openssl"]);
     let Some(needed) = pkg_config("--libs-only-l") else { return };
-    let Some(libraries) = pkg_config("--variable=libdir") else { return };
-    if !needed.split_whitespace().all(|library| KNOWN.contains(&library)) {
-        return;
+    let Some(directory) = pkg_config("--variable=libdir") else { return };
+    if needed.split_whitespace().all(|library| KNOWN.contains(&library)) {
+        let library = |name| (Path::new(&directory).join(name), name);
+        link_statically("openssl", &["libssl.a", "libcrypto.a"].map(library));
     }
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("openssl");
-    let _ = fs::remove_dir_all(&out);
-    for name in ["libssl.a", "libcrypto.a"] {
-        let library = Path::new(libraries.trim_end()).join(name);
-        if !library.exists()
-            || fs::create_dir_all(&out).is_err()
-            || std::os::unix::fs::symlink(&library, out.join(name)).is_err()
-        {
-            return;
-        }
-    }
-    println!("cargo::rustc-link-search=native={}", out.display());
 }
 
 /// As with OpenSSL, for the library that unwinds the stack in a panic: a tenth of a millisecond.
@@ -79,19 +68,28 @@ fn link_libgcc_statically() {
     if !native_glibc() || env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("x86_64") {
         return;
     }
-    let output = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output();
-    let Ok(path) = String::from_utf8(output.map_or(Vec::new(), |output| output.stdout)) else {
-        return;
-    };
-    let library = Path::new(path.trim_end());
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("libgcc");
-    let _ = fs::remove_dir_all(&out);
-    if library.is_absolute()
-        && fs::create_dir_all(&out).is_ok()
-        && std::os::unix::fs::symlink(library, out.join("libgcc_s.a")).is_ok()
-    {
-        println!("cargo::rustc-link-search=native={}", out.display());
+    if let Some(library) = print("cc", &["-print-file-name=libgcc_eh.a"]) {
+        link_statically("libgcc", &[(library.into(), "libgcc_s.a")]);
     }
+}
+
+/// The linker looks for libraries in a directory that has static ones alone, under the names by
+/// which it is asked for them, before it looks among the system's. Nothing changes if one is not
+/// there.
+fn link_statically(directory: &str, libraries: &[(PathBuf, &str)]) {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join(directory);
+    let _ = fs::remove_dir_all(&out);
+    for (library, name) in libraries {
+        // What `cc` does not find, it names without a directory.
+        if !library.is_absolute()
+            || !library.exists()
+            || fs::create_dir_all(&out).is_err()
+            || std::os::unix::fs::symlink(library, out.join(name)).is_err()
+        {
+            return;
+        }
+    }
+    println!("cargo::rustc-link-search=native={}", out.display());
 }
 
 /// The program is relocated when it starts; packed, the list of what to relocate takes 10 KiB instead
@@ -101,12 +99,9 @@ fn pack_relocations() {
     if !native_glibc() {
         return;
     }
-    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
-    let Ok(text) = String::from_utf8(output.map_or(Vec::new(), |output| output.stdout)) else {
-        return;
-    };
-    let version = text.trim().strip_prefix("glibc 2.").and_then(|minor| minor.parse().ok());
-    if version.is_some_and(|minor: u32| minor >= 36) {
+    let Some(version) = print("getconf", &["GNU_LIBC_VERSION"]) else { return };
+    let minor = version.strip_prefix("glibc 2.").and_then(|minor| minor.parse().ok());
+    if minor.is_some_and(|minor: u32| minor >= 36) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }
@@ -115,14 +110,6 @@ fn pack_relocations() {
 fn native_glibc() -> bool {
     let target = |name: &str| env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     env::var("HOST") == env::var("TARGET") && target("OS") == "linux" && target("ENV") == "gnu"
-}
-
-/// What `pkg-config` says of linking OpenSSL statically.
-fn pkg_config(question: &str) -> Option<String> {
-    let output =
-        Command::new("pkg-config").args(["--static", question, "openssl"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    (output.status.success() && !text.trim().is_empty()).then_some(text)
 }
 
 fn build() -> Result<(), String> {
@@ -233,11 +220,12 @@ fn clean(cargo: OsString) -> Command {
     command
 }
 
-/// What a compiler prints when asked.
-fn print(rustc: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(rustc).args(arguments).stderr(Stdio::null()).output().ok()?;
+/// What a program prints when asked, if it is there and answers.
+fn print(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stderr(Stdio::null()).output().ok()?;
     let text = output.status.success().then(|| String::from_utf8(output.stdout).ok())??;
-    Some(text.trim_end().to_owned())
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// The files that a file of dependencies names, as make reads it: spaces in names are escaped.

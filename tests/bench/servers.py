@@ -89,11 +89,10 @@ class Place:
             raise Failed("there is no tmpfs at /dev/shm")
         return str(directory / f"{self.count}.{kind}")
 
-
     def install(self, program):
         """A copy of a program, which the kernel then has in large pages, as it does whatever was
         installed. A linker writes in pieces, and a start from what it left takes a tenth longer."""
-        return shutil.copy(program, self.directory / f"{len(os.listdir(self.directory))}.program")
+        return shutil.copy(program, self.new("program"))
 
 
 class Running:

@@ -11,10 +11,12 @@ use crate::component::{BuiltIn, Component, Description};
 pub(super) const DEFAULT: &str = "memory";
 
 /// Starts to load the component that most will want, while the command line is read: a quarter of a
-/// millisecond less until the server is ready. Without a thread to do so, it is loaded later.
+/// millisecond less until the server is ready, and as much of another processor in vain for those
+/// who want something else. Without a thread to do so, it is loaded later.
 pub(super) fn prepare_default() {
-    let prepare = || BuiltIn::find(DEFAULT).into_iter().for_each(BuiltIn::prepare);
-    let _ = thread::Builder::new().name("prepare".into()).spawn(prepare);
+    if let Some(component) = BuiltIn::find(DEFAULT) {
+        let _ = thread::Builder::new().name("prepare".into()).spawn(move || component.prepare());
+    }
 }
 
 /// The component that the command line names.

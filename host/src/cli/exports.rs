@@ -58,10 +58,7 @@ pub(super) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     pub(super) fn new(args: &'a Args) -> Self {
-        let engine = match cache_directory() {
-            Some(directory) => Engine::with_cache(args.deadline, &directory),
-            None => Engine::new(args.deadline),
-        };
+        let engine = Engine::with_cache(args.deadline, cache_directory().as_deref());
         Self { args, engine, loaded: HashMap::new() }
     }
 

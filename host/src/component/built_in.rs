@@ -59,7 +59,7 @@ impl BuiltIn {
     }
 
     /// The component as it was built.
-    pub fn wasm(&self) -> &'static [u8] {
+    pub(super) fn wasm(&self) -> &'static [u8] {
         self.wasm
     }
 

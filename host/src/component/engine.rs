@@ -47,14 +47,14 @@ impl Engine {
     ///
     /// With the first component, it starts a thread that ticks while there are calls.
     pub fn new(deadline: Duration) -> Self {
-        Self { parts: Arc::default(), deadline, cache_directory: None }
+        Self::with_cache(deadline, None)
     }
 
     /// As [`Self::new`]; what is compiled is kept in a directory, and taken from there the next
     /// time. Whoever can write there can run code in this process. A directory that cannot be
     /// used is done without.
-    pub fn with_cache(deadline: Duration, directory: &Path) -> Self {
-        Self { cache_directory: Some(directory.into()), ..Self::new(deadline) }
+    pub fn with_cache(deadline: Duration, directory: Option<&Path>) -> Self {
+        Self { parts: Arc::default(), deadline, cache_directory: directory.map(Arc::from) }
     }
 
     /// What there is to compile such a component and to run it.

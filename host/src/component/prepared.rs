@@ -94,6 +94,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Links it to what it imports.
+    ///
     /// # Errors
     ///
     /// When it does not export the contract, or imports what there is not.

@@ -15,8 +15,8 @@ use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,10 +51,6 @@ const IDLE: Duration = Duration::from_millis(100);
 /// others well enough.
 const THREADS_PER_PROCESSOR: usize = 32;
 
-/// How many that are. To find out takes reading some files.
-static MOST_THREADS: LazyLock<usize> =
-    LazyLock::new(|| THREADS_PER_PROCESSOR * machine::processors().get());
-
 /// The threads of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Threads(Arc<AtomicUsize>);
@@ -65,7 +61,8 @@ pub(super) struct Place(Threads);
 impl Threads {
     /// A place for another thread, if there is one.
     pub(super) fn enter(&self) -> Option<Place> {
-        let more = |count: usize| (count < *MOST_THREADS).then_some(count + 1);
+        let most = THREADS_PER_PROCESSOR * machine::processors().get();
+        let more = |count: usize| (count < most).then_some(count + 1);
         let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         entered.is_ok().then(|| Place(self.clone()))
     }
