@@ -14,6 +14,7 @@
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | `io` | sending without waiting | what is sent |
 //! | `machine` | processors and memory | what they are for |
+//! | `tcp` | the options of TCP connections | what is said over them |
 //! | [`server`] | listening, accepting, stopping | the protocol |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
 //!
@@ -43,4 +44,5 @@ mod io;
 mod machine;
 pub mod nbd;
 pub mod server;
+mod tcp;
 pub mod tls;

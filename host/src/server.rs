@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tempfile::TempDir;
 use tokio::net::unix::UCred;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_vsock::{VsockAddr, VsockListener};
@@ -23,6 +23,7 @@ use tokio_vsock::{VsockAddr, VsockListener};
 use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket, Threads};
 use crate::exports::Exports;
 use crate::nbd::HandshakeConfig;
+use crate::tcp;
 use crate::tls::Acceptor;
 
 /// How long connections may go on after the server was told to stop. Requests that are in flight
@@ -31,12 +32,6 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when it fails for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// After how long without a sign of life a TCP client is asked for one, how often, and how many times
-/// in vain.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_COUNT: u32 = 4;
 
 /// What the kernel keeps for a client of a Unix socket that does not read, in bytes: it gives twice as
 /// much as is asked for, or as the system allows, which may be less. With its own 208 KiB it
@@ -221,7 +216,7 @@ async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
     let (stream, peer, options): (Box<dyn Stream>, _, _) = match socket {
         Socket::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
-            let options = set_options(&stream);
+            let options = tcp::set_options(&stream);
             (Box::new(StreamSocket::from(stream)), Peer::Tcp(peer), options)
         }
         Socket::Unix(listener, _) => {
@@ -239,17 +234,6 @@ async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
         tracing::debug!("client {peer}: socket options: {error}");
     }
     Ok((stream, peer))
-}
-
-/// Small replies are not held back. A machine that vanished without a word is found out, or its
-/// connections would be taken for ever.
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT)?;
-    Ok(())
 }
 
 /// Errors of accept that say that a client went away before it was accepted.

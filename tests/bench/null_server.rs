@@ -1,6 +1,10 @@
 //! The ceiling of the benchmarks: an NBD server that stores nothing and only moves bytes.
 //!
-//!     null-server SIZE SOCKET|PORT
+//!     null-server SIZE SOCKET
+//!     null-server SIZE - <&LISTENER
+//!
+//! It listens on a Unix socket, or its standard input is a TCP socket that does; that one may have
+//! options that those who are accepted have from it.
 //!
 //! It reads as many requests as one system call brings and answers them with one more. Reads are
 //! answered from one small buffer that stays in the cache, and what is written goes where the next
@@ -11,7 +15,8 @@
 
 use std::env;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::thread;
@@ -37,7 +42,7 @@ const EINVAL: u32 = 22;
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [size, place] = &arguments[..] else {
-        eprintln!("usage: null-server SIZE SOCKET|PORT");
+        eprintln!("usage: null-server SIZE SOCKET|-");
         return ExitCode::from(2);
     };
     let Ok(size) = size.parse() else {
@@ -49,10 +54,10 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Serves for ever on a port of localhost, or else on a Unix socket.
+/// Serves for ever on the listening socket that is the standard input, or else on a Unix socket.
 fn listen(size: u64, place: &str) -> io::Result<std::convert::Infallible> {
-    if let Ok(port) = place.parse() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    if place == "-" {
+        let listener = TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);
         loop {
             let (stream, _) = listener.accept()?;
             stream.set_nodelay(true)?;

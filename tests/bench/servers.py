@@ -34,6 +34,10 @@ class Server:
     def command(self, listen, size, file):
         raise NotImplementedError
 
+    def input(self, listen):
+        """What the standard input is, in a context."""
+        return contextlib.nullcontext(subprocess.DEVNULL)
+
 
 class Memnbd(Server):
     def command(self, listen, size, file):
@@ -71,7 +75,16 @@ class Null(Server):
         return "moves bytes only"
 
     def command(self, listen, size, file):
-        return [self.program, size, listen if isinstance(listen, str) else listen[1]]
+        return [self.program, size, listen if isinstance(listen, str) else "-"]
+
+    def input(self, listen):
+        """For TCP a socket that listens. Those that are accepted send as it does: without measuring rates
+        and keeping to them, as BBR does, or they would be no ceiling."""
+        if isinstance(listen, str):
+            return super().input(listen)
+        listener = socket.create_server(listen)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+        return listener
 
 
 class Place:
@@ -173,10 +186,10 @@ def spawn(server, place, transport, size, cpus=None, arguments=(), environment=N
     command = [*pin, *server.command(address, size, file), *arguments]
     log = place.new("log")
     try:
-        with open(log, "wb") as output:
+        with open(log, "wb") as output, server.input(address) as stdin:
             child = subprocess.Popen(
                 [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=output,
                 env=environment,

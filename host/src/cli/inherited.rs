@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::connection::{Stream, StreamSocket};
 use crate::server::Socket;
+use crate::tcp;
 
 /// The first of the file descriptors (SD_LISTEN_FDS_START).
 const FIRST: usize = 3;
@@ -105,6 +106,9 @@ fn socket_stream(fd: OwnedFd) -> io::Result<StreamSocket> {
     }
     let stream = std::net::TcpStream::from(fd);
     stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    Ok(TcpStream::from_std(stream)?.into())
+    let stream = TcpStream::from_std(stream)?;
+    if let Err(error) = tcp::set_options(&stream) {
+        tracing::debug!("client on stdin: socket options: {error}");
+    }
+    Ok(stream.into())
 }
