@@ -103,41 +103,47 @@ def stored(arguments, place, found, teller):
 
 
 class Load:
-    """Connections, each of which asks for the same batch of reads, over and over."""
+    """Connections, each of which asks for the same batch, over and over."""
 
     def __init__(self, stack, address, names):
         self.connections = [
             stack.enter_context(nbd.Connection(address, export)) for export in names
         ]
-        self.batch = nbd.Batch(nbd.READ, [index * 4096 for index in range(DEPTH)], 4096)
+        offsets = [index * 4096 for index in range(DEPTH)]
+        self.reads, self.writes = (
+            nbd.Batch(command, offsets, 4096) for command in (nbd.READ, nbd.WRITE)
+        )
 
     def prepare(self):
         """Writes what is going to be read."""
         for connection in self.connections:
             connection.write(0, nbd.pattern(0, DEPTH * 4096))
 
-    def cost(self, running, requests):
-        """CPU seconds of the server per million requests."""
+    def cost(self, running, requests, mixed=False):
+        """CPU seconds of the server per million requests: reads or, if `mixed`, of every second
+        connection writes."""
         rounds = max(1, requests // DEPTH // len(self.connections))
+        each = [self.reads, self.writes if mixed else self.reads]
+        batches = [(connection, each[n % 2]) for n, connection in enumerate(self.connections)]
         before = running.cpu()
         for _ in range(rounds):
-            for connection in self.connections:
-                connection.send(self.batch)
-            for connection in self.connections:
-                connection.receive(self.batch)
+            for connection, batch in batches:
+                connection.send(batch)
+            for connection, batch in batches:
+                connection.receive(batch)
         made = rounds * len(self.connections) * DEPTH
         return (running.cpu() - before) / made * 1e6
 
 
 def connections(arguments, place, found, teller):
-    """The cost of a request, by how many connections make them. What it costs the server that only
-    moves bytes is what sockets cost."""
+    """The cost of a request, by how many connections make them, all to the same 64 KiB. What it costs
+    the server that only moves bytes is what sockets cost."""
     requests = 64_000 if arguments.quick else 256_000
     rows = []
     for count in (1, 10, 100) if arguments.quick else (1, 10, 100, 1000):
         row = []
         for server in found:
-            cells = ["-", "-"]
+            cells = ["-", "-", "-"]
             with (
                 teller.failures(f"{count} connections to {server.name}"),
                 servers.started(server, place, "unix", GIB, arguments.pin) as running,
@@ -145,18 +151,20 @@ def connections(arguments, place, found, teller):
             ):
                 before = running.resident()
                 load = Load(stack, running.address, [""] * count)
-                cells[1] = number((running.resident() - before) / count / 1024)
+                cells[2] = number((running.resident() - before) / count / 1024)
                 if server.stores:
                     load.prepare()
-                costs = [load.cost(running, requests) for _ in range(ROUNDS)]
-                cells[0] = number(median(costs))
+                for cell, mixed in enumerate((False, True)):
+                    costs = [load.cost(running, requests, mixed) for _ in range(ROUNDS)]
+                    cells[cell] = number(median(costs))
             row += cells
         rows.append([str(count), *row])
         teller.say(f"{count} connections: {' '.join(row)}")
     header = ["connections"]
     for server in found:
-        header += [f"{server.name}, s/M requests", f"{server.name}, KiB per idle connection"]
-    title = f"Connections: reads of 4 KiB, {DEPTH} at once on each"
+        header += [f"{server.name}, s/M reads", f"{server.name}, s/M, every second one writes"]
+        header += [f"{server.name}, KiB per idle connection"]
+    title = f"Connections: 4 KiB, the same {DEPTH} requests at once on each"
     return title, report.table(header, rows)
 
 

@@ -43,11 +43,12 @@ pub(super) struct Place {
     length: u32,
 }
 
-impl Place {
-    /// How many bytes it has.
-    pub(super) fn len(self) -> u32 {
-        self.length
-    }
+/// A span, at least one byte long, of which all pages are known.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    span: Span,
+    /// Where its first part is.
+    first: Place,
 }
 
 impl Pages {
@@ -85,9 +86,30 @@ impl Pages {
         self.first_part(span).length == span.length
     }
 
+    /// A span, if all of its pages are known.
+    #[inline]
+    pub(super) fn known(&self, span: Span) -> Option<Known> {
+        let part = self.first_part(span);
+        let first = self.find(part)?;
+        let rest = span.after(part.length);
+        let known = rest.length == 0 || self.numbers(rest).all(|number| self.knows(number));
+        known.then_some(Known { span, first })
+    }
+
+    /// The bytes of a known span in the page of an index, from its first page on.
+    #[inline]
+    pub(super) fn chunk(&self, known: Known, index: usize) -> Option<&[u8]> {
+        if index == 0 {
+            return Some(self.bytes(known.first));
+        }
+        let offset = self.offset(self.number(known.span.offset) + index as u64);
+        let length = known.span.end().checked_sub(offset).filter(|&length| length > 0)?;
+        self.find(self.first_part(Span { offset, length })).map(|place| self.bytes(place))
+    }
+
     /// Where a span is, if it lies within one page that is known.
     #[inline]
-    pub(super) fn find(&self, span: Span) -> Option<Place> {
+    fn find(&self, span: Span) -> Option<Place> {
         if !self.is_one(span) {
             return None;
         }
@@ -132,14 +154,14 @@ impl Pages {
 
     /// The bytes at a place that was found.
     #[inline]
-    pub(super) fn bytes(&self, place: Place) -> &[u8] {
+    fn bytes(&self, place: Place) -> &[u8] {
         self.region.as_ref().map_or(&[], |region| region.bytes(place.at, place.length))
     }
 
-    /// Where the bytes at a place begin that was found.
+    /// Where a span begins, if it lies within one page that is known.
     #[inline]
-    pub(super) fn hint(&self, place: Place) -> Option<Hint> {
-        Some(self.region.as_ref()?.hint(place.at, place.length))
+    pub(super) fn hint(&self, span: Span) -> Option<Hint> {
+        self.find(span).map(|place| Hint::new(self.bytes(place)))
     }
 
     /// Writes to pages that are all known. False, and nothing is written, if one is not.

@@ -7,7 +7,7 @@ use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
 use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
 use super::check::{Disk, Sharing, check_description, check_disk, printable};
-use super::direct::{Pages, Place};
+use super::direct::Pages;
 use super::engine::Component;
 use super::fault::{Breach, Fault};
 use super::functions::{Answer, Functions, Limits};
@@ -50,8 +50,6 @@ impl Chunk<'_> {
 enum Piece {
     Lent(WasmList<u8>),
     Owned(Vec<u8>),
-    /// In a page that is known.
-    Direct(Place),
     Hole(u32),
 }
 
@@ -183,10 +181,6 @@ impl Instance {
 
     /// Reads; what was read is in [`Self::chunk`] until the next call.
     pub async fn read(&mut self, offset: u64, length: u32) -> Result<Result<(), ErrorCode>, Fault> {
-        let span = Span { offset, length: u64::from(length) };
-        if self.is_one_page(span) && self.know_pages(span).await? && self.read_known(span) {
-            return Ok(Ok(()));
-        }
         let answer = if self.lends_chunks {
             self.read_lent(offset, length).await?
         } else {
@@ -240,7 +234,6 @@ impl Instance {
             let length = match piece {
                 Piece::Lent(list) => list.len() as u64,
                 Piece::Owned(bytes) => bytes.len() as u64,
-                Piece::Direct(place) => u64::from(place.len()),
                 Piece::Hole(length) => u64::from(*length),
             };
             if length == 0 {
@@ -261,7 +254,6 @@ impl Instance {
         Some(match self.pieces.get(index)? {
             Piece::Lent(list) => Chunk::Data(list.as_le_slice(&self.store)),
             Piece::Owned(bytes) => Chunk::Data(bytes),
-            Piece::Direct(place) => Chunk::Data(self.pages.as_ref()?.bytes(*place)),
             Piece::Hole(length) => Chunk::Hole(*length),
         })
     }

@@ -31,6 +31,7 @@ pub(crate) mod tests;
 pub use bindings::{Description, Parameter};
 pub use built_in::BuiltIn;
 pub use check::{Disk, Sharing};
+pub use direct::Known;
 pub use engine::{Component, Engine};
 pub use fault::{Breach, Fault};
 pub use hint::Hint;

@@ -29,7 +29,6 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-use super::hint::Hint;
 use super::places::Places;
 
 /// Makes memories for an engine, and knows them.
@@ -61,9 +60,9 @@ unsafe impl Sync for Mapping {}
 /// A memory as wasmtime has it.
 struct Linear(Arc<Mapping>);
 
-/// A memory as the host has it: whose guest is the caller's alone, and not in a call. Then nobody else
-/// reads or writes it, and references into it are good until the guest is called again. The methods
-/// borrow accordingly.
+/// A memory as the host has it, whose guest is not in a call. Who may change it has the guest alone:
+/// then nobody else reads or writes it. Others who look at it have the guest together. References
+/// into it are good until the guest is called or changed. The methods borrow accordingly.
 #[derive(Clone)]
 pub(super) struct Region(Arc<Mapping>);
 
@@ -201,16 +200,6 @@ impl Region {
             let start = self.0.base.as_ptr().add(at as usize);
             slice::from_raw_parts(start, length as usize)
         }
-    }
-
-    /// Where bytes at an address of the guest begin.
-    ///
-    /// # Panics
-    ///
-    /// As [`Self::bytes`].
-    #[inline]
-    pub(super) fn hint(&self, at: u32, length: u32) -> Hint {
-        Hint::new(self.bytes(at, length))
     }
 
     /// Places to receive to, each an address of the guest and a length. None when two of them overlap,

@@ -1,6 +1,6 @@
 //! What a store holds for its instance.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -12,8 +12,9 @@ use super::memory::Share;
 pub(super) struct State {
     share: Share,
     component: Arc<str>,
-    /// Made when the instance first calls an import of WASI: most never do.
-    wasi: Option<Box<(WasiCtx, ResourceTable)>>,
+    /// Made when the instance first calls an import of WASI: most never do. Never locked: it is used
+    /// in calls only, and there may be several who look at an instance that is not in a call.
+    wasi: Mutex<Option<Box<(WasiCtx, ResourceTable)>>>,
 }
 
 impl State {
@@ -23,7 +24,7 @@ impl State {
 
     /// For an instance of a component of this name.
     pub(super) fn new(share: Share, component: Arc<str>) -> Self {
-        Self { share, component, wasi: None }
+        Self { share, component, wasi: Mutex::new(None) }
     }
 
     pub(super) fn share(&self) -> &Share {
@@ -37,7 +38,8 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let (ctx, table) = &mut **self.wasi.get_or_insert_with(|| {
+        let wasi = self.wasi.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let (ctx, table) = &mut **wasi.get_or_insert_with(|| {
             let output = LogStream::new(self.component.clone());
             let ctx = WasiCtx::builder().stdout(output.clone()).stderr(output).build();
             let mut table = ResourceTable::new();

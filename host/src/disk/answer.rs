@@ -1,10 +1,8 @@
 //! What comes back from a disk.
 
-use tokio::sync::OwnedMutexGuard;
-
-use super::shards::Shard;
+use super::shards::{Locked, Shared};
 use crate::block::Extents;
-use crate::component::{Chunk, Instance};
+use crate::component::{Chunk, Known};
 
 /// The answer to a command that succeeded.
 pub enum Answer {
@@ -18,8 +16,10 @@ pub enum Answer {
 
 /// What was read: as many bytes as were asked for.
 pub enum Content {
+    /// It is in the memory of an instance, which nobody can call or change until this is dropped.
+    Known(Shared, Known),
     /// It is in the memory of an instance, which nobody can use until this is dropped.
-    Lent(OwnedMutexGuard<Shard>),
+    Lent(Locked),
     /// It is a copy.
     Copied(Vec<Part>),
 }
@@ -37,6 +37,7 @@ impl Content {
     /// The chunk at an index, none after the last.
     pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
         match self {
+            Self::Known(shard, known) => shard.instance().known_chunk(*known, index),
             Self::Lent(shard) => shard.instance().chunk(index),
             Self::Copied(parts) => parts.get(index).map(|part| match part {
                 Part::Data(bytes) => Chunk::Data(bytes),
@@ -52,17 +53,18 @@ impl Content {
 
     /// A copy, which holds nobody up.
     pub fn into_copy(self) -> Self {
-        let Self::Lent(shard) = self else { return self };
+        if let Self::Copied(_) = self {
+            return self;
+        }
         let mut parts = Vec::new();
-        copy_chunks(shard.instance(), &mut parts);
+        copy_chunks(&self, &mut parts);
         Self::Copied(parts)
     }
 }
 
-/// Appends what an instance has just read.
-pub(super) fn copy_chunks(instance: &Instance, parts: &mut Vec<Part>) {
-    for index in 0.. {
-        let Some(chunk) = instance.chunk(index) else { break };
+/// Appends content to a copy.
+pub(super) fn copy_chunks(content: &Content, parts: &mut Vec<Part>) {
+    for chunk in content.chunks() {
         match (chunk, parts.last_mut()) {
             (Chunk::Data(data), Some(Part::Data(bytes))) => bytes.extend_from_slice(data),
             (Chunk::Data(data), _) => parts.push(Part::Data(data.to_vec())),

@@ -1,9 +1,7 @@
 //! What needs neither a call of the component nor waiting for others: reading and writing pages that
 //! the host knows.
 
-use tokio::sync::OwnedMutexGuard;
-
-use super::shards::Shard;
+use super::shards::{Locked, Shared};
 use super::{Content, Disk};
 use crate::block::Span;
 use crate::component::{Hint, Places};
@@ -12,8 +10,9 @@ impl Disk {
     /// Reads, if it can.
     #[inline]
     pub(super) fn read_now(&self, span: Span) -> Option<Content> {
-        let mut shard = self.shard_now(span)?;
-        shard.instance_mut().read_known(span).then_some(Content::Lent(shard))
+        let shard = self.shared_now(span)?;
+        let known = shard.instance().known(span)?;
+        Some(Content::Known(shard, known))
     }
 
     /// Writes, if it can. False, and nothing is written, if not.
@@ -53,7 +52,7 @@ impl Disk {
     /// Where a span begins, if it could be read and written now.
     #[inline]
     pub(super) fn hint(&self, span: Span) -> Option<Hint> {
-        self.shard_now(span)?.instance().hint(span)
+        self.shared_now(span)?.instance().hint(span)
     }
 
     /// Whether a write with or without FUA takes a call of its own to flush.
@@ -61,18 +60,28 @@ impl Disk {
         fua && !self.component.capabilities.fua
     }
 
-    /// The shard of a span, if it is started, nobody uses it, and it could have known pages. A disk
-    /// whose blocks are longer than a byte takes care of parts of blocks first.
+    /// The shard of a span, if it is started, nobody uses it, and it could have known pages.
     #[inline]
-    fn shard_now(&self, span: Span) -> Option<OwnedMutexGuard<Shard>> {
-        if !self.component.direct_access
-            || self.is_dead()
-            || self.component.block_sizes.minimum > 1
-            || span.length > self.shards.left_in_stripe(span.offset)
-        {
-            return None;
-        }
-        let shard = self.shards.try_lock(self.shards.index(span.offset))?;
+    fn shard_now(&self, span: Span) -> Option<Locked> {
+        let shard = self.shards.try_lock(self.direct_index(span)?)?;
         shard.is_started().then_some(shard)
+    }
+
+    /// As [`Self::shard_now`], where others may be reading.
+    #[inline]
+    fn shared_now(&self, span: Span) -> Option<Shared> {
+        let shard = self.shards.try_share(self.direct_index(span)?)?;
+        shard.is_started().then_some(shard)
+    }
+
+    /// The shard of a span, if it could have known pages. A disk whose blocks are longer than a byte
+    /// takes care of parts of blocks first.
+    #[inline]
+    fn direct_index(&self, span: Span) -> Option<usize> {
+        let direct = self.component.direct_access
+            && !self.is_dead()
+            && self.component.block_sizes.minimum == 1
+            && span.length <= self.shards.left_in_stripe(span.offset);
+        direct.then(|| self.shards.index(span.offset))
     }
 }

@@ -22,7 +22,7 @@ mod zero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{error, fmt};
 
-use tokio::sync::{OwnedMutexGuard, RwLock};
+use tokio::sync::RwLock;
 use tokio::task::consume_budget;
 
 use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, MAX_TRANSFER, Span};
@@ -30,7 +30,7 @@ use crate::component::{self, Component, Fault, MemoryBudget};
 pub use access::Access;
 use answer::copy_chunks;
 pub use answer::{Answer, Content, Part};
-use shards::{Shard, Shards, StartError};
+use shards::{Locked, Shards, StartError};
 
 /// How many stripes one request to cache reaches.
 const MAX_CACHED_STRIPES: usize = 1024;
@@ -165,7 +165,7 @@ impl Disk {
     /// disk dies.
     fn settle<T>(
         &self,
-        shard: &mut OwnedMutexGuard<Shard>,
+        shard: &mut Locked,
         answer: Result<Result<T, ErrorCode>, Fault>,
     ) -> Result<T, ErrorCode> {
         match answer {
@@ -179,7 +179,7 @@ impl Disk {
 
     /// The shard that may change what is at an offset, its instance started. Nobody else can use it
     /// until it is dropped.
-    async fn shard(&self, offset: u64) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+    async fn shard(&self, offset: u64) -> Result<Locked, ErrorCode> {
         match self.started(self.shards.index(offset)).await {
             Ok(shard) => Ok(shard),
             Err(Unavailable::NoMemory) if !self.shards.is_striped() => self.any_started().await,
@@ -191,7 +191,7 @@ impl Disk {
     /// The shard of an index, or one that knows as well what is in that one's stripes: where it
     /// cannot be started, they are as they were when the disk was opened, and that every instance
     /// knows.
-    async fn shard_to_read(&self, index: usize) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+    async fn shard_to_read(&self, index: usize) -> Result<Locked, ErrorCode> {
         match self.started(index).await {
             Ok(shard) => Ok(shard),
             Err(Unavailable::NoMemory) => self.any_started().await,
@@ -199,7 +199,7 @@ impl Disk {
         }
     }
 
-    async fn any_started(&self) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+    async fn any_started(&self) -> Result<Locked, ErrorCode> {
         let shard = self.shards.any_started().await;
         if self.is_dead() {
             return Err(ErrorCode::Io);
@@ -207,7 +207,7 @@ impl Disk {
         shard.ok_or(ErrorCode::NoMem)
     }
 
-    async fn started(&self, index: usize) -> Result<OwnedMutexGuard<Shard>, Unavailable> {
+    async fn started(&self, index: usize) -> Result<Locked, Unavailable> {
         let mut shard = self.shards.lock(index).await;
         if self.is_dead() {
             shard.stop();
@@ -231,26 +231,29 @@ impl Disk {
 
     async fn read(&self, span: Span) -> Result<Content, ErrorCode> {
         if span.length <= self.longest_transfer(span.offset) {
-            return self.read_one(span).await.map(Content::Lent);
+            return self.read_one(span).await;
         }
         let mut parts = Vec::new();
         let mut left = span;
         while left.length > 0 {
             let part = self.first_transfer(left);
-            let shard = self.read_one(part).await?;
-            copy_chunks(shard.instance(), &mut parts);
+            copy_chunks(&self.read_one(part).await?, &mut parts);
             left = left.after(part.length);
         }
         Ok(Content::Copied(parts))
     }
 
-    /// One call of the component's `read`; the chunks are in the shard.
-    async fn read_one(&self, span: Span) -> Result<OwnedMutexGuard<Shard>, ErrorCode> {
+    /// What one call of the component's `read` can read.
+    async fn read_one(&self, span: Span) -> Result<Content, ErrorCode> {
         let mut shard = self.shard_to_read(self.shards.index(span.offset)).await?;
+        let known = shard.instance_mut().know(span).await;
+        if let Some(known) = self.settle(&mut shard, known.map(Ok))? {
+            return Ok(Content::Known(shard.downgrade(), known));
+        }
         let length = u32::try_from(span.length).expect("a transfer is at most 64 MiB");
         let answer = shard.instance_mut().read(span.offset, length).await;
         self.settle(&mut shard, answer)?;
-        Ok(shard)
+        Ok(Content::Lent(shard))
     }
 
     /// How much of a write can be executed by itself when so much of its data is `here`. A disk whose

@@ -1,7 +1,8 @@
 //! The instances of a disk, and which of them serves what.
 //!
 //! A disk has a fixed number of shards. Each is a place for one instance, which is started when it
-//! is first needed, and locked while a call is made. A striped disk gives each stripe to the shard
+//! is first needed, and locked while a call is made or its memory is changed; those who only read
+//! there share it. A striped disk gives each stripe to the shard
 //! that a hash of its number names, so there is nothing to look up and nothing to remember: stripes
 //! are spread evenly whatever pattern the client writes. There are enough shards for several
 //! cores to work side by side, and for each to hold, filled evenly, half of what its 32-bit memory
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::{OpenError, Recipe};
 use crate::block::Span;
@@ -39,11 +40,31 @@ const SPINS: usize = 64;
 /// How often others may run first after that: who has the shard may have been interrupted.
 const YIELDS: usize = 8;
 
+/// A shard that is its holder's alone.
+pub(super) type Locked = OwnedRwLockWriteGuard<Shard>;
+
+/// A shard that others may look at, too.
+pub(super) type Shared = OwnedRwLockReadGuard<Shard>;
+
+/// Where a shard is.
+struct Place {
+    shard: Arc<RwLock<Shard>>,
+    /// How many have given up trying and wait for their turn.
+    waiting: AtomicUsize,
+}
+
+impl Place {
+    fn new(instance: Option<Instance>) -> Self {
+        let shard = Arc::new(RwLock::new(Shard { instance }));
+        Self { shard, waiting: AtomicUsize::new(0) }
+    }
+}
+
 /// The shards of one disk.
 pub(super) struct Shards {
     recipe: Recipe,
     budget: MemoryBudget,
-    places: Box<[Arc<Mutex<Shard>>]>,
+    places: Box<[Place]>,
     layout: Layout,
 }
 
@@ -81,8 +102,7 @@ impl Shards {
             Layout::Striped { bits, .. } => 1 << bits,
         };
         let mut first = Some(instance);
-        let places =
-            (0..count).map(|_| Arc::new(Mutex::new(Shard { instance: first.take() }))).collect();
+        let places = (0..count).map(|_| Place::new(first.take())).collect();
         Ok((Self { recipe, budget, places, layout }, disk))
     }
 
@@ -124,7 +144,7 @@ impl Shards {
 
     /// A shard that is idle, one that was started if possible; else the next in turn.
     fn idle(&self, next: &AtomicUsize) -> usize {
-        let unlocked = |index: &usize| self.places[*index].try_lock().is_ok();
+        let unlocked = |index: &usize| self.places[*index].shard.try_write().is_ok();
         let turn = || next.fetch_add(1, Ordering::Relaxed) % self.places.len();
         (0..self.places.len()).find(unlocked).unwrap_or_else(turn)
     }
@@ -153,31 +173,42 @@ impl Shards {
 
     /// A shard, if nobody else uses it.
     #[inline]
-    pub(super) fn try_lock(&self, index: usize) -> Option<OwnedMutexGuard<Shard>> {
-        self.places[index].clone().try_lock_owned().ok()
+    pub(super) fn try_lock(&self, index: usize) -> Option<Locked> {
+        self.places[index].shard.clone().try_write_owned().ok()
+    }
+
+    /// A shard that others may look at, too, if nobody changes it or waits to do so.
+    #[inline]
+    pub(super) fn try_share(&self, index: usize) -> Option<Shared> {
+        self.places[index].shard.clone().try_read_owned().ok()
     }
 
     /// Waits until nobody else uses a shard, and everybody who came before has had it: a lock that
     /// goes to whoever is there first lets a write overtake the trim that was sent before it. The
     /// protocol allows that, but clients count on it, as fio does in `rw=trimwrite`.
-    pub(super) async fn lock(&self, index: usize) -> OwnedMutexGuard<Shard> {
-        for _ in 0..SPINS {
+    pub(super) async fn lock(&self, index: usize) -> Locked {
+        let place = &self.places[index];
+        for attempt in 0..SPINS + YIELDS {
             if let Some(shard) = self.try_lock(index) {
                 return shard;
             }
-            std::hint::spin_loop();
-        }
-        for _ in 0..YIELDS {
-            thread::yield_now();
-            if let Some(shard) = self.try_lock(index) {
-                return shard;
+            if place.waiting.load(Ordering::Relaxed) > 0 {
+                // It is not going to be free before all of them have had it.
+                break;
+            }
+            match attempt < SPINS {
+                true => std::hint::spin_loop(),
+                false => thread::yield_now(),
             }
         }
-        self.places[index].clone().lock_owned().await
+        place.waiting.fetch_add(1, Ordering::Relaxed);
+        let shard = place.shard.clone().write_owned().await;
+        place.waiting.fetch_sub(1, Ordering::Relaxed);
+        shard
     }
 
     /// A started shard, one that is not in use if possible.
-    pub(super) async fn any_started(&self) -> Option<OwnedMutexGuard<Shard>> {
+    pub(super) async fn any_started(&self) -> Option<Locked> {
         let indexes = 0..self.places.len();
         let started = |index| self.try_lock(index).filter(|shard| shard.is_started());
         if let Some(shard) = indexes.clone().find_map(started) {
@@ -214,11 +245,11 @@ impl Shards {
     /// Drops all instances: those that are in use when their users have done with them.
     pub(super) fn clear(&self) {
         for place in &self.places {
-            let place = place.clone();
-            match place.clone().try_lock_owned() {
+            let place = place.shard.clone();
+            match place.clone().try_write_owned() {
                 Ok(mut shard) => shard.stop(),
                 Err(_) => {
-                    tokio::spawn(async move { place.lock().await.stop() });
+                    tokio::spawn(async move { place.write().await.stop() });
                 }
             }
         }

@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::OwnedMutexGuard;
 use tokio::task::consume_budget;
 
-use super::shards::Shard;
+use super::shards::Locked;
 use super::{Disk, Unavailable};
 use crate::block::{ErrorCode, Span};
 
@@ -76,11 +75,7 @@ impl Disk {
         Ok(())
     }
 
-    async fn zero_one(
-        &self,
-        mut shard: OwnedMutexGuard<Shard>,
-        zero: Zero,
-    ) -> Result<(), ErrorCode> {
+    async fn zero_one(&self, mut shard: Locked, zero: Zero) -> Result<(), ErrorCode> {
         let fua = zero.fua && self.component.capabilities.fua;
         let instance = shard.instance_mut();
         let answer = instance.zero(zero.span, fua, zero.keep_allocated, zero.fast).await;
@@ -146,7 +141,7 @@ impl Disk {
 
     /// Gives the memory of a shard back when it holds nothing. One that has taken none stays: to
     /// start it again costs more than it would give back.
-    async fn drop_if_empty(&self, shard: &mut OwnedMutexGuard<Shard>) -> Result<(), ErrorCode> {
+    async fn drop_if_empty(&self, shard: &mut Locked) -> Result<(), ErrorCode> {
         if !self.shards.is_striped() || !shard.instance().has_grown() {
             return Ok(());
         }

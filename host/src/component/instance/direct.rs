@@ -1,35 +1,48 @@
 //! Reading and writing the pages of an instance without calling it.
 
-use super::{Instance, Piece};
+use super::{Chunk, Instance};
 use crate::block::Span;
+use crate::component::direct::Known;
 use crate::component::fault::{Breach, Fault};
 use crate::component::hint::Hint;
 use crate::component::places::Places;
 
 impl Instance {
-    /// Reads without a call, if the bytes are in a page that is known. As [`Self::read`] otherwise.
+    /// A span that can be read without a call: whose pages are all known.
     #[inline]
-    pub fn read_known(&mut self, span: Span) -> bool {
-        let Some(place) = self.pages.as_ref().and_then(|pages| pages.find(span)) else {
-            return false;
-        };
-        self.pieces.clear();
-        self.pieces.push(Piece::Direct(place));
-        true
+    pub fn known(&self, span: Span) -> Option<Known> {
+        self.pages.as_ref()?.known(span)
+    }
+
+    /// A piece of what is in a known span now: in order, one at least, none after the last. To be asked
+    /// before the next call.
+    #[inline]
+    pub fn known_chunk(&self, known: Known, index: usize) -> Option<Chunk<'_>> {
+        self.pages.as_ref()?.chunk(known, index).map(Chunk::Data)
+    }
+
+    /// Sees that a span that lies within one page is known, if that can be.
+    ///
+    /// # Errors
+    ///
+    /// A fault.
+    pub async fn know(&mut self, span: Span) -> Result<Option<Known>, Fault> {
+        if self.pages.as_ref().is_some_and(|pages| pages.is_one(span)) {
+            self.know_pages(span).await?;
+        }
+        Ok(self.known(span))
     }
 
     /// Where a span begins, if it is in a page that is known.
     #[inline]
     pub fn hint(&self, span: Span) -> Option<Hint> {
-        let pages = self.pages.as_ref()?;
-        pages.hint(pages.find(span)?)
+        self.pages.as_ref()?.hint(span)
     }
 
     /// Writes without a call, if all the bytes are in pages that are known. False, and nothing is
     /// written, if not.
     #[inline]
     pub fn write_known(&mut self, span: Span, data: &[u8]) -> bool {
-        self.pieces.clear();
         self.pages.as_mut().is_some_and(|pages| pages.write(span, data))
     }
 
@@ -38,13 +51,7 @@ impl Instance {
     /// written.
     #[inline]
     pub fn places<'a>(&'a mut self, span: Span, behind: &'a mut [u8]) -> Option<Places<'a>> {
-        self.pieces.clear();
         self.pages.as_mut()?.places(span, behind)
-    }
-
-    /// Whether a span lies within one page, if there are any.
-    pub(super) fn is_one_page(&self, span: Span) -> bool {
-        self.pages.as_ref().is_some_and(|pages| pages.is_one(span))
     }
 
     /// Asks for the pages of a span that are not known. False when the component has not got them all

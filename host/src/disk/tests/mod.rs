@@ -2,6 +2,7 @@
 
 mod death;
 mod emulation;
+mod known;
 mod model;
 mod pressure;
 mod spread;
