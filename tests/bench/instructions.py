@@ -88,8 +88,6 @@ def main(arguments, place):
     before = earlier_counts(arguments.against)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"cpu: {machine.cpu_model()}\nmemnbd: {servers.Memnbd('memnbd', binary).version()}")
-    # The first run compiles the component, of which the others find the result.
-    count(binary, place, None)
     idle = count(binary, place, None)
     print(f"start, {WRITTEN >> 20} MiB written, stop: {idle / 1e6:.1f} million", flush=True)
     counts, rows = {}, []
