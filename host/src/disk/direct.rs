@@ -1,7 +1,11 @@
 //! What needs neither a call of the component nor waiting for others: reading and writing pages that
 //! the host knows.
 
-use super::shards::{Locked, Shared};
+use std::sync::Arc;
+
+use tokio::sync::RwLock;
+
+use super::shards::Shard;
 use super::{Content, Disk};
 use crate::block::Span;
 use crate::component::{Hint, Places};
@@ -10,8 +14,8 @@ impl Disk {
     /// Reads, if it can.
     #[inline]
     pub(super) fn read_now(&self, span: Span) -> Option<Content> {
-        let shard = self.shared_now(span)?;
-        let known = shard.instance().known(span)?;
+        let shard = self.direct(span)?.clone().try_read_owned().ok()?;
+        let known = shard.started()?.known(span)?;
         Some(Content::Known(shard, known))
     }
 
@@ -21,8 +25,10 @@ impl Disk {
         if self.must_flush(fua) {
             return false;
         }
-        let shard = self.shard_now(span);
-        shard.is_some_and(|mut shard| shard.instance_mut().write_known(span, data))
+        let Some(mut shard) = self.direct(span).and_then(|shard| shard.try_write().ok()) else {
+            return false;
+        };
+        shard.started_mut().is_some_and(|instance| instance.write_known(span, data))
     }
 
     /// Writes the beginning of `data`, if it can. Returns how many bytes it has written.
@@ -45,14 +51,14 @@ impl Disk {
         }
         let part = self.shards.first_stripe(span);
         let behind = if part.length == span.length { behind } else { &mut [] };
-        let mut shard = self.shard_now(part)?;
-        shard.instance_mut().places(part, behind).map(receive)
+        let mut shard = self.direct(part)?.try_write().ok()?;
+        shard.started_mut()?.places(part, behind).map(receive)
     }
 
     /// Where a span begins, if it could be read and written now.
     #[inline]
     pub(super) fn hint(&self, span: Span) -> Option<Hint> {
-        self.shared_now(span)?.instance().hint(span)
+        self.direct(span)?.try_read().ok()?.started()?.hint(span)
     }
 
     /// Whether a write with or without FUA takes a call of its own to flush.
@@ -60,28 +66,14 @@ impl Disk {
         fua && !self.component.capabilities.fua
     }
 
-    /// The shard of a span, if it is started, nobody uses it, and it could have known pages.
-    #[inline]
-    fn shard_now(&self, span: Span) -> Option<Locked> {
-        let shard = self.shards.try_lock(self.direct_index(span)?)?;
-        shard.is_started().then_some(shard)
-    }
-
-    /// As [`Self::shard_now`], where others may be reading.
-    #[inline]
-    fn shared_now(&self, span: Span) -> Option<Shared> {
-        let shard = self.shards.try_share(self.direct_index(span)?)?;
-        shard.is_started().then_some(shard)
-    }
-
     /// The shard of a span, if it could have known pages. A disk whose blocks are longer than a byte
     /// takes care of parts of blocks first.
     #[inline]
-    fn direct_index(&self, span: Span) -> Option<usize> {
+    fn direct(&self, span: Span) -> Option<&Arc<RwLock<Shard>>> {
         let direct = self.component.direct_access
             && !self.is_dead()
             && self.component.block_sizes.minimum == 1
             && span.length <= self.shards.left_in_stripe(span.offset);
-        direct.then(|| self.shards.index(span.offset))
+        direct.then(|| self.shards.shard(self.shards.index(span.offset)))
     }
 }

@@ -171,16 +171,15 @@ impl Shards {
         }
     }
 
-    /// A shard, if nobody else uses it.
+    /// A shard, for those who do not wait for it.
     #[inline]
-    pub(super) fn try_lock(&self, index: usize) -> Option<Locked> {
-        self.places[index].shard.clone().try_write_owned().ok()
+    pub(super) fn shard(&self, index: usize) -> &Arc<RwLock<Shard>> {
+        &self.places[index].shard
     }
 
-    /// A shard that others may look at, too, if nobody changes it or waits to do so.
-    #[inline]
-    pub(super) fn try_share(&self, index: usize) -> Option<Shared> {
-        self.places[index].shard.clone().try_read_owned().ok()
+    /// A shard, if nobody else uses it.
+    fn try_lock(&self, index: usize) -> Option<Locked> {
+        self.places[index].shard.clone().try_write_owned().ok()
     }
 
     /// Waits until nobody else uses a shard, and everybody who came before has had it: a lock that
@@ -292,6 +291,16 @@ pub struct Shard {
 impl Shard {
     pub(super) fn is_started(&self) -> bool {
         self.instance.is_some()
+    }
+
+    #[inline]
+    pub(super) fn started(&self) -> Option<&Instance> {
+        self.instance.as_ref()
+    }
+
+    #[inline]
+    pub(super) fn started_mut(&mut self) -> Option<&mut Instance> {
+        self.instance.as_mut()
     }
 
     pub(super) fn instance(&self) -> &Instance {
