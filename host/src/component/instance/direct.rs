@@ -14,18 +14,19 @@ impl Instance {
         self.pages.as_ref()?.known(span)
     }
 
-    /// A piece of what is in a known span now: in order, one at least, none after the last. To be asked
-    /// before the next call.
+    /// A piece of what is in a known span: in order, at least one, none after the last. It is known until
+    /// the next call.
     #[inline]
     pub fn known_chunk(&self, known: Known, index: usize) -> Option<Chunk<'_>> {
         self.pages.as_ref()?.chunk(known, index).map(Chunk::Data)
     }
 
-    /// Sees that a span that lies within one page is known, if that can be.
+    /// A span that can be read without a call, as [`Self::known`]. A page that is not known is asked for,
+    /// if it is all that the span needs: where several are missing, to read is one call, too.
     ///
     /// # Errors
     ///
-    /// A fault.
+    /// The component failed.
     pub async fn know(&mut self, span: Span) -> Result<Option<Known>, Fault> {
         if self.pages.as_ref().is_some_and(|pages| pages.is_one(span)) {
             self.know_pages(span).await?;
