@@ -7,6 +7,7 @@ use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
 use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
 use super::check::{Disk, Sharing, check_description, check_disk, printable};
+use super::chunk::Chunk;
 use super::direct::Pages;
 use super::engine::Component;
 use super::fault::{Breach, Fault};
@@ -25,26 +26,6 @@ const MAX_EXTENTS: usize = 4096;
 /// What one call may make the host copy out of the guest: the longest read and a little for the
 /// lists around it.
 const COPY_LIMIT: usize = MAX_TRANSFER as usize + (1 << 20);
-
-/// A piece of the answer to a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunk<'a> {
-    /// These bytes, at least one.
-    Data(&'a [u8]),
-    /// So many zeroes, at least one.
-    Hole(u32),
-}
-
-impl Chunk<'_> {
-    /// How many bytes of the disk it stands for, at least one.
-    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Hole(length) => *length as usize,
-        }
-    }
-}
 
 /// A chunk as the last read left it.
 enum Piece {

@@ -1,7 +1,8 @@
 //! Reading and writing the pages of an instance without calling it.
 
-use super::{Chunk, Instance};
+use super::Instance;
 use crate::block::Span;
+use crate::component::chunk::Chunk;
 use crate::component::direct::Known;
 use crate::component::fault::{Breach, Fault};
 use crate::component::hint::Hint;
