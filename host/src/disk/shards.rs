@@ -2,11 +2,11 @@
 //!
 //! A disk has a fixed number of shards. Each is a place for one instance, which is started when it
 //! is first needed, and locked while a call is made or its memory is changed; those who only read
-//! there share it. A striped disk gives each stripe to the shard
-//! that a hash of its number names, so there is nothing to look up and nothing to remember: stripes
-//! are spread evenly whatever pattern the client writes. There are enough shards for several
-//! cores to work side by side, and for each to hold, filled evenly, half of what its 32-bit memory
-//! can hold when the disk's budget is used up.
+//! there share it. A striped disk gives each stripe to the shard that a hash of its number names, so
+//! there is nothing to look up and nothing to remember: stripes are spread evenly whatever pattern
+//! the client writes. There are enough shards for several cores to work side by side, and for each
+//! to hold, filled evenly, half of what its 32-bit memory can hold when the disk's budget is used
+//! up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,7 +144,7 @@ impl Shards {
 
     /// A shard that is idle, one that was started if possible; else the next in turn.
     fn idle(&self, next: &AtomicUsize) -> usize {
-        let unlocked = |index: &usize| self.places[*index].shard.try_write().is_ok();
+        let unlocked = |index: &usize| self.shard(*index).try_write().is_ok();
         let turn = || next.fetch_add(1, Ordering::Relaxed) % self.places.len();
         (0..self.places.len()).find(unlocked).unwrap_or_else(turn)
     }
@@ -179,7 +179,7 @@ impl Shards {
 
     /// A shard, if nobody else uses it.
     fn try_lock(&self, index: usize) -> Option<Locked> {
-        self.places[index].shard.clone().try_write_owned().ok()
+        self.shard(index).clone().try_write_owned().ok()
     }
 
     /// Waits until nobody else uses a shard, and everybody who came before has had it: a lock that
@@ -244,11 +244,11 @@ impl Shards {
     /// Drops all instances: those that are in use when their users have done with them.
     pub(super) fn clear(&self) {
         for place in &self.places {
-            let place = place.shard.clone();
-            match place.clone().try_write_owned() {
+            let shard = place.shard.clone();
+            match shard.clone().try_write_owned() {
                 Ok(mut shard) => shard.stop(),
                 Err(_) => {
-                    tokio::spawn(async move { place.write().await.stop() });
+                    tokio::spawn(async move { shard.write().await.stop() });
                 }
             }
         }
@@ -293,22 +293,26 @@ impl Shard {
         self.instance.is_some()
     }
 
+    /// The instance, if it is started.
     #[inline]
     pub(super) fn started(&self) -> Option<&Instance> {
         self.instance.as_ref()
     }
 
+    /// As [`Self::started`], to change it.
     #[inline]
     pub(super) fn started_mut(&mut self) -> Option<&mut Instance> {
         self.instance.as_mut()
     }
 
+    /// The instance of a shard that was started.
     pub(super) fn instance(&self) -> &Instance {
-        self.instance.as_ref().expect("a locked shard was started")
+        self.started().expect("a locked shard was started")
     }
 
+    /// As [`Self::instance`], to call or change it.
     pub(super) fn instance_mut(&mut self) -> &mut Instance {
-        self.instance.as_mut().expect("a locked shard was started")
+        self.started_mut().expect("a locked shard was started")
     }
 
     /// Drops the instance and gives its memory back.
