@@ -113,7 +113,7 @@ static SHARED: LazyLock<Result<Shared, String>> = LazyLock::new(|| {
     let mut config = Config::new();
     config.enable_compiler(false);
     config.with_custom_code_memory(Some(Arc::new(InPlace)));
-    Shared::new(config, Some(Regions::default())).map_err(|error| format!("{error:#}"))
+    Shared::new(config, Some(Regions)).map_err(|error| format!("{error:#}"))
 });
 
 /// Makes code executable where it is, and leaves it so: it may have been loaded twice.

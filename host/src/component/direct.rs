@@ -11,7 +11,7 @@ use super::check::Sharing;
 use super::fault::Breach;
 use super::hint::Hint;
 use super::places::{MAX_RUNS, Places};
-use super::region::Region;
+use super::region::{Memories, Region};
 use crate::block::Span;
 
 /// The logarithms of the shortest and the longest page.
@@ -34,6 +34,8 @@ pub(super) struct Pages {
     known: HashMap<Number, u32, BuildHasherDefault<Spread>>,
     /// The memory that they are in, once there are some.
     region: Option<Region>,
+    /// The memories that they may be in.
+    memories: Memories,
 }
 
 /// A stretch of memory within a page.
@@ -53,7 +55,12 @@ pub struct Known {
 
 impl Pages {
     /// None are known yet.
-    pub(super) fn new(page_size: u32, size: u64, sharing: Sharing) -> Result<Self, Breach> {
+    pub(super) fn new(
+        page_size: u32,
+        size: u64,
+        sharing: Sharing,
+        memories: Memories,
+    ) -> Result<Self, Breach> {
         let shift = page_size.trailing_zeros();
         let longest = match sharing {
             Sharing::Striped { shift } => shift.min(LONGEST),
@@ -62,7 +69,7 @@ impl Pages {
         if !page_size.is_power_of_two() || !(SHORTEST..=longest).contains(&shift) {
             return Err(Breach::PageSize(page_size));
         }
-        Ok(Self { shift, size, known: HashMap::default(), region: None })
+        Ok(Self { shift, size, known: HashMap::default(), region: None, memories })
     }
 
     /// The page that an offset lies in.
@@ -128,21 +135,20 @@ impl Pages {
         self.known.contains_key(&number)
     }
 
-    /// Makes a page known, which lies at an address of a region, as a component said that has so many
-    /// bytes of memory. If it says more pages than fit into that, which it may, it is as if they had
-    /// all been forgotten. False when the page is of no use.
-    pub(super) fn insert(
-        &mut self,
-        number: Number,
-        (region, at): (Region, u32),
-        memory: u64,
-    ) -> bool {
+    /// Makes a page known, which is these bytes of the guest, as a component said that has so many bytes
+    /// of memory. If it says more pages than fit into that, which it may, it is as if they had all
+    /// been forgotten. False when the page is of no use: when it is in another memory than the
+    /// first one.
+    pub(super) fn insert(&mut self, number: Number, bytes: &[u8], memory: u64) -> bool {
         if self.known.len() as u64 >= memory >> self.shift {
             self.known = HashMap::default();
         }
-        if !self.region.get_or_insert_with(|| region.clone()).is(&region) {
-            return false;
+        if self.region.is_none() {
+            self.region = self.memories.take(bytes);
         }
+        let Some(at) = self.region.as_ref().and_then(|region| region.position(bytes)) else {
+            return false;
+        };
         self.known.insert(number, at);
         true
     }

@@ -18,21 +18,20 @@ pub(super) struct Shared {
     /// The imports of WASI, collected when a component first wants any.
     wasi: Arc<OnceLock<Linker<State>>>,
     pub(super) clock: Arc<Clock>,
-    /// The memories of guests, if the host maps them.
-    pub(super) regions: Option<Regions>,
 }
 
 impl Shared {
-    /// With these settings, and those that compiled code needs.
+    /// With these settings, and those that compiled code needs; with `regions`, the host maps the
+    /// memories of guests.
     pub(super) fn new(mut config: Config, regions: Option<Regions>) -> wasmtime::Result<Self> {
         settings::of_code(&mut config);
-        if let Some(regions) = &regions {
-            config.with_host_memory(Arc::new(regions.clone()));
+        if let Some(regions) = regions {
+            config.with_host_memory(Arc::new(regions));
             settings::of_mapped_memories(&mut config);
         }
         let engine = wasmtime::Engine::new(&config)?;
         let clock = Arc::new(Clock::start(engine.weak())?);
-        Ok(Self { engine, wasi: Arc::default(), clock, regions })
+        Ok(Self { engine, wasi: Arc::default(), clock })
     }
 
     fn instantiate_pre(

@@ -13,17 +13,27 @@
 //!
 //! # Safety
 //!
+//! Compiled code leaves out bounds checks: it counts on the guard, and on memory that never grows
+//! into it. So a [`Mapping`] fixes its reservation and its guard when it is made, and refuses to
+//! make anything accessible beyond the reservation, whatever wasmtime asks for. It trusts neither
+//! the type of the memory nor the settings of the engine: it refuses memories whose reservation
+//! does not hold what the type can grow to.
+//!
 //! A mapping is unmapped when nobody has it any more: wasmtime, which has it through [`Linear`] as
-//! long as the guest's store lives, and those who hold a [`Region`]. What is accessible of it stays so. To guests
-//! and wasmtime the bytes of a linear memory are no more than bytes, of which any may change between
-//! two calls; during a call nobody else must touch them, for which see [`Region`].
+//! long as the guest's store lives, and those who hold a [`Region`]. What is accessible of it stays
+//! so. To guests and wasmtime the bytes of a linear memory are no more than bytes, of which any may
+//! change between two calls; during a call nobody else must touch them. The lock of the shard sees
+//! to that: an instance and its regions are behind it, calls take it for writing, and so do those
+//! who write here, while those who only read share it.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
@@ -31,25 +41,31 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use super::places::Places;
 
-/// Makes memories for an engine, and knows them.
-#[derive(Clone, Default)]
-pub(super) struct Regions(Arc<Registry>);
+/// Makes the memories of an engine.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Regions;
 
+/// The memories that one instance was given, and whether one was missing.
 #[derive(Default)]
-struct Registry {
-    /// By address.
-    mappings: Mutex<BTreeMap<usize, Weak<Mapping>>>,
-    /// A memory could not be mapped for want of memory or addresses.
-    exhausted: AtomicBool,
+pub(super) struct Memories {
+    regions: Vec<Region>,
+    /// A memory could not be mapped for want of memory, addresses or mappings.
+    exhausted: bool,
+}
+
+thread_local! {
+    /// Where the memories go that are made on this thread.
+    static MEMORIES: RefCell<Option<Memories>> = const { RefCell::new(None) };
 }
 
 /// Addresses, of which the first ones are accessible.
 struct Mapping {
     base: NonNull<u8>,
+    /// How far it may grow, in bytes. The guard is behind that.
+    reserved: usize,
     /// With the guard.
     length: usize,
     accessible: AtomicUsize,
-    registry: Arc<Registry>,
 }
 
 // SAFETY: a pointer to memory that belongs to the mapping, not to a thread.
@@ -62,34 +78,54 @@ struct Linear(Arc<Mapping>);
 
 /// A memory as the host has it, whose guest is not in a call. Who may change it has the guest alone:
 /// then nobody else reads or writes it. Others who look at it have the guest together. References
-/// into it are good until the guest is called or changed. The methods borrow accordingly.
-#[derive(Clone)]
+/// into it are good until the guest is called or changed. The methods borrow accordingly, so there
+/// is one region for each memory and it is not cloned.
 pub(super) struct Region(Arc<Mapping>);
 
-impl Regions {
-    /// The memory that some bytes of a guest lie in, and where in it they are.
-    pub(super) fn find(&self, bytes: &[u8]) -> Option<(Region, u32)> {
-        let address = bytes.as_ptr().addr();
-        let mappings = self.0.mappings();
-        let (&base, mapping) = mappings.range(..=address).next_back()?;
-        let mapping = mapping.upgrade()?;
-        let at = u32::try_from(address - base).ok()?;
-        let region = Region(mapping);
-        region.contains(at, bytes.len()).then_some((region, at))
+/// Polls a future that starts an instance, and collects the memories that are made for it.
+///
+/// Wasmtime does not say for which store it wants a memory, but it makes it within the poll. A
+/// registry of all memories, which this spares, would be a lock that all guests of a process share.
+pub(super) async fn collect<F: Future>(starting: F) -> (F::Output, Memories) {
+    let mut starting = pin!(starting);
+    let mut memories = Some(Memories::default());
+    poll_fn(|cx| {
+        /// Gives the thread back what it had, in a panic as well.
+        struct Restore<'a>(Option<Memories>, &'a mut Option<Memories>);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                *self.1 = MEMORIES.replace(self.0.take());
+            }
+        }
+        let before = MEMORIES.replace(memories.take());
+        let restore = Restore(before, &mut memories);
+        let polled = starting.as_mut().poll(cx);
+        drop(restore);
+        polled.map(|output| (output, memories.take().unwrap_or_default()))
+    })
+    .await
+}
+
+impl Memories {
+    /// Whether a memory was missing.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted
     }
 
-    /// Whether there was no room for a memory since this was last asked.
-    pub(super) fn take_exhausted(&self) -> bool {
-        self.0.exhausted.swap(false, Ordering::Relaxed)
+    /// Takes out the memory that some bytes of the guest lie in.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Option<Region> {
+        let index = self.regions.iter().position(|region| region.position(bytes).is_some())?;
+        Some(self.regions.swap_remove(index))
     }
+}
 
-    fn map(
-        &self,
-        minimum: usize,
-        reserved: Option<usize>,
-        guard: usize,
-    ) -> rustix::io::Result<Linear> {
-        let reserved = reserved.unwrap_or(minimum).max(minimum);
+impl Mapping {
+    fn new(minimum: usize, reserved: usize, guard: usize) -> rustix::io::Result<Self> {
+        let page = rustix::param::page_size();
+        // The guard begins at a page, or the kernel would not keep it from the memory before it.
+        if minimum > reserved || !reserved.is_multiple_of(page) || !guard.is_multiple_of(page) {
+            return Err(Errno::INVAL);
+        }
         let length = reserved.checked_add(guard).ok_or(Errno::NOMEM)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: addresses that the system chooses were nobody's before.
@@ -97,26 +133,27 @@ impl Regions {
             rustix::mm::mmap_anonymous(ptr::null_mut(), length, ProtFlags::empty(), flags)
         }?;
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
-        let accessible = AtomicUsize::new(0);
-        let mapping = Arc::new(Mapping { base, length, accessible, registry: self.0.clone() });
-        self.0.mappings().insert(base.addr().get(), Arc::downgrade(&mapping));
+        let mapping = Self { base, reserved, length, accessible: AtomicUsize::new(0) };
         mapping.grow_to(minimum)?;
-        Ok(Linear(mapping))
+        Ok(mapping)
     }
-}
 
-impl Registry {
-    fn mappings(&self) -> MutexGuard<'_, BTreeMap<usize, Weak<Mapping>>> {
-        self.mappings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Mapping {
+    /// Makes the first `size` bytes accessible. What was so before stays so.
+    ///
+    /// # Errors
+    ///
+    /// When that is beyond what was reserved or ends within a page, or when the system cannot.
     fn grow_to(&self, size: usize) -> rustix::io::Result<()> {
+        if size > self.reserved {
+            return Err(Errno::NOMEM);
+        }
+        if !size.is_multiple_of(rustix::param::page_size()) {
+            return Err(Errno::INVAL);
+        }
         let before = self.accessible.load(Ordering::Relaxed);
         if size > before {
-            // SAFETY: wasmtime grows a memory to less than what it had reserved, so that this is
-            // within the mapping; nobody has used it before.
+            // SAFETY: both are multiples of a page and `size` is at most `reserved`, as was checked,
+            // so this is within the mapping and not within its guard; nobody has used it before.
             unsafe {
                 let new = self.base.as_ptr().add(before).cast();
                 let flags = MprotectFlags::READ | MprotectFlags::WRITE;
@@ -130,27 +167,64 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        self.registry.mappings().remove(&self.base.addr().get());
         // SAFETY: nobody has it any more.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.length) };
         debug_assert_eq!(unmapped, Ok(()));
     }
 }
 
-// SAFETY: memory is zero at first, does not move, and is followed by what was asked for as a guard.
+impl Regions {
+    /// Maps a memory that can grow to `most` bytes.
+    fn map(
+        minimum: usize,
+        most: u64,
+        reserved: Option<usize>,
+        guard: usize,
+    ) -> rustix::io::Result<Linear> {
+        // Wasmtime says how much its code expects. Without that it would expect the memory to move.
+        let reserved = reserved.ok_or(Errno::INVAL)?;
+        if u64::try_from(reserved).is_ok_and(|reserved| reserved < most) {
+            return Err(Errno::INVAL);
+        }
+        let mapping = Arc::new(Mapping::new(minimum, reserved, guard)?);
+        MEMORIES.with_borrow_mut(|memories| {
+            if let Some(memories) = memories {
+                memories.regions.push(Region(mapping.clone()));
+            }
+        });
+        Ok(Linear(mapping))
+    }
+}
+
+/// How many bytes a memory of a type can have.
+fn most(ty: &MemoryType) -> u64 {
+    let pages = ty.maximum().unwrap_or(u64::MAX);
+    pages.saturating_mul(ty.page_size()).min(1 << 32)
+}
+
+// SAFETY: memory is zero at first, does not move, and is followed by what was asked for as a guard,
+// which no growth reaches.
 unsafe impl MemoryCreator for Regions {
     fn new_memory(
         &self,
-        _: MemoryType,
+        ty: MemoryType,
         minimum: usize,
         _: Option<usize>,
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
-        match self.map(minimum, reserved, guard) {
+        if ty.is_64() || ty.is_shared() {
+            return Err("map a memory: it has 64 bits or is shared, which is off".into());
+        }
+        match Self::map(minimum, most(&ty), reserved, guard) {
             Ok(linear) => Ok(Box::new(linear)),
             Err(error) => {
-                self.0.exhausted.store(error == Errno::NOMEM, Ordering::Relaxed);
+                MEMORIES.with_borrow_mut(|memories| {
+                    if let Some(memories) = memories {
+                        // A limit on what is locked into memory is another want of memory.
+                        memories.exhausted |= matches!(error, Errno::NOMEM | Errno::AGAIN);
+                    }
+                });
                 Err(format!("map a memory: {error}"))
             }
         }
@@ -164,7 +238,7 @@ unsafe impl LinearMemory for Linear {
     }
 
     fn byte_capacity(&self) -> usize {
-        self.0.length
+        self.0.reserved
     }
 
     fn grow_to(&mut self, size: usize) -> wasmtime::Result<()> {
@@ -177,14 +251,16 @@ unsafe impl LinearMemory for Linear {
 }
 
 impl Region {
+    /// Where in it some bytes of the guest are, if they are.
+    pub(super) fn position(&self, bytes: &[u8]) -> Option<u32> {
+        let at = bytes.as_ptr().addr().checked_sub(self.0.base.addr().get())?;
+        let at = u32::try_from(at).ok()?;
+        self.contains(at, bytes.len()).then_some(at)
+    }
+
     fn contains(&self, at: u32, length: usize) -> bool {
         let accessible = self.0.accessible.load(Ordering::Relaxed);
         (at as usize).checked_add(length).is_some_and(|end| end <= accessible)
-    }
-
-    /// Whether it is the same memory as another.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The bytes at an address of the guest.
@@ -249,107 +325,4 @@ impl Region {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::component::places::MAX_RUNS;
-
-    const PAGE: usize = 64 << 10;
-
-    fn linear(regions: &Regions) -> Linear {
-        regions.map(PAGE, Some(1 << 20), PAGE).unwrap()
-    }
-
-    /// The bytes at an address, as wasmtime has them.
-    fn slice(linear: &Linear, at: usize, length: usize) -> &[u8] {
-        assert!(at + length <= linear.byte_size());
-        // SAFETY: they are accessible, and nobody changes them meanwhile.
-        unsafe { slice::from_raw_parts(linear.as_ptr().add(at), length) }
-    }
-
-    #[test]
-    fn what_is_written_is_there() {
-        let regions = Regions::default();
-        let mut memory = linear(&regions);
-        assert!(slice(&memory, 0, PAGE).iter().all(|&byte| byte == 0));
-        let (mut region, at) = regions.find(slice(&memory, 100, 50)).unwrap();
-        assert_eq!(at, 100);
-        region.write(at, b"here");
-        assert_eq!(region.bytes(98, 8), b"\0\0here\0\0");
-        assert_eq!(slice(&memory, 100, 4), b"here");
-        memory.grow_to(3 * PAGE).unwrap();
-        assert_eq!((memory.byte_size(), slice(&memory, 100, 4)), (3 * PAGE, &b"here"[..]));
-        let (other, at) = regions.find(slice(&memory, 2 * PAGE, PAGE)).unwrap();
-        assert_eq!(at as usize, 2 * PAGE);
-        assert!(other.is(&region));
-    }
-
-    #[test]
-    fn places_are_apart() {
-        let regions = Regions::default();
-        let memory = linear(&regions);
-        let (mut region, _) = regions.find(slice(&memory, 0, PAGE)).unwrap();
-        let mut places = region.places(&[(100, 10), (110, 10), (0, 100)]).unwrap();
-        for (place, byte) in places.slices().iter_mut().zip(1..) {
-            place.fill(byte);
-        }
-        let expected = [vec![3; 100], vec![1; 10], vec![2; 10], vec![0; 10]].concat();
-        assert_eq!(region.bytes(0, 130), expected);
-        for overlap in [(100, 1), (95, 6), (109, 1), (0, 200)] {
-            assert!(region.places(&[(100, 10), overlap]).is_none(), "{overlap:?}");
-        }
-        let many: Vec<(u32, u32)> = (0..100).map(|at| (at, 1)).collect();
-        assert!(region.places(&many[..MAX_RUNS]).is_some());
-        assert!(region.places(&many).is_none());
-    }
-
-    #[test]
-    #[should_panic = "a page lies within its memory"]
-    fn nothing_is_received_beyond_what_is_accessible() {
-        let regions = Regions::default();
-        let memory = linear(&regions);
-        let (mut region, _) = regions.find(slice(&memory, 0, PAGE)).unwrap();
-        region.places(&[(0, 8), (PAGE as u32 - 1, 2)]);
-    }
-
-    #[test]
-    #[should_panic = "a page lies within its memory"]
-    fn nothing_is_read_beyond_what_is_accessible() {
-        let regions = Regions::default();
-        let memory = linear(&regions);
-        let (region, _) = regions.find(slice(&memory, 0, PAGE)).unwrap();
-        region.bytes(1, PAGE as u32);
-    }
-
-    #[test]
-    #[should_panic = "a page lies within its memory"]
-    fn nothing_is_written_beyond_what_is_accessible() {
-        let regions = Regions::default();
-        let memory = linear(&regions);
-        let (mut region, _) = regions.find(slice(&memory, 0, PAGE)).unwrap();
-        region.write(PAGE as u32 - 1, &[1, 2]);
-    }
-
-    #[test]
-    fn memories_are_told_from_each_other_and_from_what_is_none() {
-        let regions = Regions::default();
-        let memories = [linear(&regions), linear(&regions)];
-        let found = memories.each_ref().map(|memory| regions.find(slice(memory, 0, 8)).unwrap().0);
-        assert!(found[0].is(&found[0]) && !found[0].is(&found[1]));
-        assert!(regions.find(b"elsewhere").is_none());
-        assert!(Regions::default().find(slice(&memories[0], 0, 8)).is_none());
-        let [first, _] = memories;
-        drop(first);
-        assert_eq!(regions.0.mappings().len(), 2, "somebody has the region still");
-        drop(found);
-        assert_eq!(regions.0.mappings().len(), 1);
-    }
-
-    #[test]
-    fn want_of_addresses_is_noticed_once() {
-        let regions = Regions::default();
-        let ty = MemoryType::new(1, None);
-        assert!(regions.new_memory(ty, PAGE, None, Some(1 << 60), PAGE).is_err());
-        assert!(regions.take_exhausted());
-        assert!(!regions.take_exhausted());
-    }
-}
+mod tests;

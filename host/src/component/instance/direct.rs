@@ -75,9 +75,8 @@ impl Instance {
             }
             let held = self.store.data().share().held();
             let bytes = list.as_le_slice(&self.store);
-            let found = self.regions.as_ref().and_then(|regions| regions.find(bytes));
-            let (Some(found), Some(pages)) = (found, &mut self.pages) else { return Ok(false) };
-            if !pages.insert(number, found, held) {
+            let Some(pages) = &mut self.pages else { return Ok(false) };
+            if !pages.insert(number, bytes, held) {
                 return Ok(false);
             }
         }
