@@ -17,7 +17,7 @@ BENCH =
 DRIVER = python3 -B tests/bench
 NULL = target/release/null-server
 
-.PHONY: run help build setup test lint check-format clippy doc unit e2e real-run install clean
+.PHONY: run help build setup test lint check-format clippy doc unit loom e2e real-run install clean
 .PHONY: bench bench-scale instructions micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
@@ -37,7 +37,7 @@ setup:
 	.ci/setup test
 
 ## test: everything that CI runs
-test: lint unit e2e
+test: lint unit loom e2e
 
 ## lint: formatting, clippy and documentation
 lint: check-format clippy doc
@@ -56,6 +56,10 @@ doc:
 # The parts by themselves; the components' logic runs natively here.
 unit:
 	$(CARGO) test $(CARGO_FLAGS) --workspace --lib --bins
+
+## loom: every interleaving of a few threads, where locks and atomics bound what others hold
+loom:
+	$(CARGO) test $(CARGO_FLAGS) --manifest-path tests/loom/Cargo.toml --release
 
 # The real program and real clients.
 e2e:

@@ -11,9 +11,13 @@
 //! | [`disk`] | commands to calls of instances: shards, emulation, death | NBD's messages, wasmtime |
 //! | [`exports`] | disks by name, opened when first needed | how they are reached |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
+//! | [`compute`] | threads of low priority | what is computed |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
+//! | [`budget`] | bounds on what foreign parties hold | what is counted |
+//! | [`places`] | places for connections | who has them |
 //! | `io` | sending without waiting | what is sent |
 //! | `machine` | processors and memory | what they are for |
+//! | `sync` | atomics, to be replaced by loom's | what they are for |
 //! | `tcp` | the options of TCP connections | what is said over them |
 //! | [`server`] | listening, accepting, stopping | the protocol |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
@@ -35,14 +39,18 @@
 //! again. A component's answer is untrusted until [`component::Instance`] has checked it.
 
 pub mod block;
+pub mod budget;
 pub mod cli;
 pub mod component;
+pub mod compute;
 pub mod connection;
 pub mod disk;
 pub mod exports;
 mod io;
 mod machine;
 pub mod nbd;
+pub mod places;
 pub mod server;
+mod sync;
 mod tcp;
 pub mod tls;

@@ -1,0 +1,138 @@
+//! Places for connections: a bound for the process, of which each listener and each export has a part
+//! for sure. So the clients of one cannot keep away those of another.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::budget::{Budget, Held};
+
+/// Places for the connections of one party, such as a listener.
+#[derive(Clone, Debug)]
+pub struct Places {
+    budget: Budget,
+    freed: Arc<Notify>,
+}
+
+/// Stands for a connection while it lives.
+#[derive(Debug)]
+pub struct Place {
+    /// Given back before others are told.
+    held: Option<Held>,
+    freed: Arc<Notify>,
+}
+
+impl Places {
+    /// Divides `most` places among parties, of which each may have `each`. Half of them are shared out
+    /// evenly for sure; the others are for whoever comes.
+    pub fn divide(most: u64, each: u64, parties: usize) -> Vec<Self> {
+        let all = Budget::new(most);
+        let freed = Arc::new(Notify::new());
+        let guaranteed = match parties {
+            1 => most,
+            parties => most / 2 / parties.max(1) as u64,
+        };
+        let places = |_| Self { budget: all.child(each, guaranteed), freed: freed.clone() };
+        (0..parties).map(places).collect()
+    }
+
+    /// A place, if there is one.
+    pub fn try_enter(&self) -> Option<Place> {
+        let held = Held::take(&self.budget, 1)?;
+        Some(Place { held: Some(held), freed: self.freed.clone() })
+    }
+
+    /// Waits for a place. Those who wait, one for each listener, try again whenever one becomes free.
+    pub async fn enter(&self) -> Place {
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if let Some(place) = self.try_enter() {
+                return place;
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.held.take());
+        self.freed.notify_waiters();
+    }
+}
+
+/// There is no place for another client.
+#[derive(Debug)]
+pub struct Full;
+
+/// The places of exports, by their names.
+#[derive(Clone, Debug, Default)]
+pub struct ExportPlaces(Arc<HashMap<String, Places>>);
+
+impl ExportPlaces {
+    /// Divides places as [`Places::divide`] does.
+    pub fn divide<'a>(most: u64, each: u64, names: impl Iterator<Item = &'a str>) -> Self {
+        let names: Vec<&str> = names.collect();
+        let places = Places::divide(most, each, names.len());
+        Self(Arc::new(names.into_iter().map(str::to_owned).zip(places).collect()))
+    }
+
+    /// A place for a client of an export.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn try_enter(&self, name: &str) -> Result<Option<Place>, Full> {
+        match self.0.get(name) {
+            Some(places) => places.try_enter().map(Some).ok_or(Full),
+            None => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(places: &Places) -> Vec<Place> {
+        std::iter::from_fn(|| places.try_enter()).take(10_000).collect()
+    }
+
+    #[tokio::test]
+    async fn one_party_leaves_places_to_the_others() {
+        let parties = Places::divide(100, u64::MAX, 4);
+        let first = fill(&parties[0]);
+        assert_eq!(first.len(), 100 - 3 * 12, "all but what the others have for sure");
+        assert_eq!(fill(&parties[1]).len(), 12);
+        let second = fill(&parties[1]);
+        let waiting = parties[1].clone();
+        let waiting = tokio::spawn(async move { waiting.enter().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(first);
+        drop(waiting.await.unwrap());
+        drop(second);
+        assert_eq!(fill(&parties[2]).len(), 100 - 3 * 12);
+    }
+
+    #[test]
+    fn each_has_its_own_limit_and_one_alone_has_all() {
+        assert_eq!(fill(&Places::divide(100, 7, 2)[0]).len(), 7);
+        assert_eq!(fill(&Places::divide(100, u64::MAX, 1)[0]).len(), 100);
+        let few = Places::divide(3, u64::MAX, 2);
+        assert_eq!(fill(&few[0]).len(), 3, "too few to be shared out");
+        assert_eq!(fill(&few[1]).len(), 3);
+    }
+
+    #[test]
+    fn exports_have_places_by_name() {
+        let places = ExportPlaces::divide(4, 1, ["a", "b"].into_iter());
+        let _a = places.try_enter("a").unwrap().unwrap();
+        assert!(places.try_enter("a").is_err());
+        assert!(places.try_enter("b").unwrap().is_some());
+        assert!(places.try_enter("c").unwrap().is_none(), "nobody has counted it");
+    }
+}
