@@ -5,16 +5,19 @@
 //! at. So there must be ticks as long as a guest runs. A guest that runs was called or resumed
 //! after [`Clock::wake`], and by the second tick from then on it has let go, unless it has
 //! made the host work for it; the clock goes on for far longer than that takes.
+//!
+//! Ticks are counted, and stand for time: while the process or its machine is stopped, there are
+//! none.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
 /// How often a running guest lets others on its thread run.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// How long the clock goes on after the last call.
 const OVERTIME: Duration = Duration::from_secs(10);
@@ -31,6 +34,7 @@ struct State {
     called: AtomicBool,
     ended: AtomicBool,
     asleep: AtomicBool,
+    ticks: AtomicU64,
 }
 
 impl Clock {
@@ -59,6 +63,12 @@ impl Clock {
         }
     }
 
+    /// How many ticks there were.
+    #[inline]
+    pub(super) fn ticks(&self) -> u64 {
+        self.state.ticks.load(Ordering::Relaxed)
+    }
+
     #[cold]
     fn called(&self) {
         self.state.called.store(true, Ordering::SeqCst);
@@ -81,6 +91,7 @@ impl State {
         while !self.ended.load(Ordering::Relaxed)
             && let Some(engine) = engine.upgrade()
         {
+            self.ticks.fetch_add(1, Ordering::Relaxed);
             engine.increment_epoch();
             drop(engine);
             thread::sleep(TICK);

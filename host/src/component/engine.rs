@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use wasmtime::component::{Component as Compiled, InstancePre};
-use wasmtime::{Cache, CacheConfig, Config, Store};
+use wasmtime::{Cache, CacheConfig, Config, Store, UpdateDeadline};
 
 use super::bindings::Description;
 use super::built_in::BuiltIn;
-use super::functions::Limits;
 use super::instance::Instance;
+use super::limits::{self, Limits};
 use super::memory::{MemoryBudget, Share};
 use super::prepared::{Prepared, Shared};
 use super::region::Regions;
 use super::state::State;
 use super::{DIRECT_ACCESS, LoadError};
+use crate::compute::Compute;
 
 /// What all components of a process share: the compiler, the clock that interrupts guests, the
 /// imports they may have. Each part is made when it is first needed.
@@ -69,7 +70,7 @@ impl Engine {
         let open = || self.cache_directory.as_deref().and_then(open_cache);
         let mut config = Config::new();
         config.cache(self.parts.cache.get_or_init(open).clone());
-        let regions = direct.then(Regions::default);
+        let regions = direct.then_some(Regions);
         let shared = Shared::new(config, regions).map_err(LoadError::Machine)?;
         Ok(part.get_or_init(|| shared))
     }
@@ -81,10 +82,11 @@ impl Engine {
     /// As [`Self::load`].
     pub async fn load_built_in(&self, built_in: BuiltIn) -> Result<Component, LoadError> {
         match built_in.prepared() {
-            Ok(prepared) => self.describe(built_in.name(), prepared.clone()).await,
+            Ok(prepared) => self.describe(built_in.name(), prepared.clone(), true).await,
             Err(reason) => {
                 tracing::debug!("{} is compiled: {reason}", built_in.name());
-                self.load(built_in.name(), built_in.wasm()).await
+                let component = self.load(built_in.name(), built_in.wasm()).await?;
+                Ok(Component { built_in: true, ..component })
             }
         }
     }
@@ -101,10 +103,18 @@ impl Engine {
         check_binary(wasm)?;
         let shared = self.shared(wasm)?;
         let compiled = Compiled::new(&shared.engine, wasm).map_err(LoadError::Invalid)?;
-        self.describe(name, Prepared::new(shared, &compiled)?).await
+        let prepared = Prepared::new(shared, &compiled)?;
+        let (engine, name) = (self.clone(), name.to_owned());
+        let describing = async move { engine.describe(&name, prepared, false).await };
+        Compute::default().run(describing).await.map_err(LoadError::Threads)?
     }
 
-    async fn describe(&self, name: &str, prepared: Prepared) -> Result<Component, LoadError> {
+    async fn describe(
+        &self,
+        name: &str,
+        prepared: Prepared,
+        built_in: bool,
+    ) -> Result<Component, LoadError> {
         let mut component = Component {
             prepared,
             deadline: self.deadline,
@@ -116,6 +126,7 @@ impl Engine {
                 parameters: Vec::new(),
                 bare_parameter: None,
             },
+            built_in,
             spare: Arc::default(),
         };
         let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
@@ -152,6 +163,7 @@ pub struct Component {
     deadline: Duration,
     name: Arc<str>,
     description: Description,
+    built_in: bool,
     /// The instance that described itself, until a disk is opened with it.
     spare: Arc<Mutex<Option<Instance>>>,
 }
@@ -165,6 +177,11 @@ impl Component {
     /// What it says of itself.
     pub fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// Whether it is part of the program.
+    pub fn is_built_in(&self) -> bool {
+        self.built_in
     }
 
     /// The interface by which it is served, with its version, as `memnbd:block/block-store@0.1.0`.
@@ -185,11 +202,6 @@ impl Component {
         Limits { clock: self.prepared.shared.clock.clone(), deadline: self.deadline }
     }
 
-    /// The memories of its instances, if the host maps them.
-    pub(super) fn regions(&self) -> Option<&Regions> {
-        self.prepared.shared.regions.as_ref()
-    }
-
     pub(super) fn take_spare(&self) -> Option<Instance> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -199,7 +211,10 @@ impl Component {
         let state = State::new(Share::new(budget), self.name.clone());
         let mut store = Store::new(&self.prepared.shared.engine, state);
         store.limiter(|state| state.share_mut());
-        store.epoch_deadline_async_yield_and_update(1);
+        store.epoch_deadline_callback(|_| {
+            limits::interrupted();
+            Ok(UpdateDeadline::Yield(1))
+        });
         store
     }
 }

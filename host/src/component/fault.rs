@@ -15,10 +15,17 @@ pub enum Fault {
         /// How it failed then.
         error: wasmtime::Error,
     },
+    /// It was refused memory, and says that it cannot do without.
+    NoMemory {
+        /// As above, in bytes.
+        limit: u64,
+    },
     /// It trapped, or an import of it failed, or what it returned could not be decoded.
     Trap(wasmtime::Error),
     /// A call took longer than this.
     Deadline(Duration),
+    /// The host failed at a request, perhaps half way through a call.
+    Panic,
     /// It returned what the contract forbids.
     Breach {
         /// The function of the contract.
@@ -38,6 +45,10 @@ impl fmt::Display for Fault {
                  bytes): {}",
                 error.root_cause()
             ),
+            Self::NoMemory { limit } => write!(
+                f,
+                "the component needs more memory than there is (--max-memory allows {limit} bytes)"
+            ),
             Self::Trap(error) => match error.downcast_ref::<wasmtime::Trap>() {
                 Some(trap) => write!(f, "the component trapped: {trap}"),
                 None => write!(f, "the component failed: {}", error.root_cause()),
@@ -45,6 +56,7 @@ impl fmt::Display for Fault {
             Self::Deadline(deadline) => {
                 write!(f, "the component did not return within its deadline of {deadline:?}")
             }
+            Self::Panic => f.write_str("the server panicked at a request, see above"),
             Self::Breach { function, breach } => {
                 write!(f, "the component broke the contract: {function} returned {breach}")
             }

@@ -1,17 +1,9 @@
 //! The contract's functions of an instance, found and called.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
-
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, Func, TypedFunc, WasmList};
 
 use super::bindings::{self, Description, LentChunk, OwnedChunk, ZeroOptions};
-use super::clock::Clock;
-use super::fault::Fault;
 use super::state::State;
 use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE};
 
@@ -104,34 +96,5 @@ impl Functions {
                 None => None,
             },
         })
-    }
-}
-
-/// What bounds the time of a guest's calls.
-pub(super) struct Limits {
-    pub(super) clock: Arc<Clock>,
-    pub(super) deadline: Duration,
-}
-
-impl Limits {
-    /// Drives a guest's call, for no longer than the deadline.
-    ///
-    /// Most calls are ready at once, so the timer is not made before one was not. Past the deadline
-    /// the call is dropped half way, and with it any use of the instance.
-    pub(super) async fn within<T>(
-        &self,
-        call: impl Future<Output = wasmtime::Result<T>>,
-    ) -> Result<wasmtime::Result<T>, Fault> {
-        let mut call = pin!(call);
-        let mut timer = None;
-        poll_fn(|cx| {
-            self.clock.wake();
-            if let Poll::Ready(result) = call.as_mut().poll(cx) {
-                return Poll::Ready(Ok(result));
-            }
-            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.deadline)));
-            timer.as_mut().poll(cx).map(|()| Err(Fault::Deadline(self.deadline)))
-        })
-        .await
     }
 }

@@ -2,6 +2,8 @@
 
 mod direct;
 
+use std::mem;
+
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
@@ -11,9 +13,10 @@ use super::chunk::Chunk;
 use super::direct::Pages;
 use super::engine::Component;
 use super::fault::{Breach, Fault};
-use super::functions::{Answer, Functions, Limits};
+use super::functions::{Answer, Functions};
+use super::limits::Limits;
 use super::memory::MemoryBudget;
-use super::region::Regions;
+use super::region::{self, Memories};
 use super::state::State;
 use crate::block::{ErrorCode, Extent, MAX_TRANSFER, Span, Status};
 
@@ -52,8 +55,8 @@ pub struct Instance {
     pieces: Vec<Piece>,
     /// The pages that can be read without a call, if the component has such.
     pages: Option<Pages>,
-    /// Where they are looked for.
-    regions: Option<Regions>,
+    /// Where they may be, until the disk is open.
+    memories: Memories,
 }
 
 impl Instance {
@@ -70,17 +73,22 @@ impl Instance {
             return Ok(spare);
         }
         let mut store = component.store(budget);
+        if !store.data_mut().share_mut().take_stack() {
+            let limit = store.data().share().limit();
+            let error = wasmtime::format_err!("there is no address space for another instance");
+            return Err(Fault::OutOfMemory { limit, error });
+        }
         store.set_hostcall_fuel(COPY_LIMIT);
         store.set_epoch_deadline(1);
         let limits = component.limits();
-        let instance = {
+        let (instance, memories) = {
             let instantiate = component.pre().instantiate_async(&mut store);
-            limits.within(instantiate).await?
+            region::collect(limits.within(instantiate)).await
         };
-        let exhausted = component.regions().is_some_and(Regions::take_exhausted);
+        let instance = instance?;
         let instance = instance.map_err(|error| {
             let limit = out_of_memory(&mut store, &error);
-            match limit.or_else(|| exhausted.then(|| store.data().share().limit())) {
+            match limit.or_else(|| memories.is_exhausted().then(|| store.data().share().limit())) {
                 Some(limit) => Fault::OutOfMemory { limit, error },
                 None => Fault::Start(error),
             }
@@ -96,7 +104,7 @@ impl Instance {
             memory_at_open: 0,
             pieces: Vec::new(),
             pages: None,
-            regions: component.regions().cloned(),
+            memories,
         })
     }
 
@@ -141,7 +149,8 @@ impl Instance {
             && disk.sharing != Sharing::Interchangeable
         {
             let page_size = self.call(direct.page_size, ()).await?;
-            let pages = Pages::new(page_size, whole_size, disk.sharing)
+            let memories = mem::take(&mut self.memories);
+            let pages = Pages::new(page_size, whole_size, disk.sharing, memories)
                 .map_err(|breach| Fault::Breach { function: "page-size", breach })?;
             self.pages = Some(pages);
             disk.direct_access = true;

@@ -1,6 +1,6 @@
 //! Saying clearly what is wrong with components that cannot be served.
 
-use std::fmt;
+use std::{fmt, io};
 
 use super::fault::Fault;
 use super::{CONTRACT_VERSION, INTERFACE};
@@ -27,6 +27,8 @@ pub enum LoadError {
         /// All of them.
         imports: Vec<String>,
     },
+    /// There are no threads on which it could run, or they failed.
+    Threads(io::Error),
     /// It could not be started, or could not describe itself.
     Fault(Fault),
 }
@@ -62,6 +64,7 @@ impl fmt::Display for LoadError {
                  nothing else)",
                 some_of(imports)
             ),
+            Self::Threads(error) => write!(f, "no thread could run it: {error}"),
             Self::Fault(Fault::OutOfMemory { limit, error }) => write!(
                 f,
                 "needs more memory to describe itself than the {limit} bytes that a component \

@@ -22,6 +22,10 @@ impl State {
     /// them is bounded by their number.
     const RESOURCES: usize = 4096;
 
+    /// The most bytes that are made at once for a component that asks for random ones: it cannot be
+    /// interrupted meanwhile.
+    const RANDOM: u64 = 64 << 10;
+
     /// For an instance of a component of this name.
     pub(super) fn new(share: Share, component: Arc<str>) -> Self {
         Self { share, component, wasi: Mutex::new(None) }
@@ -41,7 +45,11 @@ impl WasiView for State {
         let wasi = self.wasi.get_mut().unwrap_or_else(PoisonError::into_inner);
         let (ctx, table) = &mut **wasi.get_or_insert_with(|| {
             let output = LogStream::new(self.component.clone());
-            let ctx = WasiCtx::builder().stdout(output.clone()).stderr(output).build();
+            let ctx = WasiCtx::builder()
+                .stdout(output.clone())
+                .stderr(output)
+                .max_random_size(Self::RANDOM)
+                .build();
             let mut table = ResourceTable::new();
             table.set_max_capacity(Self::RESOURCES);
             Box::new((ctx, table))

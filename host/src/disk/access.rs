@@ -1,14 +1,19 @@
 //! What a connection holds of a disk.
 
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::zero::Zero;
-use super::{Answer, Disk};
+use super::{Answer, Buffers, Disk};
 use crate::block::{Command, ErrorCode, Span};
-use crate::component::{Hint, Places};
+use crate::component::{Fault, Hint, Places};
 
 /// One connection's way to a disk.
 pub struct Access {
@@ -65,6 +70,15 @@ impl Access {
     /// call of the component nor waiting for others; none, and nothing is done, if it is not.
     #[inline]
     pub fn execute_now(&self, command: Command, payload: &[u8]) -> Option<Answer> {
+        let executed = catch_unwind(AssertUnwindSafe(|| self.execute_directly(command, payload)));
+        executed.unwrap_or_else(|_| {
+            self.disk.die(&Fault::Panic);
+            None
+        })
+    }
+
+    #[inline]
+    fn execute_directly(&self, command: Command, payload: &[u8]) -> Option<Answer> {
         match command {
             Command::Read { span } => self.disk.read_now(span).map(Answer::Read),
             Command::Write { span, fua } => {
@@ -74,6 +88,34 @@ impl Access {
         }
     }
 
+    /// The memory for requests that are not executed at once.
+    pub fn buffers(&self) -> &Buffers {
+        &self.disk.buffers
+    }
+
+    /// Whether [`Self::execute`] may be polled on this thread, which serves this connection alone or
+    /// others, too.
+    #[inline]
+    pub fn may_run_here(&self, own_thread: bool) -> bool {
+        self.disk.schedule.may_run_here(own_thread)
+    }
+
+    /// Polls what [`Self::execute`] returned on this thread. If it is not ready, tells whether it is one
+    /// that computes at length.
+    #[inline]
+    pub fn poll<F>(&self, execution: Pin<&mut F>, cx: &mut Context<'_>) -> (Poll<F::Output>, bool)
+    where
+        F: Future + ?Sized,
+    {
+        self.disk.schedule.poll(execution, cx)
+    }
+
+    /// Makes what becomes of [`Self::execute`] a task of its own, on threads where it keeps nobody else
+    /// waiting. It is dropped when there are none.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, computes: bool) {
+        self.disk.schedule.spawn(Box::pin(task), computes);
+    }
+
     /// Executes a command that lies within the disk. `payload` is what a write writes, of the
     /// span's length; other commands have none.
     pub async fn execute(
@@ -81,7 +123,18 @@ impl Access {
         command: Command,
         payload: Bytes,
     ) -> Result<Answer, ErrorCode> {
+        let execution = self.execute_any(command, payload);
+        match AssertUnwindSafe(execution).catch_unwind().await {
+            Ok(result) => result,
+            // A guest may be in the middle of a call.
+            Err(_) => Err(self.disk.die(&Fault::Panic)),
+        }
+    }
+
+    async fn execute_any(&self, command: Command, payload: Bytes) -> Result<Answer, ErrorCode> {
         let disk = &*self.disk;
+        #[cfg(test)]
+        assert!(!disk.panics.swap(false, Ordering::Relaxed), "for a test");
         match command {
             Command::Read { span } if disk.is_aligned(span) => {
                 disk.read(span).await.map(Answer::Read)

@@ -7,30 +7,36 @@
 //!
 //! [`Access`] is what a connection holds. The future of [`Access::execute`] owns all it needs, so
 //! that it can be spawned when it is not ready at once; it must be driven to its end, for a guest
-//! may be half way through its work.
+//! may be half way through its work. On which threads it may be polled is for `schedule` to say.
 
 mod access;
 mod align;
 mod answer;
+mod buffers;
 mod direct;
 mod extents;
+mod schedule;
 mod shards;
 #[cfg(test)]
 mod tests;
 mod zero;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{error, fmt};
+use std::{error, fmt, io};
 
 use tokio::sync::RwLock;
 use tokio::task::consume_budget;
 
 use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, MAX_TRANSFER, Span};
 use crate::component::{self, Component, Fault, MemoryBudget};
+use crate::compute::Compute;
 pub use access::Access;
 use answer::copy_chunks;
 pub use answer::{Answer, Content, Part};
-use shards::{Locked, Shards, StartError};
+pub use buffers::{Buffer, Buffers, ProcessBuffers};
+use schedule::Schedule;
+use shards::{Locked, Shards};
 
 /// How many stripes one request to cache reaches.
 const MAX_CACHED_STRIPES: usize = 1024;
@@ -52,8 +58,29 @@ pub struct Recipe {
     pub read_only: bool,
     /// For the component's `open`.
     pub parameters: Vec<(String, String)>,
-    /// The memory of all instances together, in bytes.
-    pub max_memory: u64,
+    /// What its instances and its requests may take.
+    pub budgets: Budgets,
+}
+
+/// What the instances of a disk and the requests of its clients may take.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    /// The memory of all instances together.
+    pub memory: MemoryBudget,
+    /// The host's memory for requests.
+    pub buffers: Buffers,
+}
+
+impl Budgets {
+    /// Budgets that nobody shares: so many bytes for the instances, and for requests as much as the
+    /// longest ones take.
+    pub fn alone(max_memory: u64) -> Self {
+        let most = 2 * u64::from(MAX_TRANSFER);
+        Self {
+            memory: MemoryBudget::new(max_memory),
+            buffers: ProcessBuffers::new(most).share(most),
+        }
+    }
 }
 
 /// Why a disk could not be opened.
@@ -63,6 +90,8 @@ pub enum OpenError {
     Refused(String),
     /// The component failed.
     Fault(Fault),
+    /// There are no threads on which the component could run, or they failed.
+    Threads(io::Error),
 }
 
 impl fmt::Display for OpenError {
@@ -70,6 +99,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::Refused(text) => f.write_str(text),
             Self::Fault(fault) => fault.fmt(f),
+            Self::Threads(error) => write!(f, "no thread could run the component: {error}"),
         }
     }
 }
@@ -82,8 +112,13 @@ pub struct Disk {
     component: component::Disk,
     geometry: Geometry,
     shards: Shards,
+    schedule: Schedule,
+    buffers: Buffers,
     /// The component failed; everything is answered with EIO.
     dead: AtomicBool,
+    /// The next request panics.
+    #[cfg(test)]
+    panics: AtomicBool,
     /// Writers of whole blocks share it, a writer of parts of blocks has it alone.
     blocks: RwLock<()>,
 }
@@ -95,6 +130,17 @@ impl Disk {
     ///
     /// What the component says against it, or how it failed.
     pub async fn open(recipe: Recipe) -> Result<Self, OpenError> {
+        let compute = Compute::default();
+        if recipe.component.is_built_in() {
+            return Self::open_with(recipe, compute).await;
+        }
+        let opening = Self::open_with(recipe, compute.clone());
+        compute.run(opening).await.map_err(OpenError::Threads)?
+    }
+
+    async fn open_with(recipe: Recipe, compute: Compute) -> Result<Self, OpenError> {
+        let schedule = Schedule::new(compute, recipe.component.is_built_in());
+        let buffers = recipe.budgets.buffers.clone();
         let export_name = recipe.export_name.clone();
         let read_only = recipe.read_only;
         let (shards, component) = Shards::open(recipe).await?;
@@ -119,7 +165,11 @@ impl Disk {
             component,
             geometry,
             shards,
+            schedule,
+            buffers,
             dead: AtomicBool::new(false),
+            #[cfg(test)]
+            panics: AtomicBool::new(false),
             blocks: RwLock::new(()),
         })
     }
@@ -140,7 +190,15 @@ impl Disk {
     }
 
     /// Sees that all that was written is on stable storage, before the process stops.
-    pub async fn finish(&self) {
+    pub async fn finish(self: &Arc<Self>) {
+        let disk = self.clone();
+        let finished = self.schedule.run(async move { disk.flush_at_last().await }).await;
+        if let Err(error) = finished {
+            tracing::error!("export {:?}: the last flush failed: {error}", self.export_name);
+        }
+    }
+
+    async fn flush_at_last(&self) {
         if !self.is_dead()
             && self.geometry.capabilities.writable
             && let Err(code) = self.flush().await
@@ -156,7 +214,8 @@ impl Disk {
                 "export {:?}: {fault}; the export is dead, all requests to it fail from now on",
                 self.export_name
             );
-            self.shards.clear();
+            // On threads that may take their time: memory that is given back is unmapped.
+            self.schedule.spawn(Box::pin(self.shards.clear()), true);
         }
         ErrorCode::Io
     }
@@ -207,26 +266,27 @@ impl Disk {
         shard.ok_or(ErrorCode::NoMem)
     }
 
+    /// A shard whose instance is started. That it cannot be says nothing against those that are: what
+    /// they hold is served on.
     async fn started(&self, index: usize) -> Result<Locked, Unavailable> {
         let mut shard = self.shards.lock(index).await;
         if self.is_dead() {
             shard.stop();
             return Err(Unavailable::Dead);
         }
-        if !shard.is_started() {
-            match self.shards.start(&mut shard, &self.component).await {
-                Ok(()) => {}
-                Err(StartError::NoMemory(fault)) => {
-                    tracing::debug!("export {:?}: no further instance: {fault}", self.export_name);
-                    return Err(Unavailable::NoMemory);
+        if shard.is_started() {
+            return Ok(shard);
+        }
+        match self.shards.start(&mut shard, &self.component).await {
+            Ok(()) => Ok(shard),
+            Err(failure) => {
+                if let Some(fault) = failure {
+                    let name = &self.export_name;
+                    tracing::warn!("export {name:?}: no further instance: {fault}");
                 }
-                Err(StartError::Fault(fault)) => {
-                    self.die(&fault);
-                    return Err(Unavailable::Dead);
-                }
+                Err(Unavailable::NoMemory)
             }
         }
-        Ok(shard)
     }
 
     async fn read(&self, span: Span) -> Result<Content, ErrorCode> {
@@ -362,6 +422,6 @@ impl Disk {
 enum Unavailable {
     /// The disk is dead.
     Dead,
-    /// Its instance was not started, and now there is no memory for it.
+    /// Its instance was not started, and cannot be now: mostly for want of memory.
     NoMemory,
 }

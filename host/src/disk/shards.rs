@@ -8,9 +8,11 @@
 //! to hold, filled evenly, half of what its 32-bit memory can hold when the disk's budget is used
 //! up.
 
-use std::sync::Arc;
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -26,12 +28,24 @@ const PLANNED_PER_SHARD: u64 = 2 << 30;
 /// others, and in a small budget that would be felt.
 const LEAST_PER_SHARD: u64 = 512 << 20;
 
+/// So much of a disk is worth a shard, in bytes: a small disk takes one, and with it few addresses
+/// and mappings.
+const LEAST_DISK_PER_SHARD: u64 = 64 << 20;
+
+/// In tests of this crate, disks of some stripes have several shards.
+const LEAST_DISK: u64 = if cfg!(test) { 64 << 10 } else { LEAST_DISK_PER_SHARD };
+
 /// The most shards, as a logarithm. Each takes 4 GiB of the process's 128 TiB of addresses, and
 /// some of the 65530 mappings that Linux gives to a process.
 const MAX_BITS: u32 = 12;
 
 /// How many calls an interchangeable component gets at once.
 const INTERCHANGEABLE: usize = 16;
+
+/// After a further instance could not be started, none is started for so many times as long as that
+/// took, if it took longer than requests should: every request that needs one would.
+const START_PAUSE: u32 = 10;
+const SLOW_START: Duration = Duration::from_millis(5);
 
 /// How often a busy shard is tried before the request is put aside: calls are often shorter than
 /// putting aside takes.
@@ -66,6 +80,16 @@ pub(super) struct Shards {
     budget: MemoryBudget,
     places: Box<[Place]>,
     layout: Layout,
+    failure: Mutex<StartFailure>,
+}
+
+/// That further instances could not be started.
+#[derive(Default)]
+struct StartFailure {
+    /// Until when no other is.
+    until: Option<Instant>,
+    /// It was logged, and none was started since.
+    logged: bool,
 }
 
 enum Layout {
@@ -85,16 +109,17 @@ enum Layout {
 impl Shards {
     /// Starts a first instance and lays out the shards as it says.
     pub(super) async fn open(recipe: Recipe) -> Result<(Self, Disk), OpenError> {
-        let budget = MemoryBudget::new(recipe.max_memory);
+        let budget = recipe.budgets.memory.clone();
         let opened = open_instance(&recipe, &budget).await;
         let (instance, disk) = opened.map_err(OpenError::Fault)?;
         let disk = disk.map_err(OpenError::Refused)?;
         let layout = match disk.sharing {
             Sharing::Exclusive => Layout::One,
             Sharing::Interchangeable => Layout::Any(AtomicUsize::new(0)),
-            Sharing::Striped { shift } => {
-                Layout::Striped { shift, bits: shard_bits(disk.size, shift, recipe.max_memory) }
-            }
+            Sharing::Striped { shift } => Layout::Striped {
+                shift,
+                bits: shard_bits(disk.size, shift, budget.limit(), LEAST_DISK),
+            },
         };
         let count = match layout {
             Layout::One => 1,
@@ -103,7 +128,7 @@ impl Shards {
         };
         let mut first = Some(instance);
         let places = (0..count).map(|_| Place::new(first.take())).collect();
-        Ok((Self { recipe, budget, places, layout }, disk))
+        Ok((Self { recipe, budget, places, layout, failure: Mutex::default() }, disk))
     }
 
     pub(super) fn memory(&self) -> &MemoryBudget {
@@ -222,45 +247,71 @@ impl Shards {
         None
     }
 
-    /// Starts the instance of a shard, which must open the same disk as the first one did.
-    pub(super) async fn start(&self, shard: &mut Shard, disk: &Disk) -> Result<(), StartError> {
-        let opened = open_instance(&self.recipe, &self.budget).await.map_err(|fault| match fault {
-            Fault::OutOfMemory { .. } => StartError::NoMemory(fault),
-            fault => StartError::Fault(fault),
-        });
-        let (mut instance, opened) = opened?;
-        if opened.as_ref() == Ok(disk) {
-            shard.instance = Some(instance);
-            return Ok(());
+    /// Starts the instance of a shard, which must open the same disk as the first one did. That it
+    /// cannot be started says nothing against the disk.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be started, if that is worth being told.
+    pub(super) async fn start(&self, shard: &mut Shard, disk: &Disk) -> Result<(), Option<Fault>> {
+        let begin = Instant::now();
+        if self.failure().until.is_some_and(|until| begin < until) {
+            return Err(None);
         }
-        let breach = Fault::Breach { function: "open", breach: Breach::AnotherDisk };
-        // What it says against the same arguments now is that it cannot do with so little.
+        match self.start_same(disk).await {
+            Ok(instance) => {
+                shard.instance = Some(instance);
+                *self.failure() = StartFailure::default();
+                Ok(())
+            }
+            Err(fault) => {
+                let took = begin.elapsed();
+                let mut failure = self.failure();
+                failure.until = (took > SLOW_START).then(|| Instant::now() + START_PAUSE * took);
+                // Want of memory is what the error code says.
+                let told = matches!(fault, Fault::OutOfMemory { .. } | Fault::NoMemory { .. })
+                    || failure.logged;
+                failure.logged |= !told;
+                Err((!told).then_some(fault))
+            }
+        }
+    }
+
+    fn failure(&self) -> MutexGuard<'_, StartFailure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops the instance of a shard, which makes room for others.
+    pub(super) fn stop(&self, shard: &mut Shard) {
+        shard.stop();
+        self.failure().until = None;
+    }
+
+    async fn start_same(&self, disk: &Disk) -> Result<Instance, Fault> {
+        let (mut instance, opened) = open_instance(&self.recipe, &self.budget).await?;
+        // What it says for people may differ.
+        let same = |opened: &Disk| {
+            Disk { description: disk.description.clone(), ..opened.clone() } == *disk
+        };
+        if opened.as_ref().is_ok_and(same) {
+            return Ok(instance);
+        }
+        // What it says against the same arguments now may be that it cannot do with so little.
         Err(match instance.was_refused_memory() {
-            true => StartError::NoMemory(breach),
-            false => StartError::Fault(breach),
+            true => Fault::NoMemory { limit: self.budget.limit() },
+            false => Fault::Breach { function: "open", breach: Breach::AnotherDisk },
         })
     }
 
     /// Drops all instances: those that are in use when their users have done with them.
-    pub(super) fn clear(&self) {
-        for place in &self.places {
-            let shard = place.shard.clone();
-            match shard.clone().try_write_owned() {
-                Ok(mut shard) => shard.stop(),
-                Err(_) => {
-                    tokio::spawn(async move { shard.write().await.stop() });
-                }
+    pub(super) fn clear(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shards: Vec<_> = self.places.iter().map(|place| place.shard.clone()).collect();
+        async move {
+            for shard in shards {
+                shard.write().await.stop();
             }
         }
     }
-}
-
-/// Why the instance of a shard could not be started.
-pub(super) enum StartError {
-    /// There is no memory for it, which says nothing against the disk.
-    NoMemory(Fault),
-    /// The component failed.
-    Fault(Fault),
 }
 
 /// Starts an instance and lets it open the disk. The inner error is what the component says against
@@ -275,12 +326,15 @@ async fn open_instance(
 }
 
 /// How many shards a striped disk gets, as a logarithm.
-fn shard_bits(size: u64, shift: u32, max_memory: u64) -> u32 {
+fn shard_bits(size: u64, shift: u32, max_memory: u64, least_disk: u64) -> u32 {
     let cores = machine::processors().get() as u64;
-    let wanted = (4 * cores).max(max_memory.div_ceil(PLANNED_PER_SHARD)).next_power_of_two();
+    let most = size.min(max_memory);
+    let wanted = (4 * cores).max(most.div_ceil(PLANNED_PER_SHARD)).next_power_of_two();
     let stripes = size.div_ceil(1 << shift).max(1).next_power_of_two();
+    let worthwhile = (size / least_disk).max(1);
     let affordable = (max_memory / LEAST_PER_SHARD).max(1);
-    wanted.min(stripes).min(1 << affordable.ilog2()).min(1 << MAX_BITS).ilog2()
+    let least = worthwhile.min(affordable);
+    wanted.min(stripes).min(1 << least.ilog2()).min(1 << MAX_BITS).ilog2()
 }
 
 /// A place for an instance.
@@ -327,11 +381,15 @@ mod tests {
 
     #[test]
     fn shards_follow_the_budget_the_disk_and_the_cores() {
+        let bits = |size, max_memory| shard_bits(size, 21, max_memory, LEAST_DISK_PER_SHARD);
         let gib = 1 << 30;
-        assert_eq!(shard_bits(1 << 62, 21, 64 * gib), 5.max(shard_bits(1 << 62, 21, gib)));
-        assert_eq!(shard_bits(1 << 20, 21, 64 * gib), 0, "a disk of one stripe has one shard");
-        assert_eq!(shard_bits(0, 21, 64 * gib), 0);
-        assert_eq!(shard_bits(1 << 62, 21, 1 << 20), 0, "a small budget is not divided");
-        assert_eq!(shard_bits(1 << 62, 21, u64::MAX), MAX_BITS, "and the number is bounded");
+        assert_eq!(bits(1 << 62, 64 * gib), 5.max(bits(1 << 62, gib)));
+        assert_eq!(bits(1 << 20, 64 * gib), 0, "a disk of one stripe has one shard");
+        assert_eq!(bits(0, 64 * gib), 0);
+        assert_eq!(bits(1 << 62, 1 << 20), 0, "a small budget is not divided");
+        assert_eq!(bits(1 << 62, u64::MAX), MAX_BITS, "and the number is bounded");
+        assert_eq!(bits(64 << 20, 64 * gib), 0, "nor is a small disk");
+        assert_eq!(bits(127 << 20, 64 * gib), 0);
+        assert!(bits(gib, 64 * gib) <= 4);
     }
 }

@@ -147,7 +147,7 @@ impl Disk {
         }
         let stored = shard.instance_mut().stored().await;
         if self.settle(shard, stored.map(Ok))? == 0 {
-            shard.stop();
+            self.shards.stop(shard);
         }
         Ok(())
     }

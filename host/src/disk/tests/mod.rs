@@ -11,7 +11,7 @@ mod striped;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Access, Answer, Disk, OpenError, Recipe};
+use super::{Access, Answer, Budgets, Disk, OpenError, Recipe};
 use crate::block::{Command, ErrorCode, Extent, Span};
 use crate::component::tests::LONG;
 use crate::component::tests::guest::{Called, Guest, take_log};
@@ -31,7 +31,8 @@ struct Client {
 
 fn recipe(component: Component, max_memory: u64) -> Recipe {
     let export_name = "export".into();
-    Recipe { component, export_name, read_only: false, parameters: Vec::new(), max_memory }
+    let budgets = Budgets::alone(max_memory);
+    Recipe { component, export_name, read_only: false, parameters: Vec::new(), budgets }
 }
 
 async fn load(guest: &Guest, deadline: Duration) -> Component {
@@ -57,6 +58,16 @@ impl Client {
             Some(answer) => Ok(answer),
             None => self.access.clone().execute(command, payload.into()).await,
         }
+    }
+
+    /// That of a dead disk is, on other threads.
+    async fn until_memory_is_given_back(&self) {
+        let given_back = async {
+            while self.disk.memory().used() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LONG, given_back).await.expect("memory of a dead disk is given back");
     }
 
     async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ErrorCode> {
