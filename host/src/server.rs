@@ -16,13 +16,15 @@ use rustix::net::sockopt;
 use tempfile::TempDir;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_vsock::{VsockAddr, VsockListener};
 
-use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket, Threads};
+use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket};
+use crate::connection::{Patience, Peers, Threads};
 use crate::exports::Exports;
 use crate::nbd::HandshakeConfig;
+use crate::places::{ExportPlaces, Place, Places};
 use crate::tcp;
 use crate::tls::Acceptor;
 
@@ -94,8 +96,14 @@ pub struct Options {
     pub tls: Option<Arc<Acceptor>>,
     /// How long a client may negotiate; none for as long as it likes.
     pub handshake_timeout: Option<Duration>,
-    /// How many connections there may be at once; none for no bound. Further clients wait.
-    pub max_connections: Option<usize>,
+    /// How many connections there may be at once; none for no bound. Further clients wait. Each listener
+    /// and each export has a part of them for sure.
+    pub max_connections: Option<u64>,
+    /// How many connections one export may have of those; none for no bound of its own. Further clients
+    /// are refused.
+    pub max_connections_per_export: Option<u64>,
+    /// How long clients may do nothing.
+    pub patience: Patience,
     /// Whether the server stops when nobody uses an export any more, once somebody did.
     pub exit_last: bool,
 }
@@ -103,7 +111,8 @@ pub struct Options {
 /// A server.
 pub struct Server {
     exit_last: bool,
-    permits: Arc<Semaphore>,
+    max_connections: u64,
+    patience: Patience,
     phase: watch::Sender<Phase>,
     context: Context,
 }
@@ -111,7 +120,11 @@ pub struct Server {
 impl Server {
     /// A server of these exports.
     pub fn new(exports: Arc<Exports>, options: Options) -> Self {
-        let Options { handshake, tls, handshake_timeout, max_connections, exit_last } = options;
+        let Options { handshake, tls, handshake_timeout, exit_last, patience, .. } = options;
+        let max_connections = options.max_connections.unwrap_or(u64::MAX);
+        let per_export = options.max_connections_per_export.unwrap_or(u64::MAX);
+        let names = exports.iter().map(|export| export.name());
+        let places = ExportPlaces::divide(max_connections, per_export, names);
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {
             exports,
@@ -121,10 +134,10 @@ impl Server {
             phase: receiver,
             in_use: InUse::default(),
             threads: Threads::default(),
+            peers: Peers::default(),
+            places,
         };
-        let permits = max_connections.unwrap_or(Semaphore::MAX_PERMITS);
-        let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        Self { exit_last, permits, phase, context }
+        Self { exit_last, max_connections, patience, phase, context }
     }
 
     /// Serves clients that come from any of the listeners until `stop` is ready; then finishes what
@@ -136,13 +149,15 @@ impl Server {
         stop_now: impl Future<Output = ()>,
     ) {
         let mut accepting = JoinSet::new();
-        for Listener { socket, exports } in listeners {
+        let places = Places::divide(self.max_connections, u64::MAX, listeners.len());
+        for (Listener { socket, exports }, places) in listeners.into_iter().zip(places) {
             let mut context = self.context.clone();
             if let Some(exports) = exports {
                 context.exports = exports;
             }
-            accepting.spawn(accept(socket, context, self.permits.clone()));
+            accepting.spawn(accept(socket, context, places));
         }
+        self.watch_peers(&mut accepting);
         tokio::select! {
             () = stop => {}
             () = self.context.in_use.ends(), if self.exit_last => {}
@@ -159,13 +174,20 @@ impl Server {
     ) where
         S: Stream,
     {
+        let mut watching = JoinSet::new();
+        self.watch_peers(&mut watching);
         let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
         tokio::select! {
             () = stop => {}
             // It does not panic, but if it did it would be over.
             _ = client => {}
         }
-        self.finish(JoinSet::new(), stop_now).await;
+        self.finish(watching, stop_now).await;
+    }
+
+    fn watch_peers(&self, tasks: &mut JoinSet<()>) {
+        let (peers, patience) = (self.context.peers.clone(), self.patience);
+        tasks.spawn(async move { peers.watch(patience).await });
     }
 
     async fn finish(self, mut accepting: JoinSet<()>, stop_now: impl Future<Output = ()>) {
@@ -189,16 +211,16 @@ impl Server {
     }
 }
 
-async fn accept(socket: Socket, context: Context, permits: Arc<Semaphore>) {
+async fn accept(socket: Socket, context: Context, places: Places) {
     let mut failing = false;
     loop {
         match accept_one(&socket).await {
             Ok((stream, peer)) => {
                 failing = false;
-                // A client for whom there is no permit waits, accepted: a listener that kept a
-                // permit for the next client would keep it from those of the other listeners.
-                let permit = permits.clone().acquire_owned().await.expect("it is never closed");
-                tokio::spawn(serve(stream, peer, context.clone(), Some(permit)));
+                // A client for whom there is no place waits, accepted: a listener that kept a place
+                // for the next client would keep it from those of the other listeners.
+                let place = places.enter().await;
+                tokio::spawn(serve(stream, peer, context.clone(), Some(place)));
             }
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
@@ -246,22 +268,21 @@ fn is_about_one_client(error: &io::Error) -> bool {
     )
 }
 
-async fn serve<S: Stream>(
-    stream: S,
-    peer: Peer,
-    context: Context,
-    permit: Option<OwnedSemaphorePermit>,
-) {
+async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option<Place>) {
     // The server waits for those who hold it: so long that this is logged before it ends.
     let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");
     match connection::serve(stream, context).await {
-        end @ (End::Protocol(_) | End::Tls(_) | End::HandshakeTimeout) => {
+        end @ (End::Protocol(_)
+        | End::Tls(_)
+        | End::HandshakeTimeout
+        | End::Stalled
+        | End::Unanswerable) => {
             tracing::warn!("client {peer}: {end}")
         }
         end => tracing::debug!("client {peer}: {end}"),
     }
-    drop(permit);
+    drop(place);
 }
 
 /// Who is at the other end, for the log.
@@ -310,6 +331,8 @@ mod tests {
             tls: None,
             handshake_timeout: None,
             max_connections: Some(1),
+            max_connections_per_export: None,
+            patience: Patience::default(),
             exit_last: false,
         };
         let server = Server::new(Arc::new(Exports::default()), options);

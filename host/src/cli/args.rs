@@ -49,9 +49,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = values::seconds)]
     pub(super) deadline: Duration,
 
-    /// The most memory that a disk may take, as 512M or 2G [default: 7/8 of the machine's]
+    /// The most memory that a disk may take, as 512M or 2G [default: what the process may]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(super) max_memory: Option<u64>,
+
+    /// The most memory that all disks and requests may take together [default: 7/8 of the machine's, or
+    /// of its control group's]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub(super) max_process_memory: Option<u64>,
 
     /// The number of threads that serve requests, beside one for each busy connection [default: one
     /// for each CPU]
@@ -197,9 +202,33 @@ pub(super) struct Clients {
     )]
     pub(super) handshake_timeout: Duration,
 
-    /// The most connections at once, others wait; 0 for no limit
+    /// How long a client may stop in the middle of a request, or take nothing of a reply, in seconds; 0
+    /// for no limit. After that it is closed
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = values::seconds_or_zero
+    )]
+    pub(super) stall_timeout: Duration,
+
+    /// How long a client may ask for nothing, in seconds; 0 for no limit
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "0",
+        value_parser = values::seconds_or_zero
+    )]
+    pub(super) idle_timeout: Duration,
+
+    /// The most connections at once, others wait; 0 for no limit. Each listener and each export has a part
+    /// of half of them for sure
     #[arg(long, value_name = "N", default_value_t = 1024, visible_alias = "limit")]
-    pub(super) max_connections: usize,
+    pub(super) max_connections: u64,
+
+    /// The most connections of one export, others are refused [default: what --max-connections leaves]
+    #[arg(long, value_name = "N")]
+    pub(super) max_connections_per_export: Option<u64>,
 
     /// Find out when the machine of a TCP client vanishes: always on, accepted for nbdkit's sake
     #[arg(long, hide = true)]

@@ -8,11 +8,11 @@ use anyhow::Context as _;
 
 use super::Failure;
 use super::args::Args;
+use super::budgets::Process;
 use super::components::{self, Choice, Source};
 use crate::component::{Component, Engine};
 use crate::disk::{OpenError, Recipe};
 use crate::exports::{Export, Exports};
-use crate::machine;
 
 /// The longest name of an export, in bytes (spec: "Conventions").
 const MAX_NAME: usize = 4096;
@@ -20,6 +20,9 @@ const MAX_NAME: usize = 4096;
 /// Loads the components and opens the disks once, so that every mistake is told.
 pub(super) async fn all(args: &Args) -> Result<Exports, Failure> {
     let mut loader = Loader::new(args);
+    if let Some(warning) = loader.process.promises_too_much() {
+        tracing::warn!("{warning}");
+    }
     let mut list = Vec::new();
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
     let alone = args.exports.is_empty();
@@ -53,13 +56,15 @@ fn cannot_open(what: &str, error: &OpenError) -> anyhow::Error {
 pub(super) struct Loader<'a> {
     args: &'a Args,
     engine: Engine,
+    process: Process,
     loaded: HashMap<String, Component>,
 }
 
 impl<'a> Loader<'a> {
     pub(super) fn new(args: &'a Args) -> Self {
         let engine = Engine::with_cache(args.deadline, cache_directory().as_deref());
-        Self { args, engine, loaded: HashMap::new() }
+        let process = Process::new(args, args.exports.len() + 1);
+        Self { args, engine, process, loaded: HashMap::new() }
     }
 
     pub(super) async fn component(&mut self, name: &str) -> Result<Component, Failure> {
@@ -95,7 +100,7 @@ impl<'a> Loader<'a> {
             export_name: export_name.to_owned(),
             read_only: self.args.read_only,
             parameters,
-            max_memory: self.args.max_memory.unwrap_or_else(machine::memory),
+            budgets: self.process.export(),
         }))
     }
 }

@@ -4,6 +4,7 @@ use clap::CommandFactory;
 use serde_json::{Map, Value, json};
 
 use super::args::{Args, Information, PROGRAM};
+use super::budgets;
 use super::components::{self, Choice};
 use super::exports::{self, Loader};
 use super::{Failure, manual};
@@ -127,7 +128,7 @@ fn describe(args: &Args, component: &Component) -> Value {
         "imports": component.imports(),
         "limits": {
             "deadline_seconds": args.deadline.as_secs_f64(),
-            "max_memory": args.max_memory.unwrap_or_else(machine::memory),
+            "max_memory": args.max_memory.unwrap_or_else(|| budgets::total(args)),
             "max_transfer": MAX_TRANSFER,
         },
     })

@@ -5,6 +5,7 @@
 
 mod args;
 mod background;
+mod budgets;
 mod captive;
 mod components;
 mod exports;
@@ -24,10 +25,12 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 
+use crate::connection::Patience;
 use crate::machine;
 use crate::nbd::HandshakeConfig;
 use crate::nbd::codes::handshake_flag;
@@ -162,7 +165,7 @@ async fn serve(
 fn options(args: &Args, tls: Tls) -> Options {
     let clients = &args.clients;
     let mask = clients.mask_handshake.unwrap_or(u16::MAX);
-    let limit = clients.handshake_timeout;
+    let limit_of = |time: Duration| (!time.is_zero()).then_some(time);
     Options {
         handshake: HandshakeConfig {
             tls: tls.mode,
@@ -173,8 +176,13 @@ fn options(args: &Args, tls: Tls) -> Options {
             no_zeroes: mask & handshake_flag::NO_ZEROES != 0,
         },
         tls: tls.acceptor,
-        handshake_timeout: (!limit.is_zero()).then_some(limit),
+        handshake_timeout: limit_of(clients.handshake_timeout),
         max_connections: (clients.max_connections != 0).then_some(clients.max_connections),
+        max_connections_per_export: clients.max_connections_per_export,
+        patience: Patience {
+            stalled: limit_of(clients.stall_timeout),
+            idle: limit_of(clients.idle_timeout),
+        },
         exit_last: args.life.exit_last,
     }
 }

@@ -7,6 +7,7 @@
 mod dedicated;
 mod in_use;
 mod output;
+mod peers;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -25,12 +26,15 @@ use tokio::time::Instant;
 use crate::disk::{Access, Disk, OpenError};
 use crate::exports::{Export, Exports};
 use crate::nbd::{
-    self, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, ProtocolError, Session,
+    self, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, ProtocolError, Purpose,
+    Session,
 };
+use crate::places::{ExportPlaces, Full, Place as ExportPlace};
 use crate::tls::{self, Acceptor};
 pub use dedicated::Threads;
 use dedicated::{Busy, Place};
 pub use in_use::InUse;
+pub use peers::{Patience, Peers};
 pub use socket::{Stream, StreamSocket};
 use transmission::{Outcome, Transmission};
 
@@ -62,6 +66,10 @@ pub struct Context {
     pub in_use: InUse,
     /// The threads of busy connections.
     pub threads: Threads,
+    /// All connections.
+    pub peers: Peers,
+    /// Places for clients of the exports.
+    pub places: ExportPlaces,
 }
 
 /// How a connection ended.
@@ -77,6 +85,12 @@ pub enum End {
     Tls(tls::Failure),
     /// The client took too long to negotiate.
     HandshakeTimeout,
+    /// The client stopped in the middle of a request, or took nothing of a reply, for too long.
+    Stalled,
+    /// The client asked for nothing for too long.
+    Idle,
+    /// A read failed when its reply had begun, in which there was no place for an error any more.
+    Unanswerable,
     /// The connection failed or ended in the middle of something.
     Transport(io::Error),
 }
@@ -91,6 +105,11 @@ impl fmt::Display for End {
             }
             Self::Tls(failure) => write!(f, "closed, for TLS failed: {failure}"),
             Self::HandshakeTimeout => f.write_str("closed, for negotiation took too long"),
+            Self::Stalled => f.write_str("closed, for it neither sent nor took what was due"),
+            Self::Idle => f.write_str("closed, for it was idle for too long"),
+            Self::Unanswerable => {
+                f.write_str("closed, for a read failed in the middle of its reply")
+            }
             Self::Transport(error) => write!(f, "lost: {error}"),
         }
     }
@@ -163,10 +182,11 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves a client after its handshake.
 async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, disk, rest } = agreed;
-    let Context { mut phase, in_use, threads, .. } = context;
+    let Agreed { session, disk, _place, rest } = agreed;
+    let Context { mut phase, in_use, threads, peers, .. } = context;
     let _user = in_use.enter();
-    let mut transmission = Transmission::new(stream, session, Access::new(disk), rest);
+    let access = Access::new(disk);
+    let mut transmission = Transmission::new(stream, session, access, peers.enter(), rest);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();
         if let Outcome::End(reason) = transmission.run(&mut phase, may_be_busy).await {
@@ -231,7 +251,7 @@ async fn lend<S: Stream>(
 
 /// Closes a connection in the orderly way, if it is still there.
 async fn end<S: Stream>(stream: &mut S, reason: End) -> End {
-    if !matches!(reason, End::Transport(_)) {
+    if !matches!(reason, End::Transport(_) | End::Stalled) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
     }
     reason
@@ -273,6 +293,7 @@ enum Haggled {
 struct Agreed {
     session: Session,
     disk: Arc<Disk>,
+    _place: Option<ExportPlace>,
     /// What came along with the last option: requests.
     rest: Vec<u8>,
 }
@@ -315,10 +336,10 @@ async fn haggle<S: Stream>(
                 }
             }
             Event::List => list(&context.exports, handshake, &mut output),
-            Event::Open { name, .. } => {
-                let opened = open(&context.exports, &name).await;
+            Event::Open { name, purpose } => {
+                let opened = open(context, &name, purpose).await;
                 let info = match &opened {
-                    Ok((export, disk)) => Ok(ExportInfo {
+                    Ok((export, disk, _)) => Ok(ExportInfo {
                         name: export.name(),
                         description: export.description(),
                         geometry: disk.geometry(),
@@ -328,12 +349,13 @@ async fn haggle<S: Stream>(
                 };
                 let session =
                     handshake.opened(info.as_ref().map_err(|error| *error), &mut output)?;
-                if let (Some(session), Ok((export, disk))) = (session, opened) {
+                if let (Some(session), Ok((export, disk, place))) = (session, opened) {
                     let style = session.style();
                     tracing::debug!("export {:?}: served with {style} replies", export.name());
                     stream.write_all(&output).await?;
                     stream.flush().await?;
-                    return Ok(Haggled::Agreed(Agreed { session, disk, rest: input }));
+                    let agreed = Agreed { session, disk, _place: place, rest: input };
+                    return Ok(Haggled::Agreed(agreed));
                 }
             }
             // Nothing came after it, the handshake has seen to that.
@@ -351,20 +373,30 @@ fn list(exports: &Exports, handshake: &mut Handshake, output: &mut Vec<u8>) {
     handshake.listed(&summaries, output);
 }
 
+/// An export whose disk is open, and the place of a client that is going to use it.
+type Opened<'a> = (&'a Arc<Export>, Arc<Disk>, Option<ExportPlace>);
+
 /// Finds an export and opens its disk. The error is none for an export that there is not, else why it
-/// cannot be opened.
+/// cannot be had.
 async fn open<'a>(
-    exports: &'a Exports,
+    context: &'a Context,
     name: &str,
-) -> Result<(&'a Arc<Export>, Arc<Disk>), Option<String>> {
-    let export = exports.find(name).ok_or(None)?;
+    purpose: Purpose,
+) -> Result<Opened<'a>, Option<String>> {
+    let export = context.exports.find(name).ok_or(None)?;
+    let place = match purpose {
+        Purpose::Transmission => context.places.try_enter(export.name()).map_err(|Full| {
+            Some("the export has as many connections as it may have; try again later".to_owned())
+        })?,
+        Purpose::Info | Purpose::Contexts => None,
+    };
     match export.disk().await {
-        Ok(disk) => Ok((export, disk)),
+        Ok(disk) => Ok((export, disk, place)),
         Err(OpenError::Refused(text)) => {
             tracing::error!("export {name:?}: the component does not open it: {text}");
             Err(Some(text))
         }
-        Err(OpenError::Fault(fault)) => {
+        Err(fault @ (OpenError::Fault(_) | OpenError::Threads(_))) => {
             tracing::error!("export {name:?}: {fault}");
             Err(Some("the component failed; the server's log says why".into()))
         }

@@ -1,4 +1,7 @@
 //! What waits to be sent, and reads that go out without waiting.
+//!
+//! What waits is bounded: of a read, what neither the stream takes nor has room here stays where it is,
+//! and is read again when it can be sent.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -34,6 +37,17 @@ pub(super) struct Output {
     bytes: Vec<u8>,
     /// How many of them were sent.
     sent: usize,
+    /// How many bytes were sent since the beginning.
+    total: u64,
+}
+
+/// A part of a read's reply that there was no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unsent {
+    /// What belongs to a chunk whose header was sent.
+    pub(super) owed: Span,
+    /// What comes after that, of which nothing was sent.
+    pub(super) rest: Span,
 }
 
 impl Output {
@@ -47,6 +61,11 @@ impl Output {
         self.bytes.len() - self.sent
     }
 
+    /// How many bytes were sent since the beginning.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Sends what waits. Ready when nothing waits any more.
     pub(super) fn poll_send<S>(
         &mut self,
@@ -56,7 +75,10 @@ impl Output {
     where
         S: AsyncWrite + Unpin,
     {
-        let polled = poll_write_rest(stream, cx, &self.bytes, &mut self.sent)?;
+        let before = self.sent;
+        let polled = poll_write_rest(stream, cx, &self.bytes, &mut self.sent);
+        self.total += (self.sent - before) as u64;
+        let polled = polled?;
         match polled {
             Poll::Ready(()) => self.clear(),
             Poll::Pending => self.make_room(),
@@ -67,7 +89,7 @@ impl Output {
     /// Gives memory back while nothing waits.
     pub(super) fn rest(&mut self) {
         if self.waiting() == 0 {
-            *self = Self::default();
+            *self = Self { total: self.total, ..Self::default() };
         }
     }
 
@@ -88,43 +110,72 @@ impl Output {
         }
     }
 
-    /// Answers a read. Much of it is sent at once, from where it is; what the stream does not take
-    /// now is copied, for the content must not be held while a client is slow.
+    /// Answers a read, or the part of one that `content` is. Much of it is sent at once, from where it
+    /// is. What the stream does not take now is copied if it fits into `room`, for the content must
+    /// not be held while a client is slow; what does not fit is returned.
     pub(super) fn read<S>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
-        reply: ReplyTo,
-        span: Span,
-        content: &Content,
-    ) -> io::Result<()>
+        read: &Read<'_>,
+    ) -> io::Result<Option<Unsent>>
     where
         S: AsyncWrite + Unpin,
     {
+        let Read { reply, span, content, ends, room } = *read;
         let pieces = content.chunks().map(|chunk| match chunk {
             Chunk::Data(data) => nbd::Piece::Data(data.len() as u64),
             Chunk::Hole(length) => nbd::Piece::Hole(u64::from(length)),
         });
         let mut rest = Rest { content, index: 0, skip: 0 };
         for run in reply.runs(span, pieces) {
+            let run = Run { last: run.last && ends, ..run };
+            let after = span.after(run.span.end() - span.offset);
+            if self.waiting() > room {
+                let owed = Span { offset: run.span.offset, length: 0 };
+                return Ok(Some(Unsent { owed, rest: span.after(run.span.offset - span.offset) }));
+            }
             reply.run(&run, &mut self.bytes);
             if run.span.length < SEND_ALONE || run.hole {
                 rest.copy(&run, &mut self.bytes);
-            } else {
-                self.send_run(stream, cx, run.span.length, &mut rest)?;
+                continue;
+            }
+            let left = self.send_run(stream, cx, run.span.length, &mut rest, room)?;
+            if left > 0 {
+                return Ok(Some(Unsent {
+                    owed: run.span.after(run.span.length - left),
+                    rest: after,
+                }));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Sends what waits and then `left` bytes of a read.
+    /// Goes on with a chunk whose header was sent: sends `content`, which is a part of it. Returns how
+    /// many bytes had no room.
+    pub(super) fn go_on<S>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        length: u64,
+        content: &Content,
+        room: usize,
+    ) -> io::Result<u64>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        self.send_run(stream, cx, length, &mut Rest { content, index: 0, skip: 0 }, room)
+    }
+
+    /// Sends what waits and then `left` bytes of a read. Returns how many of them had no room.
     fn send_run<S>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
         mut left: u64,
         rest: &mut Rest<'_>,
-    ) -> io::Result<()>
+        room: usize,
+    ) -> io::Result<u64>
     where
         S: AsyncWrite + Unpin,
     {
@@ -132,6 +183,7 @@ impl Output {
             let waited = self.waiting();
             let (written, blocked) = self.gather(stream, cx, left, *rest)?;
             let of_those = written.min(waited);
+            self.total += written as u64;
             self.sent += of_those;
             if self.waiting() == 0 {
                 self.clear();
@@ -141,12 +193,13 @@ impl Output {
             left -= of_read;
             if blocked {
                 self.make_room();
-                self.bytes.reserve(left as usize);
-                rest.append(left, &mut self.bytes);
-                return Ok(());
+                let copied = left.min(room.saturating_sub(self.waiting()) as u64);
+                self.bytes.reserve_exact(copied as usize);
+                rest.append(copied, &mut self.bytes);
+                return Ok(left - copied);
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Writes as much as one system call can be given, until all of that is written or the stream
@@ -186,6 +239,19 @@ impl Output {
         }
         Ok((written, false))
     }
+}
+
+/// A read that is to be answered, or a part of one.
+#[derive(Clone, Copy)]
+pub(super) struct Read<'a> {
+    pub(super) reply: ReplyTo,
+    /// Where on the disk the content is.
+    pub(super) span: Span,
+    pub(super) content: &'a Content,
+    /// The reply ends with it.
+    pub(super) ends: bool,
+    /// How many bytes may wait.
+    pub(super) room: usize,
 }
 
 /// The content of a read from some place on.

@@ -9,6 +9,8 @@ mod ahead;
 mod execution;
 mod input;
 mod pace;
+mod reading;
+mod waiting;
 mod write;
 
 use std::future::{Future, poll_fn};
@@ -25,6 +27,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::output::Output;
+use super::peers::{Peer, Waits};
 use super::{End, Phase, Stream};
 use crate::block::{Command, ErrorCode};
 use crate::disk::Access;
@@ -32,10 +35,9 @@ use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
 use execution::{Execution, InFlight};
 use input::INPUT_MIN;
 use pace::Pace;
+use reading::Reading;
+use waiting::{Awaited, Waiting};
 use write::Write;
-
-/// No further request is executed while this many bytes wait for the client to take them.
-const OUTPUT_HIGH_WATER: usize = 256 << 10;
 
 /// How long a client that closed its side is still worked for when there is nothing to send, by which
 /// it could be seen whether it listens.
@@ -55,6 +57,15 @@ pub(super) struct Transmission<S> {
     /// Where the next request's future is polled first.
     slot: Option<ReusableBoxFuture<'static, Execution>>,
     in_flight: InFlight,
+    /// A read whose reply is longer than what may wait to be sent. Nothing else is sent before it is.
+    reading: Option<Reading>,
+    peer: Peer,
+    /// The stream did not take all that was to be sent.
+    blocked: bool,
+    /// How many bytes were received.
+    total: u64,
+    /// The thread serves this connection only.
+    own_thread: bool,
     draining: bool,
     pace: Pace,
     /// Since the last header, data was received to where it belongs.
@@ -73,6 +84,8 @@ enum State {
     Write(Write),
     /// What a BLOCK_STATUS asks about.
     Filter { request: Request, data: Vec<u8>, missing: usize },
+    /// Not of interest yet: there is no memory for the request before them.
+    Waiting { waiting: Waiting, buffer: Awaited },
     /// What belongs to a refused request.
     Drain { refused: Refused, missing: u64 },
     /// Nothing: the client said good-bye.
@@ -102,7 +115,13 @@ where
     S: Stream,
 {
     /// Begins with `input`: what was read beyond the handshake.
-    pub(super) fn new(stream: S, session: Session, access: Arc<Access>, input: Vec<u8>) -> Self {
+    pub(super) fn new(
+        stream: S,
+        session: Session,
+        access: Arc<Access>,
+        peer: Peer,
+        input: Vec<u8>,
+    ) -> Self {
         let input = BytesMut::from(input.as_slice());
         Self {
             stream,
@@ -114,6 +133,11 @@ where
             output: Output::default(),
             slot: None,
             in_flight: InFlight::new(),
+            reading: None,
+            peer,
+            blocked: false,
+            total: 0,
+            own_thread: false,
             draining: false,
             pace: Pace::default(),
             received: false,
@@ -130,6 +154,7 @@ where
         may_be_busy: bool,
     ) -> Outcome {
         self.pace.watch(may_be_busy);
+        self.own_thread = self.stream.socket().is_some_and(|socket| socket.alone().is_some());
         loop {
             match *phase.borrow_and_update() {
                 Phase::Serving => {}
@@ -158,14 +183,42 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        self.poll_progress(cx).map(|outcome| outcome.unwrap_or_else(Outcome::End))
+        match self.peer.closed() {
+            Waits::Nothing => {}
+            Waits::Request => return Poll::Ready(Outcome::End(End::Idle)),
+            Waits::Rest => return Poll::Ready(Outcome::End(End::Stalled)),
+        }
+        let polled = self.poll_progress(cx).map(|outcome| outcome.unwrap_or_else(Outcome::End));
+        if polled.is_pending() {
+            self.peer.wait(self.waits(), self.total + self.output.total(), cx.waker());
+        }
+        polled
+    }
+
+    /// What the client is to do next.
+    fn waits(&self) -> Waits {
+        match &self.state {
+            _ if self.blocked => Waits::Rest,
+            _ if !self.may_execute() => Waits::Nothing,
+            State::Header if !self.input.is_empty() => Waits::Rest,
+            State::Header if self.in_flight.count == 0 => Waits::Request,
+            State::Write(_) | State::Filter { .. } | State::Drain { .. } => Waits::Rest,
+            _ => Waits::Nothing,
+        }
     }
 
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, End>> {
         loop {
-            while let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx) {
+            self.poll_reading(cx)?;
+            let may_complete =
+                |this: &Self| this.reading.is_none() && this.output.waiting() <= this.peer.room();
+            while may_complete(self)
+                && let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx)
+            {
                 self.complete(completed, cx)?;
             }
+            let held_back = !may_complete(self);
+            self.poll_waiting(cx)?;
             let mut needs_input = false;
             while !needs_input && self.may_execute() {
                 needs_input = !self.step(cx)?;
@@ -181,13 +234,19 @@ where
                 _ => None,
             };
             if let Some(given_up) = ended {
-                return match sent && (self.in_flight.count == 0 || given_up) {
+                let done = self.in_flight.count == 0 && self.reading.is_none();
+                return match sent && (done || given_up) {
                     true => Poll::Ready(Ok(Outcome::End(End::Disconnected))),
                     false => Poll::Pending,
                 };
             }
+            self.blocked = !sent;
+            if held_back && sent && !self.reading_waits() {
+                // Sending has made room for more.
+                continue;
+            }
             if !self.may_execute() {
-                // Woken when something was sent or is completed.
+                // Woken when something was sent or is completed, or there is memory.
                 return Poll::Pending;
             }
             if !needs_input {
@@ -223,7 +282,15 @@ where
     }
 
     fn may_execute(&self) -> bool {
-        self.in_flight.has_room() && self.output.waiting() < OUTPUT_HIGH_WATER
+        self.in_flight.has_room()
+            && self.reading.is_none()
+            && !matches!(self.state, State::Waiting { .. })
+            && self.has_room()
+    }
+
+    /// Whether more may be made that is to be sent.
+    fn has_room(&self) -> bool {
+        self.output.waiting() == 0 || self.output.waiting() < self.peer.room() / 2
     }
 
     /// The end of the client's stream between two requests is its good-bye, which does not say that
@@ -284,7 +351,7 @@ where
                 self.answer_refused(refused);
                 Ok(true)
             }
-            ended @ (State::Finished | State::HungUp(_)) => {
+            ended @ (State::Finished | State::HungUp(_) | State::Waiting { .. }) => {
                 self.state = ended;
                 Ok(false)
             }
@@ -299,7 +366,9 @@ where
             return Ok(());
         }
         match verdict {
-            Verdict::Execute(Command::Write { span, fua }) => self.begin_write(&request, span, fua),
+            Verdict::Execute(Command::Write { span, fua }) => {
+                self.begin_write(&request, span, fua, cx)?;
+            }
             Verdict::Execute(command) => self.execute(&request, command, cx)?,
             Verdict::Filter => {
                 let missing = payload as usize;

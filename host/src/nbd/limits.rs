@@ -33,5 +33,5 @@ pub const MAX_PAYLOAD: u32 = MAX_TRANSFER;
 /// Whoever announces more is disconnected.
 pub const MAX_DRAIN: u64 = 2 * MAX_PAYLOAD as u64;
 
-/// How many extents one answer holds. The spec allows 2^20; this many fit into a mebibyte.
-pub const MAX_EXTENTS: usize = 1 << 16;
+/// How many extents one answer holds. The spec allows 2^20; this many take 256 KiB.
+pub const MAX_EXTENTS: usize = 1 << 14;

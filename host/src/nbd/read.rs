@@ -45,6 +45,11 @@ pub struct Runs<I> {
 }
 
 impl ReplyTo {
+    /// Whether all of the answer to a read is one run, whatever it consists of.
+    pub fn is_one_run(&self) -> bool {
+        self.style() == ReplyStyle::Simple || self.do_not_fragment()
+    }
+
     /// Cuts the answer to a read of `span`, which consists of `pieces`, into runs: as many as there
     /// are long holes if the client can take that, else one.
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use memnbd_host::component::{BuiltIn, Component, Engine};
 use memnbd_host::connection::{Context, Phase, serve};
-use memnbd_host::disk::Recipe;
+use memnbd_host::disk::{Budgets, Recipe};
 use memnbd_host::exports::{Export, Exports};
 use memnbd_host::nbd::HandshakeConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -46,7 +46,7 @@ pub(crate) fn connection(data: &[u8]) {
             export_name: export_name.into(),
             read_only: false,
             parameters: vec![("size".into(), size.into())],
-            max_memory: 64 << 20,
+            budgets: Budgets::alone(64 << 20),
         };
         let exports = [recipe("disk", "1M"), recipe("largest", "9223372036854775807")];
         let exports = exports.into_iter().map(Export::new).collect();
@@ -58,6 +58,8 @@ pub(crate) fn connection(data: &[u8]) {
             handshake_timeout: None,
             in_use: Default::default(),
             threads: Default::default(),
+            peers: Default::default(),
+            places: Default::default(),
             phase: receiver,
         };
         let (client, stream) = duplex(1 << (window % 18));

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::decode::{Decoded, Reads, decode_some};
 use crate::component::Component;
 use crate::connection::{Context, End, Phase, Stream, StreamSocket, serve};
-use crate::disk::Recipe;
+use crate::disk::{Budgets, Recipe};
 use crate::exports::{Export, Exports};
 use crate::nbd::{HandshakeConfig, ReplyStyle};
 
@@ -26,7 +26,7 @@ pub(super) fn recipe(name: &str, component: Component) -> Recipe {
         export_name: name.into(),
         read_only: false,
         parameters: Vec::new(),
-        max_memory: 256 << 20,
+        budgets: Budgets::alone(256 << 20),
     }
 }
 
@@ -41,6 +41,8 @@ pub(super) fn context_of(recipes: Vec<Recipe>) -> (Context, watch::Sender<Phase>
         handshake_timeout: Some(PATIENCE),
         in_use: Default::default(),
         threads: Default::default(),
+        peers: Default::default(),
+        places: Default::default(),
         phase,
     };
     (context, sender)

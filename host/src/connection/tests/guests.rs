@@ -87,7 +87,7 @@ async fn a_slow_request_holds_up_no_others() {
 #[tokio::test]
 async fn requests_in_flight_are_bounded() {
     // So many requests are read, and a buffer of others, and what the stream itself holds.
-    for (command, length, most) in [(READ, 1, 32 << 10), (WRITE, MIB, 80 << 20)] {
+    for (command, length, most) in [(READ, 1, 96 << 10), (WRITE, MIB, 80 << 20)] {
         let (context, _phase) = context(&slow_reads_and_writes()).await;
         let mut client = Client::new(&context, ReplyStyle::Simple).await;
         let (mut bytes, _) = client.bytes(command, 0, length);

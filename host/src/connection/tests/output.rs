@@ -8,10 +8,10 @@ use super::decode::{Reads, decode};
 use super::streams::{Gathering, Scripted};
 use super::*;
 use crate::block::{ErrorCode, Span};
-use crate::connection::output::Output;
+use crate::connection::output::{Output, Read, Unsent};
 use crate::disk::{Content, Part};
-use crate::nbd::Request;
 use crate::nbd::codes::{CommandCode, command_flag};
+use crate::nbd::{ReplyTo, Request};
 
 const SCRIPTS: [&[usize]; 9] = [
     &[1],
@@ -44,6 +44,19 @@ fn content(random: &mut Rng, length: usize) -> (Content, Vec<u8>) {
     (Content::Copied(parts), bytes)
 }
 
+/// Answers a read as a whole, however much of it has to wait.
+fn answer(
+    output: &mut Output,
+    stream: &mut Scripted,
+    cx: &mut Context<'_>,
+    reply: ReplyTo,
+    span: Span,
+    content: &Content,
+) {
+    let read = Read { reply, span, content, ends: true, room: usize::MAX };
+    assert_eq!(output.read(stream, cx, &read).unwrap(), None);
+}
+
 /// Answers random requests on a stream, and sees that all of it arrives.
 fn converse(random: &mut Rng, style: ReplyStyle, script: &[usize], gathering: Gathering) {
     let session = session(style);
@@ -70,7 +83,7 @@ fn converse(random: &mut Rng, style: ReplyStyle, script: &[usize], gathering: Ga
             _ => {
                 let (content, bytes) = content(random, length as usize);
                 let span = Span { offset, length };
-                output.read(&mut stream, cx, reply, span, &content).unwrap();
+                answer(&mut output, &mut stream, cx, reply, span, &content);
                 expected.push((cookie, df, bytes));
             }
         }
@@ -141,10 +154,57 @@ fn a_stream_may_stop_at_every_byte() {
         session.reply_to(&request).error(ErrorCode::Io, "before", output.batch());
         let reply = session.reply_to(&Request { cookie: 1, ..request });
         let before = output.waiting();
-        output.read(&mut stream, cx, reply, span, &content).unwrap();
+        answer(&mut output, &mut stream, cx, reply, span, &content);
         while output.poll_send(&mut stream, cx).map(Result::unwrap).is_pending() {}
         let replies = decode(&stream.taken[before..], ReplyStyle::Structured, &reads);
         assert!(replies[&1].data == data, "stopped after {window}");
+    }
+}
+
+/// What has no room stays where it is, and the reply goes on where it stopped.
+#[test]
+fn no_more_waits_than_there_is_room_for() {
+    const ROOM: usize = 64 << 10;
+    let mut random = Rng::with_seed(3);
+    for turn in 0..60 {
+        let style = STYLES[turn % 3];
+        let script = [1 + random.usize(..200_000), 0, 1 + random.usize(..50_000), 0];
+        let mut stream = Scripted::new(&script, Gathering::All);
+        let mut output = Output::default();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let length = 1 + random.u64(..2_000_000);
+        let (whole, bytes) = content(&mut random, length as usize);
+        let span = Span { offset: 4096, length };
+        let request =
+            Request { flags: 0, command: CommandCode::READ, cookie: 1, offset: 4096, length };
+        let reply = session(style).reply_to(&request);
+        let part = |of: Span| {
+            let at = (of.offset - 4096) as usize;
+            Content::Copied(vec![Part::Data(bytes[at..at + of.length as usize].to_vec())])
+        };
+        let read = Read { reply, span, content: &whole, ends: true, room: ROOM };
+        let mut unsent = output.read(&mut stream, cx, &read).unwrap();
+        while let Some(Unsent { mut owed, rest }) = unsent {
+            // A run below 32 KiB may come on top, and headers.
+            assert!(output.waiting() <= ROOM + (33 << 10), "{} bytes wait", output.waiting());
+            let _ = output.poll_send(&mut stream, cx).map(Result::unwrap);
+            unsent = if owed.length > 0 {
+                let now = Span { length: owed.length.min(300_000), ..owed };
+                let left = output.go_on(&mut stream, cx, now.length, &part(now), ROOM).unwrap();
+                owed = owed.after(now.length - left);
+                Some(Unsent { owed, rest })
+            } else if rest.length > 0 {
+                let content = part(rest);
+                let read = Read { span: rest, content: &content, ..read };
+                output.read(&mut stream, cx, &read).unwrap()
+            } else {
+                None
+            };
+        }
+        while output.poll_send(&mut stream, cx).map(Result::unwrap).is_pending() {}
+        assert_eq!(output.total(), stream.taken.len() as u64);
+        let replies = decode(&stream.taken, style, &Reads::from([(1, (4096, length as usize))]));
+        assert!(replies[&1].done && replies[&1].data == bytes, "{style}");
     }
 }
 
@@ -161,7 +221,8 @@ fn buffer_does_not_grow_with_what_was_sent() {
     let mut output = Output::default();
     for _ in 0..2000 {
         while output.waiting() < 64 << 10 {
-            output.read(&mut stream, cx, session.reply_to(&request), span, &content).unwrap();
+            let reply = session.reply_to(&request);
+            answer(&mut output, &mut stream, cx, reply, span, &content);
         }
         assert!(output.poll_send(&mut stream, cx).is_pending());
         let capacity = output.batch().capacity();
@@ -179,7 +240,8 @@ fn large_buffers_are_given_back() {
     let mut stream = Scripted::new(&[0, 4096, 0, 1 << 20], Gathering::All);
     let mut output = Output::default();
     let span = Span { offset: 0, length };
-    output.read(&mut stream, cx, session.reply_to(&request), span, &content).unwrap();
+    let reply = session.reply_to(&request);
+    answer(&mut output, &mut stream, cx, reply, span, &content);
     assert!(output.batch().capacity() >= length as usize - 4096, "it waits");
     while output.poll_send(&mut stream, cx).map(Result::unwrap).is_pending() {}
     assert!(output.batch().capacity() <= 1 << 20);

@@ -2,16 +2,19 @@
 
 use std::future::Future;
 use std::task::{Context, Poll};
+use std::thread;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::Transmission;
-use crate::block::{Command, ErrorCode, Span};
+use super::reading::{PIECE, Reading};
+use super::waiting::Waiting;
+use crate::block::{Command, ErrorCode, Extent, Span};
+use crate::connection::output::Read;
 use crate::connection::{End, Stream};
-use crate::disk::Answer;
+use crate::disk::{Answer, Buffer, Content};
 use crate::nbd::{ReplyTo, Request};
 
 /// How many requests of a connection may be under way that were not ready at once.
@@ -26,8 +29,12 @@ const FAILED: &str = "the disk could not do it; the server's log says why";
 /// What comes of a request.
 pub(super) type Execution = Result<Answer, ErrorCode>;
 
-/// A part of a write that was not ready at once.
-pub(super) type Task = JoinHandle<Execution>;
+/// A request, or a part of one, that was not ready at once.
+pub(super) struct Started {
+    execution: ReusableBoxFuture<'static, Execution>,
+    /// It computes at length.
+    computes: bool,
+}
 
 /// Requests that are tasks of their own.
 pub(super) struct InFlight {
@@ -41,6 +48,35 @@ pub(super) struct InFlight {
 pub(super) struct Completed {
     request: Executed,
     result: Execution,
+    /// The memory that it has until it is answered.
+    _buffer: Option<Buffer>,
+}
+
+/// Sees to it that a task is answered however it ends.
+struct Completion {
+    done: mpsc::UnboundedSender<Completed>,
+    request: Executed,
+    buffer: Option<Buffer>,
+    /// What it came to; nothing if it was dropped before, for want of threads or in a panic.
+    result: Option<Execution>,
+}
+
+impl Completion {
+    fn finish(mut self, result: Execution) {
+        self.result = Some(result);
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| match thread::panicking() {
+            true => Err(ErrorCode::Io),
+            false => Err(ErrorCode::NoMem),
+        });
+        // The connection may be gone; then nobody needs the answer.
+        let completed = Completed { request: self.request, result, _buffer: self.buffer.take() };
+        let _ = self.done.send(completed);
+    }
 }
 
 /// What must be known of a request to answer it.
@@ -49,8 +85,8 @@ pub(super) struct Executed {
     pub(super) reply: ReplyTo,
     span: Span,
     read: bool,
-    /// What it holds in memory, in bytes.
-    held: u64,
+    /// What it holds in memory when it is not executed at once, in bytes.
+    pub(super) held: u64,
 }
 
 impl InFlight {
@@ -83,6 +119,8 @@ where
         };
         let held = match command {
             Command::Read { .. } | Command::Write { .. } => span.length,
+            Command::Extents { limit, .. } => (limit * size_of::<Extent>()) as u64,
+            // No more than what a request takes itself.
             _ => 0,
         };
         Executed { reply: self.session.reply_to(request), span, read, held }
@@ -99,7 +137,8 @@ where
         self.execute_with(executed, command, Bytes::new(), cx)
     }
 
-    /// Starts a request with its data; if that is all it takes, answers it.
+    /// Starts a request with its data; if that is all it takes, answers it. It is held back as long as
+    /// there is no memory for it, if it needs any.
     pub(super) fn execute_with(
         &mut self,
         executed: Executed,
@@ -107,23 +146,61 @@ where
         data: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        match self.start(command, data, cx) {
+        if let Some(answer) = self.access.execute_now(command, &data) {
+            return self.answer(executed, Ok(answer), cx);
+        }
+        if let Command::Read { span } = command
+            && span.length > PIECE
+        {
+            self.reading = Some(Reading::new(executed.reply, span));
+            return Ok(());
+        }
+        match self.access.buffers().try_take(executed.held) {
+            Some(buffer) => self.execute_called(executed, Some(buffer), command, data, cx),
+            None => {
+                self.wait_for_buffer(executed.held, Waiting::execute(executed, command, data), cx)
+            }
+        }
+    }
+
+    /// As [`Self::execute_with`], for what takes a call of the component or waiting for others.
+    pub(super) fn execute_called(
+        &mut self,
+        executed: Executed,
+        buffer: Option<Buffer>,
+        command: Command,
+        data: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        match self.call(command, data, cx) {
             Ok(result) => self.answer(executed, result, cx)?,
-            Err(execution) => self.put_aside(executed, execution),
+            Err(Started { execution, computes }) => {
+                self.put_aside(executed, buffer, computes, execution);
+            }
         }
         Ok(())
     }
 
-    /// Polls a command once. If it is not ready then, its future is the error.
+    /// Starts a command. If it is not ready at once, what was started is the error.
     pub(super) fn start(
         &mut self,
         command: Command,
         data: Bytes,
         cx: &mut Context<'_>,
-    ) -> Result<Execution, ReusableBoxFuture<'static, Execution>> {
+    ) -> Result<Execution, Started> {
         if let Some(answer) = self.access.execute_now(command, &data) {
             return Ok(Ok(answer));
         }
+        self.call(command, data, cx)
+    }
+
+    /// Polls a command once, where it may be polled on this thread.
+    fn call(
+        &mut self,
+        command: Command,
+        data: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<Execution, Started> {
         let execution = self.access.clone().execute(command, data);
         let mut slot = match self.slot.take() {
             Some(mut slot) => {
@@ -132,32 +209,52 @@ where
             }
             None => ReusableBoxFuture::new(execution),
         };
-        match slot.poll(cx) {
-            Poll::Ready(result) => {
+        if !self.access.may_run_here(self.own_thread) {
+            return Err(Started { execution: slot, computes: false });
+        }
+        match self.access.poll(slot.get_pin(), cx) {
+            (Poll::Ready(result), _) => {
                 self.slot = Some(slot);
                 Ok(result)
             }
-            Poll::Pending => Err(slot),
+            (Poll::Pending, computes) => Err(Started { execution: slot, computes }),
         }
     }
 
     /// Makes a request a task of its own.
-    pub(super) fn put_aside<F>(&mut self, executed: Executed, execution: F)
-    where
+    pub(super) fn put_aside<F>(
+        &mut self,
+        executed: Executed,
+        buffer: Option<Buffer>,
+        computes: bool,
+        execution: F,
+    ) where
         F: Future<Output = Execution> + Send + 'static,
     {
         self.in_flight.count += 1;
         self.in_flight.bytes += executed.held;
         let done = self.in_flight.done.clone();
-        tokio::spawn(async move {
+        let completion = Completion { done, request: executed, buffer, result: None };
+        let task = async move {
             // The disk is not held while the connection is busy.
-            let result = execution.await.map(|answer| match answer {
+            completion.finish(execution.await.map(|answer| match answer {
                 Answer::Read(content) => Answer::Read(content.into_copy()),
                 answer => answer,
-            });
-            // The connection may be gone; then nobody needs the answer.
-            let _ = done.send(Completed { request: executed, result });
-        });
+            }));
+        };
+        self.access.spawn(task, computes);
+    }
+
+    /// Makes a part of a request a task of its own, and returns where its result comes.
+    pub(super) fn put_part_aside(&self, part: Started) -> oneshot::Receiver<Execution> {
+        let Started { execution, computes } = part;
+        let (done, result) = oneshot::channel();
+        let task = async move {
+            // The connection may be gone; then nobody needs it.
+            let _ = done.send(execution.await);
+        };
+        self.access.spawn(task, computes);
+        result
     }
 
     pub(super) fn complete(
@@ -165,7 +262,7 @@ where
         completed: Completed,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let Completed { request, result } = completed;
+        let Completed { request, result, _buffer } = completed;
         self.in_flight.count -= 1;
         self.in_flight.bytes -= request.held;
         self.answer(request, result, cx)
@@ -180,9 +277,7 @@ where
         let Executed { reply, span, read, .. } = request;
         match result {
             Ok(Answer::Done) => reply.success(self.output.batch()),
-            Ok(Answer::Read(content)) => {
-                self.output.read(&mut self.stream, cx, reply, span, &content)?;
-            }
+            Ok(Answer::Read(content)) => self.answer_read(reply, span, &content, cx)?,
             Ok(Answer::Extents(extents)) => {
                 reply.block_status(span, &extents, self.output.batch());
             }
@@ -191,6 +286,19 @@ where
             }
             Err(error) => reply.error(error, error_text(error), self.output.batch()),
         }
+        Ok(())
+    }
+
+    fn answer_read(
+        &mut self,
+        reply: ReplyTo,
+        span: Span,
+        content: &Content,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let read = Read { reply, span, content, ends: true, room: self.peer.room() };
+        let unsent = self.output.read(&mut self.stream, cx, &read)?;
+        self.reading = unsent.map(|unsent| Reading::after(reply, unsent));
         Ok(())
     }
 

@@ -33,9 +33,17 @@ where
 {
     /// Reads what comes.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Some(polled) = self.poll_receive() {
-            return polled;
+        let polled = match self.poll_receive() {
+            Some(polled) => polled,
+            None => self.poll_read(cx),
+        };
+        if let Poll::Ready(Ok(n)) = &polled {
+            self.total += *n as u64;
         }
+        polled
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let State::Write(write) = &mut self.state {
             let missing = write.missing();
             if let Some(data) = &mut write.collected

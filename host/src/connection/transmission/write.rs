@@ -4,12 +4,15 @@ use std::task::Context;
 
 use bytes::{Buf, Bytes};
 
-use super::execution::{Executed, Task, error_text};
+use tokio::sync::oneshot;
+
+use super::execution::{Executed, Execution, error_text};
 use super::input::{INPUT_MAX, PAYLOAD_ALONE, PAYLOAD_IN_INPUT};
+use super::waiting::Waiting;
 use super::{Refused, State, Transmission};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::{End, Stream};
-use crate::disk::Answer;
+use crate::disk::{Answer, Buffer};
 use crate::nbd::Request;
 
 /// So much of a payload is worth being written before the rest is here.
@@ -23,11 +26,21 @@ pub(super) struct Write {
     pub(super) fua: bool,
     /// Where the data of the rest is collected, when it is not executed from the input.
     pub(super) collected: Option<Vec<u8>>,
-    /// The part before the rest, if that was not ready at once.
-    before: Option<Task>,
+    /// The memory that collected data may take.
+    pub(super) buffer: Option<Buffer>,
+    /// What the part before the rest comes to, if that was not ready at once.
+    pub(super) before: Option<oneshot::Receiver<Execution>>,
 }
 
 impl Write {
+    /// Begins to collect, with memory for it.
+    pub(super) fn collecting(self, buffer: Buffer) -> Self {
+        // Nothing more is allocated for a length before its first bytes are here; `limit` in
+        // `poll_read` bounds the rest.
+        let length = (self.rest.length as usize).min(INPUT_MAX);
+        Self { collected: Some(Vec::with_capacity(length)), buffer: Some(buffer), ..self }
+    }
+
     /// How many bytes are still to come, those in the input included.
     pub(super) fn missing(&self) -> usize {
         let collected = self.collected.as_ref().map_or(0, Vec::len);
@@ -39,15 +52,33 @@ impl<S> Transmission<S>
 where
     S: Stream,
 {
-    pub(super) fn begin_write(&mut self, request: &Request, span: Span, fua: bool) {
+    pub(super) fn begin_write(
+        &mut self,
+        request: &Request,
+        span: Span,
+        fua: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
         let in_parts = self.access.part_of_write(span, span.length) > 0;
-        // Nothing is allocated for a length before its first bytes are here, `limit` in poll_fill
-        // bounds the rest.
         let elsewhere = span.length > PAYLOAD_IN_INPUT as u64 && !in_parts;
-        let collected =
-            elsewhere.then(|| Vec::with_capacity((span.length as usize).min(INPUT_MAX)));
         let executed = self.executed(request, &Command::Write { span, fua });
-        self.state = State::Write(Write { executed, rest: span, fua, collected, before: None });
+        let write =
+            Write { executed, rest: span, fua, collected: None, buffer: None, before: None };
+        if elsewhere {
+            return self.collect(write, cx);
+        }
+        self.state = State::Write(write);
+        Ok(())
+    }
+
+    /// Collects the data of the rest of a write, once there is memory for it.
+    fn collect(&mut self, write: Write, cx: &mut Context<'_>) -> Result<(), End> {
+        let length = write.rest.length;
+        match self.access.buffers().try_take(length) {
+            Some(buffer) => self.state = State::Write(write.collecting(buffer)),
+            None => self.wait_for_buffer(length, Waiting::Collect(write), cx)?,
+        }
+        Ok(())
     }
 
     /// Executes as much of a write as is here and can be executed.
@@ -96,47 +127,54 @@ where
             self.state = State::Write(write);
             return Ok(false);
         }
-        self.execute_part(write, part, cx);
+        self.execute_part(write, part, cx)?;
         Ok(true)
     }
 
     /// Starts what is left of a write, with its data.
     fn execute_rest(&mut self, write: Write, data: Bytes, cx: &mut Context<'_>) -> Result<(), End> {
-        let Write { executed, rest, fua, before, .. } = write;
+        let Write { executed, rest, fua, buffer, before, .. } = write;
         let command = Command::Write { span: rest, fua };
         if let Some(before) = before {
             let access = self.access.clone();
-            self.put_aside(executed, async move {
-                // A task ends in no other way, unless the process ends.
-                before.await.unwrap_or(Err(ErrorCode::Io))?;
+            let execution = async move {
+                // It is dropped when there are no threads for it.
+                before.await.unwrap_or(Err(ErrorCode::NoMem))?;
                 access.execute(command, data).await
-            });
+            };
+            self.put_aside(executed, buffer, false, execution);
             return Ok(());
         }
-        self.execute_with(executed, command, data, cx)
+        match buffer {
+            None => self.execute_with(executed, command, data, cx),
+            buffer => self.execute_called(executed, buffer, command, data, cx),
+        }
     }
 
     /// Starts the next `length` bytes of a write, whose data is at the beginning of the input.
-    fn execute_part(&mut self, mut write: Write, length: u64, cx: &mut Context<'_>) {
+    fn execute_part(
+        &mut self,
+        mut write: Write,
+        length: u64,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
         let data = self.input.split_to(length as usize).freeze();
         let span = Span { offset: write.rest.offset, length };
         let part = Command::Write { span, fua: write.fua };
         write.rest = write.rest.after(length);
         match self.start(part, data, cx) {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => self.state = State::Write(write),
             Ok(Err(error)) => {
                 let refused =
                     Refused { reply: write.executed.reply, error, text: error_text(error) };
                 self.drain(refused, write.rest.length);
-                return;
             }
             Err(execution) => {
                 // It holds the disk, and so must not wait for more data. The rest comes after it.
-                write.before = Some(tokio::spawn(execution));
-                let length = (write.rest.length as usize).min(INPUT_MAX);
-                write.collected = Some(Vec::with_capacity(length));
+                write.before = Some(self.put_part_aside(execution));
+                self.collect(write, cx)?;
             }
         }
-        self.state = State::Write(write);
+        Ok(())
     }
 }

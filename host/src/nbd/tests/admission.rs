@@ -244,7 +244,7 @@ fn extents_are_limited_to_one_chunk_of_the_maximum_payload() {
     let mut geometry = disk(MIB);
     let block_status = request(0, C::BLOCK_STATUS, 0, 4096);
     let span = Span { offset: 0, length: 4096 };
-    for (maximum, limit) in [(64 << 20, 1 << 16), (4096, 256), (512, 32), (1, 1)] {
+    for (maximum, limit) in [(64 << 20, 1 << 14), (4096, 256), (512, 32), (1, 1)] {
         geometry.block_sizes.maximum = maximum;
         let style = ReplyStyle::Extended;
         let negotiated = Negotiated { style, block_sizes: true, allocation: true };

@@ -1,0 +1,224 @@
+//! The connections of a process in their transmission phase: how many there are, how much each may
+//! have waiting to be sent, and which of them are closed because their clients do nothing.
+//!
+//! A connection says what it does by writing a few numbers that belong to it; a task looks at them
+//! now and then. So no connection keeps a timer, and those that are busy pay next to nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+
+/// What all connections together may have waiting to be sent, in bytes; each has the same part of it.
+const WAITING: usize = 256 << 20;
+
+/// The least and the most that one connection may have, in bytes.
+const LEAST_ROOM: usize = 64 << 10;
+const MOST_ROOM: usize = 512 << 10;
+
+/// A client that has to send or to take something has moved on when it was at least this much, in
+/// bytes, or all of it.
+const PROGRESS: u64 = 64 << 10;
+
+/// How long clients may do nothing; none for as long as they like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// In the middle of a request or a reply.
+    pub stalled: Option<Duration>,
+    /// Between requests.
+    pub idle: Option<Duration>,
+}
+
+/// All connections.
+#[derive(Clone, Default)]
+pub struct Peers(Arc<Registry>);
+
+#[derive(Default)]
+struct Registry {
+    peers: Mutex<HashMap<u64, Watched>>,
+    next: AtomicU64,
+    /// How much each connection may have waiting, in bytes.
+    room: AtomicUsize,
+}
+
+/// A connection as the registry has it.
+struct Watched {
+    activity: Arc<Activity>,
+    /// What it had moved when it last moved on, and when that was seen.
+    moved: u64,
+    since: Instant,
+}
+
+/// One connection, for as long as it is served.
+pub(super) struct Peer {
+    peers: Peers,
+    key: u64,
+    activity: Arc<Activity>,
+}
+
+/// What a connection says of itself, and is told.
+#[derive(Default)]
+struct Activity {
+    /// How many bytes were received and sent.
+    moved: AtomicU64,
+    /// A [`Waits`].
+    waits: AtomicU8,
+    /// A [`Waits`] for which it is to be closed; [`Waits::Nothing`] if it is not.
+    closed: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Waits {
+    /// Nothing of its client.
+    Nothing,
+    /// The next request.
+    Request,
+    /// The rest of a request, or room to send.
+    Rest,
+}
+
+impl Waits {
+    fn from(number: u8) -> Self {
+        match number {
+            1 => Self::Request,
+            2 => Self::Rest,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl Peers {
+    /// Another connection.
+    pub(super) fn enter(&self) -> Peer {
+        let activity = Arc::new(Activity::default());
+        let key = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let watched = Watched { activity: activity.clone(), moved: 0, since: Instant::now() };
+        let mut peers = self.0.peers();
+        peers.insert(key, watched);
+        self.0.divide(peers.len());
+        drop(peers);
+        Peer { peers: self.clone(), key, activity }
+    }
+
+    /// Closes those whose clients do nothing for too long, as long as this is polled.
+    pub async fn watch(&self, patience: Patience) {
+        let Some(shortest) = patience.stalled.into_iter().chain(patience.idle).min() else {
+            return std::future::pending().await;
+        };
+        let pause = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(5));
+        loop {
+            tokio::time::sleep(pause).await;
+            self.look(patience, Instant::now());
+        }
+    }
+
+    fn look(&self, patience: Patience, now: Instant) {
+        for watched in self.0.peers().values_mut() {
+            let activity = &watched.activity;
+            let moved = activity.moved.load(Ordering::Relaxed);
+            let waits = Waits::from(activity.waits.load(Ordering::Relaxed));
+            let (least, limit) = match waits {
+                Waits::Nothing => (0, None),
+                Waits::Request => (1, patience.idle),
+                Waits::Rest => (PROGRESS, patience.stalled),
+            };
+            if moved - watched.moved >= least {
+                (watched.moved, watched.since) = (moved, now);
+            } else if limit.is_some_and(|limit| now.duration_since(watched.since) >= limit) {
+                activity.closed.store(waits as u8, Ordering::Relaxed);
+                activity.waker.wake();
+            }
+        }
+    }
+}
+
+impl Registry {
+    fn peers(&self) -> MutexGuard<'_, HashMap<u64, Watched>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn divide(&self, count: usize) {
+        let room = (WAITING / count.max(1)).clamp(LEAST_ROOM, MOST_ROOM);
+        self.room.store(room, Ordering::Relaxed);
+    }
+}
+
+impl Peer {
+    /// How many bytes may wait to be sent.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        self.peers.0.room.load(Ordering::Relaxed)
+    }
+
+    /// Says what is waited for, and how many bytes were received and sent so far. The waker is used
+    /// when the connection is to be closed.
+    #[inline]
+    pub(super) fn wait(&self, waits: Waits, moved: u64, waker: &Waker) {
+        self.activity.moved.store(moved, Ordering::Relaxed);
+        self.activity.waits.store(waits as u8, Ordering::Relaxed);
+        self.activity.waker.register(waker);
+    }
+
+    /// What the client has waited too long with, if it is to be closed for that.
+    #[inline]
+    pub(super) fn closed(&self) -> Waits {
+        Waits::from(self.activity.closed.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut peers = self.peers.0.peers();
+        peers.remove(&self.key);
+        self.peers.0.divide(peers.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What becomes of a connection that waits and moves so many bytes each second.
+    fn seconds_until_closed(waits: Waits, bytes: u64) -> Option<u32> {
+        let patience = Patience { stalled: Some(60 * SECOND), idle: Some(100 * SECOND) };
+        let peers = Peers::default();
+        let peer = peers.enter();
+        let start = Instant::now();
+        (0..1000).find(|&second| {
+            peer.wait(waits, u64::from(second) * bytes, Waker::noop());
+            peers.look(patience, start + second * SECOND);
+            peer.closed() != Waits::Nothing
+        })
+    }
+
+    #[test]
+    fn clients_that_do_nothing_are_closed_and_others_are_not() {
+        assert_eq!(seconds_until_closed(Waits::Rest, 0), Some(60));
+        assert_eq!(seconds_until_closed(Waits::Rest, 1), Some(60), "a byte is no progress");
+        assert_eq!(seconds_until_closed(Waits::Rest, PROGRESS / 50), None);
+        assert_eq!(seconds_until_closed(Waits::Request, 0), Some(100));
+        assert_eq!(seconds_until_closed(Waits::Request, 1), None);
+        assert_eq!(seconds_until_closed(Waits::Nothing, 0), None);
+    }
+
+    #[test]
+    fn what_may_wait_is_divided_among_all() {
+        let peers = Peers::default();
+        let first = peers.enter();
+        assert_eq!(first.room(), MOST_ROOM);
+        let more: Vec<Peer> = (0..1099).map(|_| peers.enter()).collect();
+        assert!(first.room() * 1100 <= WAITING);
+        drop(more);
+        assert_eq!(first.room(), MOST_ROOM);
+        let many: Vec<Peer> = (0..10_000).map(|_| peers.enter()).collect();
+        assert_eq!(many[0].room(), LEAST_ROOM);
+    }
+}

@@ -1,0 +1,164 @@
+//! Reads whose replies are longer than what may wait to be sent: they are read in pieces, each when there
+//! is room for it.
+//!
+//! While that lasts nothing else is sent on the connection. A piece that fails is an error in the
+//! reply, unless the reply has promised its bytes already: then the connection ends, for the protocol
+//! has no other way (spec: "Structured reply chunk message").
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::Transmission;
+use super::execution::error_text;
+use crate::block::{Command, ErrorCode, Span};
+use crate::connection::output::{Read, Unsent};
+use crate::connection::{End, Stream};
+use crate::disk::{Answer, Buffer, Content};
+use crate::nbd::{ReplyTo, Run};
+
+/// The longest piece, in bytes. Reads that are no longer are executed in one.
+pub(super) const PIECE: u64 = 4 << 20;
+
+/// A read whose reply is under way.
+pub(super) struct Reading {
+    reply: ReplyTo,
+    /// What belongs to a chunk whose header was sent.
+    owed: Span,
+    /// What comes after that, of which nothing was sent.
+    rest: Span,
+    /// The piece that is being read by a call of the component.
+    called: Option<oneshot::Receiver<Piece>>,
+}
+
+/// What was read, and the memory that it takes.
+type Piece = (Result<Content, ErrorCode>, Buffer);
+
+impl Reading {
+    /// A read of which nothing was sent.
+    pub(super) fn new(reply: ReplyTo, span: Span) -> Self {
+        Self { reply, owed: Span { length: 0, ..span }, rest: span, called: None }
+    }
+
+    /// The rest of one of which something was sent.
+    pub(super) fn after(reply: ReplyTo, unsent: Unsent) -> Self {
+        Self { reply, owed: unsent.owed, rest: unsent.rest, called: None }
+    }
+
+    /// The next piece, which is empty when nothing is left.
+    fn next(&self) -> Span {
+        let from = if self.owed.length > 0 { self.owed } else { self.rest };
+        Span { length: from.length.min(PIECE), ..from }
+    }
+}
+
+impl<S> Transmission<S>
+where
+    S: Stream,
+{
+    /// Goes on with the read that is under way, as far as there is room.
+    pub(super) fn poll_reading(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Some(mut reading) = self.reading.take() {
+            let piece = reading.next();
+            if piece.length == 0 {
+                return Ok(());
+            }
+            if !self.has_room() {
+                self.reading = Some(reading);
+                return Ok(());
+            }
+            match self.poll_piece(&mut reading, piece, cx) {
+                Poll::Ready(Ok(content)) => self.send_piece(reading, piece, &content, cx)?,
+                Poll::Ready(Err(_)) if reading.owed.length > 0 => return Err(End::Unanswerable),
+                Poll::Ready(Err(error)) => {
+                    let text = error_text(error);
+                    reading.reply.error_at(error, text, piece.offset, self.output.batch());
+                }
+                Poll::Pending => {
+                    self.reading = Some(reading);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a call of the component is waited for.
+    pub(super) fn reading_waits(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.called.is_some())
+    }
+
+    fn poll_piece(
+        &self,
+        reading: &mut Reading,
+        piece: Span,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Content, ErrorCode>> {
+        let command = Command::Read { span: piece };
+        if reading.called.is_none()
+            && let Some(Answer::Read(content)) = self.access.execute_now(command, &[])
+        {
+            return Poll::Ready(Ok(content));
+        }
+        let called = reading.called.get_or_insert_with(|| {
+            let (done, called) = oneshot::channel();
+            let access = self.access.clone();
+            let task = async move {
+                let buffer = access.buffers().clone().take(piece.length).await;
+                let result = access.execute(command, Bytes::new()).await;
+                let content = result.map(|answer| match answer {
+                    Answer::Read(content) => content.into_copy(),
+                    Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
+                });
+                // The connection may be gone; then nobody needs it.
+                let _ = done.send((content, buffer));
+            };
+            self.access.spawn(task, false);
+            called
+        });
+        let polled = Pin::new(called).poll(cx);
+        polled.map(|piece| {
+            reading.called = None;
+            // It is dropped when there are no threads for it.
+            piece.map_or(Err(ErrorCode::NoMem), |(content, _buffer)| content)
+        })
+    }
+
+    /// Sends what was read. What there is no room for is read again.
+    fn send_piece(
+        &mut self,
+        mut reading: Reading,
+        piece: Span,
+        content: &Content,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let room = self.peer.room();
+        let reply = reading.reply;
+        if reading.owed.length == 0 && reply.is_one_run() {
+            // Its header is for all of it.
+            let run = Run { span: reading.rest, hole: false, last: true };
+            reply.run(&run, self.output.batch());
+            reading.owed = reading.rest;
+            reading.rest = reading.rest.after(reading.rest.length);
+        }
+        if reading.owed.length > 0 {
+            let left = self.output.go_on(&mut self.stream, cx, piece.length, content, room)?;
+            reading.owed = reading.owed.after(piece.length - left);
+        } else {
+            let after = reading.rest.after(piece.length);
+            let read = Read { reply, span: piece, content, ends: after.length == 0, room };
+            match self.output.read(&mut self.stream, cx, &read)? {
+                None => reading.rest = after,
+                Some(Unsent { owed, rest }) => {
+                    reading.owed = owed;
+                    reading.rest = Span { length: rest.length + after.length, ..rest };
+                }
+            }
+        }
+        self.reading = Some(reading);
+        Ok(())
+    }
+}
