@@ -16,7 +16,8 @@ pub struct Export {
 
 impl Export {
     /// An export that is not open yet.
-    pub fn new(recipe: Recipe) -> Arc<Self> {
+    pub fn new(mut recipe: Recipe) -> Arc<Self> {
+        recipe.component = recipe.component.for_export(&recipe.export_name);
         Arc::new(Self { recipe, disk: OnceCell::new() })
     }
 

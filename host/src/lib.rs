@@ -13,6 +13,8 @@
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | `io` | sending without waiting | what is sent |
+//! | `client_log` | warnings about clients, throttled | what clients do |
+//! | `throttle` | a bound on what is logged | what that is |
 //! | `machine` | processors and memory | what they are for |
 //! | `tcp` | the options of TCP connections | what is said over them |
 //! | [`server`] | listening, accepting, stopping | the protocol |
@@ -36,6 +38,7 @@
 
 pub mod block;
 pub mod cli;
+mod client_log;
 pub mod component;
 pub mod connection;
 pub mod disk;
@@ -45,4 +48,5 @@ mod machine;
 pub mod nbd;
 pub mod server;
 mod tcp;
+mod throttle;
 pub mod tls;

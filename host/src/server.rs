@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_vsock::{VsockAddr, VsockListener};
 
+use crate::client_log;
 use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket, Threads};
 use crate::exports::Exports;
 use crate::nbd::HandshakeConfig;
@@ -183,6 +184,7 @@ impl Server {
         }
         let _ = phase.send(Phase::Closing);
         let _ = tokio::time::timeout(DRAIN_TIME, phase.closed()).await;
+        client_log::report_suppressed();
         for export in exports.iter() {
             export.finish().await;
         }
@@ -257,7 +259,7 @@ async fn serve<S: Stream>(
     tracing::debug!("client {peer}: connected");
     match connection::serve(stream, context).await {
         end @ (End::Protocol(_) | End::Tls(_) | End::HandshakeTimeout) => {
-            tracing::warn!("client {peer}: {end}")
+            client_log::warn(format_args!("client {peer}: {end}"));
         }
         end => tracing::debug!("client {peer}: {end}"),
     }

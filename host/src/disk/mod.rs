@@ -152,8 +152,13 @@ impl Disk {
     /// Ends the disk. The first to do so logs why.
     fn die(&self, fault: &Fault) -> ErrorCode {
         if !self.dead.swap(true, Ordering::Relaxed) {
+            let printed = match self.shards.recent_output() {
+                lines if lines.is_empty() => String::new(),
+                lines => format!("; the component last printed {lines:?}"),
+            };
             tracing::error!(
-                "export {:?}: {fault}; the export is dead, all requests to it fail from now on",
+                "export {:?}: {fault}{printed}; the export is dead, all requests to it fail from \
+                 now on",
                 self.export_name
             );
             self.shards.clear();

@@ -241,6 +241,11 @@ impl Shards {
         })
     }
 
+    /// The lines that the instances printed last.
+    pub(super) fn recent_output(&self) -> Vec<String> {
+        self.recipe.component.recent_output()
+    }
+
     /// Drops all instances: those that are in use when their users have done with them.
     pub(super) fn clear(&self) {
         for place in &self.places {

@@ -64,6 +64,18 @@ async fn trap_in_any_function_kills_the_disk() {
 }
 
 #[tokio::test]
+async fn last_words_are_logged_with_the_reason() {
+    let guest = wasi::printer(&format!("{} (unreachable)", wasi::PRINT.replace("LENGTH", "8")));
+    let logs = Logs::capture();
+    let component = Engine::new(LONG).load("guest", &guest.wasm()).await.unwrap();
+    let disk = Client::open(recipe(component, AMPLE)).await.unwrap();
+    disk.write(0, b"out of x", false).await.unwrap();
+    assert_eq!(disk.call("flush").await, Err(ErrorCode::Io));
+    let errors = logs.take(Level::ERROR);
+    assert!(errors[0].contains("; the component last printed [\"out of x\"]; "), "{errors:?}");
+}
+
+#[tokio::test]
 async fn loop_in_any_function_kills_the_disk() {
     for function in FUNCTIONS {
         let guest = with(function, "(loop (br 0)) (unreachable)");
