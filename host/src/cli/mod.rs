@@ -5,6 +5,7 @@
 
 mod args;
 mod background;
+mod bounded;
 mod captive;
 mod components;
 mod exports;
@@ -24,6 +25,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -38,6 +40,9 @@ use log::Log;
 use plan::{Life, Place};
 use privileges::Identity;
 use tls::Tls;
+
+/// How long the process waits for somebody to read why it failed.
+const LAST_LINE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the command failed.
 enum Failure {
@@ -73,8 +78,10 @@ pub fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => code,
         Err(failure) => {
-            // Nobody is left to tell when stderr is gone.
-            let _ = writeln!(io::stderr(), "{}: {failure}", args.logging.program());
+            let line = format!("{}: {failure}\n", args.logging.program());
+            // Nobody is left to tell when stderr is gone or is not read.
+            let write = move || _ = io::stderr().write_all(line.as_bytes());
+            bounded::within(LAST_LINE_LIMIT, write);
             match failure {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Failed(_) => ExitCode::FAILURE,
@@ -132,6 +139,7 @@ async fn serve(
     life: Life<'_>,
 ) -> Result<(), Failure> {
     let log = Log::start(&args.logging)?;
+    let _flushed = log.flush_on_drop();
     if args.life.swap {
         privileges::lock_memory()?;
     }
