@@ -14,6 +14,8 @@
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | `io` | sending without waiting | what is sent |
 //! | `client_log` | warnings about clients, throttled | what clients do |
+//! | `last_flush` | flushing all exports in time | how a disk is flushed |
+//! | `owned_file` | files that are removed in the end | what they are for |
 //! | `throttle` | a bound on what is logged | what that is |
 //! | `machine` | processors and memory | what they are for |
 //! | `tcp` | the options of TCP connections | what is said over them |
@@ -44,8 +46,10 @@ pub mod connection;
 pub mod disk;
 pub mod exports;
 mod io;
+mod last_flush;
 mod machine;
 pub mod nbd;
+mod owned_file;
 pub mod server;
 mod tcp;
 mod throttle;

@@ -8,12 +8,10 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tempfile::TempDir;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -23,7 +21,10 @@ use tokio_vsock::{VsockAddr, VsockListener};
 use crate::client_log;
 use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket, Threads};
 use crate::exports::Exports;
+use crate::last_flush;
+pub use crate::last_flush::Unflushed;
 use crate::nbd::HandshakeConfig;
+pub use crate::owned_file::OwnedFile;
 use crate::tcp;
 use crate::tls::Acceptor;
 
@@ -53,37 +54,11 @@ pub struct Listener {
 pub enum Socket {
     /// TCP, over IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix domain socket. If its file is there, too, it is removed when the socket is dropped.
-    Unix(UnixListener, Option<SocketFile>),
+    /// A Unix domain socket, and its file if that is to be removed in the end. The file goes first:
+    /// once nobody listens, another server may take its place.
+    Unix(Option<Arc<OwnedFile>>, UnixListener),
     /// From virtual machines, and from the machine that this one runs on.
     Vsock(VsockListener),
-}
-
-/// The file of a Unix domain socket that is removed in the end.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// Dropped after the file was removed.
-    _directory: Option<TempDir>,
-}
-
-impl SocketFile {
-    /// A file by itself.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), _directory: None }
-    }
-
-    /// A file whose directory is removed with it.
-    pub fn within(directory: TempDir, path: &Path) -> Self {
-        Self { path: path.to_owned(), _directory: Some(directory) }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Whoever removed it before did what was to be done.
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 /// Options of a server.
@@ -97,6 +72,8 @@ pub struct Options {
     pub handshake_timeout: Option<Duration>,
     /// How many connections there may be at once; none for no bound. Further clients wait.
     pub max_connections: Option<usize>,
+    /// How long the last flush of all disks may take when the server stops.
+    pub shutdown_timeout: Duration,
     /// Whether the server stops when nobody uses an export any more, once somebody did.
     pub exit_last: bool,
 }
@@ -104,6 +81,7 @@ pub struct Options {
 /// A server.
 pub struct Server {
     exit_last: bool,
+    shutdown_timeout: Duration,
     permits: Arc<Semaphore>,
     phase: watch::Sender<Phase>,
     context: Context,
@@ -112,7 +90,8 @@ pub struct Server {
 impl Server {
     /// A server of these exports.
     pub fn new(exports: Arc<Exports>, options: Options) -> Self {
-        let Options { handshake, tls, handshake_timeout, max_connections, exit_last } = options;
+        let Options { handshake, tls, handshake_timeout, max_connections, .. } = options;
+        let Options { shutdown_timeout, exit_last, .. } = options;
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {
             exports,
@@ -125,17 +104,20 @@ impl Server {
         };
         let permits = max_connections.unwrap_or(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        Self { exit_last, permits, phase, context }
+        Self { exit_last, shutdown_timeout, permits, phase, context }
     }
 
     /// Serves clients that come from any of the listeners until `stop` is ready; then finishes what
-    /// is in flight, for [`DRAIN_TIME`] at most or until `stop_now` is ready, and flushes the disks.
+    /// is in flight, for [`DRAIN_TIME`] at most, and flushes the disks.
+    ///
+    /// # Errors
+    ///
+    /// When the disks were not all flushed in time.
     pub async fn run(
         self,
         listeners: Vec<Listener>,
         stop: impl Future<Output = ()>,
-        stop_now: impl Future<Output = ()>,
-    ) {
+    ) -> Result<(), Unflushed> {
         let mut accepting = JoinSet::new();
         for Listener { socket, exports } in listeners {
             let mut context = self.context.clone();
@@ -148,16 +130,20 @@ impl Server {
             () = stop => {}
             () = self.context.in_use.ends(), if self.exit_last => {}
         }
-        self.finish(accepting, stop_now).await;
+        self.finish(accepting).await
     }
 
     /// Serves one client, until it is gone or `stop` is ready; then ends as [`Self::run`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
     pub async fn run_single<S>(
         self,
         stream: S,
         stop: impl Future<Output = ()>,
-        stop_now: impl Future<Output = ()>,
-    ) where
+    ) -> Result<(), Unflushed>
+    where
         S: Stream,
     {
         let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
@@ -166,28 +152,30 @@ impl Server {
             // It does not panic, but if it did it would be over.
             _ = client => {}
         }
-        self.finish(JoinSet::new(), stop_now).await;
+        self.finish(JoinSet::new()).await
     }
 
-    async fn finish(self, mut accepting: JoinSet<()>, stop_now: impl Future<Output = ()>) {
-        let Self { phase, context, .. } = self;
+    async fn finish(self, mut accepting: JoinSet<()>) -> Result<(), Unflushed> {
+        let Self { phase, context, shutdown_timeout, .. } = self;
         let exports = context.exports.clone();
         drop(context);
         // Whoever sees that the sockets are gone is told why.
         let _ = phase.send(Phase::Draining);
-        // No accept loop runs a guest: connections are tasks of their own.
-        accepting.shutdown().await;
+        let drained = async {
+            accepting.shutdown().await;
+            phase.closed().await;
+        };
         tokio::select! {
-            () = phase.closed() => {}
-            () = tokio::time::sleep(DRAIN_TIME) => {}
-            () = stop_now => {}
+            () = drained => {}
+            () = last_flush::after(DRAIN_TIME) => {}
         }
         let _ = phase.send(Phase::Closing);
-        let _ = tokio::time::timeout(DRAIN_TIME, phase.closed()).await;
-        client_log::report_suppressed();
-        for export in exports.iter() {
-            export.finish().await;
+        tokio::select! {
+            () = phase.closed() => {}
+            () = last_flush::after(DRAIN_TIME) => {}
         }
+        client_log::report_suppressed();
+        last_flush::flush(&exports, shutdown_timeout).await
     }
 }
 
@@ -221,7 +209,7 @@ async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
             let options = tcp::set_options(&stream);
             (Box::new(StreamSocket::from(stream)), Peer::Tcp(peer), options)
         }
-        Socket::Unix(listener, _) => {
+        Socket::Unix(_, listener) => {
             let (stream, _) = listener.accept().await?;
             let peer = Peer::Unix(stream.peer_cred().ok());
             let options = sockopt::set_socket_send_buffer_size(&stream, UNIX_SEND_BUFFER);
@@ -302,8 +290,8 @@ mod tests {
     async fn listeners_do_not_keep_connections_from_each_other() {
         let directory = tempfile::TempDir::new().unwrap();
         let paths = ["a", "b", "c"].map(|name| directory.path().join(name));
-        let listen = |path: &PathBuf| Listener {
-            socket: Socket::Unix(UnixListener::bind(path).unwrap(), Some(SocketFile::new(path))),
+        let listen = |path: &std::path::PathBuf| Listener {
+            socket: Socket::Unix(None, UnixListener::bind(path).unwrap()),
             exports: None,
         };
         let listeners = paths.iter().map(listen).collect();
@@ -312,11 +300,12 @@ mod tests {
             tls: None,
             handshake_timeout: None,
             max_connections: Some(1),
+            shutdown_timeout: Duration::ZERO,
             exit_last: false,
         };
         let server = Server::new(Arc::new(Exports::default()), options);
         let never = std::future::pending;
-        let running = tokio::spawn(server.run(listeners, never(), never()));
+        let running = tokio::spawn(server.run(listeners, never()));
         for path in paths.iter().rev().chain(&paths) {
             let mut client = UnixStream::connect(path).await.unwrap();
             let mut greeting = [0; 18];

@@ -1,7 +1,7 @@
 //! The command: from what was typed to a server that runs, and to its end.
 //!
 //! Every mistake is told before anything listens. Exit codes: 0 for a clean stop, 1 for a failure, 2
-//! for wrong usage.
+//! for wrong usage, 128 and the number of a signal that ended the process at once.
 
 mod args;
 mod background;
@@ -11,6 +11,7 @@ mod components;
 mod exports;
 mod information;
 mod inherited;
+mod leftovers;
 mod listen;
 mod log;
 mod manual;
@@ -19,6 +20,7 @@ mod privileges;
 mod ready;
 mod signals;
 mod tls;
+mod unix;
 mod values;
 
 use std::fmt;
@@ -140,6 +142,8 @@ async fn serve(
 ) -> Result<(), Failure> {
     let log = Log::start(&args.logging)?;
     let _flushed = log.flush_on_drop();
+    let signals = signals::handle(&log).context("handle signals")?;
+    let leftovers = signals.leftovers().clone();
     if args.life.swap {
         privileges::lock_memory()?;
     }
@@ -150,21 +154,23 @@ async fn serve(
     let bound = match &place {
         Place::Single => Bound::default(),
         Place::Inherited => Bound::inherit(inherited::sockets()?, &naming)?,
-        Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity).await?,
+        Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity, &leftovers).await?,
     };
     let ready = bound.ready(&tls);
     let server = Server::new(exports.clone(), options(args, tls));
-    let (stop, stop_now) = signals::handle(log.clone()).context("handle signals")?;
     let stdio = match &place {
         Place::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,
     };
-    ready::tell(args, &ready, place == Place::Inherited, &identity, life, &log)?;
-    match stdio {
-        Some(stream) => server.run_single(stream, stop, stop_now).await,
-        None => server.run(bound.listeners, stop, stop_now).await,
-    }
-    Ok(())
+    let stop = signals.serving();
+    let inherited = place == Place::Inherited;
+    ready::tell(args, &ready, inherited, &identity, life, &log)?;
+    let stopped = match stdio {
+        Some(stream) => server.run_single(stream, stop).await,
+        None => server.run(bound.listeners, stop).await,
+    };
+    leftovers.remove();
+    Ok(stopped.context("stop")?)
 }
 
 fn options(args: &Args, tls: Tls) -> Options {
@@ -183,6 +189,7 @@ fn options(args: &Args, tls: Tls) -> Options {
         tls: tls.acceptor,
         handshake_timeout: (!limit.is_zero()).then_some(limit),
         max_connections: (clients.max_connections != 0).then_some(clients.max_connections),
+        shutdown_timeout: args.life.shutdown_timeout,
         exit_last: args.life.exit_last,
     }
 }

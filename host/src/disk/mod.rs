@@ -139,14 +139,24 @@ impl Disk {
         self.shards.memory()
     }
 
-    /// Sees that all that was written is on stable storage, before the process stops.
-    pub async fn finish(&self) {
-        if !self.is_dead()
-            && self.geometry.capabilities.writable
-            && let Err(code) = self.flush().await
-        {
-            tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
+    /// Returns true if [`Self::finish`] has anything to do.
+    pub fn needs_last_flush(&self) -> bool {
+        let flushes = self.component.capabilities.flush;
+        !self.is_dead() && self.geometry.capabilities.writable && flushes
+    }
+
+    /// Flushes what was written to stable storage, before the process stops.
+    ///
+    /// # Errors
+    ///
+    /// When the component fails to; this is logged.
+    pub async fn finish(&self) -> Result<(), ErrorCode> {
+        if !self.needs_last_flush() {
+            return Ok(());
         }
+        self.flush().await.inspect_err(|code| {
+            tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
+        })
     }
 
     /// Ends the disk. The first to do so logs why.

@@ -34,7 +34,7 @@ async fn assert_dies(guest: &Guest, function: &str, deadline: Duration) -> Strin
     for function in FUNCTIONS {
         assert_eq!(disk.call(function).await, Err(ErrorCode::Io), "{function}");
     }
-    disk.disk.finish().await;
+    disk.disk.finish().await.unwrap();
     assert!(logs.take(Level::ERROR).is_empty(), "it is logged once");
     assert!(logs.take(Level::WARN).is_empty());
     assert_eq!(disk.disk.memory().used(), 0);
