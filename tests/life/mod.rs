@@ -10,5 +10,6 @@ mod inherited;
 mod listen;
 mod log;
 mod nbdkit;
+mod pidfile;
 mod privileges;
 mod stop;

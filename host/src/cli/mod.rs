@@ -15,6 +15,7 @@ mod leftovers;
 mod listen;
 mod log;
 mod manual;
+mod pidfile;
 mod plan;
 mod privileges;
 mod ready;
@@ -39,6 +40,7 @@ use crate::server::{Options, Server};
 use args::Args;
 use listen::{Bound, Naming};
 use log::Log;
+use pidfile::Pidfile;
 use plan::{Life, Place};
 use privileges::Identity;
 use tls::Tls;
@@ -144,6 +146,8 @@ async fn serve(
     let _flushed = log.flush_on_drop();
     let signals = signals::handle(&log).context("handle signals")?;
     let leftovers = signals.leftovers().clone();
+    let prepare = |path| Pidfile::prepare(path, identity.changes(), &leftovers);
+    let pidfile = args.life.pidfile.as_deref().map(prepare).transpose()?;
     if args.life.swap {
         privileges::lock_memory()?;
     }
@@ -164,7 +168,7 @@ async fn serve(
     };
     let stop = signals.serving();
     let inherited = place == Place::Inherited;
-    ready::tell(args, &ready, inherited, &identity, life, &log)?;
+    ready::tell(args, pidfile, &ready, inherited, &identity, life, &log)?;
     let stopped = match stdio {
         Some(stream) => server.run_single(stream, stop).await,
         None => server.run(bound.listeners, stop).await,
