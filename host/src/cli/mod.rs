@@ -12,6 +12,7 @@ mod exports;
 mod information;
 mod inherited;
 mod leftovers;
+mod limits;
 mod listen;
 mod log;
 mod manual;
@@ -146,6 +147,7 @@ async fn serve(
     let _flushed = log.flush_on_drop();
     let signals = signals::handle(&log).context("handle signals")?;
     let leftovers = signals.leftovers().clone();
+    limits::raise_descriptors();
     let prepare = |path| Pidfile::prepare(path, identity.changes(), &leftovers);
     let pidfile = args.life.pidfile.as_deref().map(prepare).transpose()?;
     if args.life.swap {
