@@ -63,8 +63,7 @@ impl Log {
             colored: to_stderr && io::stderr().is_terminal(),
         };
         let own_look = look.clone();
-        let queue = Queue::start(sink, Box::new(move |log| own_look.format(log)));
-        let queue = Arc::new(queue.context("start the thread that logs")?);
+        let queue = Arc::new(Queue::new(sink, Box::new(move |log| own_look.format(log))));
         let log = Self { queue, look, to_stderr, name };
         // A process that embeds the command may have a log of its own.
         if log.look.subscriber(log.clone()).try_init().is_ok() {
@@ -146,5 +145,26 @@ impl<'a> MakeWriter<'a> for Log {
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
         LineWriter { queue: &self.queue, level: *metadata.level() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::component::tests::logs::Logs;
+
+    use super::*;
+
+    #[test]
+    fn panics_are_logged() {
+        let logs = Logs::capture();
+        // For a moment, other tests that panic do not tell why.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        let panic = std::panic::catch_unwind(|| panic!("ouch {}", 1));
+        std::panic::set_hook(hook);
+        assert!(panic.is_err());
+        let errors = logs.take(Level::ERROR);
+        assert!(errors[0].contains("panicked at host/src/cli/log.rs:"), "{errors:?}");
+        assert!(errors[0].ends_with(": ouch 1"), "{errors:?}");
     }
 }

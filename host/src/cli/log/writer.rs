@@ -1,12 +1,13 @@
 //! The thread that writes the log, and the queue before it.
 //!
-//! Whoever logs only puts a line into the queue. The queue is bounded; lines for which there is no
+//! The thread starts with the first line: most servers never log one, and a thread takes its time of
+//! their start. Whoever logs only puts a line into the queue. The queue is bounded; lines for which there is no
 //! room are counted, and their number is logged once there is room again.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub(super) type Format = Box<dyn Fn(&dyn Fn()) -> Vec<u8> + Send>;
 pub(super) struct Queue {
     sender: Sender<Message>,
     state: Arc<State>,
+    /// What the thread will have, until it starts.
+    waiting: Mutex<Option<(Writer, Receiver<Message>)>>,
+    started: AtomicBool,
 }
 
 #[derive(Default)]
@@ -48,13 +52,12 @@ enum Message {
 }
 
 impl Queue {
-    /// Starts the thread.
-    pub(super) fn start(sink: Sink, format: Format) -> io::Result<Self> {
+    pub(super) fn new(sink: Sink, format: Format) -> Self {
         let (sender, receiver) = mpsc::channel();
         let state = Arc::new(State::default());
         let writer = Writer { sink, format, state: state.clone(), failed: 0, torn: false };
-        thread::Builder::new().name("log".into()).spawn(move || writer.run(&receiver))?;
-        Ok(Self { sender, state })
+        let waiting = Mutex::new(Some((writer, receiver)));
+        Self { sender, state, waiting, started: AtomicBool::new(false) }
     }
 
     /// Puts a line into the queue, or counts it as lost. Never blocks.
@@ -64,6 +67,30 @@ impl Queue {
         if !sent {
             self.state.lost.fetch_add(1, Ordering::Relaxed);
         }
+        self.start();
+    }
+
+    /// Starts the thread if it has not been. Where that fails, the next line tries again.
+    fn start(&self) {
+        if self.started.load(Ordering::Acquire) {
+            return;
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread that fails to start would drop what it was given.
+        let (sender, given) = mpsc::channel::<(Writer, Receiver<Message>)>();
+        let run = move || {
+            if let Ok((writer, messages)) = given.recv() {
+                writer.run(&messages);
+            }
+        };
+        if waiting.is_some()
+            && thread::Builder::new().name("log".into()).spawn(run).is_ok()
+            && let Some(given) = waiting.take()
+        {
+            // The thread waits for it.
+            let _ = sender.send(given);
+            self.started.store(true, Ordering::Release);
+        }
     }
 
     /// Has a file opened again by its name.
@@ -71,6 +98,7 @@ impl Queue {
         // Signals may come faster than files are opened.
         if !self.state.reopening.swap(true, Ordering::Relaxed) {
             let _ = self.sender.send(Message::Reopen);
+            self.start();
         }
     }
 
@@ -82,12 +110,15 @@ impl Queue {
 
     /// Waits until all that was logged is written, for no longer than `limit`.
     pub(super) fn flush(&self, limit: Duration) {
-        self.ask(Message::Flush, limit);
+        if self.started.load(Ordering::Acquire) {
+            self.ask(Message::Flush, limit);
+        }
     }
 
     fn ask(&self, message: impl FnOnce(SyncSender<()>) -> Message, limit: Duration) {
         let (sender, done) = mpsc::sync_channel(0);
         if self.sender.send(message(sender)).is_ok() {
+            self.start();
             // It ends with an error either way.
             let _ = done.recv_timeout(limit);
         }
@@ -219,7 +250,7 @@ mod tests {
             let lines = [logs.take(Level::WARN), logs.take(Level::ERROR)].concat();
             (lines.join("\n") + "\n").into_bytes()
         });
-        Queue::start(sink, format).unwrap()
+        Queue::new(sink, format)
     }
 
     /// A pipe that has a reader, who does not read yet.
