@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
+use crate::block::ErrorCode;
 use crate::disk::{Disk, OpenError, Recipe};
 
 /// A disk under a name.
@@ -16,7 +17,8 @@ pub struct Export {
 
 impl Export {
     /// An export that is not open yet.
-    pub fn new(recipe: Recipe) -> Arc<Self> {
+    pub fn new(mut recipe: Recipe) -> Arc<Self> {
+        recipe.component = recipe.component.for_export(&recipe.export_name);
         Arc::new(Self { recipe, disk: OnceCell::new() })
     }
 
@@ -68,10 +70,20 @@ impl Export {
         Disk::open(self.recipe.clone()).await.map(drop)
     }
 
-    /// Flushes the disk, if it is open.
-    pub async fn finish(&self) {
-        if let Some(disk) = self.disk.get() {
-            disk.finish().await;
+    /// Returns true if [`Self::finish`] has anything to do.
+    pub fn needs_last_flush(&self) -> bool {
+        self.disk.get().is_some_and(|disk| disk.needs_last_flush())
+    }
+
+    /// Flushes the disk, if it is open, before the process stops.
+    ///
+    /// # Errors
+    ///
+    /// When the component fails to; this is logged.
+    pub async fn finish(&self) -> Result<(), ErrorCode> {
+        match self.disk.get() {
+            Some(disk) => disk.finish().await,
+            None => Ok(()),
         }
     }
 }

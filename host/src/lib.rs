@@ -16,6 +16,10 @@
 //! | [`budget`] | bounds on what foreign parties hold | what is counted |
 //! | [`places`] | places for connections | who has them |
 //! | `io` | sending without waiting | what is sent |
+//! | `client_log` | warnings about clients, throttled | what clients do |
+//! | `last_flush` | flushing all exports in time | how a disk is flushed |
+//! | `owned_file` | files that are removed in the end | what they are for |
+//! | `throttle` | a bound on what is logged | what that is |
 //! | `machine` | processors and memory | what they are for |
 //! | `sync` | atomics, to be replaced by loom's | what they are for |
 //! | `tcp` | the options of TCP connections | what is said over them |
@@ -41,16 +45,20 @@
 pub mod block;
 pub mod budget;
 pub mod cli;
+mod client_log;
 pub mod component;
 pub mod compute;
 pub mod connection;
 pub mod disk;
 pub mod exports;
 mod io;
+mod last_flush;
 mod machine;
 pub mod nbd;
+mod owned_file;
 pub mod places;
 pub mod server;
 mod sync;
 mod tcp;
+mod throttle;
 pub mod tls;

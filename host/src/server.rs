@@ -8,22 +8,24 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tempfile::TempDir;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_vsock::{VsockAddr, VsockListener};
 
+use crate::client_log;
 use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket};
 use crate::connection::{Patience, Peers, Threads};
 use crate::exports::Exports;
+use crate::last_flush;
+pub use crate::last_flush::Unflushed;
 use crate::nbd::HandshakeConfig;
+pub use crate::owned_file::OwnedFile;
 use crate::places::{ExportPlaces, Place, Places};
 use crate::tcp;
 use crate::tls::Acceptor;
@@ -54,37 +56,11 @@ pub struct Listener {
 pub enum Socket {
     /// TCP, over IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix domain socket. If its file is there, too, it is removed when the socket is dropped.
-    Unix(UnixListener, Option<SocketFile>),
+    /// A Unix domain socket, and its file if that is to be removed in the end. The file goes first:
+    /// once nobody listens, another server may take its place.
+    Unix(Option<Arc<OwnedFile>>, UnixListener),
     /// From virtual machines, and from the machine that this one runs on.
     Vsock(VsockListener),
-}
-
-/// The file of a Unix domain socket that is removed in the end.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// Dropped after the file was removed.
-    _directory: Option<TempDir>,
-}
-
-impl SocketFile {
-    /// A file by itself.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), _directory: None }
-    }
-
-    /// A file whose directory is removed with it.
-    pub fn within(directory: TempDir, path: &Path) -> Self {
-        Self { path: path.to_owned(), _directory: Some(directory) }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Whoever removed it before did what was to be done.
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 /// Options of a server.
@@ -104,6 +80,8 @@ pub struct Options {
     pub max_connections_per_export: Option<u64>,
     /// How long clients may do nothing.
     pub patience: Patience,
+    /// How long the last flush of all disks may take when the server stops.
+    pub shutdown_timeout: Duration,
     /// Whether the server stops when nobody uses an export any more, once somebody did.
     pub exit_last: bool,
 }
@@ -111,6 +89,7 @@ pub struct Options {
 /// A server.
 pub struct Server {
     exit_last: bool,
+    shutdown_timeout: Duration,
     max_connections: u64,
     patience: Patience,
     phase: watch::Sender<Phase>,
@@ -120,7 +99,8 @@ pub struct Server {
 impl Server {
     /// A server of these exports.
     pub fn new(exports: Arc<Exports>, options: Options) -> Self {
-        let Options { handshake, tls, handshake_timeout, exit_last, patience, .. } = options;
+        let Options { handshake, tls, handshake_timeout, patience, .. } = options;
+        let Options { shutdown_timeout, exit_last, .. } = options;
         let max_connections = options.max_connections.unwrap_or(u64::MAX);
         let per_export = options.max_connections_per_export.unwrap_or(u64::MAX);
         let names = exports.iter().map(|export| export.name());
@@ -137,17 +117,20 @@ impl Server {
             peers: Peers::default(),
             places,
         };
-        Self { exit_last, max_connections, patience, phase, context }
+        Self { exit_last, shutdown_timeout, max_connections, patience, phase, context }
     }
 
     /// Serves clients that come from any of the listeners until `stop` is ready; then finishes what
-    /// is in flight, for [`DRAIN_TIME`] at most or until `stop_now` is ready, and flushes the disks.
+    /// is in flight, for [`DRAIN_TIME`] at most, and flushes the disks.
+    ///
+    /// # Errors
+    ///
+    /// When the disks were not all flushed in time.
     pub async fn run(
         self,
         listeners: Vec<Listener>,
         stop: impl Future<Output = ()>,
-        stop_now: impl Future<Output = ()>,
-    ) {
+    ) -> Result<(), Unflushed> {
         let mut accepting = JoinSet::new();
         let places = Places::divide(self.max_connections, u64::MAX, listeners.len());
         for (Listener { socket, exports }, places) in listeners.into_iter().zip(places) {
@@ -162,16 +145,20 @@ impl Server {
             () = stop => {}
             () = self.context.in_use.ends(), if self.exit_last => {}
         }
-        self.finish(accepting, stop_now).await;
+        self.finish(accepting).await
     }
 
     /// Serves one client, until it is gone or `stop` is ready; then ends as [`Self::run`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
     pub async fn run_single<S>(
         self,
         stream: S,
         stop: impl Future<Output = ()>,
-        stop_now: impl Future<Output = ()>,
-    ) where
+    ) -> Result<(), Unflushed>
+    where
         S: Stream,
     {
         let mut watching = JoinSet::new();
@@ -182,7 +169,7 @@ impl Server {
             // It does not panic, but if it did it would be over.
             _ = client => {}
         }
-        self.finish(watching, stop_now).await;
+        self.finish(watching).await
     }
 
     fn watch_peers(&self, tasks: &mut JoinSet<()>) {
@@ -190,24 +177,27 @@ impl Server {
         tasks.spawn(async move { peers.watch(patience).await });
     }
 
-    async fn finish(self, mut accepting: JoinSet<()>, stop_now: impl Future<Output = ()>) {
-        let Self { phase, context, .. } = self;
+    async fn finish(self, mut accepting: JoinSet<()>) -> Result<(), Unflushed> {
+        let Self { phase, context, shutdown_timeout, .. } = self;
         let exports = context.exports.clone();
         drop(context);
         // Whoever sees that the sockets are gone is told why.
         let _ = phase.send(Phase::Draining);
-        // No accept loop runs a guest: connections are tasks of their own.
-        accepting.shutdown().await;
+        let drained = async {
+            accepting.shutdown().await;
+            phase.closed().await;
+        };
         tokio::select! {
-            () = phase.closed() => {}
-            () = tokio::time::sleep(DRAIN_TIME) => {}
-            () = stop_now => {}
+            () = drained => {}
+            () = last_flush::after(DRAIN_TIME) => {}
         }
         let _ = phase.send(Phase::Closing);
-        let _ = tokio::time::timeout(DRAIN_TIME, phase.closed()).await;
-        for export in exports.iter() {
-            export.finish().await;
+        tokio::select! {
+            () = phase.closed() => {}
+            () = last_flush::after(DRAIN_TIME) => {}
         }
+        client_log::report_suppressed();
+        last_flush::flush(&exports, shutdown_timeout).await
     }
 }
 
@@ -241,7 +231,7 @@ async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
             let options = tcp::set_options(&stream);
             (Box::new(StreamSocket::from(stream)), Peer::Tcp(peer), options)
         }
-        Socket::Unix(listener, _) => {
+        Socket::Unix(_, listener) => {
             let (stream, _) = listener.accept().await?;
             let peer = Peer::Unix(stream.peer_cred().ok());
             let options = sockopt::set_socket_send_buffer_size(&stream, UNIX_SEND_BUFFER);
@@ -278,7 +268,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option
         | End::HandshakeTimeout
         | End::Stalled
         | End::Unanswerable) => {
-            tracing::warn!("client {peer}: {end}")
+            client_log::warn(format_args!("client {peer}: {end}"));
         }
         end => tracing::debug!("client {peer}: {end}"),
     }
@@ -321,8 +311,8 @@ mod tests {
     async fn listeners_do_not_keep_connections_from_each_other() {
         let directory = tempfile::TempDir::new().unwrap();
         let paths = ["a", "b", "c"].map(|name| directory.path().join(name));
-        let listen = |path: &PathBuf| Listener {
-            socket: Socket::Unix(UnixListener::bind(path).unwrap(), Some(SocketFile::new(path))),
+        let listen = |path: &std::path::PathBuf| Listener {
+            socket: Socket::Unix(None, UnixListener::bind(path).unwrap()),
             exports: None,
         };
         let listeners = paths.iter().map(listen).collect();
@@ -333,11 +323,12 @@ mod tests {
             max_connections: Some(1),
             max_connections_per_export: None,
             patience: Patience::default(),
+            shutdown_timeout: Duration::ZERO,
             exit_last: false,
         };
         let server = Server::new(Arc::new(Exports::default()), options);
         let never = std::future::pending;
-        let running = tokio::spawn(server.run(listeners, never(), never()));
+        let running = tokio::spawn(server.run(listeners, never()));
         for path in paths.iter().rev().chain(&paths) {
             let mut client = UnixStream::connect(path).await.unwrap();
             let mut greeting = [0; 18];

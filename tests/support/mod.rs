@@ -9,8 +9,8 @@ mod wat;
 pub(crate) use client::{assert_served_with, client, is_missing, nbdsh, python_component_tool};
 pub(crate) use probe::{Probe, probe};
 pub(crate) use process::{Finished, LIMIT, finish_within, run, wait_until};
-pub(crate) use server::{Server, free_port, memnbd, shell};
-pub(crate) use wat::wasm;
+pub(crate) use server::{STOP_LIMIT, Server, free_port, memnbd, shell};
+pub(crate) use wat::{LOOP, guest, uninterruptible, wasm};
 
 /// Ends the test where one of these programs is not installed.
 macro_rules! require {

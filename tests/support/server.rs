@@ -16,7 +16,7 @@ use super::process::{LIMIT, finish_within, wait_until};
 use crate::tls::client::{is_inside_tls, write_keys};
 
 /// How long a server may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Where servers keep compiled components.
 const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
@@ -188,9 +188,14 @@ impl Server {
 
     /// Waits until it ends by itself, and checks that it was a clean end.
     pub(crate) fn wait(&mut self) {
+        self.wait_for(0);
+    }
+
+    /// As [`Self::wait`], where the exit code is to be another.
+    pub(crate) fn wait_for(&mut self, code: i32) {
         self.stopped = true;
         let status = finish_within(&mut self.child, STOP_LIMIT);
-        assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?}");
+        assert_eq!(status.and_then(|status| status.code()), Some(code), "{status:?}");
         let unexpected: Vec<String> = self
             .log()
             .into_iter()

@@ -144,7 +144,8 @@ pub(super) struct Listening {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Start and end")]
 pub(super) struct Life {
-    /// Write the process ID to this file when ready, and go to the background unless -f is given
+    /// Write the process ID to this file when ready, and go to the background unless -f is given. With
+    /// -u the file is there from the start, and empty until then
     #[arg(short = 'P', long, value_name = "FILE", alias = "pid-file")]
     pub(super) pidfile: Option<PathBuf>,
 
@@ -161,6 +162,16 @@ pub(super) struct Life {
     /// --vsock or --listen the server has a private Unix domain socket
     #[arg(long, value_name = "COMMAND", conflicts_with = "single")]
     pub(super) run: Option<OsString>,
+
+    /// Time limit for the last flush of all disks when the server stops, in seconds; 0 does not wait.
+    /// Exports that are not flushed in time are logged, and the exit status is 1
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "30",
+        value_parser = values::seconds_or_zero
+    )]
+    pub(super) shutdown_timeout: Duration,
 
     /// End when the last client that used an export is gone
     #[arg(long)]
@@ -256,7 +267,7 @@ pub(super) struct Clients {
 #[command(next_help_heading = "Log")]
 pub(super) struct Logging {
     /// Log to stderr, syslog, null or a file, which SIGHUP opens again [default: stderr; in the
-    /// background syslog]
+    /// background syslog]. Lines that cannot be written in time are dropped and counted
     #[arg(long, value_name = "stderr|syslog|null|FILE")]
     pub(super) log: Option<PathBuf>,
 

@@ -36,7 +36,7 @@ async fn supervise(args: &Args, command: &OsStr) -> anyhow::Result<ExitCode> {
     let mut server = Command::from(second).spawn().context("start the server")?;
     let Some(ready) = signals.readiness(&mut server).await? else {
         // It has told why, or was told to stop.
-        return Ok(background::exit_code(server.wait().await?));
+        return Ok(background::exit_code(end_of_server(&mut server).await?));
     };
     // Should the server not come to that, the directories are removed here.
     let _private = RemovedAtEnd(ready.private());
@@ -51,7 +51,7 @@ async fn supervise(args: &Args, command: &OsStr) -> anyhow::Result<ExitCode> {
     let code = match died {
         None => {
             forward(&server, Signal::TERM);
-            server.wait().await.context("wait for the server")?;
+            end_of_server(&mut server).await?;
             background::exit_code(status)
         }
         // The command's failure is the first thing to know, then the server's.
@@ -64,8 +64,8 @@ async fn supervise(args: &Args, command: &OsStr) -> anyhow::Result<ExitCode> {
 /// The signals that this process gets.
 struct Signals {
     /// These come from the terminal to the command as well, which decides what they mean.
-    _interrupt: tokio::signal::unix::Signal,
-    _quit: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
 }
@@ -73,8 +73,8 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
-            _interrupt: signal(SignalKind::interrupt())?,
-            _quit: signal(SignalKind::quit())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
         })
@@ -132,6 +132,22 @@ impl Signals {
                 _ = self.hangup.recv() => forward(command, Signal::HUP),
             }
         }
+    }
+}
+
+/// Waits for a server that was told to stop. Whoever does not want to wait as long sends another
+/// signal, which is the server's second.
+async fn end_of_server(server: &mut Child) -> anyhow::Result<ExitStatus> {
+    // Not those that came before.
+    let mut signals = Signals::new().context("handle signals")?;
+    loop {
+        tokio::select! {
+            status = server.wait() => return status.context("wait for the server"),
+            _ = signals.interrupt.recv() => {}
+            _ = signals.quit.recv() => {}
+            _ = signals.terminate.recv() => {}
+        }
+        forward(server, Signal::TERM);
     }
 }
 

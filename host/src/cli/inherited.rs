@@ -65,7 +65,7 @@ fn socket(fds: &mut ListenFd, index: usize) -> anyhow::Result<Socket> {
         }
         listener.set_nonblocking(true)?;
         // Whoever made the file removes it.
-        return Ok(Socket::Unix(UnixListener::from_std(listener)?, None));
+        return Ok(Socket::Unix(None, UnixListener::from_std(listener)?));
     }
     let Ok(Some(listener)) = fds.take_tcp_listener(index) else { bail!(EXPECTED) };
     if !socket_acceptconn(&listener)? {

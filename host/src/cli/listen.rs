@@ -3,22 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_LOCAL, VsockAddr, VsockListener};
 
 use super::background::Ready;
+use super::leftovers::Leftovers;
 use super::plan::{Address, Family, Listen};
 use super::privileges::Identity;
 use super::tls::{Credentials, Tls};
+use super::unix;
 use crate::exports::Exports;
 use crate::nbd::TlsMode;
-use crate::server::{Listener, Socket, SocketFile};
+use crate::server::{Listener, Socket};
 
 /// How often a free port is looked for that is free on all addresses of a name.
 const FREE_PORT_TRIES: usize = 16;
@@ -61,6 +62,7 @@ impl Bound {
         sockets: &[Listen],
         naming: &Naming<'_>,
         identity: &Identity,
+        leftovers: &Leftovers,
     ) -> anyhow::Result<Self> {
         let mut bound = Self::default();
         for Listen { address, export } in sockets {
@@ -71,13 +73,13 @@ impl Bound {
                     .with_context(|| format!("listen on {host} port {port}"))?,
                 Address::Unix(path) => {
                     let path = std::path::absolute(path).context("find the current directory")?;
-                    let socket = bind_unix(&path, identity)
+                    let socket = unix::bind(&path, identity, leftovers)
                         .with_context(|| format!("listen on {}", path.display()))?;
                     (vec![socket], Place::Unix(path))
                 }
                 Address::Private => {
-                    let (socket, path) =
-                        bind_private(identity).context("listen on a private socket")?;
+                    let (socket, path) = unix::bind_private(identity, leftovers)
+                        .context("listen on a private socket")?;
                     bound.private.push(path.clone());
                     (vec![socket], Place::Unix(path))
                 }
@@ -144,7 +146,7 @@ impl Place {
                 let address = listener.local_addr()?;
                 Self::Tcp(address.ip().to_string(), address.port())
             }
-            Socket::Unix(listener, _) => {
+            Socket::Unix(_, listener) => {
                 let address = listener.local_addr()?;
                 Self::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
             }
@@ -293,40 +295,4 @@ fn bind_vsock(port: u32) -> io::Result<(Vec<Socket>, Place)> {
     let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))?;
     let place = Place::Vsock(listener.local_addr()?.port());
     Ok((vec![Socket::Vsock(listener)], place))
-}
-
-fn bind_unix(path: &Path, identity: &Identity) -> anyhow::Result<Socket> {
-    replace_stale(path)?;
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile::new(path);
-    identity.own(path)?;
-    Ok(Socket::Unix(listener, Some(file)))
-}
-
-/// Listens in a directory that only this user can enter, and that is removed with the socket.
-fn bind_private(identity: &Identity) -> anyhow::Result<(Socket, PathBuf)> {
-    let only_us = std::fs::Permissions::from_mode(0o700);
-    let mut builder = tempfile::Builder::new();
-    let directory = builder.prefix("memnbd-").permissions(only_us).tempdir()?;
-    identity.own(directory.path())?;
-    let path = directory.path().join("socket");
-    let listener = UnixListener::bind(&path)?;
-    identity.own(&path)?;
-    Ok((Socket::Unix(listener, Some(SocketFile::within(directory, &path))), path))
-}
-
-/// Removes a socket that nobody listens on any more.
-fn replace_stale(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.file_type().is_socket() {
-        bail!("the file exists and is not a socket");
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => bail!("another server listens there"),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).context("remove the stale socket")
-        }
-        Err(error) => Err(error.into()),
-    }
 }

@@ -1,50 +1,49 @@
 //! Where the log goes and how its lines look. What is logged, and when, is for others to say.
+//!
+//! Logging never blocks: a thread writes the lines (`writer`).
 
-use std::fmt;
-use std::fs::File;
+mod look;
+mod sink;
+mod writer;
+
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::{Map, Value};
-use syslog::{Facility, Formatter3164};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::fmt::format::{Format, Full, Writer};
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
+use signal_hook::consts::SIGXFSZ;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::{LogFormat, Logging};
+use look::Look;
+use sink::Sink;
+use writer::Queue;
+
+/// How long the process waits at its end, or when it leaves the terminal, for the last lines to be
+/// written: nobody may be reading them.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// The log of the process.
 #[derive(Clone)]
 pub(super) struct Log {
-    sink: Arc<Mutex<Sink>>,
-    /// Whether lines begin with the time: syslog has its own.
-    timed: Arc<AtomicBool>,
+    queue: Arc<Queue>,
+    look: Look,
+    to_stderr: bool,
     name: String,
 }
 
-/// Where lines go.
-enum Sink {
-    Stderr,
-    Syslog(Box<syslog::Logger<syslog::LoggerBackend, Formatter3164>>),
-    File(File, PathBuf),
-    Null,
-}
-
 impl Log {
-    /// Opens what `--log` names, and logs there from now on.
+    /// Opens what `--log` names, and logs there from now on, panics included.
     ///
     /// # Errors
     ///
     /// When it cannot be opened.
     pub(super) fn start(options: &Logging) -> anyhow::Result<Self> {
+        // A log file as large as it may be is an error like any other, not the end.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).context("handle SIGXFSZ")?;
         let name = options.program().to_owned();
         let sink = match &options.log {
             None => Sink::Stderr,
@@ -55,114 +54,80 @@ impl Log {
                 _ => Sink::file(path).with_context(|| format!("--log {}", path.display()))?,
             },
         };
-        let log = Self {
-            timed: Arc::new(AtomicBool::new(!matches!(sink, Sink::Syslog(_)))),
-            sink: Arc::new(Mutex::new(sink)),
-            name,
-        };
-        log.subscribe(options);
-        Ok(log)
-    }
-
-    fn subscribe(&self, options: &Logging) {
-        let level = match options.verbose {
-            true => Level::DEBUG,
-            false => Level::INFO,
-        };
-        let targets = tracing_subscriber::filter::Targets::new()
-            .with_target("memnbd_host", level)
-            .with_target("component", level);
-        let terminal = matches!(*self.sink(), Sink::Stderr) && io::stderr().is_terminal();
-        let format = Lines {
-            text: Format::default().with_target(false).with_timer(Clock(self.timed.clone())),
+        let to_stderr = matches!(sink, Sink::Stderr);
+        let look = Look {
+            level: if options.verbose { Level::DEBUG } else { Level::INFO },
             json: options.log_format == LogFormat::Json,
             name: options.name.clone(),
+            timed: Arc::new(AtomicBool::new(!matches!(sink, Sink::Syslog { .. }))),
+            colored: to_stderr && io::stderr().is_terminal(),
         };
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(self.clone())
-            .with_ansi(terminal)
-            .log_internal_errors(false)
-            .event_format(format);
-        let subscriber = tracing_subscriber::registry().with(lines).with(targets);
+        let own_look = look.clone();
+        let queue = Arc::new(Queue::new(sink, Box::new(move |log| own_look.format(log))));
+        let log = Self { queue, look, to_stderr, name };
         // A process that embeds the command may have a log of its own.
-        let _ = subscriber.try_init();
+        if log.look.subscriber(log.clone()).try_init().is_ok() {
+            std::panic::set_hook(Box::new(log_panic));
+        }
+        Ok(log)
     }
 
     /// Opens the file again, by its name, which whoever renamed it expects.
     pub(super) fn reopen(&self) {
-        let mut sink = self.sink();
-        let Sink::File(_, path) = &*sink else { return };
-        let path = path.clone();
-        match Sink::file(&path) {
-            Ok(reopened) => *sink = reopened,
-            Err(error) => {
-                drop(sink);
-                tracing::error!("cannot open the log {} again: {error}", path.display());
-            }
-        }
+        self.queue.reopen();
     }
 
     /// The terminal will be gone: what would go there goes to syslog, if there is one.
     pub(super) fn leave_terminal(&self) {
-        let mut sink = self.sink();
-        if matches!(*sink, Sink::Stderr) {
-            *sink = Sink::syslog(&self.name).unwrap_or(Sink::Null);
-            self.timed.store(false, Ordering::Relaxed);
+        if self.to_stderr {
+            let sink = Sink::syslog(&self.name).unwrap_or(Sink::Null);
+            self.look.timed.store(false, Ordering::Relaxed);
+            self.queue.replace(sink, FLUSH_LIMIT);
         }
     }
 
-    fn sink(&self) -> std::sync::MutexGuard<'_, Sink> {
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until all that was logged is written, for no longer than `limit`.
+    pub(super) fn flush(&self, limit: Duration) {
+        self.queue.flush(limit);
+    }
+
+    /// Returns a guard that has the last lines written when it is dropped, within a second.
+    pub(super) fn flush_on_drop(&self) -> impl Drop + use<> {
+        Flushed(self.clone())
     }
 }
 
-impl Sink {
-    fn file(path: &Path) -> io::Result<Self> {
-        // The process may leave its directory.
-        let path = std::path::absolute(path)?;
-        let file = File::options().append(true).create(true).open(&path)?;
-        Ok(Self::File(file, path))
-    }
+struct Flushed(Log);
 
-    fn syslog(name: &str) -> Result<Self, syslog::Error> {
-        let formatter = Formatter3164 {
-            facility: Facility::LOG_DAEMON,
-            hostname: None,
-            process: name.into(),
-            pid: std::process::id(),
-        };
-        Ok(Self::Syslog(Box::new(syslog::unix(formatter)?)))
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_LIMIT);
     }
+}
 
-    fn write(&mut self, level: Level, line: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stderr => io::stderr().write_all(line),
-            Self::File(file, _) => file.write_all(line),
-            Self::Null => Ok(()),
-            Self::Syslog(logger) => {
-                let line = String::from_utf8_lossy(line);
-                let line = line.trim();
-                let sent = match level {
-                    Level::ERROR => logger.err(line),
-                    Level::WARN => logger.warning(line),
-                    Level::INFO => logger.info(line),
-                    _ => logger.debug(line),
-                };
-                sent.map_err(io::Error::other)
-            }
-        }
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("(no message)");
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    match panic.location() {
+        Some(location) => tracing::error!("thread {thread} panicked at {location}: {message}"),
+        None => tracing::error!("thread {thread} panicked: {message}"),
+    }
+    let backtrace = std::backtrace::Backtrace::capture();
+    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        tracing::error!("{backtrace}");
     }
 }
 
 /// Takes one line, which tracing-subscriber writes at once.
 pub(super) struct LineWriter<'a> {
-    log: &'a Log,
+    queue: &'a Queue,
     level: Level,
 }
 
 impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.log.sink().write(self.level, line)?;
+        self.queue.push(self.level, line);
         Ok(line.len())
     }
 
@@ -175,76 +140,31 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = LineWriter<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        LineWriter { log: self, level: Level::INFO }
+        LineWriter { queue: &self.queue, level: Level::INFO }
     }
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
-        LineWriter { log: self, level: *metadata.level() }
+        LineWriter { queue: &self.queue, level: *metadata.level() }
     }
 }
 
-/// The time, where it is wanted.
-struct Clock(Arc<AtomicBool>);
+#[cfg(test)]
+mod tests {
+    use crate::component::tests::logs::Logs;
 
-impl FormatTime for Clock {
-    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        match self.0.load(Ordering::Relaxed) {
-            true => SystemTime.format_time(writer),
-            false => Ok(()),
-        }
-    }
-}
+    use super::*;
 
-/// How lines look.
-struct Lines {
-    text: Format<Full, Clock>,
-    json: bool,
-    name: Option<String>,
-}
-
-impl<S, N> FormatEvent<S, N> for Lines
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        if !self.json {
-            if let Some(name) = &self.name {
-                write!(writer, "{name}: ")?;
-            }
-            return self.text.format_event(context, writer, event);
-        }
-        let mut time = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let mut object = Map::new();
-        object.insert("time".into(), time.into());
-        object.insert("level".into(), event.metadata().level().as_str().into());
-        if let Some(name) = &self.name {
-            object.insert("name".into(), name.as_str().into());
-        }
-        event.record(&mut Fields(&mut object));
-        writeln!(writer, "{}", Value::Object(object))
-    }
-}
-
-/// Puts what an event says into an object.
-struct Fields<'a>(&'a mut Map<String, Value>);
-
-impl Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name().into(), format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().into(), value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name().into(), value.into());
+    #[test]
+    fn panics_are_logged() {
+        let logs = Logs::capture();
+        // For a moment, other tests that panic do not tell why.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        let panic = std::panic::catch_unwind(|| panic!("ouch {}", 1));
+        std::panic::set_hook(hook);
+        assert!(panic.is_err());
+        let errors = logs.take(Level::ERROR);
+        assert!(errors[0].contains("panicked at host/src/cli/log.rs:"), "{errors:?}");
+        assert!(errors[0].ends_with(": ouch 1"), "{errors:?}");
     }
 }

@@ -42,8 +42,9 @@ fn rest() -> Roff {
         &[
             (
                 "SIGINT, SIGTERM, SIGQUIT",
-                "The server stops: it takes no more clients, finishes what is under way within a \
-                 second, flushes its disks and exits with 0. A second signal stops it at once.",
+                "The server stops: it takes no more clients, finishes requests in flight within a \
+                 second, flushes all disks within --shutdown-timeout and exits with 0. A second \
+                 signal, or a first one before the server is ready, ends it at once.",
             ),
             ("SIGHUP", "The file that --log names is opened again, by its name."),
         ],
@@ -53,8 +54,13 @@ fn rest() -> Roff {
         "EXIT STATUS",
         &[
             ("0", "The server was stopped, or what was asked for was printed."),
-            ("1", "It failed; stderr or the log says why."),
+            (
+                "1",
+                "It failed; stderr or the log says why. Also when disks were not flushed in time, \
+                 so that data may be lost.",
+            ),
             ("2", "The command line makes no sense."),
+            ("128+N", "Signal N ended the server at once."),
             ("other", "With --run it is that of the command, 128 and its number for a signal."),
         ],
     );

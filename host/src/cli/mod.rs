@@ -1,24 +1,29 @@
 //! The command: from what was typed to a server that runs, and to its end.
 //!
 //! Every mistake is told before anything listens. Exit codes: 0 for a clean stop, 1 for a failure, 2
-//! for wrong usage.
+//! for wrong usage, 128 and the number of a signal that ended the process at once.
 
 mod args;
 mod background;
+mod bounded;
 mod budgets;
 mod captive;
 mod components;
 mod exports;
 mod information;
 mod inherited;
+mod leftovers;
+mod limits;
 mod listen;
 mod log;
 mod manual;
+mod pidfile;
 mod plan;
 mod privileges;
 mod ready;
 mod signals;
 mod tls;
+mod unix;
 mod values;
 
 use std::fmt;
@@ -38,9 +43,13 @@ use crate::server::{Options, Server};
 use args::Args;
 use listen::{Bound, Naming};
 use log::Log;
+use pidfile::Pidfile;
 use plan::{Life, Place};
 use privileges::Identity;
 use tls::Tls;
+
+/// How long the process waits for somebody to read why it failed.
+const LAST_LINE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the command failed.
 enum Failure {
@@ -76,8 +85,10 @@ pub fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => code,
         Err(failure) => {
-            // Nobody is left to tell when stderr is gone.
-            let _ = writeln!(io::stderr(), "{}: {failure}", args.logging.program());
+            let line = format!("{}: {failure}\n", args.logging.program());
+            // Nobody is left to tell when stderr is gone or is not read.
+            let write = move || _ = io::stderr().write_all(line.as_bytes());
+            bounded::within(LAST_LINE_LIMIT, write);
             match failure {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Failed(_) => ExitCode::FAILURE,
@@ -135,6 +146,12 @@ async fn serve(
     life: Life<'_>,
 ) -> Result<(), Failure> {
     let log = Log::start(&args.logging)?;
+    let _flushed = log.flush_on_drop();
+    let signals = signals::handle(&log).context("handle signals")?;
+    let leftovers = signals.leftovers().clone();
+    limits::raise_descriptors();
+    let prepare = |path| Pidfile::prepare(path, identity.changes(), &leftovers);
+    let pidfile = args.life.pidfile.as_deref().map(prepare).transpose()?;
     if args.life.swap {
         privileges::lock_memory()?;
     }
@@ -145,21 +162,23 @@ async fn serve(
     let bound = match &place {
         Place::Single => Bound::default(),
         Place::Inherited => Bound::inherit(inherited::sockets()?, &naming)?,
-        Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity).await?,
+        Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity, &leftovers).await?,
     };
     let ready = bound.ready(&tls);
     let server = Server::new(exports.clone(), options(args, tls));
-    let (stop, stop_now) = signals::handle(log.clone()).context("handle signals")?;
     let stdio = match &place {
         Place::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,
     };
-    ready::tell(args, &ready, place == Place::Inherited, &identity, life, &log)?;
-    match stdio {
-        Some(stream) => server.run_single(stream, stop, stop_now).await,
-        None => server.run(bound.listeners, stop, stop_now).await,
-    }
-    Ok(())
+    let stop = signals.serving();
+    let inherited = place == Place::Inherited;
+    ready::tell(args, pidfile, &ready, inherited, &identity, life, &log)?;
+    let stopped = match stdio {
+        Some(stream) => server.run_single(stream, stop).await,
+        None => server.run(bound.listeners, stop).await,
+    };
+    leftovers.remove();
+    Ok(stopped.context("stop")?)
 }
 
 fn options(args: &Args, tls: Tls) -> Options {
@@ -183,6 +202,7 @@ fn options(args: &Args, tls: Tls) -> Options {
             stalled: limit_of(clients.stall_timeout),
             idle: limit_of(clients.idle_timeout),
         },
+        shutdown_timeout: args.life.shutdown_timeout,
         exit_last: args.life.exit_last,
     }
 }

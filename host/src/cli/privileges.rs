@@ -59,10 +59,15 @@ impl Identity {
 
     /// Gives a file or directory to whom the process will be, who may have to remove it.
     pub(super) fn own(&self, path: &Path) -> std::io::Result<()> {
-        if self.uid.is_none() && self.gid.is_none() {
+        if !self.changes() {
             return Ok(());
         }
         chown(path, self.uid.map(Uid::as_raw), self.gid.map(Gid::as_raw))
+    }
+
+    /// Whether the process will be another user or in another group.
+    pub(super) fn changes(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
     }
 
     /// Becomes the user and the group, with all threads, for good.

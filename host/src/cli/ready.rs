@@ -1,9 +1,6 @@
 //! Between listening and serving: everybody who waits is told, and the process becomes what it will
 //! be. Clients can connect by then; they are greeted a moment later.
 
-use std::io;
-use std::path::Path;
-
 use anyhow::{Context as _, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use sd_notify::NotifyState;
@@ -11,26 +8,26 @@ use sd_notify::NotifyState;
 use super::args::Args;
 use super::background::{self, Ready};
 use super::log::Log;
+use super::pidfile::Pidfile;
 use super::plan::Life;
 use super::privileges::Identity;
 
 /// Tells that the server is ready, by the pidfile, to systemd, and on stdout.
 pub(super) fn tell(
     args: &Args,
+    pidfile: Option<Pidfile>,
     ready: &Ready,
     inherited: bool,
     identity: &Identity,
     life: Life<'_>,
     log: &Log,
 ) -> anyhow::Result<()> {
-    if let Some(pidfile) = &args.life.pidfile {
-        // Where only the former user can.
-        write_pidfile(pidfile).with_context(|| format!("write {}", pidfile.display()))?;
-    }
-    identity.assume().inspect_err(|_| {
-        // What it tells would not be true.
-        let _ = args.life.pidfile.as_ref().map(std::fs::remove_file);
-    })?;
+    identity.assume()?;
+    // Removed again should the rest fail.
+    let pidfile = match pidfile {
+        Some(pidfile) => pidfile.write()?,
+        None => None,
+    };
     // The kernel forgets it with the former user.
     end_with_parent(args, life)?;
     let status = format!("Serving {}", ready.uris.join(" "));
@@ -50,6 +47,9 @@ pub(super) fn tell(
             background::leave_terminal().context("go to the background")?;
         }
         Life::Captive(_) => ready.tell().context("write to stdout")?,
+    }
+    if let Some(pidfile) = pidfile {
+        pidfile.keep();
     }
     Ok(())
 }
@@ -75,20 +75,4 @@ pub(super) fn end_with_parent(args: &Args, life: Life<'_>) -> anyhow::Result<()>
         bail!("--exit-with-parent: the parent has ended already");
     }
     Ok(())
-}
-
-/// Writes the process ID so that whoever sees the file sees all of it.
-fn write_pidfile(path: &Path) -> io::Result<()> {
-    let text = format!("{}\n", std::process::id());
-    let plain = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
-    if !plain {
-        return std::fs::write(path, text);
-    }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    std::fs::write(&temporary, text)?;
-    std::fs::rename(&temporary, path).inspect_err(|_| {
-        // The first error is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-    })
 }

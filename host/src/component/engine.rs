@@ -12,6 +12,7 @@ use super::bindings::Description;
 use super::built_in::BuiltIn;
 use super::instance::Instance;
 use super::limits::{self, Limits};
+use super::log_stream::{LogStream, Output};
 use super::memory::{MemoryBudget, Share};
 use super::prepared::{Prepared, Shared};
 use super::region::Regions;
@@ -127,6 +128,7 @@ impl Engine {
                 bare_parameter: None,
             },
             built_in,
+            output: Output::of_component(name),
             spare: Arc::default(),
         };
         let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
@@ -164,6 +166,8 @@ pub struct Component {
     name: Arc<str>,
     description: Description,
     built_in: bool,
+    /// Where what the instances print goes.
+    output: Arc<Output>,
     /// The instance that described itself, until a disk is opened with it.
     spare: Arc<Mutex<Option<Instance>>>,
 }
@@ -184,6 +188,17 @@ impl Component {
         self.built_in
     }
 
+    /// The component as it serves an export: all instances print as one, and under its name.
+    pub fn for_export(&self, export_name: &str) -> Self {
+        let output = Output::of_export(export_name, &self.name);
+        Self { output, ..self.clone() }
+    }
+
+    /// The lines that its instances printed last, oldest first, whether they were logged or not.
+    pub fn recent_output(&self) -> Vec<String> {
+        self.output.recent()
+    }
+
     /// The interface by which it is served, with its version, as `memnbd:block/block-store@0.1.0`.
     pub fn contract(&self) -> &str {
         &self.prepared.contract
@@ -202,13 +217,17 @@ impl Component {
         Limits { clock: self.prepared.shared.clock.clone(), deadline: self.deadline }
     }
 
+    pub(super) fn output(&self) -> &Arc<Output> {
+        &self.output
+    }
+
     pub(super) fn take_spare(&self) -> Option<Instance> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A store in which one instance will live, with nothing granted but memory.
     pub(super) fn store(&self, budget: MemoryBudget) -> Store<State> {
-        let state = State::new(Share::new(budget), self.name.clone());
+        let state = State::new(Share::new(budget), LogStream::new(self.output.clone()));
         let mut store = Store::new(&self.prepared.shared.engine, state);
         store.limiter(|state| state.share_mut());
         store.epoch_deadline_callback(|_| {

@@ -70,6 +70,7 @@ impl Instance {
         if let Some(mut spare) = component.take_spare()
             && spare.store.data_mut().share_mut().move_to(&budget)
         {
+            spare.store.data().log().redirect(component.output());
             return Ok(spare);
         }
         let mut store = component.store(budget);

@@ -1,10 +1,10 @@
 //! What a component prints, as lines of the host's log.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -13,22 +13,33 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::check::printable;
+use crate::throttle::{Limit, Throttle, Verdict};
 
 /// The standard output and error of an instance.
 #[derive(Clone, Debug)]
 pub(super) struct LogStream {
-    log: Arc<Log>,
+    /// Shared with the streams that the instance has open.
+    output: Arc<Mutex<Arc<Output>>>,
 }
 
 impl LogStream {
-    /// `component` begins each line.
-    pub(super) fn new(component: Arc<str>) -> Self {
-        let throttle = Mutex::new(Throttle { since: Instant::now(), lines: 0, left_out: 0 });
-        Self { log: Arc::new(Log { component, throttle }) }
+    pub(super) fn new(output: Arc<Output>) -> Self {
+        Self { output: Arc::new(Mutex::new(output)) }
+    }
+
+    /// Logs there from now on, also what comes by streams that are open: an instance that described
+    /// its component goes on to serve an export.
+    pub(super) fn redirect(&self, output: &Arc<Output>) {
+        *self.output.lock().unwrap_or_else(PoisonError::into_inner) = output.clone();
+    }
+
+    fn line(&self, line: &[u8]) {
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        output.line(line);
     }
 
     fn writer(&self) -> LineWriter {
-        LineWriter { log: self.log.clone(), line: Vec::new() }
+        LineWriter { log: self.clone(), line: Vec::new() }
     }
 }
 
@@ -49,68 +60,83 @@ impl StdoutStream for LogStream {
     }
 }
 
-/// Where the lines of all streams of an instance go.
+/// What all instances of an export print. Their lines are throttled together, so that a component
+/// cannot fill the disk that the log is on, however many instances it has.
 #[derive(Debug)]
-struct Log {
-    component: Arc<str>,
-    throttle: Mutex<Throttle>,
+pub(super) struct Output {
+    /// Begins each line.
+    source: String,
+    throttle: Throttle,
+    recent: Mutex<VecDeque<String>>,
 }
 
-impl Log {
+impl Output {
+    const LINES: Limit = Limit { burst: 200, per_second: 50 };
+    const BYTES: Limit = Limit { burst: 64 << 10, per_second: 16 << 10 };
+
+    /// How many lines [`Self::recent`] returns at most.
+    const RECENT_LINES: usize = 10;
+
+    /// How many bytes it returns at most.
+    const RECENT_BYTES: usize = 4 << 10;
+
+    /// For instances that serve no export yet.
+    pub(super) fn of_component(component: &str) -> Arc<Self> {
+        Self::new(component.to_owned())
+    }
+
+    pub(super) fn of_export(export_name: &str, component: &str) -> Arc<Self> {
+        Self::new(format!("export {export_name:?}: {component}"))
+    }
+
+    fn new(source: String) -> Arc<Self> {
+        let throttle = Throttle::new(Self::LINES, Self::BYTES);
+        Arc::new(Self { source, throttle, recent: Mutex::default() })
+    }
+
+    /// The lines that were printed last, oldest first, whether they were logged or not.
+    pub(super) fn recent(&self) -> Vec<String> {
+        self.recent_lines().iter().cloned().collect()
+    }
+
     fn line(&self, line: &[u8]) {
-        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !throttle.admit(&self.component) {
-            return;
-        }
         let text = printable(&String::from_utf8_lossy(line));
-        tracing::info!(target: "component", "{}: {text}", self.component);
+        if let Verdict::Admitted { refused } = self.throttle.admit(text.len()) {
+            self.report(refused);
+            tracing::info!(target: "component", "{}: {text}", self.source);
+        }
+        let mut recent = self.recent_lines();
+        recent.push_back(text);
+        let bytes = |lines: &VecDeque<String>| lines.iter().map(String::len).sum::<usize>();
+        while recent.len() > Self::RECENT_LINES || bytes(&recent) > Self::RECENT_BYTES {
+            recent.pop_front();
+        }
+    }
+
+    fn report(&self, refused: u64) {
+        if refused > 0 {
+            tracing::info!(
+                target: "component",
+                "{}: ({refused} more lines were not logged)",
+                self.source
+            );
+        }
+    }
+
+    fn recent_lines(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Log {
+impl Drop for Output {
     fn drop(&mut self) {
-        let throttle = self.throttle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        throttle.tell(&self.component);
-    }
-}
-
-/// Keeps a component that prints without end from filling the disk that the log is on.
-#[derive(Debug)]
-struct Throttle {
-    since: Instant,
-    lines: u32,
-    left_out: u64,
-}
-
-impl Throttle {
-    const PERIOD: Duration = Duration::from_secs(1);
-    const LINES_PER_PERIOD: u32 = 200;
-
-    fn admit(&mut self, component: &str) -> bool {
-        if self.since.elapsed() >= Self::PERIOD {
-            self.tell(component);
-            *self = Self { since: Instant::now(), lines: 0, left_out: 0 };
-        }
-        let admitted = self.lines < Self::LINES_PER_PERIOD;
-        if admitted {
-            self.lines += 1;
-        } else {
-            self.left_out += 1;
-        }
-        admitted
-    }
-
-    fn tell(&self, component: &str) {
-        if self.left_out > 0 {
-            let lines = self.left_out;
-            tracing::info!(target: "component", "{component}: ({lines} lines more, not logged)");
-        }
+        self.report(self.throttle.take_refused());
     }
 }
 
 /// Collects bytes until there is a line.
 struct LineWriter {
-    log: Arc<Log>,
+    log: LogStream,
     line: Vec<u8>,
 }
 

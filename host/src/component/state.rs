@@ -1,6 +1,6 @@
 //! What a store holds for its instance.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -11,7 +11,7 @@ use super::memory::Share;
 /// What a store holds for its instance.
 pub(super) struct State {
     share: Share,
-    component: Arc<str>,
+    log: LogStream,
     /// Made when the instance first calls an import of WASI: most never do. Never locked: it is used
     /// in calls only, and there may be several who look at an instance that is not in a call.
     wasi: Mutex<Option<Box<(WasiCtx, ResourceTable)>>>,
@@ -26,9 +26,14 @@ impl State {
     /// interrupted meanwhile.
     const RANDOM: u64 = 64 << 10;
 
-    /// For an instance of a component of this name.
-    pub(super) fn new(share: Share, component: Arc<str>) -> Self {
-        Self { share, component, wasi: Mutex::new(None) }
+    /// For an instance whose output goes there.
+    pub(super) fn new(share: Share, log: LogStream) -> Self {
+        Self { share, log, wasi: Mutex::new(None) }
+    }
+
+    /// What the instance prints.
+    pub(super) fn log(&self) -> &LogStream {
+        &self.log
     }
 
     pub(super) fn share(&self) -> &Share {
@@ -44,10 +49,9 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_mut().unwrap_or_else(PoisonError::into_inner);
         let (ctx, table) = &mut **wasi.get_or_insert_with(|| {
-            let output = LogStream::new(self.component.clone());
             let ctx = WasiCtx::builder()
-                .stdout(output.clone())
-                .stderr(output)
+                .stdout(self.log.clone())
+                .stderr(self.log.clone())
                 .max_random_size(Self::RANDOM)
                 .build();
             let mut table = ResourceTable::new();

@@ -189,29 +189,38 @@ impl Disk {
         self.shards.memory()
     }
 
-    /// Sees that all that was written is on stable storage, before the process stops.
-    pub async fn finish(self: &Arc<Self>) {
-        let disk = self.clone();
-        let finished = self.schedule.run(async move { disk.flush_at_last().await }).await;
-        if let Err(error) = finished {
-            tracing::error!("export {:?}: the last flush failed: {error}", self.export_name);
-        }
+    /// Returns true if [`Self::finish`] has anything to do.
+    pub fn needs_last_flush(&self) -> bool {
+        let flushes = self.component.capabilities.flush;
+        !self.is_dead() && self.geometry.capabilities.writable && flushes
     }
 
-    async fn flush_at_last(&self) {
-        if !self.is_dead()
-            && self.geometry.capabilities.writable
-            && let Err(code) = self.flush().await
-        {
-            tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
+    /// Flushes what was written to stable storage, before the process stops.
+    ///
+    /// # Errors
+    ///
+    /// When the component fails to; this is logged.
+    pub async fn finish(self: &Arc<Self>) -> Result<(), ErrorCode> {
+        if !self.needs_last_flush() {
+            return Ok(());
         }
+        let disk = self.clone();
+        let flushed = self.schedule.run(async move { disk.flush().await }).await;
+        flushed.unwrap_or(Err(ErrorCode::Io)).inspect_err(|code| {
+            tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
+        })
     }
 
     /// Ends the disk. The first to do so logs why.
     fn die(&self, fault: &Fault) -> ErrorCode {
         if !self.dead.swap(true, Ordering::Relaxed) {
+            let printed = match self.shards.recent_output() {
+                lines if lines.is_empty() => String::new(),
+                lines => format!("; the component last printed {lines:?}"),
+            };
             tracing::error!(
-                "export {:?}: {fault}; the export is dead, all requests to it fail from now on",
+                "export {:?}: {fault}{printed}; the export is dead, all requests to it fail from \
+                 now on",
                 self.export_name
             );
             // On threads that may take their time: memory that is given back is unmapped.

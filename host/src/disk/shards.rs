@@ -303,6 +303,11 @@ impl Shards {
         })
     }
 
+    /// The lines that the instances printed last.
+    pub(super) fn recent_output(&self) -> Vec<String> {
+        self.recipe.component.recent_output()
+    }
+
     /// Drops all instances: those that are in use when their users have done with them.
     pub(super) fn clear(&self) -> impl Future<Output = ()> + Send + use<> {
         let shards: Vec<_> = self.places.iter().map(|place| place.shard.clone()).collect();

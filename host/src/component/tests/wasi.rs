@@ -161,7 +161,8 @@ async fn hoarding_resources_is_a_fault() {
     assert!(matches!(fault, Fault::Trap(_)), "{fault:?}");
 }
 
-fn printer(flush: &str) -> Guest {
+/// A guest that can [`PRINT`].
+pub(crate) fn printer(flush: &str) -> Guest {
     let functions = [
         (1, "[method]output-stream.blocking-write-and-flush", "(param i32 i32 i32 i32)"),
         (2, "get-stdout", "(result i32)"),
@@ -171,7 +172,7 @@ fn printer(flush: &str) -> Guest {
 }
 
 /// Prints what is written at the beginning of the disk, `length` bytes at once.
-const PRINT: &str = "(call $blocking-write-and-flush (call $get-stdout)
+pub(crate) const PRINT: &str = "(call $blocking-write-and-flush (call $get-stdout)
     (i32.const 0x10000) (i32.const LENGTH) (i32.const 0x3c00))";
 
 async fn print(instance: &mut Instance, text: &[u8]) {
@@ -208,6 +209,60 @@ async fn prints_without_end_are_bounded() {
     let lines = logs.take(Level::INFO);
     assert!((200..1000).contains(&lines.len()), "{} lines", lines.len());
     assert!(lines.last().unwrap().contains("not logged"), "{:?}", lines.last());
+}
+
+#[tokio::test]
+async fn instances_of_an_export_are_bounded_together() {
+    let logs = Logs::capture();
+    let once = PRINT.replace("LENGTH", "4096");
+    let guest = printer(&format!("{once} (call $done)"));
+    let component = super::load(&guest, LONG).await.unwrap().for_export("db");
+    for _ in 0..4 {
+        let budget = super::MemoryBudget::new(super::BUDGET);
+        let mut instance = Instance::start(&component, budget).await.unwrap();
+        instance.open("db", false, &[]).await.unwrap().unwrap();
+        print(&mut instance, &[b"x\n".as_slice(); 2048].concat()).await;
+        instance.flush().await.unwrap().unwrap();
+    }
+    let lines = logs.take(Level::INFO);
+    assert!((200..1000).contains(&lines.len()), "{} lines", lines.len());
+    assert!(lines.iter().all(|line| line.starts_with("export \"db\": guest: ")), "{lines:?}");
+    // Another export has a bound of its own.
+    let other = component.for_export("other");
+    let budget = super::MemoryBudget::new(super::BUDGET);
+    let mut instance = Instance::start(&other, budget).await.unwrap();
+    instance.open("other", false, &[]).await.unwrap().unwrap();
+    print(&mut instance, b"seen\n").await;
+    instance.flush().await.unwrap().unwrap();
+    let lines = logs.take(Level::INFO);
+    assert!(lines.contains(&"export \"other\": guest: seen".to_owned()), "{lines:?}");
+}
+
+#[tokio::test]
+async fn last_lines_are_kept_although_they_are_not_logged() {
+    let flush = format!("{} (unreachable)", PRINT.replace("LENGTH", "4096"));
+    let component = super::load(&printer(&flush), LONG).await.unwrap().for_export("db");
+    let start = async || {
+        let budget = super::MemoryBudget::new(super::BUDGET);
+        let mut instance = Instance::start(&component, budget).await.unwrap();
+        instance.open("db", false, &[]).await.unwrap().unwrap();
+        instance
+    };
+    let mut instance = start().await;
+    let mut text = [b"x\n".as_slice(); 2048].concat();
+    text[4096 - 10..].copy_from_slice(b"\nwhy\nwhy 2");
+    print(&mut instance, &text).await;
+    instance.flush().await.unwrap_err();
+    drop(instance);
+    let recent = component.recent_output();
+    assert_eq!(recent.len(), 10);
+    assert_eq!(recent[7..], ["x", "why", "why 2"]);
+    // Few long ones.
+    let mut instance = start().await;
+    print(&mut instance, &[b'y'; 4096]).await;
+    instance.flush().await.unwrap_err();
+    drop(instance);
+    assert_eq!(component.recent_output(), vec!["y".repeat(1024); 4]);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn assert_dies(guest: &Guest, function: &str, deadline: Duration) -> Strin
     for function in FUNCTIONS {
         assert_eq!(disk.call(function).await, Err(ErrorCode::Io), "{function}");
     }
-    disk.disk.finish().await;
+    disk.disk.finish().await.unwrap();
     assert!(logs.take(Level::ERROR).is_empty(), "it is logged once");
     assert!(logs.take(Level::WARN).is_empty());
     disk.until_memory_is_given_back().await;
@@ -61,6 +61,18 @@ async fn trap_in_any_function_kills_the_disk() {
         let line = assert_dies(&with(function, "(unreachable)"), function, LONG).await;
         assert!(line.contains("export \"export\"") && line.contains("unreachable"), "{line}");
     }
+}
+
+#[tokio::test]
+async fn last_words_are_logged_with_the_reason() {
+    let guest = wasi::printer(&format!("{} (unreachable)", wasi::PRINT.replace("LENGTH", "8")));
+    let logs = Logs::capture();
+    let component = Engine::new(LONG).load("guest", &guest.wasm()).await.unwrap();
+    let disk = Client::open(recipe(component, AMPLE)).await.unwrap();
+    disk.write(0, b"out of x", false).await.unwrap();
+    assert_eq!(disk.call("flush").await, Err(ErrorCode::Io));
+    let errors = logs.take(Level::ERROR);
+    assert!(errors[0].contains("; the component last printed [\"out of x\"]; "), "{errors:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,138 @@
+//! How the lines of the log look.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Dispatch, Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+
+/// What is logged, and how lines look.
+#[derive(Clone)]
+pub(super) struct Look {
+    pub(super) level: Level,
+    pub(super) json: bool,
+    pub(super) name: Option<String>,
+    /// True while lines begin with the time: syslog has its own.
+    pub(super) timed: Arc<AtomicBool>,
+    pub(super) colored: bool,
+}
+
+impl Look {
+    /// Formats events as lines for a writer.
+    pub(super) fn subscriber<W>(&self, writer: W) -> impl Subscriber + Send + Sync + use<W>
+    where
+        W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    {
+        let targets = Targets::new()
+            .with_target("memnbd_host", self.level)
+            .with_target("component", self.level);
+        let format = Lines {
+            text: Format::default().with_target(false).with_timer(Clock(self.timed.clone())),
+            json: self.json,
+            name: self.name.clone(),
+        };
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(writer)
+            .with_ansi(self.colored)
+            .log_internal_errors(false)
+            .event_format(format);
+        tracing_subscriber::registry().with(lines).with(targets)
+    }
+
+    /// What a function logs, as lines.
+    pub(super) fn format(&self, log: &dyn Fn()) -> Vec<u8> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let collected = lines.clone();
+        let dispatch = Dispatch::new(self.subscriber(move || Collector(collected.clone())));
+        tracing::dispatcher::with_default(&dispatch, log);
+        std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Collects lines.
+struct Collector(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Collector {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The time, where it is wanted.
+struct Clock(Arc<AtomicBool>);
+
+impl FormatTime for Clock {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        match self.0.load(Ordering::Relaxed) {
+            true => SystemTime.format_time(writer),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Formats events as lines.
+struct Lines {
+    text: Format<Full, Clock>,
+    json: bool,
+    name: Option<String>,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if !self.json {
+            if let Some(name) = &self.name {
+                write!(writer, "{name}: ")?;
+            }
+            return self.text.format_event(context, writer, event);
+        }
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let mut object = Map::new();
+        object.insert("time".into(), time.into());
+        object.insert("level".into(), event.metadata().level().as_str().into());
+        if let Some(name) = &self.name {
+            object.insert("name".into(), name.as_str().into());
+        }
+        event.record(&mut Fields(&mut object));
+        writeln!(writer, "{}", Value::Object(object))
+    }
+}
+
+/// Puts what an event says into an object.
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().into(), format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().into(), value.into());
+    }
+}

@@ -1,0 +1,85 @@
+//! Unix domain sockets, and their files.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use tokio::net::UnixListener;
+
+use super::leftovers::Leftovers;
+use super::privileges::Identity;
+use crate::server::{OwnedFile, Socket};
+
+/// How long to wait for other servers that are making sockets in the same directory.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Listens at a path, where a socket that nobody listens on may be.
+pub(super) fn bind(
+    path: &Path,
+    identity: &Identity,
+    leftovers: &Leftovers,
+) -> anyhow::Result<Socket> {
+    let lock = lock_directory_of(path);
+    replace_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    let file = OwnedFile::new(path)?;
+    drop(lock);
+    leftovers.add(&file);
+    identity.own(path)?;
+    Ok(Socket::Unix(Some(file), listener))
+}
+
+/// Listens in a directory that only this user can enter, and that is removed with the socket.
+pub(super) fn bind_private(
+    identity: &Identity,
+    leftovers: &Leftovers,
+) -> anyhow::Result<(Socket, PathBuf)> {
+    let only_us = std::fs::Permissions::from_mode(0o700);
+    let mut builder = tempfile::Builder::new();
+    let directory = builder.prefix("memnbd-").permissions(only_us).tempdir()?;
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path)?;
+    identity.own(directory.path())?;
+    let file = OwnedFile::within(Some(directory), &path)?;
+    leftovers.add(&file);
+    identity.own(&path)?;
+    Ok((Socket::Unix(Some(file), listener), path))
+}
+
+/// Keeps other servers from replacing a socket that is bound and does not listen yet, or that was
+/// bound since they saw a stale one. Done without where it cannot be had: another user may hold it.
+fn lock_directory_of(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path.parent()?, flags, Mode::empty()).ok()?;
+    let end = Instant::now() + LOCK_LIMIT;
+    while flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Some(directory)
+}
+
+/// Removes a socket that nobody listens on any more.
+fn replace_stale(path: &Path) -> anyhow::Result<()> {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        bail!("the file exists and is not a socket");
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => bail!("another server listens there"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) => return Err(error.into()),
+    }
+    let now = std::fs::symlink_metadata(path).context("the stale socket")?;
+    if (now.dev(), now.ino()) != (found.dev(), found.ino()) {
+        bail!("another server replaced the stale socket");
+    }
+    std::fs::remove_file(path).context("remove the stale socket")
+}

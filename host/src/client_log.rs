@@ -1,0 +1,48 @@
+//! Warnings about clients, throttled for the whole process: clients must not fill the log.
+//!
+//! The module does not know what clients do.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::throttle::{Limit, Throttle, Verdict};
+
+static THROTTLE: Throttle = Throttle::new(
+    Limit { burst: 20, per_second: 5 },
+    Limit { burst: 16 << 10, per_second: 4 << 10 },
+);
+
+/// How long after the first suppressed warning their number is logged, if no warning is admitted
+/// before.
+const REPORT_AFTER: Duration = Duration::from_secs(1);
+
+/// Logs a warning about a client, or counts it when there are too many.
+pub(crate) fn warn(warning: impl Display) {
+    let line = warning.to_string();
+    match THROTTLE.admit(line.len()) {
+        Verdict::Admitted { refused } => {
+            report(refused);
+            tracing::warn!("{line}");
+        }
+        Verdict::Refused { refused: 1 } => {
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async {
+                    tokio::time::sleep(REPORT_AFTER).await;
+                    report_suppressed();
+                });
+            }
+        }
+        Verdict::Refused { .. } => {}
+    }
+}
+
+/// Logs how many warnings were suppressed since the last one that was not.
+pub(crate) fn report_suppressed() {
+    report(THROTTLE.take_refused());
+}
+
+fn report(suppressed: u64) {
+    if suppressed > 0 {
+        tracing::warn!("({suppressed} more warnings about clients were not logged)");
+    }
+}
