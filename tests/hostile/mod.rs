@@ -7,6 +7,9 @@
 
 mod clients;
 mod features;
+mod floods;
+mod memory;
 mod processor;
 mod quotas;
+mod starts;
 mod tenants;

@@ -81,9 +81,50 @@ fn never_ending(overlays: &[&str], clients: usize) {
     assert_eq!(tenants.attacker().ask(0, cmd::READ, 0, 4096), errno::EIO, "it stays dead");
 }
 
+/// Loops in all functions at once, each of an export of its own.
 #[test]
-fn loops_end_at_the_deadline() {
-    never_ending(&[&block("read", "(call $loop-forever) (unreachable)")], 8);
+fn loops_in_any_function_end_at_the_deadline() {
+    let forever = "(call $loop-forever) (unreachable)";
+    let names = ["read", "write", "zero", "trim", "flush", "extents", "cache", "post-read"];
+    let mut exports: Vec<(&str, String)> =
+        names.iter().map(|&name| (name, block(name, forever))).collect();
+    // Small arguments are for `open`.
+    let realloc = "(if (i32.gt_u (local.get $size) (i32.const 100)) (then (loop (br 0))))
+        (i32.const 0x110000)";
+    exports.push(("realloc", block("realloc", realloc)));
+    let overlays: Vec<[&str; 1]> = exports.iter().map(|(_, text)| [text.as_str()]).collect();
+    let components: Vec<(&str, &[&str])> =
+        exports.iter().zip(&overlays).map(|((name, _), overlay)| (*name, &overlay[..])).collect();
+    let tenants = Tenants::with_components(&components, &["--deadline", "1"]);
+    let attack = || {
+        thread::scope(|scope| {
+            for (name, _) in &exports {
+                let tenants = &tenants;
+                scope.spawn(move || {
+                    let mut session = tenants.haggle("a").structured(name).go(name);
+                    let (command, length) = match *name {
+                        "read" | "post-read" => (cmd::READ, 4096),
+                        "write" | "realloc" => (cmd::WRITE, 4096),
+                        "zero" => (cmd::WRITE_ZEROES, 4096),
+                        "trim" => (cmd::TRIM, 4096),
+                        "flush" => (cmd::FLUSH, 0),
+                        "extents" => (cmd::BLOCK_STATUS, 4096),
+                        _ => (cmd::CACHE, 4096),
+                    };
+                    let payload = vec![1; if command == cmd::WRITE { 4096 } else { 0 }];
+                    let outcome = session.call(0, command, 0, length, &payload);
+                    assert_eq!(outcome.error, errno::EIO, "{name}");
+                });
+            }
+        });
+    };
+    let (_, neighbour) = tenants.during(LONG, attack);
+    assert!(neighbour.median < SECOND / 20, "{neighbour:?}");
+}
+
+#[test]
+fn loops_of_many_clients_end_at_the_deadline() {
+    never_ending(&[&block("read", "(call $loop-forever) (unreachable)")], 16);
 }
 
 #[test]
@@ -121,4 +162,66 @@ fn a_process_that_was_stopped_loses_no_disk() {
     }
     assert_eq!(session.ask(0, cmd::READ, 2 * MIB, 4096), 0);
     tenants.expect_neighbour_intact();
+}
+
+/// Neither does time in which it did not run while a component waits.
+#[test]
+fn a_process_that_was_stopped_while_a_component_waits_loses_no_disk() {
+    let tenants = Tenants::with_component(&["sleep", &size(1 << 40)], &["--deadline", "1"]);
+    let mut session = tenants.attacker();
+    let request = session.request(0, cmd::READ, 400_000_000, 4096);
+    session.send(request, b"");
+    thread::sleep(SECOND / 10);
+    tenants.pause(3 * SECOND);
+    session.receive().1.success();
+    tenants.expect_neighbour_intact();
+}
+
+/// An exclusive disk of this size.
+fn size(bytes: u64) -> String {
+    let disk = format!(
+        "(global $size i64 (i64.const {bytes}))
+         (global $capabilities i32 (i32.const 475))
+         (global $sharing i32 (i32.const 0))
+         (global $stripe i64 (i64.const 0))"
+    );
+    block("disk", &disk)
+}
+
+/// Sixteen calls that wait for an hour end at the deadline, and take nothing that others need.
+#[test]
+fn waiting_for_a_far_timer_ends_at_the_deadline() {
+    let overlays = ["interchangeable", "sleep"];
+    let tenants = Tenants::with_component(&overlays, &["--deadline", "1"]);
+    let ask = |session: &mut Session| session.ask(0, cmd::READ, 1 << 39, 4096);
+    let start = Instant::now();
+    let (errors, neighbour) = tenants.during(LONG, || keep_asking(&tenants, 16, 10 * SECOND, ask));
+    assert_eq!(errors, vec![errno::EIO; 16]);
+    assert!(start.elapsed() < 20 * SECOND, "{:?}", start.elapsed());
+    assert!(neighbour.median < SECOND / 20, "{neighbour:?}");
+}
+
+/// With and without calls of the host when there is hardly any stack left.
+#[test]
+fn recursion_ends_and_harms_only_its_disk() {
+    let overlays: &[&str] = &["recursion"];
+    let tenants = Tenants::with_components(&[("a", overlays), ("again", overlays)], &[]);
+    let attack = || {
+        assert_eq!(tenants.attacker().ask(0, cmd::READ, 0, 4096), errno::EIO);
+        assert_eq!(tenants.attacker_of("again").ask(0, cmd::FLUSH, 0, 0), errno::EIO);
+    };
+    tenants.during(LONG, attack);
+}
+
+/// The log of one export is bounded, however many instances it has.
+#[test]
+fn printing_without_end_is_bounded_and_delays_nobody_else() {
+    let tenants = Tenants::with_component(&["interchangeable", "print"], &["--deadline", "2"]);
+    let ask = |session: &mut Session| session.ask(0, cmd::READ, 2 * MIB, 4096);
+    let (errors, neighbour) = tenants.during(LONG, || keep_asking(&tenants, 16, 20 * SECOND, ask));
+    assert_eq!(errors, vec![errno::EIO; 16]);
+    assert!(neighbour.median < SECOND / 20, "{neighbour:?}");
+    let lines = tenants.server.log().iter().filter(|line| line.contains("Shoard")).count();
+    // 200 lines in a second, of a few seconds.
+    assert!(lines < 2000, "{lines} lines");
 }

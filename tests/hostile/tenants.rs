@@ -1,7 +1,7 @@
 //! Two tenants of one server, each with a socket that leads to its own export only.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,7 +12,8 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use crate::support::{Server, memnbd};
-use crate::wire::haggle::{FIXED_NEWSTYLE_NO_ZEROES, Haggle};
+use crate::wire::haggle::{FIXED_NEWSTYLE_NO_ZEROES, Haggle, info};
+use crate::wire::numbers::{opt, rep};
 use crate::wire::session::Session;
 use crate::wire::stream::Stream;
 
@@ -67,39 +68,37 @@ pub(super) fn component(overlays: &[&str]) -> Vec<u8> {
 impl Tenants {
     /// The attacker has a component of these overlays.
     pub(super) fn with_component(overlays: &[&str], options: &[&str]) -> Self {
+        Self::with_components(&[("a", overlays)], options)
+    }
+
+    /// The attacker has several components, each under a name of its own, at the same socket.
+    pub(super) fn with_components(components: &[(&str, &[&str])], options: &[&str]) -> Self {
         let directory = TempDir::new().expect("the directory for temporary files is writable");
-        let wasm = component(overlays);
-        std::fs::write(directory.path().join("a.wasm"), wasm).expect("the directory is writable");
-        Self::start(directory, "a=./a.wasm", options)
+        let mut command = memnbd(directory.path(), ["--listen", "unix:a.sock"]);
+        command.args(options);
+        for (name, overlays) in components {
+            let path = directory.path().join(format!("{name}.wasm"));
+            std::fs::write(path, component(overlays)).expect("the directory is writable");
+            command.args(["--export", &format!("{name}=./{name}.wasm")]);
+        }
+        Self::spawn(directory, command)
     }
 
     /// The attacker has an ordinary disk of this size, and hostile clients.
     pub(super) fn with_disk(size: &str, options: &[&str]) -> Self {
         let directory = TempDir::new().expect("the directory for temporary files is writable");
-        Self::start(directory, &format!("a=memory,{size}"), options)
+        let mut command = memnbd(directory.path(), ["--listen", "unix:a.sock,export=a"]);
+        command.args(options).args(["--export", &format!("a=memory,{size}")]);
+        Self::spawn(directory, command)
     }
 
-    fn start(directory: TempDir, attacker: &str, options: &[&str]) -> Self {
-        Self::spawn(directory, attacker, |path| {
-            let mut command = memnbd(path, ["--listen", "unix:a.sock,export=a"]);
-            command.args(options);
-            command
-        })
-    }
-
-    /// Starts a command, to which the exports are added.
-    pub(super) fn spawn(
-        directory: TempDir,
-        attacker: &str,
-        command: impl FnOnce(&Path) -> std::process::Command,
-    ) -> Self {
+    /// Starts a command to which the neighbour is added.
+    pub(super) fn spawn(directory: TempDir, mut command: Command) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         allow_many_files();
-        let mut command = command(directory.path());
-        command.args(["--export", attacker, "--export", "b=memory,64M"]);
-        command.args(["--listen", "unix:b.sock,export=b"]);
+        command.args(["--export", "b=memory,64M", "--listen", "unix:b.sock,export=b"]);
         let mut server = Server::spawn(directory, &mut command);
-        // What an attack is answered in the log is its own; panics are looked for in the end.
+        // What the log says of an attack is not looked at; panics are looked for in the end.
         server.allow_log("");
         let tenants = Self { server, _turn: turn };
         let mut neighbour = tenants.haggle("b").go("b");
@@ -123,7 +122,19 @@ impl Tenants {
 
     /// A connection of the attacker, with simple replies.
     pub(super) fn attacker(&self) -> Session {
-        self.haggle("a").go("a")
+        self.attacker_of("a")
+    }
+
+    /// A connection to one of several disks of the attacker.
+    pub(super) fn attacker_of(&self, export: &str) -> Session {
+        self.haggle("a").go(export)
+    }
+
+    /// The text with which the server refuses one of the attacker's exports.
+    pub(super) fn refusal(&self, export: &str) -> String {
+        let answer = self.haggle("a").option(opt::GO, &info(export, &[]));
+        assert_ne!(answer.end, rep::ACK, "{export} is served");
+        answer.text
     }
 
     /// Runs an attack while the neighbour reads 4 KiB after the other and connects now and then. Each
