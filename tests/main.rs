@@ -11,6 +11,7 @@ mod components;
 mod exports;
 mod fuzz;
 mod help;
+mod hostile;
 mod life;
 mod memory;
 mod mistakes;

@@ -1,0 +1,8 @@
+;; Any number of instances serve it, so that several clients keep several of them busy.
+
+;; begin disk
+(global $size i64 (i64.const 0x10000000000))
+(global $capabilities i32 (i32.const 475))
+(global $sharing i32 (i32.const 1))
+(global $stripe i64 (i64.const 0))
+;; end disk
