@@ -241,8 +241,8 @@ where
                 };
             }
             self.blocked = !sent;
-            if held_back && sent && !self.reading_waits() {
-                // Sending has made room for more.
+            if (held_back || self.reading.is_some()) && sent && !self.reading_waits() {
+                // There is room for more.
                 continue;
             }
             if !self.may_execute() {
