@@ -18,7 +18,7 @@ DRIVER = python3 -B tests/bench
 NULL = target/release/null-server
 
 .PHONY: run help build setup test lint check-format clippy doc unit loom e2e real-run install clean
-.PHONY: bench bench-scale instructions micro
+.PHONY: bench bench-scale instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
 run:
@@ -80,6 +80,11 @@ bench-scale: build $(NULL)
 ## instructions: count instructions per request, which hardly differ from run to run
 instructions: build
 	$(DRIVER) instructions $(BENCH)
+
+## attacks: measure what a neighbour notices of hostile components and clients, ten minutes
+attacks: build
+	$(CARGO) build $(CARGO_FLAGS) -p memnbd-hostile
+	$(DRIVER) attacks $(BENCH)
 
 $(NULL): tests/bench/null_server.rs
 	mkdir -p $(@D)

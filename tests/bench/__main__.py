@@ -1,5 +1,5 @@
-"""The benchmarks of memnbd, as `python3 tests/bench run|scale|instructions`; see `--help`, and the
-Makefile for what must be built before.
+"""The benchmarks of memnbd, as `python3 tests/bench run|scale|instructions|attacks`; see `--help`, and
+the Makefile for what must be built before.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import attacks
 import fio
 import image
 import instructions
@@ -35,7 +36,12 @@ def main():
     # Also where a shell that starts us in the background told us to ignore it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupted)
-    commands = {"run": run, "scale": scale.main, "instructions": instructions.main}
+    commands = {
+        "run": run,
+        "scale": scale.main,
+        "instructions": instructions.main,
+        "attacks": attacks.main,
+    }
     try:
         with places() as place:
             commands[arguments.what](arguments, place)

@@ -121,8 +121,9 @@ def parser():
     run = commands.add_parser("run", help="compare servers by what clients do")
     scale = commands.add_parser("scale", help="see that cost does not grow with size and number")
     instructions = commands.add_parser("instructions", help="count instructions per request")
+    attacks = commands.add_parser("attacks", help="see what a neighbour notices of attacks")
     target = ROOT / "target/release"
-    for command in (run, scale, instructions):
+    for command in (run, scale, instructions, attacks):
         command.add_argument(
             "--binary", metavar="PATH", default=target / "memnbd-host", help="memnbd-host"
         )
@@ -157,6 +158,12 @@ def parser():
     run.add_argument("--readme", action="store_true", help="put the summary into README.md")
     run.add_argument(
         "--render", metavar="JSON", type=Path, help="measure nothing, write out these results again"
+    )
+    attacks.add_argument(
+        "--assemble",
+        metavar="PATH",
+        default=ROOT / "target/debug/memnbd-assemble",
+        help="memnbd-assemble",
     )
     instructions.add_argument("--against", metavar="JSON", type=Path, help="earlier results")
     return top
