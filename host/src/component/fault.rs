@@ -199,3 +199,41 @@ impl fmt::Display for Breach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Breach;
+
+    #[test]
+    fn breaches_have_the_value_and_the_rule() {
+        for (breach, words) in [
+            (Breach::TooManyChunks(5001), ["5001", "at most 4096"]),
+            (Breach::EmptyChunk { index: 7 }, ["chunk 7", "at least one"]),
+            (Breach::ExtentCount(10_000), ["10000", "1 to 4096"]),
+            (Breach::EmptyExtent { index: 3 }, ["extent 3", "at least one"]),
+            (
+                Breach::ExtentBeyondEnd { index: 2, length: 8192, rest: 4096 },
+                ["extent 2 (counted from 0) of 8192 bytes", "4096 bytes before the end"],
+            ),
+            (
+                Breach::ExtentUnaligned { index: 1, length: 100, minimum: 512 },
+                ["of 100 bytes", "minimum block of 512"],
+            ),
+            (
+                Breach::BlockSizes { minimum: 3, preferred: 4096, maximum: 0 },
+                ["minimum-block 3, preferred-block 4096", "power of two from 1 to 65536"],
+            ),
+            (Breach::StripeSize(1000), ["1000", "a power of two, at least 65536"]),
+            (Breach::PageSize(1), ["pages of 1 bytes", "from 4096 to 2097152"]),
+            (Breach::TooManyParameters(300), ["300", "at most 256"]),
+            (Breach::ParameterName("a b".into()), ["\"a b\"", "begins with an ASCII letter"]),
+            (Breach::ParameterTwice("size".into()), ["\"size\"", "distinct"]),
+            (Breach::BareParameter("sise".into()), ["\"sise\"", "not among its parameters"]),
+        ] {
+            let text = breach.to_string();
+            for word in words {
+                assert!(text.contains(word), "{word:?} is not in {text}");
+            }
+        }
+    }
+}
