@@ -17,7 +17,7 @@ BENCH =
 DRIVER = python3 -B tests/bench
 NULL = target/release/null-server
 
-.PHONY: run help build setup test lint check-format clippy doc unit loom e2e real-run install clean
+.PHONY: run help build setup test lint check-format clippy doc deny unit loom e2e real-run install clean
 .PHONY: bench bench-scale instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
@@ -39,8 +39,8 @@ setup:
 ## test: everything that CI runs
 test: lint unit loom e2e
 
-## lint: formatting, clippy and documentation
-lint: check-format clippy doc
+## lint: formatting, clippy, documentation, licences and known faults of dependencies
+lint: check-format clippy doc deny
 
 check-format:
 	$(CARGO) fmt --all --check
@@ -52,6 +52,10 @@ clippy:
 doc:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" \
 		$(CARGO) doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
+
+# What the dependencies must be is in deny.toml.
+deny:
+	.ci/deny
 
 # The parts by themselves; the components' logic runs natively here.
 unit:

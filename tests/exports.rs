@@ -68,7 +68,8 @@ assert connect('p').pread(8, 512) == (512).to_bytes(8, 'big')
 fn mistakes_in_any_export_are_told_at_the_start() {
     for (code, export, words) in [
         (2, "a=", "NAME=COMPONENT"),
-        (2, "a=no-such", "no such file"),
+        (2, "a=no-such.wasm", "no such file"),
+        (2, "a=memroy,1M", "unknown component \"memroy\"; did you mean \"memory\"?"),
         (2, "a=memory", "needs the parameter \"size\""),
         (2, "a=memory,1M,colour=red", "no parameter \"colour\""),
         (1, "a=memory,2X", "unknown suffix"),

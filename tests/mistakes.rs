@@ -98,8 +98,75 @@ fn parameter_is_not_given_twice() {
 }
 
 #[test]
-fn word_that_is_neither_component_nor_size_is_told() {
-    complains(1, &["foo"], &["memory: size: \"foo\" is not a number"]);
+fn misspelt_component_is_told_with_the_nearest_one() {
+    let words = [
+        "unknown component \"memroy\"; did you mean \"memory\"?",
+        "built-in components are memory, pattern",
+        "as ./memroy.wasm",
+    ];
+    complains(2, &["memroy", "2G"], &words);
+    complains(2, &["memroy"], &words);
+    complains(2, &["--component", "memroy", "2G"], &words);
+    complains(2, &["--export", "a=memroy,2G"], &words);
+    complains(2, &["foo"], &["unknown component \"foo\". The built-in components are"]);
+}
+
+#[test]
+fn component_of_a_file_is_told_when_the_path_is_missing() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("disk"), "").unwrap();
+    for arguments in [&["disk", "2G"][..], &["--component", "disk"], &["--export", "a=disk"]] {
+        let error = complaint(directory.path(), 2, arguments);
+        let words = "unknown component \"disk\"; did you mean the file \"./disk\"?";
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn unknown_component_is_told_by_whatever_would_not_serve_it() {
+    for option in [
+        &["--dump-component"][..],
+        &["--dump-plugin"],
+        &["--dump-config"],
+        &["--version"],
+        &["--help"],
+        &["--man"],
+        &["--completion", "bash"],
+    ] {
+        for component in [&["memroy"][..], &["--component", "memroy"]] {
+            let arguments = [component, option].concat();
+            complains(2, &arguments, &["unknown component \"memroy\""]);
+        }
+    }
+    for option in ["--dump-component", "--dump-plugin", "--help", "--man"] {
+        complains(2, &["./no-such", option], &["\"./no-such\": no such file"]);
+    }
+}
+
+#[test]
+fn first_word_that_is_no_name_is_a_value() {
+    for (value, words) in [(".5G", "not a number"), ("2G2", "one-letter suffix")] {
+        complains(1, &[value], &["memory: size: ", words]);
+    }
+    complains(2, &["file=./a.wasm"], &["memory has no parameter \"file\""]);
+}
+
+#[test]
+fn information_is_not_asked_for_along_with_a_server() {
+    let directory = TempDir::new().unwrap();
+    for option in ["--dump-plugin", "--dump-component", "--dump-config", "--man"] {
+        for serving in [&["-s"][..], &["--run", "true"], &["--fork"], &["--print-uri"]] {
+            let command = &mut memnbd(directory.path(), ["memory", option]);
+            let finished = run(command.args(serving));
+            assert_eq!(finished.stdout, "", "{option} {serving:?}");
+            let error = finished.failure(2);
+            let words = format!("{} cannot be used together with ", serving[0]);
+            assert!(error.contains(&words), "{option} {serving:?}: {error}");
+        }
+        // As nbdkit has it, where a server would be says nothing.
+        let command = &mut memnbd(directory.path(), ["memory", option, "-U", "-", "-f"]);
+        run(command).success();
+    }
 }
 
 #[test]

@@ -49,13 +49,23 @@ fn disk_of_no_bytes_is_served() {
 
 #[test]
 fn file_comes_before_the_built_in_component_of_its_name() {
-    for name in ["memory", "memory.wasm"] {
-        let directory = TempDir::new().unwrap();
-        wasm(&directory.path().join(name), "(component)");
-        let command = &mut memnbd(directory.path(), ["--component", name, "size=1M"]);
-        let error = run(command).failure(1);
-        assert!(error.contains("exports nothing"), "{error}");
-    }
+    let directory = TempDir::new().unwrap();
+    wasm(&directory.path().join("memory.wasm"), "(component)");
+    let command = &mut memnbd(directory.path(), ["--component", "memory.wasm", "size=1M"]);
+    let error = run(command).failure(1);
+    assert!(error.contains("exports nothing"), "{error}");
+}
+
+#[test]
+fn file_that_no_path_names_is_not_meant() {
+    let directory = TempDir::new().unwrap();
+    wasm(&directory.path().join("memory"), "(component)");
+    let command = &mut memnbd(directory.path(), ["-U", "socket", "--component", "memory", "1M"]);
+    assert_eq!(probe(&Server::spawn(directory, command)).size, 1 << 20);
+    let directory = TempDir::new().unwrap();
+    wasm(&directory.path().join("memory"), "(component)");
+    let error = run(&mut memnbd(directory.path(), ["./memory", "1M"])).failure(1);
+    assert!(error.contains("exports nothing"), "{error}");
 }
 
 #[test]

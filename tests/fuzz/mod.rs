@@ -80,3 +80,23 @@ fn requests_of_the_corpus_and_near_it() {
 fn connections_of_the_corpus_and_near_it() {
     run("connection", 1_000, targets::connection);
 }
+
+#[test]
+fn chunks_of_the_corpus_and_near_it() {
+    run("chunks", 2_000, targets::chunks);
+}
+
+#[test]
+fn extents_of_the_corpus_and_near_it() {
+    run("extents", 5_000, targets::extents);
+}
+
+#[test]
+fn disks_of_the_corpus_and_near_it() {
+    run("disk", 5_000, targets::disk);
+}
+
+#[test]
+fn descriptions_of_the_corpus_and_near_it() {
+    run("description", 5_000, targets::description);
+}

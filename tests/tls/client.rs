@@ -14,7 +14,8 @@ use super::pki::Pair;
 
 /// A file of keys, and one of them.
 const KEYS: &str = "alice:00112233445566778899aabbccddeeff\nbob:0123456789abcdef0123456789abcdef\n";
-const KEY: [u8; 16] = *b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff";
+pub(super) const ALICE_KEY: [u8; 16] =
+    *b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff";
 
 thread_local! {
     /// Whether servers that are started serve inside TLS alone, and clients start it by themselves.
@@ -61,7 +62,7 @@ pub(crate) fn builder(version: SslVersion) -> SslContextBuilder {
 
 /// Alice.
 pub(crate) fn alice(version: SslVersion) -> Ssl {
-    with_key(version, "alice", &KEY)
+    with_key(version, "alice", &ALICE_KEY)
 }
 
 pub(crate) fn with_key(version: SslVersion, identity: &str, key: &[u8]) -> Ssl {

@@ -31,7 +31,7 @@ pub(crate) fn with_certificates(arguments: &[&str]) -> (Server, Pair) {
 }
 
 /// What a client can do that was let in.
-fn expect_service(mut session: Session) {
+pub(super) fn expect_service(mut session: Session) {
     let data: Vec<u8> = (0..300_000_u32).map(|n| (n % 249) as u8 + 1).collect();
     session.write(4096, &data);
     assert!(session.read(4096, 300_000) == data);

@@ -4,8 +4,10 @@ pub(crate) mod client;
 pub(crate) mod pki;
 
 mod again;
+mod ciphers;
 mod files;
 mod handshake;
+mod hello;
 mod hostile;
 mod keys;
 mod peers;

@@ -75,6 +75,20 @@ fn libnbd_comes_in_by_keys() {
     there_and_back(&server, &uri);
 }
 
+/// As on a system whose policy forbids TLS 1.3.
+#[test]
+fn libnbd_copies_by_tls_12() {
+    require!("nbdcopy");
+    let server = with_certificates(&["--tls=require", "24M"]);
+    fs::write(server.path("policy"), "[overrides]\ndisabled-version = tls1.3\n").unwrap();
+    fs::write(server.path("image"), vec![7; 5 << 20]).unwrap();
+    let mut copy = client(&server, "nbdcopy");
+    copy.env("GNUTLS_SYSTEM_PRIORITY_FILE", server.path("policy"));
+    run(copy.args(["image", &certificates_uri(&server)])).success();
+    let name = "TLSv1.2, ECDHE-ECDSA-AES128-GCM-SHA256";
+    assert!(is_in_log(&server, name), "{:?}", server.log());
+}
+
 #[test]
 fn libnbd_comes_in_over_a_unix_socket() {
     require!("nbdinfo");
@@ -129,9 +143,13 @@ fn qemu_comes_in_by_certificates() {
     let directory = server.path("");
     let credentials = format!("tls-creds-x509,id=tls0,endpoint=client,dir={}", directory.display());
     qemu_io(&server, &credentials);
-    for (version, name) in [("TLS1.2", "TLSv1.2, ECDHE-"), ("TLS1.3", "TLSv1.3, TLS_AES_128")] {
-        let priority = format!("priority=NORMAL:-VERS-ALL:+VERS-{version}");
-        qemu_io(&server, &format!("{credentials},{priority}"));
+    for (priority, name) in [
+        ("+VERS-TLS1.3", "TLSv1.3, TLS_AES_128_GCM_SHA256"),
+        ("+VERS-TLS1.2", "TLSv1.2, ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ("+VERS-TLS1.2:-AES-128-GCM", "TLSv1.2, ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("+VERS-TLS1.2:-AES-128-GCM:-AES-256-GCM", "TLSv1.2, ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ] {
+        qemu_io(&server, &format!("{credentials},priority=NORMAL:-VERS-ALL:{priority}"));
         assert!(is_in_log(&server, name), "{:?}", server.log());
     }
 }
@@ -146,9 +164,13 @@ fn qemu_comes_in_by_keys() {
     let credentials =
         format!("tls-creds-psk,id=tls0,endpoint=client,username=alice,dir={}", directory.display());
     qemu_io(&server, &credentials);
-    for (version, name) in [("TLS1.2", "TLSv1.2, ECDHE-PSK"), ("TLS1.3", "TLSv1.3, TLS_AES_128")] {
-        let priority = format!("priority=NORMAL:-VERS-ALL:+VERS-{version}");
-        qemu_io(&server, &format!("{credentials},{priority}"));
+    for (priority, name) in [
+        ("+VERS-TLS1.3", "TLSv1.3, TLS_AES_128_GCM_SHA256"),
+        ("+VERS-TLS1.2", "TLSv1.2, ECDHE-PSK-CHACHA20-POLY1305"),
+        ("+VERS-TLS1.2:-CHACHA20-POLY1305", "TLSv1.2, PSK-AES128-GCM-SHA256"),
+        ("+VERS-TLS1.2:-CHACHA20-POLY1305:-AES-128-GCM", "TLSv1.2, PSK-AES256-GCM-SHA384"),
+    ] {
+        qemu_io(&server, &format!("{credentials},priority=NORMAL:-VERS-ALL:{priority}"));
         assert!(is_in_log(&server, name), "{:?}", server.log());
     }
 }

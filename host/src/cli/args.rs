@@ -24,12 +24,13 @@ pub(super) const PROGRAM: &str = "memnbd-host";
     args_override_self = true
 )]
 pub(super) struct Args {
-    /// The component that stores the disk: a built-in one by its name, or a file [default: memory]
+    /// The component that stores the disk: a built-in one by its name, or a file by its path, which
+    /// has a / or ends in .wasm [default: memory]
     #[arg(long, value_name = "NAME|FILE.wasm")]
     pub(super) component: Option<String>,
 
     /// Parameters of the component, KEY=VALUE; a bare VALUE is for its main parameter. Where
-    /// --component is not given, the first may be the component
+    /// --component is not given, a first word that is neither KEY=VALUE nor a number is the component
     #[arg(value_name = "KEY=VALUE")]
     pub(super) parameters: Vec<String>,
 

@@ -34,17 +34,27 @@ pub(super) fn names() -> Vec<&'static str> {
 }
 
 /// Separates the component from its parameters: it is what `--component` says, else the first
-/// parameter if that is the name of a built-in one or ends in `.wasm`.
+/// parameter unless that is a value. The name need not be that of a component, see [`find`].
 pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Choice, &'a [String]) {
     if let Some(name) = option {
         return (Choice::Named(name.to_owned()), parameters);
     }
     match parameters.split_first() {
-        Some((first, rest)) if built_in(first).is_some() || first.ends_with(".wasm") => {
-            (Choice::Named(first.clone()), rest)
-        }
+        Some((first, rest)) if !is_value(first) => (Choice::Named(first.clone()), rest),
         _ => (Choice::Default, parameters),
     }
+}
+
+/// Whether a first word is a value, KEY=VALUE or a bare one for the default component, whose main
+/// parameter is a size. Paths and names of components are neither.
+fn is_value(word: &str) -> bool {
+    let is_number = || !word.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    split(word).is_some() || (!is_path(word) && is_number())
+}
+
+/// Whether a word means a file rather than a built-in component.
+fn is_path(word: &str) -> bool {
+    word.contains('/') || word.ends_with(".wasm")
 }
 
 /// A built-in component; `.wasm` may follow its name.
@@ -59,12 +69,20 @@ pub(super) enum Source {
     BuiltIn(BuiltIn),
 }
 
-/// The component of a name: a file of that name, else the built-in one.
+/// Finds the component of a name. A path, which has a slash or ends in `.wasm`, means a file, and
+/// where there is none of that name, the built-in component. Anything else is the name of a
+/// built-in component, whatever files there are.
 ///
 /// # Errors
 ///
 /// What is wrong with the name, as a sentence.
 pub(super) fn find(name: &str) -> Result<Source, String> {
+    check_name(name)?;
+    if !is_path(name)
+        && let Some(found) = built_in(name)
+    {
+        return Ok(Source::BuiltIn(found));
+    }
     let is_directory = Path::new(name).is_dir();
     match (fs::read(name), built_in(name)) {
         (Ok(wasm), _) => Ok(Source::File(wasm)),
@@ -77,6 +95,36 @@ pub(super) fn find(name: &str) -> Result<Source, String> {
         )),
         (Err(error), _) => Err(format!("component {name:?}: {error}")),
     }
+}
+
+/// Checks that a name is a path or that of a built-in component. Whether the file is there is not
+/// looked at.
+///
+/// # Errors
+///
+/// That there is no such component, with what may have been meant, as a sentence.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    if is_path(name) || built_in(name).is_some() {
+        return Ok(());
+    }
+    let guess = match nearest(name) {
+        _ if Path::new(name).is_file() => format!("; did you mean the file \"./{name}\"?"),
+        Some(nearest) => format!("; did you mean {nearest:?}?"),
+        None => ".".into(),
+    };
+    Err(format!(
+        "unknown component {name:?}{guess} The built-in components are {}; a component in a file \
+         is named with its path, as ./{name}.wasm",
+        names().join(", ")
+    ))
+}
+
+/// The built-in component whose name was perhaps misspelt.
+fn nearest(name: &str) -> Option<&'static str> {
+    let distance = |other: &str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
+    let near = names().into_iter().map(|other| (distance(other), other)).min()?;
+    // Of more than a third of the letters, another word is meant.
+    (near.0 <= near.1.len() / 3).then_some(near.1)
 }
 
 /// What logs call the component of a file.
@@ -214,6 +262,31 @@ mod tests {
         assert_eq!(choose(None, &typed), (Choice::Default, &typed[..]));
         let typed = strings(&["memory"]);
         assert_eq!(choose(Some("pattern"), &typed), (named("pattern"), &typed[..]));
+    }
+
+    #[test]
+    fn first_words_are_values_or_name_a_component() {
+        for word in ["2G", "-1", "+1", ".5", "", "*", "size=2G", "file=./a.wasm", "a-b_9=/x/y=z"] {
+            assert!(is_value(word), "{word:?}");
+        }
+        for word in ["memory", "memroy", "_x", "\u{e4}", "./2G", "2/3", "2.wasm", "./size=1"] {
+            assert!(!is_value(word), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn misspelt_names_are_near_the_right_ones() {
+        for (typed, meant) in [
+            ("memroy", Some("memory")),
+            ("Memory", Some("memory")),
+            ("mem", None),
+            ("memoryy", Some("memory")),
+            ("patern", Some("pattern")),
+            ("foo", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed), meant, "{typed:?}");
+        }
     }
 
     #[test]

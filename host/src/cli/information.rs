@@ -22,6 +22,35 @@ pub(super) enum Question<'a> {
     Manual,
 }
 
+impl Question<'_> {
+    /// The option by which it is asked.
+    fn option(&self) -> &'static str {
+        match self {
+            Self::Version => "--version",
+            Self::Help => "--help",
+            Self::Config => "--dump-config",
+            Self::Component => "--dump-component (--dump-plugin)",
+            Self::Completion(_) => "--completion",
+            Self::Manual => "--man",
+        }
+    }
+}
+
+/// The option that asks for a server, along with a question. Where the server would be and how it
+/// would behave is ignored, as nbdkit does. The version and the help are told in any case.
+fn conflict(args: &Args, question: &Question<'_>) -> Option<&'static str> {
+    let life = &args.life;
+    [
+        (args.listening.single, "-s"),
+        (life.run.is_some(), "--run"),
+        (life.fork, "--fork"),
+        (life.print_uri, "--print-uri"),
+    ]
+    .into_iter()
+    .find_map(|(given, option)| given.then_some(option))
+    .filter(|_| !matches!(question, Question::Version | Question::Help))
+}
+
 /// What was asked; nothing if the program is to serve.
 pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
     let Information { version, help, dump_config, dump_component, completion, man, .. } =
@@ -40,7 +69,21 @@ pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
 }
 
 /// The answer, which ends a line.
+///
+/// # Errors
+///
+/// When the command line names a component that there is not, or asks for a server besides; when the
+/// component cannot be loaded.
 pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String, Failure> {
+    if let Some(option) = conflict(args, &question) {
+        return Err(Failure::Usage(format!(
+            "{option} cannot be used together with {}, which serves nothing",
+            question.option()
+        )));
+    }
+    if let Choice::Named(name) = chosen_name(args) {
+        components::check_name(&name).map_err(Failure::Usage)?;
+    }
     let as_json = args.information.json;
     Ok(match question {
         Question::Version => format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")),

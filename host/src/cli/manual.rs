@@ -28,7 +28,10 @@ fn rest() -> Roff {
     roff.text([
         roman("Built in are "),
         bold(components::names().join(", ")),
-        roman(". Any other is a file with a WebAssembly component that exports "),
+        roman(
+            ". Any other is a file with a WebAssembly component, named by its path, which has a / or \
+             ends in .wasm. It exports ",
+        ),
         italic(crate::component::INTERFACE),
         roman(". "),
         bold("memnbd-host --help"),

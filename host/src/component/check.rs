@@ -1,14 +1,33 @@
-//! What a component says of itself and of its disk, checked against the contract.
+//! The answers of a component, checked against the contract.
+//!
+//! These are functions of the answers alone: they know no instance and call nothing.
+
+use std::ops::RangeInclusive;
 
 use super::bindings::{self, Capabilities, Description, Parameter};
 use super::fault::Breach;
 use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
 
-/// The longest text that is taken from a component.
-const MAX_TEXT: usize = 4096;
+/// The longest text that is taken from a component, in bytes.
+pub(super) const MAX_TEXT: usize = 4096;
 
-/// How many parameters a component may have.
-const MAX_PARAMETERS: usize = 256;
+/// The number of parameters that a component may have.
+pub(super) const MAX_PARAMETERS: usize = 256;
+
+/// The number of chunks that `read` may return.
+pub(super) const MAX_CHUNKS: usize = 4096;
+
+/// The number of extents that `extents` may return.
+pub(super) const MAX_EXTENTS: usize = 4096;
+
+/// The shortest stripe, in bytes.
+pub(super) const MIN_STRIPE: u64 = 1 << 16;
+
+/// The largest minimum block, in bytes.
+pub(super) const MAX_MINIMUM_BLOCK: u32 = 1 << 16;
+
+/// The smallest and the largest preferred block, in bytes.
+pub(super) const PREFERRED_BLOCKS: RangeInclusive<u32> = 512..=MAX_TRANSFER / 2;
 
 /// What `open` said, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,23 +62,76 @@ pub enum Sharing {
     },
 }
 
+/// Checks the chunks of `read` by their lengths: at least one byte in each, and together as many as
+/// were asked for.
+pub(super) fn check_chunks(
+    lengths: impl ExactSizeIterator<Item = u64>,
+    wanted: u32,
+) -> Result<(), Breach> {
+    check_chunk_count(lengths.len())?;
+    let mut got = 0;
+    for (index, length) in lengths.enumerate() {
+        if length == 0 {
+            return Err(Breach::EmptyChunk { index });
+        }
+        // 4096 chunks have lengths of 32 bits.
+        got += length;
+    }
+    match got == u64::from(wanted) {
+        true => Ok(()),
+        false => Err(Breach::ReadLength { wanted, got }),
+    }
+}
+
+/// Checks how many chunks there are, which can be known before they are looked at.
+pub(super) fn check_chunk_count(count: usize) -> Result<(), Breach> {
+    match count <= MAX_CHUNKS {
+        true => Ok(()),
+        false => Err(Breach::TooManyChunks(count)),
+    }
+}
+
+/// Checks the extents of a question that begins `left` bytes before the end of the disk.
+pub(super) fn check_extents(
+    extents: &[bindings::Extent],
+    left: u64,
+    minimum_block: u32,
+) -> Result<(), Breach> {
+    if extents.is_empty() || extents.len() > MAX_EXTENTS {
+        return Err(Breach::ExtentCount(extents.len()));
+    }
+    let mut rest = left;
+    for (index, &bindings::Extent { length, .. }) in extents.iter().enumerate() {
+        if length == 0 {
+            return Err(Breach::EmptyExtent { index });
+        }
+        rest = rest.checked_sub(length).ok_or(Breach::ExtentBeyondEnd { index, length, rest })?;
+        if length % u64::from(minimum_block) != 0 {
+            return Err(Breach::ExtentUnaligned { index, length, minimum: minimum_block });
+        }
+    }
+    Ok(())
+}
+
 /// Checks the names, by which the parameters are passed, and makes all texts printable.
 pub(super) fn check_description(said: Description) -> Result<Description, Breach> {
     if said.parameters.len() > MAX_PARAMETERS {
         return Err(Breach::TooManyParameters(said.parameters.len()));
     }
-    let names: Vec<&str> = said.parameters.iter().map(|p| p.name.as_str()).collect();
-    let well_formed = |name: &str| {
-        name.len() <= MAX_TEXT
-            && name.starts_with(|c: char| c.is_ascii_alphabetic())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-    };
-    let distinct = names.iter().enumerate().all(|(i, name)| !names[..i].contains(name));
-    if !distinct || !names.iter().all(|name| well_formed(name)) {
-        return Err(Breach::ParameterNames);
+    let mut names: Vec<&str> = Vec::new();
+    for Parameter { name, .. } in &said.parameters {
+        if !is_parameter_name(name) {
+            return Err(Breach::ParameterName(excerpt(name)));
+        }
+        if names.contains(&name.as_str()) {
+            return Err(Breach::ParameterTwice(excerpt(name)));
+        }
+        names.push(name);
     }
-    if said.bare_parameter.as_ref().is_some_and(|bare| !names.contains(&bare.as_str())) {
-        return Err(Breach::BareParameter);
+    if let Some(bare) = &said.bare_parameter
+        && !names.contains(&bare.as_str())
+    {
+        return Err(Breach::BareParameter(excerpt(bare)));
     }
     let parameters = said.parameters.into_iter().map(|parameter| Parameter {
         summary: printable(&parameter.summary),
@@ -75,6 +147,12 @@ pub(super) fn check_description(said: Description) -> Result<Description, Breach
     })
 }
 
+fn is_parameter_name(name: &str) -> bool {
+    name.len() <= MAX_TEXT
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
 /// Checks sizes and stripes.
 pub(super) fn check_disk(disk: &bindings::Disk) -> Result<Disk, Breach> {
     if disk.size > MAX_SIZE {
@@ -85,8 +163,9 @@ pub(super) fn check_disk(disk: &bindings::Disk) -> Result<Disk, Breach> {
         bindings::Sharing::Exclusive => Sharing::Exclusive,
         bindings::Sharing::Interchangeable => Sharing::Interchangeable,
         bindings::Sharing::Striped(stripe) => {
-            let minimum = u64::from(block_sizes.minimum).max(1 << 16);
-            if !stripe.is_power_of_two() || stripe < minimum {
+            // It is a multiple of the minimum block, too: both are powers of two, and no minimum
+            // block is larger.
+            if !stripe.is_power_of_two() || stripe < MIN_STRIPE {
                 return Err(Breach::StripeSize(stripe));
             }
             Sharing::Striped { shift: stripe.trailing_zeros() }
@@ -121,16 +200,34 @@ fn check_block_sizes(disk: &bindings::Disk) -> Result<BlockSizes, Breach> {
         maximum => maximum,
     };
     let in_order = minimum.is_power_of_two()
-        && minimum <= 65536
+        && minimum <= MAX_MINIMUM_BLOCK
         && preferred.is_power_of_two()
-        && preferred >= minimum.max(512)
-        && preferred <= MAX_TRANSFER / 2
+        && preferred >= minimum
+        && PREFERRED_BLOCKS.contains(&preferred)
         && maximum >= preferred
         && maximum % minimum == 0;
     if !in_order {
         return Err(Breach::BlockSizes { minimum, preferred, maximum });
     }
     Ok(BlockSizes { minimum, preferred, maximum: maximum.min(MAX_TRANSFER) })
+}
+
+/// The reason that a component gives for not opening a disk, as it may be shown.
+pub(super) fn refusal(text: &str) -> String {
+    let text = printable(text);
+    match text.trim().is_empty() {
+        true => "the component refused to open the disk and gave no reason".into(),
+        false => text,
+    }
+}
+
+/// The beginning of a text, for messages that name it.
+fn excerpt(text: &str) -> String {
+    const LENGTH: usize = 60;
+    match text.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}...", printable(&text[..end])),
+        None => printable(text),
+    }
 }
 
 /// A component's text as it may be shown: of bounded length, without control characters, and

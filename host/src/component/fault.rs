@@ -3,6 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::check::{
+    MAX_CHUNKS, MAX_EXTENTS, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
+    PREFERRED_BLOCKS,
+};
+
 /// Why an instance is dead. Whoever receives one logs it and calls the instance no more.
 #[derive(Debug)]
 pub enum Fault {
@@ -64,26 +69,48 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How an answer broke the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How an answer broke the contract. Its text has the values and the rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Breach {
     /// `read`: the chunks do not add up to the length asked for.
     ReadLength {
         /// What was asked for.
         wanted: u32,
-        /// What came; at least this much, where counting stopped early.
+        /// What came.
         got: u64,
     },
     /// `read`: more chunks than allowed.
     TooManyChunks(usize),
-    /// A chunk or extent of no bytes.
-    Empty,
+    /// `read`: a chunk of no bytes.
+    EmptyChunk {
+        /// Its place among the chunks, counted from 0.
+        index: usize,
+    },
     /// `extents`: none, or more than allowed.
     ExtentCount(usize),
+    /// `extents`: an extent of no bytes.
+    EmptyExtent {
+        /// Its place among the extents, counted from 0.
+        index: usize,
+    },
     /// `extents`: beyond the end of the disk.
-    ExtentsBeyondEnd,
+    ExtentBeyondEnd {
+        /// The first extent that does not fit, counted from 0.
+        index: usize,
+        /// Its length.
+        length: u64,
+        /// What was left of the disk there.
+        rest: u64,
+    },
     /// `extents`: a boundary within a minimum block.
-    ExtentUnaligned(u64),
+    ExtentUnaligned {
+        /// The extent, counted from 0.
+        index: usize,
+        /// Its length.
+        length: u64,
+        /// The minimum block.
+        minimum: u32,
+    },
     /// `open`: a size over 2^63-1.
     Size(u64),
     /// `open`: minimum, preferred or maximum sizes against the rules.
@@ -110,10 +137,12 @@ pub enum Breach {
     AnotherDisk,
     /// `describe`: more parameters than anybody could want.
     TooManyParameters(usize),
-    /// `describe`: a bare parameter that is not among the parameters.
-    BareParameter,
-    /// `describe`: parameter names that are empty, malformed, too long or not distinct.
-    ParameterNames,
+    /// `describe`: a bare parameter, this one, that is not among the parameters.
+    BareParameter(String),
+    /// `describe`: a parameter name, this one, that is empty, malformed or too long.
+    ParameterName(String),
+    /// `describe`: two parameters of this name.
+    ParameterTwice(String),
 }
 
 impl fmt::Display for Breach {
@@ -122,28 +151,101 @@ impl fmt::Display for Breach {
             Self::ReadLength { wanted, got } => {
                 write!(f, "{got} bytes where {wanted} were asked for")
             }
-            Self::TooManyChunks(n) => write!(f, "{n} chunks"),
-            Self::Empty => f.write_str("an empty element"),
-            Self::ExtentCount(n) => write!(f, "{n} extents"),
-            Self::ExtentsBeyondEnd => f.write_str("extents beyond the end of the disk"),
-            Self::ExtentUnaligned(length) => {
-                write!(f, "an extent of {length} bytes, not a multiple of the minimum block")
+            Self::TooManyChunks(n) => write!(f, "{n} chunks; at most {MAX_CHUNKS} are allowed"),
+            Self::EmptyChunk { index } => {
+                write!(f, "chunk {index} (counted from 0) of no bytes; each has at least one")
             }
+            Self::ExtentCount(n) => {
+                write!(f, "{n} extents; there must be 1 to {MAX_EXTENTS}")
+            }
+            Self::EmptyExtent { index } => {
+                write!(f, "extent {index} (counted from 0) of no bytes; each has at least one")
+            }
+            Self::ExtentBeyondEnd { index, length, rest } => write!(
+                f,
+                "extent {index} (counted from 0) of {length} bytes, which begins {rest} bytes \
+                 before the end of the disk"
+            ),
+            Self::ExtentUnaligned { index, length, minimum } => write!(
+                f,
+                "extent {index} (counted from 0) of {length} bytes, not a multiple of the minimum \
+                 block of {minimum}"
+            ),
             Self::Size(size) => write!(f, "a size of {size} bytes, more than 2^63-1"),
             Self::BlockSizes { minimum, preferred, maximum } => write!(
                 f,
-                "block sizes against the rules (minimum {minimum}, preferred {preferred}, \
-                 maximum transfer {maximum})"
+                "minimum-block {minimum}, preferred-block {preferred}, maximum-transfer {maximum}; \
+                 the minimum must be a power of two from 1 to {MAX_MINIMUM_BLOCK}, the preferred a \
+                 power of two from {} to {} and at least the minimum, the maximum 0 or a multiple \
+                 of the minimum and at least the preferred",
+                PREFERRED_BLOCKS.start(),
+                PREFERRED_BLOCKS.end()
             ),
-            Self::StripeSize(stripe) => write!(f, "stripes of {stripe} bytes, against the rules"),
-            Self::PageSize(size) => write!(f, "pages of {size} bytes, against the rules"),
+            Self::StripeSize(stripe) => write!(
+                f,
+                "stripes of {stripe} bytes; a stripe must be a power of two, at least {MIN_STRIPE}"
+            ),
+            Self::PageSize(size) => write!(
+                f,
+                "pages of {size} bytes; a page must be a power of two from 4096 to 2097152, and no \
+                 longer than a stripe"
+            ),
             Self::PageLength { wanted, got } => {
                 write!(f, "a page of {got} bytes, not of {wanted}")
             }
             Self::AnotherDisk => f.write_str("another disk than it did for the first instance"),
-            Self::TooManyParameters(n) => write!(f, "{n} parameters"),
-            Self::BareParameter => f.write_str("a bare parameter that it does not have"),
-            Self::ParameterNames => f.write_str("parameter names against the rules"),
+            Self::TooManyParameters(n) => {
+                write!(f, "{n} parameters; at most {MAX_PARAMETERS} are allowed")
+            }
+            Self::BareParameter(name) => {
+                write!(f, "the bare parameter {name:?}, which is not among its parameters")
+            }
+            Self::ParameterName(name) => write!(
+                f,
+                "a parameter of the name {name:?}; a name begins with an ASCII letter, has no \
+                 others than ASCII letters, digits, - and _, and at most {MAX_TEXT} bytes"
+            ),
+            Self::ParameterTwice(name) => {
+                write!(f, "two parameters of the name {name:?}; names must be distinct")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Breach;
+
+    #[test]
+    fn breaches_have_the_value_and_the_rule() {
+        for (breach, words) in [
+            (Breach::TooManyChunks(5001), ["5001", "at most 4096"]),
+            (Breach::EmptyChunk { index: 7 }, ["chunk 7", "at least one"]),
+            (Breach::ExtentCount(10_000), ["10000", "1 to 4096"]),
+            (Breach::EmptyExtent { index: 3 }, ["extent 3", "at least one"]),
+            (
+                Breach::ExtentBeyondEnd { index: 2, length: 8192, rest: 4096 },
+                ["extent 2 (counted from 0) of 8192 bytes", "4096 bytes before the end"],
+            ),
+            (
+                Breach::ExtentUnaligned { index: 1, length: 100, minimum: 512 },
+                ["of 100 bytes", "minimum block of 512"],
+            ),
+            (
+                Breach::BlockSizes { minimum: 3, preferred: 4096, maximum: 0 },
+                ["minimum-block 3, preferred-block 4096", "power of two from 1 to 65536"],
+            ),
+            (Breach::StripeSize(1000), ["1000", "a power of two, at least 65536"]),
+            (Breach::PageSize(1), ["pages of 1 bytes", "from 4096 to 2097152"]),
+            (Breach::TooManyParameters(300), ["300", "at most 256"]),
+            (Breach::ParameterName("a b".into()), ["\"a b\"", "begins with an ASCII letter"]),
+            (Breach::ParameterTwice("size".into()), ["\"size\"", "distinct"]),
+            (Breach::BareParameter("sise".into()), ["\"sise\"", "not among its parameters"]),
+        ] {
+            let text = breach.to_string();
+            for word in words {
+                assert!(text.contains(word), "{word:?} is not in {text}");
+            }
         }
     }
 }

@@ -8,23 +8,20 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
 use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
-use super::check::{Disk, Sharing, check_description, check_disk, printable};
+use super::check::{
+    Disk, Sharing, check_chunk_count, check_chunks, check_description, check_disk, check_extents,
+    refusal,
+};
 use super::chunk::Chunk;
 use super::direct::Pages;
 use super::engine::Component;
-use super::fault::{Breach, Fault};
+use super::fault::Fault;
 use super::functions::{Answer, Functions};
 use super::limits::Limits;
 use super::memory::MemoryBudget;
 use super::region::{self, Memories};
 use super::state::State;
 use crate::block::{ErrorCode, Extent, MAX_TRANSFER, Span, Status};
-
-/// How many chunks a `read` may return.
-const MAX_CHUNKS: usize = 4096;
-
-/// How many extents `extents` may return.
-const MAX_EXTENTS: usize = 4096;
 
 /// What one call may make the host copy out of the guest: the longest read and a little for the
 /// lists around it.
@@ -35,6 +32,16 @@ enum Piece {
     Lent(WasmList<u8>),
     Owned(Vec<u8>),
     Hole(u32),
+}
+
+impl Piece {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Lent(list) => list.len() as u64,
+            Self::Owned(bytes) => bytes.len() as u64,
+            Self::Hole(length) => u64::from(*length),
+        }
+    }
 }
 
 /// A running instance. After any [`Fault`] it must only be dropped.
@@ -136,7 +143,7 @@ impl Instance {
         let arguments = (export_name.to_owned(), read_only, parameters.to_vec());
         let disk = match self.call(function, arguments).await? {
             Ok(disk) => disk,
-            Err(text) => return Ok(Err(printable(&text))),
+            Err(text) => return Ok(Err(refusal(&text))),
         };
         let whole_size = disk.size;
         let lends_chunks = disk.capabilities & Capabilities::LENDS_CHUNKS;
@@ -180,7 +187,8 @@ impl Instance {
         if let Err(code) = answer {
             return Ok(Err(not_fast(code)));
         }
-        self.check_pieces(length).map_err(|breach| Fault::Breach { function: "read", breach })?;
+        check_chunks(self.pieces.iter().map(Piece::length), length)
+            .map_err(|breach| Fault::Breach { function: "read", breach })?;
         Ok(Ok(()))
     }
 
@@ -190,10 +198,8 @@ impl Instance {
             Ok(chunks) => chunks,
             Err(code) => return Ok(Err(code)),
         };
-        if chunks.len() > MAX_CHUNKS {
-            let breach = Breach::TooManyChunks(chunks.len());
-            return Err(Fault::Breach { function: "read", breach });
-        }
+        check_chunk_count(chunks.len())
+            .map_err(|breach| Fault::Breach { function: "read", breach })?;
         for chunk in chunks.iter(&mut self.store).map_err(Fault::Trap)? {
             self.pieces.push(match chunk.map_err(Fault::Trap)? {
                 LentChunk::Data(list) => Piece::Lent(list),
@@ -214,28 +220,6 @@ impl Instance {
             OwnedChunk::Hole(length) => Piece::Hole(length),
         }));
         Ok(Ok(()))
-    }
-
-    fn check_pieces(&self, wanted: u32) -> Result<(), Breach> {
-        if self.pieces.len() > MAX_CHUNKS {
-            return Err(Breach::TooManyChunks(self.pieces.len()));
-        }
-        let mut got = 0;
-        for piece in &self.pieces {
-            let length = match piece {
-                Piece::Lent(list) => list.len() as u64,
-                Piece::Owned(bytes) => bytes.len() as u64,
-                Piece::Hole(length) => u64::from(*length),
-            };
-            if length == 0 {
-                return Err(Breach::Empty);
-            }
-            got += length;
-        }
-        if got != u64::from(wanted) {
-            return Err(Breach::ReadLength { wanted, got });
-        }
-        Ok(())
     }
 
     /// A piece of what the last successful read returned: in order, as many bytes as were asked
@@ -320,7 +304,7 @@ impl Instance {
             Ok(extents) => extents,
             Err(code) => return Ok(Err(not_fast(code))),
         };
-        self.check_extents(span.offset, &extents)
+        check_extents(&extents, self.size - span.offset, self.minimum_block)
             .map_err(|breach| Fault::Breach { function: "extents", breach })?;
         Ok(Ok(extents
             .into_iter()
@@ -332,23 +316,6 @@ impl Instance {
                 },
             })
             .collect()))
-    }
-
-    fn check_extents(&self, offset: u64, extents: &[bindings::Extent]) -> Result<(), Breach> {
-        if extents.is_empty() || extents.len() > MAX_EXTENTS {
-            return Err(Breach::ExtentCount(extents.len()));
-        }
-        let mut left = self.size - offset;
-        for extent in extents {
-            if extent.length == 0 {
-                return Err(Breach::Empty);
-            }
-            left = left.checked_sub(extent.length).ok_or(Breach::ExtentsBeyondEnd)?;
-            if extent.length % u64::from(self.minimum_block) != 0 {
-                return Err(Breach::ExtentUnaligned(extent.length));
-            }
-        }
-        Ok(())
     }
 
     /// How many bytes it holds for the content of the disk.

@@ -1,12 +1,14 @@
 //! What the fuzzers run, one function for each target; the tests replay their corpus by it.
 //!
 //! Each takes any bytes and panics if something is wrong. The first bytes choose a configuration, the
-//! others are what a client sends.
+//! others are what a client sends, or what a component answers.
 
+mod component;
 mod connection;
 mod handshake;
 mod transmission;
 
+pub(crate) use component::{chunks, description, disk, extents};
 pub(crate) use connection::connection;
 pub(crate) use handshake::handshake;
 pub(crate) use transmission::transmission;
@@ -28,6 +30,10 @@ impl Choices<'_> {
 
     fn bool(&mut self) -> bool {
         self.byte() & 1 != 0
+    }
+
+    fn u32(&mut self) -> u32 {
+        (0..4).fold(0, |number, _| number << 8 | u32::from(self.byte()))
     }
 
     fn u64(&mut self) -> u64 {

@@ -6,7 +6,7 @@ use crate::block::Span;
 use crate::component::{Breach, Chunk, Fault};
 
 /// What a fault is expected to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Expected {
     Breach(Breach),
     /// The answer cannot even be decoded.
@@ -14,9 +14,9 @@ enum Expected {
 }
 
 impl Expected {
-    fn check(self, fault: &Fault, context: &str) {
+    fn check(&self, fault: &Fault, context: &str) {
         let as_expected = match (self, fault) {
-            (Self::Breach(expected), Fault::Breach { breach, .. }) => expected == *breach,
+            (Self::Breach(expected), Fault::Breach { breach, .. }) => expected == breach,
             (Self::Trap, Fault::Trap(_)) => true,
             _ => false,
         };
@@ -71,8 +71,8 @@ async fn read_of_another_length_breaks_the_contract() {
         (data("0x10000", "4097"), length(4097)),
         ("(call $list (i32.const 0x1000) (i32.const 0))".into(), length(0)),
         (huge, length(2 * u64::from(u32::MAX))),
-        (hole("(i32.const 0)"), Expected::Breach(Breach::Empty)),
-        (data("0x10000", "0"), Expected::Breach(Breach::Empty)),
+        (hole("(i32.const 0)"), Expected::Breach(Breach::EmptyChunk { index: 0 })),
+        (data("0x10000", "0"), Expected::Breach(Breach::EmptyChunk { index: 0 })),
         (
             repeated(4097, 12, "(call $hole (local.get $chunk) (i32.const 1))"),
             Expected::Breach(Breach::TooManyChunks(4097)),
@@ -202,17 +202,18 @@ fn extents(lengths: &[u64]) -> String {
 async fn extents_against_the_rules_break_the_contract() {
     let many =
         repeated(4097, 16, "(call $extent (local.get $chunk) (i64.const 512) (i32.const 0))");
+    let beyond = |index, length, rest| Breach::ExtentBeyondEnd { index, length, rest };
     let cases = [
         (extents(&[]), 0, Breach::ExtentCount(0)),
         (many, 0, Breach::ExtentCount(4097)),
-        (extents(&[0]), 0, Breach::Empty),
-        (extents(&[512, 0]), 0, Breach::Empty),
-        (extents(&[u64::MAX]), 0, Breach::ExtentsBeyondEnd),
-        (extents(&[512, u64::MAX]), 0, Breach::ExtentsBeyondEnd),
-        (extents(&[1 << 63, 1 << 63]), 0, Breach::ExtentsBeyondEnd),
-        (extents(&[MIB + 512]), 0, Breach::ExtentsBeyondEnd),
-        (extents(&[MIB]), 512, Breach::ExtentsBeyondEnd),
-        (extents(&[100]), 0, Breach::ExtentUnaligned(100)),
+        (extents(&[0]), 0, Breach::EmptyExtent { index: 0 }),
+        (extents(&[512, 0]), 0, Breach::EmptyExtent { index: 1 }),
+        (extents(&[u64::MAX]), 0, beyond(0, u64::MAX, MIB)),
+        (extents(&[512, u64::MAX]), 0, beyond(1, u64::MAX, MIB - 512)),
+        (extents(&[1 << 63, 1 << 63]), 0, beyond(0, 1 << 63, MIB)),
+        (extents(&[MIB + 512]), 0, beyond(0, MIB + 512, MIB)),
+        (extents(&[MIB]), 512, beyond(0, MIB, MIB - 512)),
+        (extents(&[100]), 0, Breach::ExtentUnaligned { index: 0, length: 100, minimum: 512 }),
     ];
     for (answer, offset, breach) in cases {
         Expected::Breach(breach).check(&extents_fault(&answer, offset).await, &answer);

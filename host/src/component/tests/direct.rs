@@ -132,7 +132,7 @@ async fn sizes_of_pages_against_the_rules_break_the_contract() {
         let fault = instance.open("", false, &[]).await.unwrap_err();
         let breach = Breach::PageSize(size);
         assert!(
-            matches!(fault, Fault::Breach { function: "page-size", breach: b } if b == breach),
+            matches!(fault, Fault::Breach { function: "page-size", breach: ref b } if *b == breach),
             "{size}: {fault}"
         );
     }
@@ -142,9 +142,7 @@ async fn sizes_of_pages_against_the_rules_break_the_contract() {
     instance.open("", false, &[]).await.unwrap().unwrap();
     let mut instance = started(&long(stripes(16)), LONG).await;
     let fault = instance.open("", false, &[]).await.unwrap_err();
-    assert!(
-        fault.to_string().ends_with("page-size returned pages of 131072 bytes, against the rules")
-    );
+    assert!(fault.to_string().contains("page-size returned pages of 131072 bytes; "), "{fault}");
 }
 
 #[tokio::test]

@@ -112,10 +112,12 @@ fn refusal(byte: u8, length: u32) -> Guest {
 
 #[tokio::test]
 async fn refusals_are_printable_and_bounded() {
+    let no_reason = "the component refused to open the disk and gave no reason";
+    assert_eq!(open(&refusal(b'x', 0)).await.unwrap().unwrap_err(), no_reason);
     assert_eq!(open(&refusal(b'x', 3)).await.unwrap().unwrap_err(), "xxx");
     assert_eq!(open(&refusal(b'x', 8 << 20)).await.unwrap().unwrap_err(), "x".repeat(4096));
     for control in [0, 7, 9, 10, 13, 27, 127] {
-        assert_eq!(open(&refusal(control, 3)).await.unwrap().unwrap_err(), "   ");
+        assert_eq!(open(&refusal(control, 3)).await.unwrap().unwrap_err(), no_reason);
     }
     let fault = open(&refusal(0xff, 3)).await.unwrap_err();
     assert!(matches!(fault, Fault::Trap(_)), "not UTF-8: {fault:?}");
@@ -154,18 +156,27 @@ async fn description_breach(described: Described) -> Breach {
 
 #[tokio::test]
 async fn parameter_names_against_the_rules_break_the_contract() {
-    let lists: [&[&str]; 8] =
-        [&["a", "b", "a"], &[""], &["1a"], &["-a"], &["a b"], &["a=b"], &["\u{e4}"], &["a\u{0}"]];
-    for parameters in lists {
-        let described = Described { parameters: parameters.to_vec(), ..Described::default() };
-        assert_eq!(description_breach(described).await, Breach::ParameterNames, "{parameters:?}");
+    let described = |parameters| Described { parameters, ..Described::default() };
+    for (name, shown) in [
+        ("", ""),
+        ("1a", "1a"),
+        ("-a", "-a"),
+        ("a b", "a b"),
+        ("a=b", "a=b"),
+        ("\u{e4}", "\u{e4}"),
+        ("a\u{0}", "a "),
+    ] {
+        let breach = description_breach(described(vec!["size", name])).await;
+        assert_eq!(breach, Breach::ParameterName(shown.into()));
     }
+    let breach = description_breach(described(vec!["a", "b", "a"])).await;
+    assert_eq!(breach, Breach::ParameterTwice("a".into()));
     let described = Described {
         parameters: vec!["size"],
         bare_parameter: Some("sise"),
         ..Described::default()
     };
-    assert_eq!(description_breach(described).await, Breach::BareParameter);
+    assert_eq!(description_breach(described).await, Breach::BareParameter("sise".into()));
 }
 
 #[tokio::test]
