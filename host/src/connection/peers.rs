@@ -5,7 +5,7 @@
 //! now and then. So no connection keeps a timer, and those that are busy pay next to nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ const MOST_ROOM: usize = 512 << 10;
 /// A client that has to send or to take something has moved on when it was at least this much, in
 /// bytes, or all of it.
 const PROGRESS: u64 = 64 << 10;
+
+/// How long until connections are looked at again, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long clients may do nothing; none for as long as they like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +71,8 @@ struct Activity {
     waits: AtomicU8,
     /// A [`Waits`] for which it is to be closed; [`Waits::Nothing`] if it is not.
     closed: AtomicU8,
+    /// It is to see whether its client is still there.
+    look: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -106,12 +111,12 @@ impl Peers {
         Peer { peers: self.clone(), key, activity }
     }
 
-    /// Closes those whose clients do nothing for too long, as long as this is polled.
+    /// Closes those whose clients do nothing for too long, and has those that wait for something else
+    /// see whether their clients are still there, as long as this is polled.
     pub async fn watch(&self, patience: Patience) {
-        let Some(shortest) = patience.stalled.into_iter().chain(patience.idle).min() else {
-            return std::future::pending().await;
-        };
-        let pause = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(5));
+        let shortest = patience.stalled.into_iter().chain(patience.idle).min();
+        let pause = shortest.map_or(LONGEST_PAUSE, |shortest| shortest / 4);
+        let pause = pause.clamp(Duration::from_millis(10), LONGEST_PAUSE);
         loop {
             tokio::time::sleep(pause).await;
             self.look(patience, Instant::now());
@@ -128,6 +133,10 @@ impl Peers {
                 Waits::Request => (1, patience.idle),
                 Waits::Rest => (PROGRESS, patience.stalled),
             };
+            if waits == Waits::Nothing && moved == watched.moved {
+                activity.look.store(true, Ordering::Relaxed);
+                activity.waker.wake();
+            }
             if moved - watched.moved >= least {
                 (watched.moved, watched.since) = (moved, now);
             } else if limit.is_some_and(|limit| now.duration_since(watched.since) >= limit) {
@@ -163,6 +172,13 @@ impl Peer {
         self.activity.moved.store(moved, Ordering::Relaxed);
         self.activity.waits.store(waits as u8, Ordering::Relaxed);
         self.activity.waker.register(waker);
+    }
+
+    /// Whether it is time to see whether the client is still there. This is said once.
+    #[inline]
+    pub(super) fn take_look(&self) -> bool {
+        self.activity.look.load(Ordering::Relaxed)
+            && self.activity.look.swap(false, Ordering::Relaxed)
     }
 
     /// What the client has waited too long with, if it is to be closed for that.
@@ -207,6 +223,18 @@ mod tests {
         assert_eq!(seconds_until_closed(Waits::Request, 0), Some(100));
         assert_eq!(seconds_until_closed(Waits::Request, 1), None);
         assert_eq!(seconds_until_closed(Waits::Nothing, 0), None);
+    }
+
+    #[test]
+    fn those_who_wait_for_something_else_look_after_their_clients() {
+        let peers = Peers::default();
+        let peer = peers.enter();
+        for (waits, look) in [(Waits::Nothing, true), (Waits::Rest, false)] {
+            peer.wait(waits, 0, Waker::noop());
+            peers.look(Patience::default(), Instant::now());
+            assert_eq!(peer.take_look(), look);
+            assert!(!peer.take_look(), "once");
+        }
     }
 
     #[test]

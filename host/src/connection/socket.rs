@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -211,6 +211,22 @@ impl From<UnixStream> for StreamSocket {
 }
 
 impl StreamSocket {
+    /// Whether the other side has closed the connection, as far as that can be seen without sending:
+    /// over TCP, it may only have stopped to send.
+    pub(super) fn is_hung_up(&self) -> bool {
+        let fd = match &self.0 {
+            Waiting::Tcp(stream) => stream.as_fd(),
+            Waiting::Unix(stream) => stream.as_fd(),
+            Waiting::Alone(watched) => watched.as_fd(),
+            Waiting::Lost => return true,
+        };
+        // These are told whether or not they are asked for.
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok()
+            && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
     /// The socket itself, if a thread waits for nothing else.
     pub(super) fn alone(&self) -> Option<&Watched> {
         match &self.0 {

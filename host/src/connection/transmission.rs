@@ -188,6 +188,11 @@ where
             Waits::Request => return Poll::Ready(Outcome::End(End::Idle)),
             Waits::Rest => return Poll::Ready(Outcome::End(End::Stalled)),
         }
+        if self.peer.take_look() && self.stream.socket().is_some_and(|socket| socket.is_hung_up()) {
+            return Poll::Ready(Outcome::End(End::Transport(
+                io::ErrorKind::ConnectionReset.into(),
+            )));
+        }
         let polled = self.poll_progress(cx).map(|outcome| outcome.unwrap_or_else(Outcome::End));
         if polled.is_pending() {
             self.peer.wait(self.waits(), self.total + self.output.total(), cx.waker());

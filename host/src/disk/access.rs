@@ -136,6 +136,8 @@ impl Access {
         #[cfg(test)]
         assert!(!disk.panics.swap(false, Ordering::Relaxed), "for a test");
         match command {
+            // What is written takes effect all the same.
+            Command::Read { .. } if self.gone.load(Ordering::Relaxed) => Err(ErrorCode::Shutdown),
             Command::Read { span } if disk.is_aligned(span) => {
                 disk.read(span).await.map(Answer::Read)
             }
