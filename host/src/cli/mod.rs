@@ -1,7 +1,9 @@
 //! The command: from what was typed to a server that runs, and to its end.
 //!
-//! Every mistake is told before anything listens. Exit codes: 0 for a clean stop, 1 for a failure, 2
-//! for wrong usage.
+//! Mistakes of the command line are told before anything listens. Then the sockets are made, the
+//! process becomes the user that serves, and only now is a component that is a file compiled and
+//! run; clients are greeted when there is something to serve. Exit codes: 0 for a clean stop, 1 for
+//! a failure, 2 for wrong usage.
 
 mod args;
 mod background;
@@ -11,33 +13,36 @@ mod exports;
 mod information;
 mod inherited;
 mod listen;
+mod loading;
 mod log;
 mod manual;
 mod plan;
 mod privileges;
 mod ready;
 mod signals;
+mod start;
 mod tls;
 mod values;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
 
+use crate::component;
 use crate::machine;
 use crate::nbd::HandshakeConfig;
 use crate::nbd::codes::handshake_flag;
 use crate::server::{Options, Server};
 use args::Args;
-use listen::{Bound, Naming};
+use listen::Bound;
 use log::Log;
 use plan::{Life, Place};
 use privileges::Identity;
-use tls::Tls;
+use ready::Pidfile;
+use tls::{Credentials, Tls};
 
 /// Why the command failed.
 enum Failure {
@@ -64,6 +69,9 @@ impl fmt::Display for Failure {
 
 /// Runs the command with the arguments of the process.
 pub fn main() -> ExitCode {
+    if let Some(code) = component::child_main() {
+        return code;
+    }
     components::prepare_default();
     let mut args = match Args::try_parse() {
         Ok(args) => args,
@@ -135,28 +143,65 @@ async fn serve(
     if args.life.swap {
         privileges::lock_memory()?;
     }
-    let tls = args.tls.load()?;
-    tracing::debug!("TLS: {:?}, {}", tls.mode, tls.credentials);
-    let exports = Arc::new(exports::all(args).await?);
-    let naming = Naming { exports: &exports, tls: &tls };
+    let credentials = args.tls.find()?;
+    // Keys are read again for each client, which only the user who serves may be able to do, or not.
+    let (early, late) = match identity.changes() && matches!(credentials, Credentials::Keys(_)) {
+        true => (None, Some(credentials)),
+        false => (Some(args.tls.load(credentials)?), None),
+    };
+    let planned = exports::plan(args, &identity).await?;
     let bound = match &place {
         Place::Single => Bound::default(),
-        Place::Inherited => Bound::inherit(inherited::sockets()?, &naming)?,
-        Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity).await?,
+        Place::Inherited => Bound::inherit(inherited::sockets()?, &planned.exports)?,
+        Place::Listen(sockets) => Bound::listen(sockets, &planned.exports, &identity).await?,
     };
-    let ready = bound.ready(&tls);
-    let server = Server::new(exports.clone(), options(args, tls));
+    let pidfile = args.life.pidfile.as_deref();
+    let pidfile = pidfile.map(|path| Pidfile::prepare(path, &identity)).transpose()?;
+    // Now that the files have an owner who can remove them.
     let (stop, stop_now) = signals::handle(log.clone()).context("handle signals")?;
+    tokio::pin!(stop);
+
+    identity.assume()?;
+    // The kernel forgets it with the former user.
+    ready::end_with_parent(args, life)?;
+    let tls = match (early, late) {
+        (Some(tls), _) => tls,
+        (None, late) => args.tls.load(late.unwrap_or(Credentials::None))?,
+    };
+    tracing::debug!("TLS: {:?}, {}", tls.mode, tls.credentials);
+    let mut starting = tokio::select! {
+        started = planned.start() => started?,
+        () = &mut stop => return stopped_early(life),
+    };
+
+    let ready = bound.ready(&tls);
+    let server = Server::new(starting.exports().clone(), options(args, tls));
     let stdio = match &place {
         Place::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,
     };
-    ready::tell(args, &ready, place == Place::Inherited, &identity, life, &log)?;
+    ready::tell(args, &ready, place == Place::Inherited, pidfile, life, &log)?;
+    let mut failure = None;
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            hopeless = starting.hopeless() => failure = Some(hopeless),
+        }
+    };
     match stdio {
         Some(stream) => server.run_single(stream, stop, stop_now).await,
         None => server.run(bound.listeners, stop, stop_now).await,
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
+}
+
+/// The end of a server that was told to stop before it was ready. Whoever waits for that must not
+/// take it for success.
+fn stopped_early(life: Life<'_>) -> Result<(), Failure> {
+    match life {
+        Life::Foreground => Ok(()),
+        _ => Err(anyhow::anyhow!("it was told to stop before it was ready").into()),
+    }
 }
 
 fn options(args: &Args, tls: Tls) -> Options {

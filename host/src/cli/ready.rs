@@ -1,8 +1,9 @@
-//! Between listening and serving: everybody who waits is told, and the process becomes what it will
-//! be. Clients can connect by then; they are greeted a moment later.
+//! Between listening and serving: everybody who waits is told. Clients can connect by then; they are
+//! greeted a moment later.
 
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -19,20 +20,13 @@ pub(super) fn tell(
     args: &Args,
     ready: &Ready,
     inherited: bool,
-    identity: &Identity,
+    pidfile: Option<Pidfile>,
     life: Life<'_>,
     log: &Log,
 ) -> anyhow::Result<()> {
-    if let Some(pidfile) = &args.life.pidfile {
-        // Where only the former user can.
-        write_pidfile(pidfile).with_context(|| format!("write {}", pidfile.display()))?;
+    if let Some(pidfile) = pidfile {
+        pidfile.write()?;
     }
-    identity.assume().inspect_err(|_| {
-        // What it tells would not be true.
-        let _ = args.life.pidfile.as_ref().map(std::fs::remove_file);
-    })?;
-    // The kernel forgets it with the former user.
-    end_with_parent(args, life)?;
     let status = format!("Serving {}", ready.uris.join(" "));
     let pid = std::process::id();
     let states = [NotifyState::Ready, NotifyState::MainPid(pid), NotifyState::Status(&status)];
@@ -77,9 +71,52 @@ pub(super) fn end_with_parent(args: &Args, life: Life<'_>) -> anyhow::Result<()>
     Ok(())
 }
 
+/// The file of the process ID.
+pub(super) struct Pidfile {
+    path: PathBuf,
+    /// Where another user than the one who serves may write.
+    opened: Option<File>,
+    written: bool,
+}
+
+impl Pidfile {
+    /// Opens it, empty, where only the user can whom the process will not be any more.
+    pub(super) fn prepare(path: &Path, identity: &Identity) -> anyhow::Result<Self> {
+        let plain = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+        let opened = match identity.changes() && plain {
+            true => Some(File::create(path).with_context(|| format!("write {}", path.display()))?),
+            false => None,
+        };
+        Ok(Self { path: path.to_owned(), opened, written: false })
+    }
+
+    /// Writes it, for the server is ready.
+    fn write(mut self) -> anyhow::Result<()> {
+        let written = match &mut self.opened {
+            Some(file) => file.write_all(pid_line().as_bytes()),
+            None => write_pidfile(&self.path),
+        };
+        self.written = written.is_ok();
+        written.with_context(|| format!("write {}", self.path.display()))
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        if self.opened.is_some() && !self.written {
+            // Where this user may; what is left is empty.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn pid_line() -> String {
+    format!("{}\n", std::process::id())
+}
+
 /// Writes the process ID so that whoever sees the file sees all of it.
 fn write_pidfile(path: &Path) -> io::Result<()> {
-    let text = format!("{}\n", std::process::id());
+    let text = pid_line();
     let plain = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
     if !plain {
         return std::fs::write(path, text);
