@@ -72,7 +72,7 @@ fn mistakes_in_any_export_are_told_at_the_start() {
         (2, "a=memroy,1M", "unknown component \"memroy\"; did you mean \"memory\"?"),
         (2, "a=memory", "needs the parameter \"size\""),
         (2, "a=memory,1M,colour=red", "no parameter \"colour\""),
-        (1, "a=memory,2X", "unknown suffix"),
+        (2, &format!("{}=memory,1M", "n".repeat(4097)), "at most 4096"),
     ] {
         let directory = tempfile::TempDir::new().unwrap();
         let command = &mut memnbd(directory.path(), ["-U", "socket", "1M", "--export", export]);

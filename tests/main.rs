@@ -9,6 +9,7 @@ mod bench_driver;
 mod clients;
 mod components;
 mod exports;
+mod foreign;
 mod fuzz;
 mod help;
 mod hostile;

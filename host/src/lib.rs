@@ -7,9 +7,9 @@
 //! |---|---|---|
 //! | [`block`] | the vocabulary: command, extent, geometry, error code | NBD's bytes, WebAssembly |
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
-//! | [`component`] | wasmtime: compiling, starting and bounding components, checking what they return | NBD, clients |
+//! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
 //! | [`disk`] | commands to calls of instances: shards, emulation, death | NBD's messages, wasmtime |
-//! | [`exports`] | disks by name, opened when first needed | how they are reached |
+//! | [`exports`] | disks by name, opened when first needed, tried again or failed for good | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |

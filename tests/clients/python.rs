@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Server, nbdsh, python_component_tool, require, run};
+use crate::support::{Server, memnbd, nbdsh, python_component_tool, require, run};
 
 const CODE: &str = include_str!("../python/disk.py");
 const CONTRACT: [&str; 2] =
@@ -37,7 +37,12 @@ fn disk_in_python_is_served() {
     require!("nbdsh");
     let Some(tool) = python_component_tool() else { return };
     let component = component(&tool);
-    let mut server = Server::start(&["--component", component.to_str().unwrap(), "size=8388608"]);
+    let component = component.to_str().unwrap();
+    // Once and for all, and without hurry: the compiler of the program under test is not optimised.
+    let patient = ["--compile-timeout=3600", "--compile-cpu=3600", "--dump-component", component];
+    let compiled = memnbd(Path::new("/"), patient).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let mut server = Server::start(&["--component", component, "size=8388608"]);
     // What it prints goes to the log, and only there.
     server.expect_log("8388608 bytes, opened");
     nbdsh(

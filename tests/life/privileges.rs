@@ -1,6 +1,7 @@
 //! Another user, locked memory, threads, parents.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -71,8 +72,7 @@ fn other_user_removes_the_private_socket() {
     }
     let directory = TempDir::new().unwrap();
     // Everybody may make files here, as in /tmp.
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
     let command = &mut memnbd(directory.path(), ["-u", "nobody", "1M"]);
     let script = r#"stat -c %U "$unixsocket" && test -S "$unixsocket""#;
     let finished = run(command.env("TMPDIR", directory.path()).args(["--run", script]));
@@ -90,6 +90,70 @@ fn pidfile_is_written_where_only_the_former_user_can() {
     let server = Background::of(&directory.path().join("pid"));
     assert!(server.runs());
     server.stop();
+}
+
+#[test]
+fn foreign_components_are_compiled_as_the_user_who_serves() {
+    if !is_root() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let component = directory.path().join("disk.wasm");
+    fs::copy(env!("MEMNBD_COMPONENT_MEMORY"), &component).unwrap();
+    // The former user reads it.
+    fs::set_permissions(&component, Permissions::from_mode(0o600)).unwrap();
+    let cache = TempDir::new().unwrap();
+    fs::set_permissions(cache.path(), Permissions::from_mode(0o700)).unwrap();
+    chown(cache.path(), Some(65534), None).unwrap();
+    let mut command = memnbd(directory.path(), ["-u", "nobody", "-U", "socket", "disk.wasm", "1M"]);
+    let server = Server::spawn(directory, command.env("XDG_CACHE_HOME", cache.path()));
+    assert_eq!(probe(&server).size, 1 << 20);
+    let kept = fs::read_dir(cache.path().join("memnbd")).unwrap();
+    let owners: Vec<u32> = kept.map(|file| file.unwrap().metadata().unwrap().uid()).collect();
+    assert_eq!(owners, [65534]);
+}
+
+#[test]
+fn keys_are_read_as_the_user_who_serves() {
+    if !is_root() {
+        return;
+    }
+    for (owner, served) in [(65534, true), (0, false)] {
+        let directory = TempDir::new().unwrap();
+        // It reads the file, and removes the socket.
+        chown(directory.path(), Some(65534), None).unwrap();
+        crate::tls::client::write_keys(directory.path());
+        chown(directory.path().join("keys.psk"), Some(owner), None).unwrap();
+        let arguments = ["-u", "nobody", "-U", "socket", "--tls-psk", "keys.psk", "1M"];
+        let mut command = memnbd(directory.path(), arguments);
+        if served {
+            assert_eq!(probe(&Server::spawn(directory, &mut command)).size, 1 << 20);
+        } else {
+            let error = run(&mut command).failure(1);
+            assert!(error.contains("keys.psk: Permission denied"), "{error}");
+            assert!(!directory.path().join("socket").exists());
+        }
+    }
+}
+
+#[test]
+fn pidfile_is_not_left_by_a_server_that_fails() {
+    let directory = TempDir::new().unwrap();
+    crate::support::wasm(&directory.path().join("a.wasm"), "(component)");
+    for user in ["root", "nobody"] {
+        if user == "nobody" && !is_root() {
+            continue;
+        }
+        // Where nobody may remove it.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
+        let arguments = ["-f", "-P", "pid", "-U", "socket", "a.wasm"];
+        let mut command = memnbd(directory.path(), arguments);
+        if is_root() {
+            command.args(["-u", user]);
+        }
+        run(&mut command).failure(1);
+        assert!(!directory.path().join("pid").exists(), "{user}");
+    }
 }
 
 #[test]

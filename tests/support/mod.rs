@@ -10,7 +10,7 @@ pub(crate) use client::{assert_served_with, client, is_missing, nbdsh, python_co
 pub(crate) use probe::{Probe, probe};
 pub(crate) use process::{Finished, LIMIT, finish_within, run, wait_until};
 pub(crate) use server::{STOP_LIMIT, Server, free_port, memnbd, shell};
-pub(crate) use wat::{LOOP, guest, uninterruptible, wasm};
+pub(crate) use wat::{LOOP, bomb, guest, uninterruptible, wasm};
 
 /// Ends the test where one of these programs is not installed.
 macro_rules! require {

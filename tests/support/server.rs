@@ -18,14 +18,18 @@ use crate::tls::client::{is_inside_tls, write_keys};
 /// How long a server may take to stop.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Where servers keep compiled components.
-const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+/// Where servers keep compiled components: for the next run of the tests, and not among the person's
+/// own files, nor below a directory that a group can write, as those of a build may be.
+fn cache() -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    std::env::temp_dir().join(format!("memnbd-tests-{user}"))
+}
 
 /// A shell script that finds the program in `$MEMNBD`.
 pub(crate) fn shell(directory: &Path, arguments: &[&OsStr]) -> Command {
     let mut command = Command::new("/bin/sh");
     command.current_dir(directory).args(arguments);
-    command.env("MEMNBD", env!("CARGO_BIN_EXE_memnbd-host")).env("XDG_CACHE_HOME", CACHE);
+    command.env("MEMNBD", env!("CARGO_BIN_EXE_memnbd-host")).env("XDG_CACHE_HOME", cache());
     command
 }
 
@@ -36,8 +40,7 @@ pub(crate) fn memnbd<A: AsRef<OsStr>>(
 ) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memnbd-host"));
     command.current_dir(directory).args(arguments);
-    // What it keeps is kept for the next run of the tests, and not among the person's own files.
-    command.env("XDG_CACHE_HOME", CACHE);
+    command.env("XDG_CACHE_HOME", cache());
     command
 }
 

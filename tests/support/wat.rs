@@ -28,3 +28,19 @@ pub(crate) fn guest(path: &Path, code: &[(&str, &str)]) {
     }
     wasm(path, &text);
 }
+
+/// Writes a component that is small and takes very long to compile, and much memory: nested loops, each
+/// with all local variables alive in it.
+pub(crate) fn bomb(path: &Path, (loops, locals): (u32, u32)) {
+    let declared = " i32".repeat(locals as usize);
+    let changes: String = (0..locals)
+        .map(|local| format!("(local.set {local} (i32.add (local.get {local}) (i32.const 1)))"))
+        .collect();
+    let ends: String =
+        (0..loops).map(|depth| format!("(br_if 0 (local.get {}))end ", depth % locals)).collect();
+    let begins = "loop ".repeat(loops as usize);
+    wasm(
+        path,
+        &format!("(component (core module (func (local{declared}) {begins} {changes} {ends})))"),
+    );
+}

@@ -42,8 +42,10 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "NAME", alias = "exportname")]
     pub(super) export_name: Option<String>,
 
-    /// Serve another disk under this name, opened when first needed; may be given often
-    #[arg(long = "export", value_name = "NAME=COMPONENT[,KEY=VALUE]...")]
+    /// Serve another disk under this name, opened when first needed; may be given often. With the item
+    /// read-only, all writes to it are refused. A disk that cannot be had is listed as failed, and
+    /// the others are served
+    #[arg(long = "export", value_name = "NAME=COMPONENT[,read-only][,KEY=VALUE]...")]
     pub(super) exports: Vec<String>,
 
     /// The longest that one call of the component may take, in seconds; after that the disk is dead
@@ -63,6 +65,9 @@ pub(super) struct Args {
     /// for each CPU]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
+
+    #[command(flatten)]
+    pub(super) compiling: Compiling,
 
     #[command(flatten)]
     pub(super) listening: Listening,
@@ -96,6 +101,28 @@ impl Args {
     pub(super) fn export_name(&self) -> &str {
         self.export_name.as_deref().unwrap_or_default()
     }
+}
+
+/// What it may cost to compile a component.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Compiling components that are files")]
+pub(super) struct Compiling {
+    /// The longest that compiling one may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = values::seconds)]
+    pub(super) compile_timeout: Duration,
+
+    /// The most CPU time that compiling one may take, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 240,
+        value_parser = clap::value_parser!(u64).range(1..=86400)
+    )]
+    pub(super) compile_cpu: u64,
+
+    /// The most memory that compiling one may take, as 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = values::size)]
+    pub(super) compile_memory: u64,
 }
 
 /// Where clients come from.
@@ -187,7 +214,8 @@ pub(super) struct Life {
     #[arg(long, conflicts_with = "single")]
     pub(super) print_uri: bool,
 
-    /// Become this user, by name or number, when the sockets are there
+    /// Become this user, by name or number, when the sockets are there, and before a component that is
+    /// a file is compiled or run
     #[arg(short, long, value_name = "USER")]
     pub(super) user: Option<String>,
 

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use super::args::{Args, Information, PROGRAM};
 use super::budgets;
 use super::components::{self, Choice};
-use super::exports::{self, Loader};
+use super::exports;
+use super::loading::Loader;
 use super::{Failure, manual};
 use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Description};
@@ -107,7 +108,7 @@ async fn chosen(args: &Args) -> Result<Component, Failure> {
         Choice::Default => components::DEFAULT.to_owned(),
         Choice::Named(name) => name,
     };
-    Loader::new(args).component(&name).await
+    Loader::component(args, &name).await
 }
 
 async fn help(args: &Args) -> Result<String, Failure> {
@@ -124,7 +125,7 @@ async fn help(args: &Args) -> Result<String, Failure> {
 
 /// The keys that nbdkit has as well have its names.
 fn config() -> Value {
-    let cache = exports::cache_directory().map(|path| path.to_string_lossy().into_owned());
+    let cache = exports::cache_directory(None).map(|path| path.to_string_lossy().into_owned());
     json!({
         "name": PROGRAM,
         "version": env!("CARGO_PKG_VERSION"),

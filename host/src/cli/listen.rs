@@ -38,19 +38,12 @@ const KEPT: &AsciiSet =
 /// As above, where a slash would be the end.
 const KEPT_IN_USER: &AsciiSet = &KEPT.add(b'/');
 
-/// What URIs say of the server besides its address.
-pub(super) struct Naming<'a> {
-    /// All there is to serve.
-    pub(super) exports: &'a Exports,
-    /// Whether clients must use TLS, and how.
-    pub(super) tls: &'a Tls,
-}
-
 /// Sockets that exist, and what there is to tell of them.
 #[derive(Default)]
 pub(super) struct Bound {
     pub(super) listeners: Vec<Listener>,
-    uris: Vec<String>,
+    /// Where clients find them, and the name of the export that they find there.
+    places: Vec<(Place, String)>,
     port: Option<u32>,
     unix: Option<PathBuf>,
     private: Vec<PathBuf>,
@@ -60,13 +53,13 @@ impl Bound {
     /// Listens on all of these. Files belong to the user that the process will be.
     pub(super) async fn listen(
         sockets: &[Listen],
-        naming: &Naming<'_>,
+        exports: &Exports,
         identity: &Identity,
         leftovers: &Leftovers,
     ) -> anyhow::Result<Self> {
         let mut bound = Self::default();
         for Listen { address, export } in sockets {
-            let (exports, name) = naming.view(export.as_deref())?;
+            let (view, name) = view(exports, export.as_deref())?;
             let (sockets, place) = match address {
                 Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
                     .await
@@ -87,7 +80,7 @@ impl Bound {
                     bind_vsock(*port).with_context(|| format!("listen on vsock port {port}"))?
                 }
             };
-            bound.add(sockets, exports, naming.uri(&place, &name), &place);
+            bound.add(sockets, view, place, name);
         }
         Ok(bound)
     }
@@ -96,15 +89,15 @@ impl Bound {
     /// export alone.
     pub(super) fn inherit(
         sockets: Vec<(Socket, String)>,
-        naming: &Naming<'_>,
+        exports: &Exports,
     ) -> anyhow::Result<Self> {
         let mut bound = Self::default();
         for (socket, name) in sockets {
-            let named = naming.exports.iter().any(|export| export.name() == name);
+            let named = exports.iter().any(|export| export.name() == name);
             let only = (named && !name.is_empty()).then_some(name.as_str());
-            let (exports, name) = naming.view(only)?;
+            let (view, name) = view(exports, only)?;
             let place = Place::of(&socket).context("find the address of a socket")?;
-            bound.add(vec![socket], exports, naming.uri(&place, &name), &place);
+            bound.add(vec![socket], view, place, name);
         }
         Ok(bound)
     }
@@ -113,22 +106,23 @@ impl Bound {
         &mut self,
         sockets: Vec<Socket>,
         exports: Option<Arc<Exports>>,
-        uri: String,
-        place: &Place,
+        place: Place,
+        name: String,
     ) {
         let listener = |socket| Listener { socket, exports: exports.clone() };
         self.listeners.extend(sockets.into_iter().map(listener));
-        self.uris.push(uri);
-        match place {
+        match &place {
             Place::Tcp(_, port) => _ = self.port.get_or_insert(u32::from(*port)),
             Place::Vsock(port) => _ = self.port.get_or_insert(*port),
             Place::Unix(path) => _ = self.unix.get_or_insert_with(|| path.clone()),
         }
+        self.places.push((place, name));
     }
 
     /// What is told when all is ready.
     pub(super) fn ready(&self, tls: &Tls) -> Ready {
-        Ready::new(self.uris.clone(), self.port, self.unix.as_deref(), &self.private, tls)
+        let uris = self.places.iter().map(|(place, name)| uri(tls, place, name)).collect();
+        Ready::new(uris, self.port, self.unix.as_deref(), &self.private, tls)
     }
 }
 
@@ -155,61 +149,59 @@ impl Place {
     }
 }
 
-impl Naming<'_> {
-    /// What there is on a socket for this export or all of them, and the name that clients ask for.
-    fn view(&self, export: Option<&str>) -> anyhow::Result<(Option<Arc<Exports>>, String)> {
-        let Some(name) = export else {
-            let first = self.exports.iter().next();
-            return Ok((None, first.map_or_else(String::new, |export| export.name().to_owned())));
-        };
-        match self.exports.find(name) {
-            Some(export) => Ok((Some(Arc::new(Exports::only(export.clone()))), name.to_owned())),
-            None => {
-                let names: Vec<&str> = self.exports.iter().map(|export| export.name()).collect();
-                bail!("--listen: there is no export {name:?}, only {names:?}")
-            }
+/// What there is on a socket for this export or all of them, and the name that clients ask for.
+fn view(exports: &Exports, export: Option<&str>) -> anyhow::Result<(Option<Arc<Exports>>, String)> {
+    let Some(name) = export else {
+        let first = exports.iter().next();
+        return Ok((None, first.map_or_else(String::new, |export| export.name().to_owned())));
+    };
+    match exports.find(name) {
+        Some(export) => Ok((Some(Arc::new(Exports::only(export.clone()))), name.to_owned())),
+        None => {
+            let names: Vec<&str> = exports.iter().map(|export| export.name()).collect();
+            bail!("--listen: there is no export {name:?}, only {names:?}")
         }
     }
+}
 
-    /// The URI of an export (the NBD project's `uri.md`).
-    fn uri(&self, place: &Place, export_name: &str) -> String {
-        // Where TLS is not required, a client may do without, and not all can do with.
-        let required = self.tls.mode == TlsMode::Require;
-        let scheme = if required { "nbds" } else { "nbd" };
-        let user = self.tls.acceptor.as_ref().and_then(|acceptor| acceptor.first_identity());
-        let user = match user {
-            Some(user) if required => format!("{}@", percent_encode(user, KEPT_IN_USER)),
-            _ => String::new(),
-        };
-        let export = utf8_percent_encode(export_name, KEPT);
-        let slash = if export_name.is_empty() { "" } else { "/" };
-        let mut parameters = Vec::new();
-        let base = match place {
-            Place::Tcp(host, port) if host.contains(':') => {
-                format!("{scheme}://{user}[{host}]:{port}{slash}{export}")
-            }
-            Place::Tcp(host, port) => format!("{scheme}://{user}{host}:{port}{slash}{export}"),
-            Place::Vsock(port) => {
-                format!("{scheme}+vsock://{user}{VMADDR_CID_LOCAL}:{port}{slash}{export}")
-            }
-            Place::Unix(path) => {
-                parameters.push(parameter("socket", path));
-                format!("{scheme}+unix://{user}/{export}")
-            }
-        };
-        match &self.tls.credentials {
-            Credentials::Certificates(directory) if required => {
-                parameters.push(parameter("tls-certificates", directory));
-            }
-            Credentials::Keys(file) if required => {
-                parameters.push(parameter("tls-psk-file", file));
-            }
-            _ => {}
+/// The URI of an export (the NBD project's `uri.md`).
+fn uri(tls: &Tls, place: &Place, export_name: &str) -> String {
+    // Where TLS is not required, a client may do without, and not all can do with.
+    let required = tls.mode == TlsMode::Require;
+    let scheme = if required { "nbds" } else { "nbd" };
+    let user = tls.acceptor.as_ref().and_then(|acceptor| acceptor.first_identity());
+    let user = match user {
+        Some(user) if required => format!("{}@", percent_encode(user, KEPT_IN_USER)),
+        _ => String::new(),
+    };
+    let export = utf8_percent_encode(export_name, KEPT);
+    let slash = if export_name.is_empty() { "" } else { "/" };
+    let mut parameters = Vec::new();
+    let base = match place {
+        Place::Tcp(host, port) if host.contains(':') => {
+            format!("{scheme}://{user}[{host}]:{port}{slash}{export}")
         }
-        match parameters.is_empty() {
-            true => base,
-            false => format!("{base}?{}", parameters.join("&")),
+        Place::Tcp(host, port) => format!("{scheme}://{user}{host}:{port}{slash}{export}"),
+        Place::Vsock(port) => {
+            format!("{scheme}+vsock://{user}{VMADDR_CID_LOCAL}:{port}{slash}{export}")
         }
+        Place::Unix(path) => {
+            parameters.push(parameter("socket", path));
+            format!("{scheme}+unix://{user}/{export}")
+        }
+    };
+    match &tls.credentials {
+        Credentials::Certificates(directory) if required => {
+            parameters.push(parameter("tls-certificates", directory));
+        }
+        Credentials::Keys(file) if required => {
+            parameters.push(parameter("tls-psk-file", file));
+        }
+        _ => {}
+    }
+    match parameters.is_empty() {
+        true => base,
+        false => format!("{base}?{}", parameters.join("&")),
     }
 }
 

@@ -59,7 +59,7 @@ fn rest() -> Roff {
             ("0", "The server was stopped, or what was asked for was printed."),
             (
                 "1",
-                "It failed; stderr or the log says why. Also when disks were not flushed in time, \
+                "It failed, or none of its exports can be served; stderr or the log says why. Also when disks were not flushed in time, \
                  so that data may be lost.",
             ),
             ("2", "The command line makes no sense."),
@@ -80,7 +80,8 @@ fn rest() -> Roff {
             (
                 "XDG_CACHE_HOME, HOME",
                 "Compiled components are kept in memnbd below the first, else in .cache/memnbd \
-                 below the second.",
+                 below the second, or below the home directory of the user that --user names. A \
+                 directory that other users could change is not used, and a warning says so.",
             ),
             ("TMPDIR", "Private sockets are made there."),
         ],

@@ -1,7 +1,9 @@
 //! The command: from what was typed to a server that runs, and to its end.
 //!
-//! Every mistake is told before anything listens. Exit codes: 0 for a clean stop, 1 for a failure, 2
-//! for wrong usage, 128 and the number of a signal that ended the process at once.
+//! Mistakes of the command line are told before anything listens. Then the sockets are made, the
+//! process becomes the user that serves, and only now is a component that is a file compiled and
+//! run; clients are greeted when there is something to serve. Exit codes: 0 for a clean stop, 1 for
+//! a failure, 2 for wrong usage, 128 and the number of a signal that ended the process at once.
 
 mod args;
 mod background;
@@ -15,6 +17,7 @@ mod inherited;
 mod leftovers;
 mod limits;
 mod listen;
+mod loading;
 mod log;
 mod manual;
 mod pidfile;
@@ -22,6 +25,7 @@ mod plan;
 mod privileges;
 mod ready;
 mod signals;
+mod start;
 mod tls;
 mod unix;
 mod values;
@@ -29,24 +33,24 @@ mod values;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 
+use crate::component;
 use crate::connection::Patience;
 use crate::machine;
 use crate::nbd::HandshakeConfig;
 use crate::nbd::codes::handshake_flag;
 use crate::server::{Options, Server};
 use args::Args;
-use listen::{Bound, Naming};
+use listen::Bound;
 use log::Log;
 use pidfile::Pidfile;
 use plan::{Life, Place};
 use privileges::Identity;
-use tls::Tls;
+use tls::{Credentials, Tls};
 
 /// How long the process waits for somebody to read why it failed.
 const LAST_LINE_LIMIT: Duration = Duration::from_secs(1);
@@ -76,6 +80,9 @@ impl fmt::Display for Failure {
 
 /// Runs the command with the arguments of the process.
 pub fn main() -> ExitCode {
+    if let Some(code) = component::child_main() {
+        return code;
+    }
     components::prepare_default();
     let mut args = match Args::try_parse() {
         Ok(args) => args,
@@ -155,29 +162,51 @@ async fn serve(
     if args.life.swap {
         privileges::lock_memory()?;
     }
-    let tls = args.tls.load()?;
-    tracing::debug!("TLS: {:?}, {}", tls.mode, tls.credentials);
-    let exports = Arc::new(exports::all(args).await?);
-    let naming = Naming { exports: &exports, tls: &tls };
+    let credentials = args.tls.find()?;
+    // Keys are read again for each client, which only the user who serves may be able to do, or not.
+    let (early, late) = match identity.changes() && matches!(credentials, Credentials::Keys(_)) {
+        true => (None, Some(credentials)),
+        false => (Some(args.tls.load(credentials)?), None),
+    };
+    let planned = exports::plan(args, &identity).await?;
     let bound = match &place {
         Place::Single => Bound::default(),
-        Place::Inherited => Bound::inherit(inherited::sockets()?, &naming)?,
-        Place::Listen(sockets) => Bound::listen(sockets, &naming, &identity, &leftovers).await?,
+        Place::Inherited => Bound::inherit(inherited::sockets()?, &planned.exports)?,
+        Place::Listen(sockets) => {
+            Bound::listen(sockets, &planned.exports, &identity, &leftovers).await?
+        }
     };
+    identity.assume()?;
+    // The kernel forgets it with the former user.
+    ready::end_with_parent(args, life)?;
+    let tls = match (early, late) {
+        (Some(tls), _) => tls,
+        (None, late) => args.tls.load(late.unwrap_or(Credentials::None))?,
+    };
+    tracing::debug!("TLS: {:?}, {}", tls.mode, tls.credentials);
+    let mut starting = planned.start().await?;
+
     let ready = bound.ready(&tls);
-    let server = Server::new(exports.clone(), options(args, tls));
+    let server = Server::new(starting.exports().clone(), options(args, tls));
     let stdio = match &place {
         Place::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,
     };
     let stop = signals.serving();
-    let inherited = place == Place::Inherited;
-    ready::tell(args, pidfile, &ready, inherited, &identity, life, &log)?;
+    ready::tell(args, pidfile, &ready, place == Place::Inherited, life, &log)?;
+    let mut failure = None;
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            hopeless = starting.hopeless() => failure = Some(hopeless),
+        }
+    };
     let stopped = match stdio {
         Some(stream) => server.run_single(stream, stop).await,
         None => server.run(bound.listeners, stop).await,
     };
     leftovers.remove();
+    failure.map_or(Ok(()), Err)?;
     Ok(stopped.context("stop")?)
 }
 

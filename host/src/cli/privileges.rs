@@ -1,7 +1,7 @@
 //! Becoming another user, and staying in memory.
 
-use std::os::unix::fs::chown;
-use std::path::Path;
+use std::os::unix::fs::lchown;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
@@ -57,17 +57,22 @@ impl Identity {
         Ok(Self { user, uid, gid })
     }
 
+    /// Whether the process is to become another one at all.
+    pub(super) fn changes(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
+    }
+
+    /// The home directory of the user whom the process is to become.
+    pub(super) fn home(&self) -> Option<PathBuf> {
+        self.user.as_ref().map(|user| user.dir.clone())
+    }
+
     /// Gives a file or directory to whom the process will be, who may have to remove it.
     pub(super) fn own(&self, path: &Path) -> std::io::Result<()> {
         if !self.changes() {
             return Ok(());
         }
-        chown(path, self.uid.map(Uid::as_raw), self.gid.map(Gid::as_raw))
-    }
-
-    /// Whether the process will be another user or in another group.
-    pub(super) fn changes(&self) -> bool {
-        self.uid.is_some() || self.gid.is_some()
+        lchown(path, self.uid.map(Uid::as_raw), self.gid.map(Gid::as_raw))
     }
 
     /// Becomes the user and the group, with all threads, for good.

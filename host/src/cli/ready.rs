@@ -1,5 +1,5 @@
-//! Between listening and serving: everybody who waits is told, and the process becomes what it will
-//! be. Clients can connect by then; they are greeted a moment later.
+//! Between listening and serving: everybody who waits is told. Clients can connect by then; they are
+//! greeted a moment later.
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -10,7 +10,6 @@ use super::background::{self, Ready};
 use super::log::Log;
 use super::pidfile::Pidfile;
 use super::plan::Life;
-use super::privileges::Identity;
 
 /// Tells that the server is ready, by the pidfile, to systemd, and on stdout.
 pub(super) fn tell(
@@ -18,18 +17,14 @@ pub(super) fn tell(
     pidfile: Option<Pidfile>,
     ready: &Ready,
     inherited: bool,
-    identity: &Identity,
     life: Life<'_>,
     log: &Log,
 ) -> anyhow::Result<()> {
-    identity.assume()?;
     // Removed again should the rest fail.
     let pidfile = match pidfile {
         Some(pidfile) => pidfile.write()?,
         None => None,
     };
-    // The kernel forgets it with the former user.
-    end_with_parent(args, life)?;
     let status = format!("Serving {}", ready.uris.join(" "));
     let pid = std::process::id();
     let states = [NotifyState::Ready, NotifyState::MainPid(pid), NotifyState::Status(&status)];

@@ -60,15 +60,24 @@ pub(super) enum Credentials {
 }
 
 impl TlsArgs {
-    /// Reads what TLS needs, if there is to be TLS.
-    pub(super) fn load(&self) -> Result<Tls, Failure> {
-        let mode = self.mode.unwrap_or(TlsMode::On);
-        let credentials = match (mode, &self.psk, &self.certificates) {
+    /// What TLS needs, if there is to be TLS.
+    pub(super) fn find(&self) -> Result<Credentials, Failure> {
+        Ok(match (self.mode(), &self.psk, &self.certificates) {
             (TlsMode::Off, _, _) => Credentials::None,
             (_, Some(file), _) => Credentials::Keys(file.clone()),
             (_, None, Some(directory)) => Credentials::Certificates(directory.clone()),
             (_, None, None) => self.search()?,
-        };
+        })
+    }
+
+    fn mode(&self) -> TlsMode {
+        self.mode.unwrap_or(TlsMode::On)
+    }
+
+    /// Reads what TLS needs. Keys are read again for each client, so that is for the user who serves
+    /// to do; certificates are read once.
+    pub(super) fn load(&self, credentials: Credentials) -> Result<Tls, Failure> {
+        let mode = self.mode();
         let acceptor = match &credentials {
             Credentials::None => {
                 return Ok(Tls { mode: TlsMode::Off, acceptor: None, credentials });

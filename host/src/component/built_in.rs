@@ -2,13 +2,11 @@
 //! to.
 
 use std::fmt;
-use std::ptr::NonNull;
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use rustix::mm::{MprotectFlags, mprotect};
-use wasmtime::component::Component as Compiled;
-use wasmtime::{Config, CustomCodeMemory, Engine};
+use wasmtime::Config;
 
+use super::code::{BuiltInCode, InPlace, Pages};
 use super::prepared::{Prepared, Shared};
 use super::region::Regions;
 
@@ -17,18 +15,11 @@ use super::region::Regions;
 pub struct BuiltIn {
     name: &'static str,
     wasm: &'static [u8],
-    /// Compiled for any processor of the kind that the program is for; empty where the build script
-    /// could not.
-    code: &'static [u8],
+    /// Compiled for any processor of the kind that the program is for.
+    code: BuiltInCode,
     /// What comes of the code, once it is loaded, or why it cannot be.
     prepared: &'static OnceLock<Result<Prepared, String>>,
 }
-
-/// Bytes that begin with a page of memory, for pages are what can be made executable. Only x86-64
-/// has none that are larger.
-#[cfg_attr(target_arch = "x86_64", repr(C, align(4096)))]
-#[cfg_attr(not(target_arch = "x86_64"), repr(C, align(65536)))]
-struct Pages<T: ?Sized>(T);
 
 macro_rules! built_in {
     ($name:literal, $variable:literal) => {{
@@ -38,7 +29,7 @@ macro_rules! built_in {
         BuiltIn {
             name: $name,
             wasm: include_bytes!(env!(concat!("MEMNBD_COMPONENT_", $variable))),
-            code: &CODE.0,
+            code: BuiltInCode::new(CODE),
             prepared: &PREPARED,
         }
     }};
@@ -59,7 +50,7 @@ impl BuiltIn {
     }
 
     /// The component as it was built.
-    pub(super) fn wasm(&self) -> &'static [u8] {
+    pub fn wasm(&self) -> &'static [u8] {
         self.wasm
     }
 
@@ -69,36 +60,22 @@ impl BuiltIn {
         let _ = self.prepared();
     }
 
+    /// Whether it needs no compiling: the build script did that. Else it is as any other component.
+    pub fn is_compiled(self) -> bool {
+        self.prepared().is_ok()
+    }
+
     /// What can be started, if what the build script compiled can be loaded.
     pub(super) fn prepared(self) -> Result<&'static Prepared, &'static str> {
         let load = || {
             let shared = SHARED.as_ref().map_err(String::clone)?;
-            let compiled = self.load(&shared.engine).map_err(|error| format!("{error:#}"))?;
+            if !self.code.exists() {
+                return Err("it was not compiled when the program was built".into());
+            }
+            let compiled = self.code.load(&shared.engine).map_err(|error| format!("{error:#}"))?;
             Prepared::new(shared, &compiled).map_err(|error| error.to_string())
         };
         self.prepared.get_or_init(load).as_ref().map_err(String::as_str)
-    }
-
-    /// What the build script compiled, where it is: it is part of the program, of which all processes
-    /// share the memory.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or it is not for such an engine or such a machine.
-    fn load(self, engine: &Engine) -> wasmtime::Result<Compiled> {
-        if self.code.is_empty() {
-            wasmtime::bail!("it was not compiled when the program was built");
-        }
-        // SAFETY: these are the bytes that wasmtime's `Engine::precompile_component` returned to the
-        // build script, and nobody has had them since but the compiler of this program: the fields are
-        // private, and `built_in!` is what fills them. That it was the same wasmtime, with settings
-        // that fit this engine and machine, is checked here. They are there for ever, and never
-        // written.
-        //
-        // What it gains: from the start of a process to its first reply, 3.9 ms instead of 4.9 with
-        // wasmtime's cache of compressed code, and instead of 35 with nothing cached. A copy of the
-        // code would take 31 page faults, 0.1 ms.
-        unsafe { Compiled::deserialize_raw(engine, NonNull::from(self.code)) }
     }
 }
 
@@ -115,27 +92,6 @@ static SHARED: LazyLock<Result<Shared, String>> = LazyLock::new(|| {
     config.with_custom_code_memory(Some(Arc::new(InPlace)));
     Shared::new(config, Some(Regions)).map_err(|error| format!("{error:#}"))
 });
-
-/// Makes code executable where it is, and leaves it so: it may have been loaded twice.
-struct InPlace;
-
-impl CustomCodeMemory for InPlace {
-    fn required_alignment(&self) -> usize {
-        rustix::param::page_size()
-    }
-
-    fn publish_executable(&self, start: *const u8, length: usize) -> wasmtime::Result<()> {
-        let flags = MprotectFlags::READ | MprotectFlags::EXEC;
-        // SAFETY: the pages are of `BuiltIn::code`, as only `BuiltIn::load` brings code to the engine
-        // with this. Nobody writes there, before or after.
-        unsafe { mprotect(start.cast_mut().cast(), length, flags) }?;
-        Ok(())
-    }
-
-    fn unpublish_executable(&self, _: *const u8, _: usize) -> wasmtime::Result<()> {
-        Ok(())
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -160,7 +116,8 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_loaded_is_compiled() {
         let [memory, pattern] = BuiltIn::ALL;
-        for code in [&[][..], b"\x7fELF", memory.wasm, &pattern.code[..1000]] {
+        for code in [&[][..], b"\x7fELF", memory.wasm, &pattern.code.bytes()[..1000]] {
+            let code = BuiltInCode::damaged(code);
             let damaged = BuiltIn { code, prepared: Box::leak(Box::default()), ..memory };
             assert!(damaged.prepared().is_err());
             let component = Engine::new(DEADLINE).load_built_in(damaged).await.unwrap();

@@ -1,15 +1,16 @@
 //! Compiling components, or taking the built-in ones, and asking them what they are.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use wasmtime::component::{Component as Compiled, InstancePre};
-use wasmtime::{Cache, CacheConfig, Config, Store, UpdateDeadline};
+use wasmtime::{Config, Store, UpdateDeadline};
 
 use super::bindings::Description;
 use super::built_in::BuiltIn;
+use super::compiler::{Compiler, Observer};
 use super::instance::Instance;
 use super::limits::{self, Limits};
 use super::log_stream::{LogStream, Output};
@@ -20,14 +21,13 @@ use super::state::State;
 use super::{DIRECT_ACCESS, LoadError};
 use crate::compute::Compute;
 
-/// What all components of a process share: the compiler, the clock that interrupts guests, the
+/// What all components of a process share: the way to compile them, the clock that interrupts guests, the
 /// imports they may have. Each part is made when it is first needed.
 #[derive(Clone)]
 pub struct Engine {
     parts: Arc<Parts>,
     deadline: Duration,
-    /// Where compiled components are kept.
-    cache_directory: Option<Arc<Path>>,
+    compiler: Compiler,
 }
 
 #[derive(Default)]
@@ -37,7 +37,6 @@ struct Parts {
     /// For the others: memories that wasmtime maps begin as copies on write of what the component
     /// fills them with, which those with an interpreter inside need.
     plain: OnceLock<Shared>,
-    cache: OnceLock<Option<Cache>>,
 }
 
 impl Engine {
@@ -45,32 +44,27 @@ impl Engine {
     /// what one that is only asked for its description may take, in bytes.
     const DESCRIBE_MEMORY: u64 = 1 << 30;
 
-    /// An engine that stops a guest which has not returned after `deadline`.
+    /// An engine that stops a guest which has not returned after `deadline`, and compiles
+    /// components itself, without limits.
     ///
     /// With the first component, it starts a thread that ticks while there are calls.
     pub fn new(deadline: Duration) -> Self {
-        Self::with_cache(deadline, None)
+        Self::with_compiler(deadline, Compiler::InProcess)
     }
 
-    /// As [`Self::new`]; what is compiled is kept in a directory, and taken from there the next
-    /// time. Whoever can write there can run code in this process. A directory that cannot be
-    /// used is done without.
-    pub fn with_cache(deadline: Duration, directory: Option<&Path>) -> Self {
-        Self { parts: Arc::default(), deadline, cache_directory: directory.map(Arc::from) }
+    /// As [`Self::new`], with another way to compile.
+    pub fn with_compiler(deadline: Duration, compiler: Compiler) -> Self {
+        Self { parts: Arc::default(), deadline, compiler }
     }
 
-    /// What there is to compile such a component and to run it.
-    fn shared(&self, wasm: &[u8]) -> Result<&Shared, LoadError> {
-        // The name of the interface among its bytes tells enough: if it does not export it after all,
-        // nothing is lost but copies on write.
-        let direct = memchr::memmem::find(wasm, DIRECT_ACCESS.as_bytes()).is_some();
+    /// What there is to run components of a kind.
+    fn shared(&self, direct: bool) -> Result<&Shared, LoadError> {
         let part = if direct { &self.parts.direct } else { &self.parts.plain };
         if let Some(shared) = part.get() {
             return Ok(shared);
         }
-        let open = || self.cache_directory.as_deref().and_then(open_cache);
         let mut config = Config::new();
-        config.cache(self.parts.cache.get_or_init(open).clone());
+        config.enable_compiler(matches!(self.compiler, Compiler::InProcess));
         let regions = direct.then_some(Regions);
         let shared = Shared::new(config, regions).map_err(LoadError::Machine)?;
         Ok(part.get_or_init(|| shared))
@@ -86,7 +80,8 @@ impl Engine {
             Ok(prepared) => self.describe(built_in.name(), prepared.clone(), true).await,
             Err(reason) => {
                 tracing::debug!("{} is compiled: {reason}", built_in.name());
-                let component = self.load(built_in.name(), built_in.wasm()).await?;
+                let wasm = Bytes::from_static(built_in.wasm());
+                let component = self.load_observed(built_in.name(), wasm, &|_| ()).await?;
                 Ok(Component { built_in: true, ..component })
             }
         }
@@ -101,9 +96,33 @@ impl Engine {
     /// When the bytes are not a component that exports the contract and imports what there is,
     /// or when its description cannot be had.
     pub async fn load(&self, name: &str, wasm: &[u8]) -> Result<Component, LoadError> {
-        check_binary(wasm)?;
-        let shared = self.shared(wasm)?;
-        let compiled = Compiled::new(&shared.engine, wasm).map_err(LoadError::Invalid)?;
+        self.load_observed(name, Bytes::copy_from_slice(wasm), &|_| ()).await
+    }
+
+    /// As [`Self::load`]; tells of its progress if it has to compile and that is elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub async fn load_observed(
+        &self,
+        name: &str,
+        wasm: Bytes,
+        observer: Observer<'_>,
+    ) -> Result<Component, LoadError> {
+        check_binary(&wasm)?;
+        // The name of the interface among its bytes tells enough: if it does not export it after all,
+        // nothing is lost but copies on write.
+        let direct = memchr::memmem::find(&wasm, DIRECT_ACCESS.as_bytes()).is_some();
+        let shared = self.shared(direct)?;
+        let compiled = match &self.compiler {
+            Compiler::InProcess => {
+                Compiled::new(&shared.engine, &wasm).map_err(LoadError::Invalid)?
+            }
+            Compiler::Child(compiler) => {
+                compiler.component(&shared.engine, direct, wasm, observer).await?
+            }
+        };
         let prepared = Prepared::new(shared, &compiled)?;
         let (engine, name) = (self.clone(), name.to_owned());
         let describing = async move { engine.describe(&name, prepared, false).await };
@@ -138,15 +157,6 @@ impl Engine {
         component.spare = Arc::new(Mutex::new(Some(instance)));
         Ok(component)
     }
-}
-
-fn open_cache(directory: &Path) -> Option<Cache> {
-    let mut config = CacheConfig::new();
-    config.with_directory(directory);
-    let opened = Cache::new(config);
-    opened
-        .inspect_err(|error| tracing::debug!("no cache in {}: {error:#}", directory.display()))
-        .ok()
 }
 
 /// The first eight bytes tell a core module (layer 0) from a component (layer 1).

@@ -40,6 +40,13 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// True if another instance may fare better: there may be more memory then, or more time.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. } | Self::Deadline(_))
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

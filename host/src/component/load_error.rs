@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use super::compiler::CompileError;
 use super::fault::Fault;
 use super::{CONTRACT_VERSION, INTERFACE};
 
@@ -16,6 +17,8 @@ pub enum LoadError {
     CoreModule,
     /// It does not compile.
     Invalid(wasmtime::Error),
+    /// It was not compiled, though it may be in order.
+    Compiler(CompileError),
     /// It exports the contract in a version that this host does not speak, or in "none".
     Version(String),
     /// It does not export the contract; what it exports instead.
@@ -33,6 +36,17 @@ pub enum LoadError {
     Fault(Fault),
 }
 
+impl LoadError {
+    /// True if it may go well another time.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Compiler(error) => error.may_pass(),
+            Self::Fault(fault) => fault.may_pass(),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -45,6 +59,7 @@ impl fmt::Display for LoadError {
                  build for wasm32-wasip2 makes components",
             ),
             Self::Invalid(error) => write!(f, "not a valid component: {error:#}"),
+            Self::Compiler(error) => error.fmt(f),
             Self::Version(version) => write!(
                 f,
                 "exports {INTERFACE} in version {version:?}, but this host serves version \

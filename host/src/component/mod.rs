@@ -7,11 +7,15 @@
 //! A component is not trusted. Whatever it returns is checked before it leaves this module; what
 //! is wrong becomes a [`Fault`], after which the instance must not be called again.
 
+mod artifact;
 mod bindings;
 mod built_in;
+mod cache;
 mod check;
 mod chunk;
 mod clock;
+mod code;
+mod compiler;
 mod direct;
 mod engine;
 mod fault;
@@ -30,10 +34,15 @@ mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use artifact::Damage;
 pub use bindings::{Description, Parameter};
 pub use built_in::BuiltIn;
 pub use check::{Disk, Sharing};
 pub use chunk::Chunk;
+pub use compiler::{
+    ChildCompiler, CompileError, CompileLimits, Compiler, MAX_COMPONENT, Observer, Progress,
+    child_main,
+};
 pub use direct::Known;
 pub use engine::{Component, Engine};
 pub use fault::{Breach, Fault};

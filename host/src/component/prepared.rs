@@ -24,10 +24,9 @@ impl Shared {
     /// With these settings, and those that compiled code needs; with `regions`, the host maps the
     /// memories of guests.
     pub(super) fn new(mut config: Config, regions: Option<Regions>) -> wasmtime::Result<Self> {
-        settings::of_code(&mut config);
+        settings_of_code(&mut config, regions.is_some());
         if let Some(regions) = regions {
             config.with_host_memory(Arc::new(regions));
-            settings::of_mapped_memories(&mut config);
         }
         let engine = wasmtime::Engine::new(&config)?;
         let clock = Arc::new(Clock::start(engine.weak())?);
@@ -78,6 +77,20 @@ impl Shared {
             .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
             .map(|(name, _)| name.to_owned())
             .collect()
+    }
+}
+
+/// An engine that compiles for those of [`Shared`], and runs nothing.
+pub(super) fn compiling_engine(direct: bool) -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = Config::new();
+    settings_of_code(&mut config, direct);
+    wasmtime::Engine::new(&config)
+}
+
+fn settings_of_code(config: &mut Config, direct: bool) {
+    settings::of_code(config);
+    if direct {
+        settings::of_mapped_memories(config);
     }
 }
 

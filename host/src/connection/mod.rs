@@ -5,6 +5,7 @@
 //! the limits here allow.
 
 mod dedicated;
+mod haggling;
 mod in_use;
 mod output;
 mod peers;
@@ -19,20 +20,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::disk::{Access, Disk, OpenError};
-use crate::exports::{Export, Exports};
-use crate::nbd::{
-    self, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, ProtocolError, Purpose,
-    Session,
-};
-use crate::places::{ExportPlaces, Full, Place as ExportPlace};
+use crate::disk::Access;
+use crate::exports::Exports;
+use crate::nbd::{Handshake, HandshakeConfig, ProtocolError};
+use crate::places::ExportPlaces;
 use crate::tls::{self, Acceptor};
 pub use dedicated::Threads;
 use dedicated::{Busy, Place};
+use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
 pub use peers::{Patience, Peers};
 pub use socket::{Stream, StreamSocket};
@@ -138,11 +137,10 @@ impl From<io::Error> for End {
 
 /// Serves one client to its end.
 pub async fn serve<S: Stream>(mut stream: S, context: Context) -> End {
-    let deadline = context.handshake_timeout.map(|timeout| Instant::now() + timeout);
+    let mut deadline = context.handshake_timeout.map(|timeout| Instant::now() + timeout);
     let mut handshake = Handshake::new(context.handshake);
     let greeting = handshake.greeting();
-    let haggling = haggle(&mut stream, &mut handshake, &greeting, &context);
-    match in_time(deadline, &context, haggling).await {
+    match negotiate(&mut stream, &mut handshake, greeting.to_vec(), &mut deadline, &context).await {
         Ok(Haggled::Agreed(agreed)) => transmit(stream, agreed, context).await,
         // A future of its own, so that those without TLS need no room for it.
         Ok(Haggled::StartTls) => {
@@ -157,7 +155,7 @@ pub async fn serve<S: Stream>(mut stream: S, context: Context) -> End {
 async fn serve_inside_tls<S: Stream>(
     stream: S,
     mut handshake: Handshake,
-    deadline: Option<Instant>,
+    mut deadline: Option<Instant>,
     context: Context,
 ) -> End {
     let Some(acceptor) = &context.tls else {
@@ -170,8 +168,7 @@ async fn serve_inside_tls<S: Stream>(
     };
     tracing::debug!("TLS established: {}", acceptor.describe(&stream));
     handshake.tls_established();
-    let haggling = haggle(&mut stream, &mut handshake, b"", &context);
-    match in_time(deadline, &context, haggling).await {
+    match negotiate(&mut stream, &mut handshake, Vec::new(), &mut deadline, &context).await {
         Ok(Haggled::Agreed(agreed)) => transmit(stream, agreed, context).await,
         Ok(Haggled::Aborted) => end(&mut stream, End::Disconnected).await,
         // The handshake refuses a second STARTTLS.
@@ -277,128 +274,5 @@ async fn in_time<T>(
         negotiated = negotiation => negotiated,
         _ = phase.wait_for(|&phase| phase == Phase::Closing) => Err(End::Stopped),
         () = late => Err(End::HandshakeTimeout),
-    }
-}
-
-/// What haggling came to.
-enum Haggled {
-    Agreed(Agreed),
-    /// The client was told that TLS starts.
-    StartTls,
-    /// The client wants no more.
-    Aborted,
-}
-
-/// What transmission begins with.
-struct Agreed {
-    session: Session,
-    disk: Arc<Disk>,
-    _place: Option<ExportPlace>,
-    /// What came along with the last option: requests.
-    rest: Vec<u8>,
-}
-
-/// Haggles about options, once `first` was sent.
-async fn haggle<S: Stream>(
-    stream: &mut S,
-    handshake: &mut Handshake,
-    first: &[u8],
-    context: &Context,
-) -> Result<Haggled, End> {
-    let mut input = Vec::with_capacity(512);
-    let mut output = first.to_vec();
-    loop {
-        if *context.phase.borrow() != Phase::Serving {
-            handshake.shutting_down();
-        }
-        let (taken, event) = match handshake.advance(&input, &mut output) {
-            Ok(advanced) => advanced,
-            Err(error) => {
-                // What was answered before still goes out.
-                stream.write_all(&output).await?;
-                return Err(error.into());
-            }
-        };
-        input.drain(..taken);
-        if !output.is_empty() {
-            // After every event: however many options came at once, their replies do not pile up.
-            stream.write_all(&output).await?;
-            stream.flush().await?;
-            output.clear();
-        }
-        match event {
-            Event::NeedInput => {
-                if stream.read_buf(&mut input).await? == 0 {
-                    return match input.is_empty() {
-                        true => Ok(Haggled::Aborted),
-                        false => Err(End::Transport(io::ErrorKind::UnexpectedEof.into())),
-                    };
-                }
-            }
-            Event::List => list(&context.exports, handshake, &mut output),
-            Event::Open { name, purpose } => {
-                let opened = open(context, &name, purpose).await;
-                let info = match &opened {
-                    Ok((export, disk, _)) => Ok(ExportInfo {
-                        name: export.name(),
-                        description: export.description(),
-                        geometry: disk.geometry(),
-                    }),
-                    Err(None) => Err(nbd::OpenError::Unknown),
-                    Err(Some(error)) => Err(nbd::OpenError::Failed { text: error }),
-                };
-                let session =
-                    handshake.opened(info.as_ref().map_err(|error| *error), &mut output)?;
-                if let (Some(session), Ok((export, disk, place))) = (session, opened) {
-                    let style = session.style();
-                    tracing::debug!("export {:?}: served with {style} replies", export.name());
-                    stream.write_all(&output).await?;
-                    stream.flush().await?;
-                    let agreed = Agreed { session, disk, _place: place, rest: input };
-                    return Ok(Haggled::Agreed(agreed));
-                }
-            }
-            // Nothing came after it, the handshake has seen to that.
-            Event::StartTls => return Ok(Haggled::StartTls),
-            Event::Abort => return Ok(Haggled::Aborted),
-        }
-    }
-}
-
-fn list(exports: &Exports, handshake: &mut Handshake, output: &mut Vec<u8>) {
-    let summaries: Vec<ExportSummary<'_>> = exports
-        .iter()
-        .map(|export| ExportSummary { name: export.name(), description: export.description() })
-        .collect();
-    handshake.listed(&summaries, output);
-}
-
-/// An export whose disk is open, and the place of a client that is going to use it.
-type Opened<'a> = (&'a Arc<Export>, Arc<Disk>, Option<ExportPlace>);
-
-/// Finds an export and opens its disk. The error is none for an export that there is not, else why it
-/// cannot be had.
-async fn open<'a>(
-    context: &'a Context,
-    name: &str,
-    purpose: Purpose,
-) -> Result<Opened<'a>, Option<String>> {
-    let export = context.exports.find(name).ok_or(None)?;
-    let place = match purpose {
-        Purpose::Transmission => context.places.try_enter(export.name()).map_err(|Full| {
-            Some("the export has as many connections as it may have; try again later".to_owned())
-        })?,
-        Purpose::Info | Purpose::Contexts => None,
-    };
-    match export.disk().await {
-        Ok(disk) => Ok((export, disk, place)),
-        Err(OpenError::Refused(text)) => {
-            tracing::error!("export {name:?}: the component does not open it: {text}");
-            Err(Some(text))
-        }
-        Err(fault @ (OpenError::Fault(_) | OpenError::Threads(_))) => {
-            tracing::error!("export {name:?}: {fault}");
-            Err(Some("the component failed; the server's log says why".into()))
-        }
     }
 }

@@ -216,16 +216,23 @@ impl Handshake {
         Ok((input.len() - rest.len(), event.unwrap_or(Event::NeedInput)))
     }
 
-    /// Answers [`Event::List`].
-    pub fn listed(&mut self, exports: &[ExportSummary<'_>], output: &mut Vec<u8>) {
+    /// Answers [`Event::List`] with one more export. [`Self::listed`] comes after the last one.
+    pub fn list(&mut self, export: &ExportSummary<'_>, output: &mut Vec<u8>) {
+        if matches!(self.state, State::Waiting(Pending::List)) {
+            OptionReply { option: OptionCode::LIST, out: output }.server(export);
+        } else {
+            debug_assert!(false, "no list is asked for");
+        }
+    }
+
+    /// Ends the answer to [`Event::List`].
+    pub fn listed(&mut self, output: &mut Vec<u8>) {
         if !matches!(self.state, State::Waiting(Pending::List)) {
             debug_assert!(false, "no list is asked for");
             return;
         }
         self.state = State::Header;
-        let mut reply = OptionReply { option: OptionCode::LIST, out: output };
-        exports.iter().for_each(|export| reply.server(export));
-        reply.ack();
+        OptionReply { option: OptionCode::LIST, out: output }.ack();
     }
 
     /// Answers [`Event::StartTls`], once all further bytes are encrypted. Nothing that was

@@ -74,7 +74,10 @@ fn run(config: HandshakeConfig, input: &[u8], segment: usize) -> (Vec<u8>, End) 
                 Event::List => {
                     let description = "one of two";
                     let exports = ["disk", ""].map(|name| ExportSummary { name, description });
-                    handshake.listed(&exports, &mut output);
+                    for export in &exports {
+                        handshake.list(export, &mut output);
+                    }
+                    handshake.listed(&mut output);
                     Ok(None)
                 }
                 Event::Open { name, .. } => open(&mut handshake, &name, &mut output),

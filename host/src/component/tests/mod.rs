@@ -7,7 +7,7 @@ mod answers;
 mod arguments;
 mod direct;
 mod memory;
-mod opening;
+pub(crate) mod opening;
 mod runaway;
 pub(crate) mod wasi;
 mod worlds;

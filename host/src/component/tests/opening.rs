@@ -96,7 +96,7 @@ async fn capabilities_imply_nothing() {
 }
 
 /// Refuses to open with a text of so many bytes of this value.
-fn refusal(byte: u8, length: u32) -> Guest {
+pub(crate) fn refusal(byte: u8, length: u32) -> Guest {
     Guest::new().with(
         "open",
         format!(

@@ -8,6 +8,7 @@ mod guests;
 mod output;
 mod serve;
 mod streams;
+mod waiting;
 
 use crate::block::{BlockSizes, Capabilities, Geometry};
 use crate::nbd::{Negotiated, ReplyStyle, Session};

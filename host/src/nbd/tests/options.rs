@@ -190,7 +190,7 @@ fn pending_event_stops_the_machine() {
         transcript::bytes("00000003 'IHAVEOPT' 00000003 00000000 'IHAVEOPT' 00000003 00000000");
     assert_eq!(handshake.advance(&lists, &mut output), Ok((20, Event::List)));
     assert_eq!(handshake.advance(&lists[20..], &mut output), Ok((0, Event::NeedInput)));
-    handshake.listed(&[], &mut output);
+    handshake.listed(&mut output);
     assert_eq!(handshake.advance(&lists[20..], &mut output), Ok((16, Event::List)));
     assert_eq!(output, transcript::bytes("0003e889045565a9 00000003 00000001 00000000"));
 }

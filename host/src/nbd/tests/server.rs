@@ -75,13 +75,15 @@ impl Server {
                     assert!(left < limits::OPTION_HEADER_LEN + limits::MAX_OPTION_DATA);
                     break;
                 }
-                Event::List => self.handshake.listed(
-                    &[
+                Event::List => {
+                    for export in [
                         ExportSummary { name: "disk", description: "a disk for tests" },
                         ExportSummary { name: "other", description: "" },
-                    ],
-                    &mut self.output,
-                ),
+                    ] {
+                        self.handshake.list(&export, &mut self.output);
+                    }
+                    self.handshake.listed(&mut self.output);
+                }
                 Event::Open { name, .. } => self.open(&name)?,
                 Event::StartTls => {
                     self.tls = true;

@@ -1,0 +1,271 @@
+//! Components on their way from a file to a disk: read once, loaded once for all exports of the same,
+//! and tried again where that can help.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tokio::sync::{Mutex, watch};
+
+use super::Failure;
+use super::args::Args;
+use super::components::{self, Source};
+use super::exports::Wish;
+use super::privileges::Identity;
+use crate::component::{
+    ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT, Progress,
+};
+use crate::disk::Recipe;
+use crate::exports::{self, Backoff, Loading, Problem, Stage};
+
+/// Compiling that takes longer is told of.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Finds each component once.
+pub(super) struct Loader {
+    engine: Engine,
+    found: HashMap<String, Arc<Supply>>,
+}
+
+impl Loader {
+    pub(super) fn new(args: &Args, cache_directory: Option<PathBuf>) -> Self {
+        let compiling = &args.compiling;
+        let limits = CompileLimits {
+            time: compiling.compile_timeout,
+            processor: compiling.compile_cpu,
+            memory: compiling.compile_memory,
+        };
+        let compiler = ChildCompiler::new(limits, cache_directory.as_deref());
+        let engine = Engine::with_compiler(args.deadline, Compiler::Child(compiler));
+        Self { engine, found: HashMap::new() }
+    }
+
+    /// The component of a name. Those of files are read, but not loaded.
+    pub(super) async fn supply(&mut self, name: &str) -> Result<Arc<Supply>, Failure> {
+        if let Some(supply) = self.found.get(name) {
+            return Ok(supply.clone());
+        }
+        let state = match components::find(name).map_err(Failure::Usage)? {
+            // It is our own, and so known not to harm anybody.
+            Source::BuiltIn(built_in) if built_in.is_compiled() => {
+                let component = self.engine.load_built_in(built_in).await;
+                State::Loaded(component.with_context(|| format!("load component {name}"))?)
+            }
+            Source::BuiltIn(built_in) => State::new(Bytes::from_static(built_in.wasm())),
+            Source::File(wasm) if wasm.len() as u64 > MAX_COMPONENT => {
+                return Err(Failure::Usage(format!(
+                    "component {name:?}: it has {} bytes, at most {MAX_COMPONENT} are possible",
+                    wasm.len()
+                )));
+            }
+            Source::File(wasm) => State::new(wasm.into()),
+        };
+        let supply = Arc::new(Supply {
+            name: name.to_owned(),
+            engine: self.engine.clone(),
+            state: Mutex::new(state),
+            compiling: watch::Sender::new(false),
+        });
+        self.found.insert(name.to_owned(), supply.clone());
+        Ok(supply)
+    }
+
+    /// The component of a name, loaded, for those who want to know of it. If it is foreign, it is as
+    /// the user that the options name.
+    pub(super) async fn component(args: &Args, name: &str) -> Result<Component, Failure> {
+        let identity = Identity::find(&args.life)?;
+        let mut loader = Self::new(args, super::exports::cache_directory(identity.home()));
+        let supply = loader.supply(name).await?;
+        if let Some(component) = supply.loaded() {
+            return Ok(component);
+        }
+        identity.assume()?;
+        let component = supply.component(&|_| ()).await;
+        Ok(component.map_err(|error| anyhow::anyhow!("load component {name}: {error}"))?)
+    }
+}
+
+/// A component, loaded or still to be loaded.
+pub(super) struct Supply {
+    /// As it was typed.
+    name: String,
+    engine: Engine,
+    state: Mutex<State>,
+    /// So that those who wait for another to load it can say why.
+    compiling: watch::Sender<bool>,
+}
+
+enum State {
+    Loaded(Component),
+    /// It is loaded when it is needed.
+    ToLoad {
+        wasm: Bytes,
+        failed: Option<(Arc<LoadError>, Backoff)>,
+    },
+    /// It cannot be loaded, ever.
+    Failed(Arc<LoadError>),
+}
+
+impl State {
+    fn new(wasm: Bytes) -> Self {
+        Self::ToLoad { wasm, failed: None }
+    }
+}
+
+impl Supply {
+    /// The component, if it is loaded.
+    fn loaded(&self) -> Option<Component> {
+        match &*self.state.try_lock().ok()? {
+            State::Loaded(component) => Some(component.clone()),
+            _ => None,
+        }
+    }
+
+    /// The component. It is loaded by the first who asks; the others wait.
+    async fn component(
+        &self,
+        stage: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<Component, Arc<LoadError>> {
+        let mut compiling = self.compiling.subscribe();
+        let state = tokio::select! {
+            biased;
+            state = self.state.lock() => Some(state),
+            _ = compiling.wait_for(|compiling| *compiling) => None,
+        };
+        let mut state = match state {
+            Some(state) => state,
+            None => {
+                stage(Stage::Compiling);
+                self.state.lock().await
+            }
+        };
+        let (wasm, failed) = match &*state {
+            State::Loaded(component) => return Ok(component.clone()),
+            State::Failed(error) => return Err(error.clone()),
+            State::ToLoad { wasm, failed } => (wasm.clone(), failed),
+        };
+        if let Some((error, backoff)) = failed
+            && backoff.left(Instant::now()).is_some()
+        {
+            return Err(error.clone());
+        }
+        let before = failed.as_ref().map(|(_, backoff)| *backoff);
+        let name = components::short_name(&self.name);
+        let size = wasm.len();
+        let observer = |progress| self.tell(progress, size, stage);
+        let loaded = self.engine.load_observed(&name, wasm.clone(), &observer).await;
+        self.compiling.send_replace(false);
+        match loaded {
+            Ok(component) => {
+                *state = State::Loaded(component.clone());
+                Ok(component)
+            }
+            Err(error) if error.may_pass() => {
+                let error = Arc::new(error);
+                let backoff = Backoff::after(before, Instant::now());
+                *state = State::ToLoad { wasm, failed: Some((error.clone(), backoff)) };
+                Err(error)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                *state = State::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn tell(&self, progress: Progress, size: usize, stage: &(dyn Fn(Stage) + Send + Sync)) {
+        let (name, size) = (&self.name, Size(size));
+        match progress {
+            Progress::Waiting(elapsed) if elapsed >= LONG => tracing::info!(
+                "compiling {name}, {size}: waits for other components to be compiled, {} s",
+                elapsed.as_secs()
+            ),
+            Progress::Compiling(elapsed) if elapsed >= LONG => {
+                tracing::info!("compiling {name}, {size}: {} s", elapsed.as_secs());
+            }
+            Progress::Compiled(elapsed) if elapsed >= LONG => {
+                tracing::info!("compiled {name}, {size}, in {:.1} s", elapsed.as_secs_f64());
+            }
+            _ => {}
+        }
+        match progress {
+            Progress::Waiting(_) | Progress::Compiling(_) => {
+                self.compiling.send_replace(true);
+                stage(Stage::Compiling);
+            }
+            Progress::Compiled(_) => stage(Stage::Loading),
+        }
+    }
+}
+
+/// A number of bytes for people to read.
+struct Size(usize);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            bytes @ ..1_000 => write!(f, "{bytes} bytes"),
+            bytes @ ..1_000_000 => write!(f, "{} kB", (bytes + 500) / 1_000),
+            bytes => write!(f, "{} MB", (bytes + 500_000) / 1_000_000),
+        }
+    }
+}
+
+/// A disk that was asked for, of a component that may not be loaded yet.
+pub(super) struct Order {
+    supply: Arc<Supply>,
+    label: String,
+    wish: Wish,
+    /// Where the component is loaded.
+    recipe: Option<Recipe>,
+}
+
+impl Order {
+    /// An order. `label` is what the person who made it calls it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the parameters, if that is known by now.
+    pub(super) fn new(supply: Arc<Supply>, label: &str, wish: Wish) -> Result<Self, String> {
+        let recipe = supply.loaded().map(|component| wish.recipe(component)).transpose()?;
+        Ok(Self { supply, label: label.to_owned(), wish, recipe })
+    }
+}
+
+impl exports::Source for Order {
+    fn recipe<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+        Box::pin(async move {
+            if let Some(recipe) = &self.recipe {
+                return Ok(recipe.clone());
+            }
+            let component = self
+                .supply
+                .component(stage)
+                .await
+                .map_err(|error| Problem::Load { component: self.supply.name.clone(), error })?;
+            self.wish.recipe(component).map_err(Problem::Parameters)
+        })
+    }
+
+    fn label(&self) -> &str {
+        &self.label
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in
+            [(9, "9 bytes"), (9_500, "10 kB"), (49_000, "49 kB"), (18_200_000, "18 MB")]
+        {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The child process that compiles: the same program, started with other arguments.
+//!
+//! It limits itself before it reads a byte of the component, reads it from stdin, writes the
+//! code to stdout as a frame, or to stderr why there is none, and says by its exit code which.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, getrlimit, nice, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::set_no_new_privs;
+
+use super::super::artifact::{self, Key, MAX_CODE, MAX_FRAME};
+use super::super::prepared::compiling_engine;
+use super::{CompileLimits, MAX_COMPONENT};
+
+/// What the first argument is. No option nor parameter is spelled so.
+const WORD: &str = "--memnbd-compile-stdin";
+
+/// The variable that tells how many threads there may be; it is rayon's.
+pub(super) const THREADS: &str = "RAYON_NUM_THREADS";
+
+/// The exit codes. The program's own 1 and 2 are not among them, nor that of a panic.
+pub(super) const COMPILED: i32 = 0;
+pub(super) const INVALID: i32 = 3;
+pub(super) const NO_MACHINE: i32 = 4;
+pub(super) const NO_MEMORY: i32 = 5;
+pub(super) const TOO_LONG: i32 = 6;
+const UNCONFINED: i32 = 7;
+
+/// How it says that there is no memory, where it cannot choose its exit code: an allocation that
+/// failed, a stack or a thread that cannot be had.
+pub(super) const NO_MEMORY_WORDS: [&str; 3] =
+    ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"];
+
+/// How much politer than others it is.
+const NICENESS: i32 = 10;
+
+/// The addresses that it may have besides its memory, in bytes: the program itself, and what the
+/// allocator sets aside for each thread.
+const ADDRESSES: u64 = 1 << 30;
+
+/// More files than it opens.
+const MAX_FILES: u64 = 32;
+
+/// The arguments of a child process of this one.
+pub(super) fn arguments(direct: bool, key: &Key, limits: &CompileLimits) -> [String; 6] {
+    [
+        WORD.into(),
+        if direct { "direct" } else { "plain" }.into(),
+        key.hex(),
+        limits.processor.to_string(),
+        limits.memory.to_string(),
+        std::process::id().to_string(),
+    ]
+}
+
+/// What a child process was told.
+struct Orders {
+    direct: bool,
+    key: Key,
+    processor: u64,
+    memory: u64,
+    /// The process ID of the parent.
+    parent: i32,
+}
+
+impl Orders {
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
+        let mut next = || arguments.next()?.into_string().ok();
+        let orders = Self {
+            direct: match next()?.as_str() {
+                "direct" => true,
+                "plain" => false,
+                _ => return None,
+            },
+            key: Key::from_hex(&next()?)?,
+            processor: next()?.parse().ok()?,
+            memory: next()?.parse().ok()?,
+            parent: next()?.parse().ok()?,
+        };
+        next().is_none().then_some(orders)
+    }
+}
+
+/// Compiles, if this process was started for that: then this is the exit code. To be called before
+/// anything else.
+pub fn main() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != WORD {
+        return None;
+    }
+    let code = match Orders::parse(arguments) {
+        Some(orders) => run(&orders).unwrap_or_else(|failure| failure.tell()),
+        None => Failure(UNCONFINED, "the orders make no sense".into()).tell(),
+    };
+    Some(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The exit code, and the words for it.
+struct Failure(i32, String);
+
+impl Failure {
+    fn new(code: i32, error: impl fmt::Display) -> Self {
+        Self(code, format!("{error:#}"))
+    }
+
+    fn tell(&self) -> i32 {
+        // The code says enough.
+        let _ = writeln!(io::stderr(), "{}", self.1);
+        self.0
+    }
+}
+
+fn run(orders: &Orders) -> Result<i32, Failure> {
+    confine(orders).map_err(|error| Failure::new(UNCONFINED, error))?;
+    let mut wasm = Vec::new();
+    let read = io::stdin().lock().take(MAX_COMPONENT + 1).read_to_end(&mut wasm);
+    read.map_err(|error| Failure::new(UNCONFINED, error))?;
+    if wasm.len() as u64 > MAX_COMPONENT {
+        return Err(Failure::new(INVALID, format_args!("more than {MAX_COMPONENT} bytes")));
+    }
+    let engine = compiling_engine(orders.direct).map_err(|e| Failure::new(NO_MACHINE, e))?;
+    let code = engine.precompile_component(&wasm).map_err(|error| {
+        let no_memory = error.is::<wasmtime::OutOfMemory>();
+        Failure::new(if no_memory { NO_MEMORY } else { INVALID }, error)
+    })?;
+    if code.len() as u64 > MAX_CODE {
+        return Err(Failure::new(TOO_LONG, "too long"));
+    }
+    let mut output = io::stdout().lock();
+    artifact::write(&mut output, &orders.key, &code).and_then(|()| output.flush()).map_err(
+        |error| match error.kind() {
+            io::ErrorKind::FileTooLarge => Failure::new(TOO_LONG, error),
+            _ => Failure::new(NO_MEMORY, error),
+        },
+    )?;
+    Ok(COMPILED)
+}
+
+/// Sees to it that whatever comes harms nobody else.
+fn confine(orders: &Orders) -> anyhow::Result<()> {
+    set_no_new_privs(true).context("no new privileges")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).context("end with the parent")?;
+    let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
+    anyhow::ensure!(parent == Some(orders.parent), "the parent has ended already");
+    // When memory runs out, this is the process to kill. Not all systems let us say so.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    nice(NICENESS).context("nice")?;
+    for (resource, most) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, MAX_FRAME),
+        (Resource::Nofile, MAX_FILES),
+        (Resource::Data, orders.memory),
+        (Resource::As, orders.memory.saturating_add(ADDRESSES)),
+        (Resource::Cpu, orders.processor),
+    ] {
+        limit(resource, most).with_context(|| format!("limit {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// Limits a resource, for good: but what is there already is not raised.
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let least = |other: Option<u64>| other.map_or(most, |other| other.min(most));
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let current = Some(least(current));
+    // At the soft limit of CPU time comes the signal that tells, at the hard one SIGKILL.
+    let grace = u64::from(resource == Resource::Cpu);
+    let maximum = Some(maximum.map_or(most + grace, |maximum| maximum.min(most + grace)));
+    Ok(setrlimit(resource, Rlimit { current, maximum })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_understood_as_they_are_given() {
+        let key = Key::of(&wasmtime::Engine::default(), b"");
+        let limits = CompileLimits::default();
+        let given = arguments(true, &key, &limits);
+        let parse = |given: &[String]| Orders::parse(given.iter().map(OsString::from));
+        let orders = parse(&given[1..]).unwrap();
+        assert!(orders.direct && orders.key == key);
+        assert_eq!((orders.processor, orders.memory), (limits.processor, limits.memory));
+        assert_eq!(orders.parent.cast_unsigned(), std::process::id());
+        assert!(parse(&given[1..5]).is_none());
+        assert!(parse(&given).is_none());
+        assert!(parse(&[&given[1..], &["x".into()]].concat()).is_none());
+    }
+}

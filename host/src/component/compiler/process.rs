@@ -1,0 +1,339 @@
+//! The parent's side of compiling: a child process, what it is given, how long it may take, and what
+//! its end means.
+//!
+//! The child's stdin, stdout and stderr are files in memory, of which the first cannot be changed any
+//! more. So nobody waits for the other, and what the child can write is bounded by its own limit
+//! on the size of files.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+
+use super::super::LoadError;
+use super::super::artifact::{Artifact, Damage, Key, MAX_CODE, MAX_FRAME};
+use super::child;
+
+/// How many threads a child has at most. Each takes memory of its own.
+const MAX_THREADS: usize = 4;
+
+/// What of the child's words is told, in bytes.
+const MAX_WORDS: u64 = 2048;
+
+/// What compiling one component may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// From its beginning to its end.
+    pub time: Duration,
+    /// Of all processors together, in seconds.
+    pub processor: u64,
+    /// In bytes.
+    pub memory: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(300), processor: 240, memory: 2 << 30 }
+    }
+}
+
+/// What is to be compiled.
+pub(super) struct Job {
+    pub(super) wasm: Bytes,
+    pub(super) key: Key,
+    /// For memories that the host maps.
+    pub(super) direct: bool,
+}
+
+/// Why a component was not compiled, though it may be in order.
+#[derive(Debug)]
+pub enum CompileError {
+    /// It took longer than this.
+    Time(Duration),
+    /// It took more than so many seconds of the processors.
+    Processor(u64),
+    /// It needed more than so many bytes of memory.
+    Memory(u64),
+    /// It is more than so many bytes of code.
+    Length(u64),
+    /// The child process could not be started or watched.
+    Start(io::Error),
+    /// Somebody killed the child process: the system, when memory runs out.
+    Killed,
+    /// The compiler failed.
+    Failed {
+        /// How the child process ended.
+        status: ExitStatus,
+        /// What it said.
+        words: String,
+    },
+    /// The child process answered nonsense.
+    Damaged(Damage),
+    /// A thread of this process failed.
+    Panicked,
+}
+
+impl CompileError {
+    /// True if it may go well another time: it was the machine's load, perhaps, and not the
+    /// component.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Time(_) | Self::Start(_) | Self::Killed)
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(limit) => {
+                write!(f, "compiling it takes longer than {limit:?} (--compile-timeout)")
+            }
+            Self::Processor(seconds) => {
+                write!(f, "compiling it takes more than {seconds} s of CPU time (--compile-cpu)")
+            }
+            Self::Memory(limit) => {
+                write!(f, "compiling it takes more than {limit} bytes of memory (--compile-memory)")
+            }
+            Self::Length(limit) => write!(f, "it is more than {limit} bytes of machine code"),
+            Self::Start(error) => write!(f, "the compiler cannot be started: {error}"),
+            Self::Killed => f.write_str("the compiler was killed; perhaps the memory ran out"),
+            Self::Failed { status, words } if words.is_empty() => {
+                write!(f, "the compiler failed: {status}")
+            }
+            Self::Failed { status, words } => write!(f, "the compiler failed: {status}: {words}"),
+            Self::Damaged(damage) => write!(f, "what the compiler wrote is damaged: {damage}"),
+            Self::Panicked => f.write_str("the compiler failed in this process"),
+        }
+    }
+}
+
+/// Compiles in a child process, and waits for it.
+///
+/// # Errors
+///
+/// As compiling in this process, and when the child exceeds a limit.
+pub(super) fn run(job: &Job, limits: &CompileLimits) -> Result<Artifact, LoadError> {
+    let failed = |error| LoadError::Compiler(CompileError::Start(error));
+    let input = input(&job.wasm).map_err(failed)?;
+    let (output, words) = (memory("code").map_err(failed)?, memory("words").map_err(failed)?);
+    let mut child = start(job, limits, input, &output, &words).map_err(failed)?;
+    let status = match end_of(&mut child, limits.time) {
+        Ok(Some(status)) => status,
+        Ok(None) => return Err(LoadError::Compiler(CompileError::Time(limits.time))),
+        Err(error) => return Err(failed(error)),
+    };
+    judge(job, limits, status, output, words)
+}
+
+/// The component, from the beginning of a file that can be read and nothing else.
+fn input(wasm: &[u8]) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(memfd_create("component", flags)?);
+    file.write_all(wasm)?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file)
+}
+
+/// An empty file that has no name.
+fn memory(name: &str) -> io::Result<File> {
+    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
+}
+
+fn start(
+    job: &Job,
+    limits: &CompileLimits,
+    input: File,
+    output: &File,
+    words: &File,
+) -> io::Result<Child> {
+    let threads = available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let given = |file: &File| file.try_clone().map(OwnedFd::from).map(Stdio::from);
+    // This program, even if its file was replaced or its directory is closed to this user.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(env!("CARGO_PKG_NAME"))
+        .args(child::arguments(job.direct, &job.key, limits))
+        .env_clear()
+        .env(child::THREADS, threads.to_string())
+        .current_dir("/")
+        // Ctrl-C is for the server.
+        .process_group(0)
+        .stdin(Stdio::from(OwnedFd::from(input)))
+        .stdout(given(output)?)
+        .stderr(given(words)?);
+    command.spawn()
+}
+
+/// How the child ended; none if it had to be killed, for it took too long.
+fn end_of(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let ended = wait(child, limit);
+    if !matches!(ended, Ok(true)) {
+        // It may end at this moment.
+        let _ = child.kill();
+    }
+    // It is over, or dies at once.
+    let status = child.wait()?;
+    Ok(ended?.then_some(status))
+}
+
+/// Whether a child ends in time. It stays there to be waited for.
+fn wait(child: &Child, limit: Duration) -> io::Result<bool> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What the end of a child means.
+fn judge(
+    job: &Job,
+    limits: &CompileLimits,
+    status: ExitStatus,
+    output: File,
+    words: File,
+) -> Result<Artifact, LoadError> {
+    let unreadable = |error| LoadError::Compiler(CompileError::Start(error));
+    let error = match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
+        (Some(child::COMPILED), _) => {
+            let frame = contents(&output, MAX_FRAME).map_err(unreadable)?;
+            return Artifact::parse(frame, &job.key)
+                .map_err(|damage| LoadError::Compiler(CompileError::Damaged(damage)));
+        }
+        (Some(child::INVALID), _) => {
+            return Err(LoadError::Invalid(wasmtime::Error::msg(text(&words)?)));
+        }
+        (Some(child::NO_MACHINE), _) => {
+            return Err(LoadError::Machine(wasmtime::Error::msg(text(&words)?)));
+        }
+        (Some(child::NO_MEMORY), _) => CompileError::Memory(limits.memory),
+        (Some(child::TOO_LONG), _) | (_, Some(Signal::XFSZ)) => CompileError::Length(MAX_CODE),
+        (_, Some(Signal::XCPU)) => CompileError::Processor(limits.processor),
+        (_, Some(Signal::KILL)) => CompileError::Killed,
+        _ => {
+            let words = text(&words)?;
+            match child::NO_MEMORY_WORDS.iter().any(|known| words.contains(known)) {
+                true => CompileError::Memory(limits.memory),
+                false => CompileError::Failed { status, words },
+            }
+        }
+    };
+    Err(LoadError::Compiler(error))
+}
+
+/// What the child said, as one line.
+fn text(words: &File) -> Result<String, LoadError> {
+    let bytes = contents(words, MAX_WORDS);
+    let bytes = bytes.map_err(|error| LoadError::Compiler(CompileError::Start(error)))?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.split_whitespace().collect::<Vec<&str>>().join(" "))
+}
+
+/// A file from its beginning, but no more than so many bytes. Its offset is where the child left it.
+fn contents(file: &File, most: u64) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len().min(most);
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn job() -> Job {
+        let engine = wasmtime::Engine::default();
+        Job { wasm: Bytes::new(), key: Key::of(&engine, b""), direct: false }
+    }
+
+    /// What is made of the end of a shell script.
+    fn end(script: &str, limit: Duration) -> Result<Artifact, LoadError> {
+        let (output, words) = (memory("o").unwrap(), memory("w").unwrap());
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).stdin(Stdio::null());
+        command.stdout(OwnedFd::from(output.try_clone().unwrap()));
+        command.stderr(OwnedFd::from(words.try_clone().unwrap()));
+        let mut child = command.spawn().unwrap();
+        let limits = CompileLimits { time: limit, ..Default::default() };
+        match end_of(&mut child, limit).unwrap() {
+            Some(status) => judge(&job(), &limits, status, output, words),
+            None => Err(LoadError::Compiler(CompileError::Time(limit))),
+        }
+    }
+
+    #[test]
+    fn every_end_of_the_child_has_its_meaning() {
+        let long = Duration::from_secs(60);
+        for (script, words) in [
+            ("exit 0", "it is too short"),
+            ("head -c 200 /dev/zero", "does not begin as"),
+            ("echo 'not  good' >&2; exit 3", "not a valid component: not good"),
+            ("echo no >&2; exit 4", "no component can run on this machine: no"),
+            ("exit 5", "more than 2147483648 bytes of memory (--compile-memory)"),
+            ("echo 'memory allocation of 9 bytes failed' >&2; kill -ABRT $$", "bytes of memory"),
+            ("exit 6", "bytes of machine code"),
+            ("kill -XFSZ $$", "bytes of machine code"),
+            ("kill -XCPU $$", "more than 240 s of CPU time (--compile-cpu)"),
+            ("kill -KILL $$", "was killed"),
+            ("echo 'thread panicked' >&2; exit 101", "thread panicked"),
+            ("kill -SEGV $$", "signal: 11"),
+        ] {
+            let error = end(script, long).err().unwrap().to_string();
+            assert!(error.contains(words), "{script}: {error}");
+        }
+    }
+
+    #[test]
+    fn child_that_takes_too_long_is_killed() {
+        let limit = Duration::from_millis(50);
+        let error = end("sleep 1000", limit).err().unwrap();
+        assert!(error.to_string().contains("longer than 50ms (--compile-timeout)"), "{error}");
+        assert!(error.may_pass());
+    }
+
+    #[test]
+    fn only_load_passes() {
+        let errors = [
+            (CompileError::Time(Duration::ZERO), true),
+            (CompileError::Killed, true),
+            (CompileError::Start(io::ErrorKind::OutOfMemory.into()), true),
+            (CompileError::Processor(1), false),
+            (CompileError::Memory(1), false),
+            (CompileError::Length(1), false),
+            (CompileError::Damaged(Damage::Short), false),
+        ];
+        for (error, passes) in errors {
+            assert_eq!(error.may_pass(), passes, "{error}");
+        }
+    }
+
+    #[test]
+    fn component_cannot_be_changed_any_more() {
+        let mut input = input(b"wasm").unwrap();
+        let mut found = Vec::new();
+        input.read_to_end(&mut found).unwrap();
+        assert_eq!(found, b"wasm");
+        assert!(input.write_all(b"x").is_err());
+        assert!(input.set_len(0).is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! When something that failed may be tried again: later each time, so that those who ask cannot keep
+//! the machine busy.
+
+use std::time::{Duration, Instant};
+
+/// How long the first pause is, and the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How often something failed in a row, and when it may be tried again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    failures: u32,
+    next: Instant,
+}
+
+impl Backoff {
+    /// After a failure; `before` is what was noted after the last one.
+    pub(crate) fn after(before: Option<Self>, now: Instant) -> Self {
+        let failures = before.map_or(0, |before| before.failures.saturating_add(1));
+        let pause = FIRST.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
+        Self { failures, next: now + pause.min(LONGEST) }
+    }
+
+    /// How long it must not be tried yet; none if it may be.
+    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+        self.next.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let mut now = Instant::now();
+        let mut backoff = None;
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            let noted = Backoff::after(backoff, now);
+            let pause = noted.left(now).unwrap();
+            assert_eq!(noted.left(now + pause / 2), Some(pause - pause / 2));
+            now += pause;
+            assert_eq!(noted.left(now), None);
+            assert_eq!(noted.left(now + pause), None);
+            pauses.push(pause.as_secs());
+            backoff = Some(noted);
+        }
+        assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert!(pauses[8..].iter().all(|pause| *pause == 60));
+    }
+}

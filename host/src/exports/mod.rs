@@ -1,0 +1,80 @@
+//! What a server serves: exports by name, each a disk that is opened when it is first needed.
+//!
+//! One that cannot be had stays on the list, with the reason; the others do not notice. Where
+//! components come from, and how exports are reached, is not known here.
+
+mod backoff;
+mod export;
+mod problem;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub(crate) use backoff::Backoff;
+pub use export::{Export, Failed, Loading, Source, Stage};
+pub use problem::Problem;
+
+/// All exports of a server. The first is the default one: it also answers to the empty name.
+#[derive(Default)]
+pub struct Exports {
+    list: Vec<Arc<Export>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Exports {
+    /// Makes the exports known in this order.
+    ///
+    /// # Errors
+    ///
+    /// When two have the same name.
+    pub fn new(list: Vec<Arc<Export>>) -> Result<Self, DuplicateName> {
+        let mut by_name = HashMap::new();
+        for (index, export) in list.iter().enumerate() {
+            if by_name.insert(export.name().to_owned(), index).is_some() {
+                return Err(DuplicateName(export.name().to_owned()));
+            }
+        }
+        Ok(Self { list, by_name })
+    }
+
+    /// One export and no other.
+    pub fn only(export: Arc<Export>) -> Self {
+        let by_name = HashMap::from([(export.name().to_owned(), 0)]);
+        Self { list: vec![export], by_name }
+    }
+
+    /// The export that a client means.
+    pub fn find(&self, name: &str) -> Option<&Arc<Export>> {
+        match self.by_name.get(name) {
+            Some(&index) => self.list.get(index),
+            None if name.is_empty() => self.list.first(),
+            None => None,
+        }
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
+        self.list.iter()
+    }
+}
+
+impl fmt::Debug for Exports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list.iter().map(|export| export.name())).finish()
+    }
+}
+
+/// Two exports have this name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DuplicateName(pub String);
+
+impl fmt::Display for DuplicateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "two exports have the name {:?}", self.0)
+    }
+}
+
+impl std::error::Error for DuplicateName {}

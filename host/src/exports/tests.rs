@@ -1,0 +1,159 @@
+//! Exports that get ready in their own time, or not at all.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::component::tests::guest::Guest;
+use crate::component::tests::opening::refusal;
+use crate::component::tests::{LONG, load};
+use crate::component::{Component, Fault, LoadError};
+use crate::disk::Recipe;
+
+/// A source that is told when to answer, and what.
+#[derive(Clone)]
+pub(crate) struct Scripted {
+    component: Component,
+    /// What the next calls fail with; after that they succeed.
+    failures: fn(usize) -> Option<LoadError>,
+    calls: Arc<AtomicUsize>,
+    pub(crate) go: Arc<Semaphore>,
+}
+
+impl Source for Scripted {
+    fn recipe<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+        Box::pin(async move {
+            stage(Stage::Compiling);
+            self.go.acquire().await.unwrap().forget();
+            match (self.failures)(self.calls.fetch_add(1, Ordering::Relaxed)) {
+                Some(error) => {
+                    Err(Problem::Load { component: "x.wasm".into(), error: Arc::new(error) })
+                }
+                None => Ok(recipe(self.component.clone())),
+            }
+        })
+    }
+
+    fn label(&self) -> &str {
+        "x.wasm"
+    }
+}
+
+fn recipe(component: Component) -> Recipe {
+    Recipe {
+        component,
+        export_name: "disk".into(),
+        read_only: false,
+        parameters: Vec::new(),
+        budgets: crate::disk::Budgets::alone(64 << 20),
+    }
+}
+
+/// An export that is called "disk".
+pub(crate) async fn scripted(failures: fn(usize) -> Option<LoadError>) -> (Arc<Export>, Scripted) {
+    let guest = Guest::new();
+    let component = load(&guest, LONG).await.unwrap();
+    let source =
+        Scripted { component, failures, calls: Arc::default(), go: Arc::new(Semaphore::new(0)) };
+    (Export::of_source("disk", Box::new(source.clone())), source)
+}
+
+pub(crate) fn deadline(_: usize) -> LoadError {
+    LoadError::Fault(Fault::Deadline(Duration::from_secs(1)))
+}
+
+#[tokio::test]
+async fn who_asks_early_waits() {
+    let (export, source) = scripted(|_| None).await;
+    assert_eq!(export.description(), "");
+    let asking: Vec<_> = (0..3)
+        .map(|_| {
+            let export = export.clone();
+            tokio::spawn(async move { export.disk().await.map(drop) })
+        })
+        .collect();
+    export.settled_or_compiling().await;
+    tokio::task::yield_now().await;
+    assert!(["compiling", ""].contains(&export.description().as_str()));
+    source.go.add_permits(1);
+    for asking in asking {
+        asking.await.unwrap().unwrap();
+    }
+    assert_eq!(source.calls.load(Ordering::Relaxed), 1);
+    assert_eq!(export.description(), "a guest");
+}
+
+#[tokio::test]
+async fn first_to_ask_may_go_away() {
+    let (export, source) = scripted(|_| None).await;
+    let asking = export.clone();
+    let impatient = tokio::time::timeout(Duration::from_millis(10), asking.disk());
+    assert!(impatient.await.is_err());
+    source.go.add_permits(1);
+    export.disk().await.unwrap();
+}
+
+#[tokio::test]
+async fn start_is_claimed_before_anybody_asks() {
+    let (export, source) = scripted(|_| None).await;
+    let start = export.start(false);
+    assert_eq!(export.description(), "loading");
+    let asking = tokio::spawn({
+        let export = export.clone();
+        async move { export.disk().await.map(drop) }
+    });
+    source.go.add_permits(1);
+    start.await.unwrap();
+    asking.await.unwrap().unwrap();
+    assert_eq!(source.calls.load(Ordering::Relaxed), 1, "the recipe is kept");
+}
+
+#[tokio::test]
+async fn what_cannot_change_fails_for_good() {
+    let (export, source) = scripted(|_| Some(LoadError::NotWasm)).await;
+    source.go.add_permits(9);
+    for _ in 0..3 {
+        let failed = export.disk().await.err().unwrap();
+        assert!(failed.to_string().starts_with("load component x.wasm: not a WebAssembly"));
+        assert!(export.description().starts_with("failed: load component x.wasm: not a "));
+    }
+    assert_eq!(source.calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_after_a_pause() {
+    let (export, source) = scripted(|call| (call == 0).then(|| deadline(call))).await;
+    source.go.add_permits(9);
+    assert!(export.start(true).await.is_err());
+    for _ in 0..3 {
+        let failed = export.disk().await.err().unwrap().to_string();
+        assert!(failed.contains("deadline") && failed.contains("next try"), "{failed}");
+    }
+    assert_eq!(source.calls.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    export.disk().await.unwrap();
+    assert_eq!(source.calls.load(Ordering::Relaxed), 2);
+    assert_eq!(export.description(), "a guest");
+}
+
+#[tokio::test]
+async fn panic_is_a_failure() {
+    let (export, source) = scripted(|_| panic!("on purpose")).await;
+    source.go.add_permits(9);
+    let failed = export.disk().await.err().unwrap();
+    assert!(matches!(*failed.problem, Problem::Panicked));
+    assert!(export.description().starts_with("failed: "));
+}
+
+#[tokio::test]
+async fn refusal_of_the_component_is_final() {
+    let guest = refusal(b'x', 3);
+    let export = Export::new(recipe(load(&guest, LONG).await.unwrap()));
+    for _ in 0..2 {
+        let failed = export.disk().await.err().unwrap();
+        assert_eq!(failed.to_string(), "disk: xxx");
+        assert!(!failed.problem.may_pass());
+    }
+}
