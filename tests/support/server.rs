@@ -58,6 +58,7 @@ pub(crate) struct Server {
     directory: TempDir,
     log: Arc<Mutex<Vec<String>>>,
     expected: Vec<String>,
+    exit_code: i32,
     stopped: bool,
 }
 
@@ -104,7 +105,8 @@ impl Server {
             let _ = sender.send(line);
         });
         let uri = first_line.recv_timeout(LIMIT).unwrap_or_default();
-        let mut server = Self { child, uri, directory, log, expected: Vec::new(), stopped: false };
+        let mut server =
+            Self { child, uri, directory, log, expected: Vec::new(), exit_code: 0, stopped: false };
         match server.uri.strip_suffix('\n') {
             Some(uri) => server.uri = uri.to_owned(),
             None => panic!("{command:?} did not tell where it serves"),
@@ -208,9 +210,14 @@ impl Server {
         assert!(unexpected.is_empty(), "unexpected in the log: {unexpected:#?}");
     }
 
+    /// It is to end with this code when it is stopped.
+    pub(crate) fn expect_exit(&mut self, code: i32) {
+        self.exit_code = code;
+    }
+
     fn stop(&mut self) {
         self.signal(Signal::TERM);
-        self.wait();
+        self.wait_for(self.exit_code);
     }
 }
 

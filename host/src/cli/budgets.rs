@@ -35,6 +35,11 @@ impl Process {
         }
     }
 
+    /// The memory of all disks.
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        &self.memory
+    }
+
     /// The budgets of another export.
     pub(super) fn export(&self) -> Budgets {
         let all = self.memory.limit();

@@ -23,7 +23,6 @@ const READ_ONLY: &str = "read-only";
 /// Plans the exports: no foreign component runs, and nothing is opened. Every mistake that can be seen
 /// by then is told.
 pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Failure> {
-    let mut loader = Loader::new(args, cache_directory(identity.home()));
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
     let alone = args.exports.is_empty();
     let has_main = alone || choice != Choice::Default || !values.is_empty();
@@ -31,6 +30,8 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     if let Some(warning) = process.promises_too_much() {
         tracing::warn!("{warning}");
     }
+    let cache_directory = cache_directory(identity.home());
+    let mut loader = Loader::new(args, cache_directory, Some(process.memory().clone()));
     let mut list = Vec::new();
     let mut keep_open = Vec::new();
     if has_main {

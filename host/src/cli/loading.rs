@@ -16,7 +16,8 @@ use super::components::{self, Source};
 use super::exports::Wish;
 use super::privileges::Identity;
 use crate::component::{
-    ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT, Progress,
+    ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
+    MemoryBudget, Progress,
 };
 use crate::disk::Recipe;
 use crate::exports::{self, Backoff, Loading, Problem, Stage};
@@ -31,14 +32,18 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    pub(super) fn new(args: &Args, cache_directory: Option<PathBuf>) -> Self {
+    pub(super) fn new(
+        args: &Args,
+        cache_directory: Option<PathBuf>,
+        budget: Option<MemoryBudget>,
+    ) -> Self {
         let compiling = &args.compiling;
         let limits = CompileLimits {
             time: compiling.compile_timeout,
             processor: compiling.compile_cpu,
             memory: compiling.compile_memory,
         };
-        let compiler = ChildCompiler::new(limits, cache_directory.as_deref());
+        let compiler = ChildCompiler::new(limits, cache_directory.as_deref(), budget);
         let engine = Engine::with_compiler(args.deadline, Compiler::Child(compiler));
         Self { engine, found: HashMap::new() }
     }
@@ -77,7 +82,8 @@ impl Loader {
     /// the user that the options name.
     pub(super) async fn component(args: &Args, name: &str) -> Result<Component, Failure> {
         let identity = Identity::find(&args.life)?;
-        let mut loader = Self::new(args, super::exports::cache_directory(identity.home()));
+        let cache_directory = super::exports::cache_directory(identity.home());
+        let mut loader = Self::new(args, cache_directory, None);
         let supply = loader.supply(name).await?;
         if let Some(component) = supply.loaded() {
             return Ok(component);

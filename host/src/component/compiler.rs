@@ -24,6 +24,7 @@ use super::LoadError;
 use super::artifact::{Artifact, Key};
 use super::cache::Cache;
 use super::code;
+use super::memory::MemoryBudget;
 pub use child::main as child_main;
 pub use process::{CompileError, CompileLimits};
 
@@ -64,6 +65,8 @@ struct Parts {
     /// It is opened when something is to be compiled.
     cache: OnceLock<Option<Cache>>,
     permits: Semaphore,
+    /// What the child processes take their memory from, if there is a bound for all.
+    budget: Option<MemoryBudget>,
 }
 
 /// How far the compiling of a component has got.
@@ -83,10 +86,19 @@ pub type Observer<'a> = &'a (dyn Fn(Progress) + Sync);
 impl ChildCompiler {
     /// A compiler that keeps its work in a directory, if there is one. A directory that cannot be
     /// used, or that other users could change, is done without.
-    pub fn new(limits: CompileLimits, directory: Option<&Path>) -> Self {
+    ///
+    /// A child has the memory that its limit allows, or half of a `budget` where that is less, and takes
+    /// it from the budget as long as it runs.
+    pub fn new(
+        limits: CompileLimits,
+        directory: Option<&Path>,
+        budget: Option<MemoryBudget>,
+    ) -> Self {
+        let most = budget.as_ref().map_or(u64::MAX, |budget| budget.limit() / 2);
+        let limits = CompileLimits { memory: limits.memory.min(most), ..limits };
         let directory = directory.map(Path::to_owned);
-        let permits = Semaphore::new(AT_ONCE);
-        Self { parts: Arc::new(Parts { limits, directory, cache: OnceLock::new(), permits }) }
+        let (permits, cache) = (Semaphore::new(AT_ONCE), OnceLock::new());
+        Self { parts: Arc::new(Parts { limits, directory, cache, permits, budget }) }
     }
 
     /// The code of a component, from the cache or from a child process. `direct` is whether it is for
@@ -130,6 +142,10 @@ impl ChildCompiler {
         let permit = observed(waiting, |elapsed| observer(Progress::Waiting(elapsed))).await;
         let _permit = permit.expect("it is never closed");
         let limits = self.parts.limits;
+        let held = self.parts.budget.as_ref().map(|budget| budget.hold(limits.memory));
+        let Some(_held) = held.map_or(Some(None), |held| held.map(Some)) else {
+            return Err(LoadError::Compiler(CompileError::NoMemory(limits.memory)));
+        };
         let began = Instant::now();
         let (sender, receiver) = oneshot::channel();
         // A thread of its own, for the kernel ends the child with the thread that started it.

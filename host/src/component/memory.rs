@@ -4,7 +4,7 @@ use std::mem;
 
 use wasmtime::ResourceLimiter;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Held};
 use crate::machine;
 
 /// An upper bound on what the instances that share it take: linear memory and tables, in bytes, and
@@ -39,6 +39,11 @@ impl MemoryBudget {
     /// What the instances have now, in bytes.
     pub fn used(&self) -> u64 {
         self.bytes.used()
+    }
+
+    /// Takes memory that is not a guest's, until the return value is dropped.
+    pub(super) fn hold(&self, bytes: u64) -> Option<Held> {
+        Held::take(&self.bytes, bytes)
     }
 
     fn take(&self, bytes: u64, spaces: u64) -> bool {

@@ -64,6 +64,8 @@ pub enum CompileError {
     Processor(u64),
     /// It needed more than so many bytes of memory.
     Memory(u64),
+    /// There are not so many bytes of memory for it now.
+    NoMemory(u64),
     /// It is more than so many bytes of code.
     Length(u64),
     /// The child process could not be started or watched.
@@ -87,7 +89,7 @@ impl CompileError {
     /// True if it may go well another time: it was the machine's load, perhaps, and not the
     /// component.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Time(_) | Self::Start(_) | Self::Killed)
+        matches!(self, Self::Time(_) | Self::NoMemory(_) | Self::Start(_) | Self::Killed)
     }
 }
 
@@ -103,6 +105,11 @@ impl fmt::Display for CompileError {
             Self::Memory(limit) => {
                 write!(f, "compiling it takes more than {limit} bytes of memory (--compile-memory)")
             }
+            Self::NoMemory(bytes) => write!(
+                f,
+                "compiling it may take {bytes} bytes of memory, and the disks leave less of what the \
+                 process may take (--max-process-memory)"
+            ),
             Self::Length(limit) => write!(f, "it is more than {limit} bytes of machine code"),
             Self::Start(error) => write!(f, "the compiler cannot be started: {error}"),
             Self::Killed => f.write_str("the compiler was killed; perhaps the memory ran out"),
