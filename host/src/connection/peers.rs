@@ -60,6 +60,8 @@ pub(super) struct Peer {
     peers: Peers,
     key: u64,
     activity: Arc<Activity>,
+    /// The waker that is kept for those who close it, to be replaced when it is another or was used.
+    registered: Option<Waker>,
 }
 
 /// What a connection says of itself, and is told.
@@ -108,7 +110,7 @@ impl Peers {
         peers.insert(key, watched);
         self.0.divide(peers.len());
         drop(peers);
-        Peer { peers: self.clone(), key, activity }
+        Peer { peers: self.clone(), key, activity, registered: None }
     }
 
     /// Closes those whose clients do nothing for too long, and has those that wait for something else
@@ -168,17 +170,29 @@ impl Peer {
     /// Says what is waited for, and how many bytes were received and sent so far. The waker is used
     /// when the connection is to be closed.
     #[inline]
-    pub(super) fn wait(&self, waits: Waits, moved: u64, waker: &Waker) {
+    pub(super) fn wait(&mut self, waits: Waits, moved: u64, waker: &Waker) {
         self.activity.moved.store(moved, Ordering::Relaxed);
         self.activity.waits.store(waits as u8, Ordering::Relaxed);
+        if !self.registered.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
+            self.register(waker);
+        }
+    }
+
+    #[cold]
+    fn register(&mut self, waker: &Waker) {
         self.activity.waker.register(waker);
+        self.registered = Some(waker.clone());
     }
 
     /// Whether it is time to see whether the client is still there. This is said once.
     #[inline]
-    pub(super) fn take_look(&self) -> bool {
-        self.activity.look.load(Ordering::Relaxed)
-            && self.activity.look.swap(false, Ordering::Relaxed)
+    pub(super) fn take_look(&mut self) -> bool {
+        let look = self.activity.look.load(Ordering::Relaxed)
+            && self.activity.look.swap(false, Ordering::Relaxed);
+        if look {
+            self.registered = None;
+        }
+        look
     }
 
     /// What the client has waited too long with, if it is to be closed for that.
@@ -206,7 +220,7 @@ mod tests {
     fn seconds_until_closed(waits: Waits, bytes: u64) -> Option<u32> {
         let patience = Patience { stalled: Some(60 * SECOND), idle: Some(100 * SECOND) };
         let peers = Peers::default();
-        let peer = peers.enter();
+        let mut peer = peers.enter();
         let start = Instant::now();
         (0..1000).find(|&second| {
             peer.wait(waits, u64::from(second) * bytes, Waker::noop());
@@ -228,7 +242,7 @@ mod tests {
     #[test]
     fn those_who_wait_for_something_else_look_after_their_clients() {
         let peers = Peers::default();
-        let peer = peers.enter();
+        let mut peer = peers.enter();
         for (waits, look) in [(Waits::Nothing, true), (Waits::Rest, false)] {
             peer.wait(waits, 0, Waker::noop());
             peers.look(Patience::default(), Instant::now());

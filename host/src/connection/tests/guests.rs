@@ -234,6 +234,55 @@ async fn a_read_that_fails_late_has_no_content() {
     }
 }
 
+/// Reads longer than what may wait are read in pieces, each when there is room for it; the disk has 32
+/// MiB, of which the first 6 can be read. What is requested after them is answered after them.
+fn long_reads() -> Guest {
+    let read = "(if (i64.ge_u (local.get $offset) (i64.const 0x600000))
+          (then (return (call $fail (i32.const 1)))))
+        (call $hole (i32.const 0x1000) (local.get $length))
+        (call $list (i32.const 0x1000) (i32.const 1))";
+    Guest::new().with("read", read).opened(|disk| {
+        disk.size = 32 * MIB;
+        disk.maximum_transfer = MIB as u32;
+    })
+}
+
+#[tokio::test]
+async fn long_reads_are_answered_in_order_and_whole() {
+    let (context, _phase) = context(&long_reads()).await;
+    for style in STYLES {
+        let mut client = Client::new(&context, style).await;
+        let length = 5 * MIB + 4097;
+        let first = client.send(READ, 512, length).await;
+        let second = client.send(READ, 0, 4096).await;
+        let replies = client.replies(2).await;
+        assert!(replies[&first].done && replies[&first].error == 0);
+        assert!(replies[&first].data == vec![0; length as usize]);
+        assert_eq!(replies[&second].data, [0; 4096]);
+    }
+}
+
+#[tokio::test]
+async fn a_long_read_that_fails_in_the_middle_is_told_or_ends_the_connection() {
+    let (context, _phase) = context(&long_reads()).await;
+    for style in [ReplyStyle::Structured, ReplyStyle::Extended] {
+        let mut client = Client::new(&context, style).await;
+        let reply = client.call(READ, 0, 9 * MIB).await;
+        assert_eq!((reply.error, reply.done), (5, true));
+        assert_eq!(client.call(READ, 0, 4096).await.data, [0; 4096], "and it goes on");
+        let reply = client.call(READ, 6 * MIB, 9 * MIB).await;
+        assert_eq!((reply.error, reply.data.len()), (5, 0));
+    }
+    let mut client = Client::new(&context, ReplyStyle::Simple).await;
+    assert_eq!(client.call(READ, 6 * MIB, 9 * MIB).await.error, 5, "nothing was sent yet");
+    client.send(READ, 0, 9 * MIB).await;
+    let Client { mut stream, serving, .. } = client;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(matches!(serving.await.unwrap(), End::Unanswerable));
+    assert_eq!(rest.len() as u64, 16 + 4 * MIB, "the first piece was sent");
+}
+
 #[tokio::test]
 async fn a_component_that_failed_is_answered_for_and_the_connection_goes_on() {
     let guest = Guest::new().with("trim", "(unreachable)");
