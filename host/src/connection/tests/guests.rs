@@ -280,7 +280,8 @@ async fn a_long_read_that_fails_in_the_middle_is_told_or_ends_the_connection() {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(matches!(serving.await.unwrap(), End::Unanswerable));
-    assert_eq!(rest.len() as u64, 16 + 4 * MIB, "the first piece was sent");
+    // What waited to be sent is lost with the connection.
+    assert!((16..=16 + 4 * MIB).contains(&(rest.len() as u64)), "{}", rest.len());
 }
 
 #[tokio::test]
