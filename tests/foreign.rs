@@ -252,7 +252,8 @@ fn stopping_does_not_wait_for_the_compiler() {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let status = crate::support::finish_within(&mut child, Duration::from_secs(60));
-    assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?}");
+    // There was nothing to serve yet: it ends at once, by the signal.
+    assert_eq!(status.and_then(|status| status.code()), Some(128 + 15), "{status:?}");
     assert!(!socket.exists());
 }
 

@@ -54,7 +54,9 @@ fn beside_a_good_client(server: &Server, harm: impl FnOnce()) {
     });
     let ended = wait_until(LIMIT, || server.fds().len() <= before);
     assert!(ended, "{} file descriptors, {before} before", server.fds().len());
-    assert!(server.threads() <= threads, "{} threads, {threads} before", server.threads());
+    // On a busy machine a request may have taken so long that the disk got threads of its own.
+    let most = threads + thread::available_parallelism().map_or(1, usize::from).min(16);
+    assert!(server.threads() <= most, "{} threads, {threads} before", server.threads());
 }
 
 /// Sends the first bytes of a conversation and goes, for each number of bytes and in each way.

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use crate::component::{BuiltIn, Component, Description};
 
@@ -14,9 +15,22 @@ pub(super) const DEFAULT: &str = "memory";
 /// millisecond less until the server is ready, and as much of another processor in vain for those
 /// who want something else. Without a thread to do so, it is loaded later.
 pub(super) fn prepare_default() {
-    if let Some(component) = BuiltIn::find(DEFAULT) {
-        let _ = thread::Builder::new().name("prepare".into()).spawn(move || component.prepare());
+    let prepare = || BuiltIn::find(DEFAULT).map(BuiltIn::prepare);
+    *preparing() = thread::Builder::new().name("prepare".into()).spawn(prepare).ok();
+}
+
+/// Waits until [`prepare_default`] has done its work: before the process becomes another user, which a
+/// thread that is just ending might miss.
+pub(super) fn await_default() {
+    if let Some(thread) = preparing().take() {
+        // Whoever needs the component is told of errors.
+        let _ = thread.join();
     }
+}
+
+fn preparing() -> MutexGuard<'static, Option<JoinHandle<Option<()>>>> {
+    static PREPARING: Mutex<Option<JoinHandle<Option<()>>>> = Mutex::new(None);
+    PREPARING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The component that the command line names.

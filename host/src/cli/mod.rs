@@ -176,6 +176,9 @@ async fn serve(
             Bound::listen(sockets, &planned.exports, &identity, &leftovers).await?
         }
     };
+    if identity.changes() {
+        components::await_default();
+    }
     identity.assume()?;
     // The kernel forgets it with the former user.
     ready::end_with_parent(args, life)?;

@@ -29,9 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long clients may do nothing; none for as long as they like.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
-    /// In the middle of a request or a reply.
+    /// In the middle of a request or a reply, if it is next to nothing that they do.
     pub stalled: Option<Duration>,
-    /// Between requests.
+    /// Wherever they are to do something.
     pub idle: Option<Duration>,
 }
 
@@ -50,9 +50,32 @@ struct Registry {
 /// A connection as the registry has it.
 struct Watched {
     activity: Arc<Activity>,
-    /// What it had moved when it last moved on, and when that was seen.
+    /// What it had moved when it was last seen to have moved on, and when it was.
+    progress: Seen,
+    /// The same for any byte.
+    byte: Seen,
+}
+
+/// What a connection had moved at some time.
+#[derive(Clone, Copy)]
+struct Seen {
     moved: u64,
-    since: Instant,
+    at: Instant,
+}
+
+impl Seen {
+    /// Whether so many bytes were moved until now; then that is what is seen.
+    fn has_moved(&mut self, least: u64, moved: u64, now: Instant) -> bool {
+        let has = moved - self.moved >= least;
+        if has {
+            *self = Self { moved, at: now };
+        }
+        has
+    }
+
+    fn is_over(self, limit: Option<Duration>, now: Instant) -> bool {
+        limit.is_some_and(|limit| now.duration_since(self.at) >= limit)
+    }
 }
 
 /// One connection, for as long as it is served.
@@ -105,7 +128,8 @@ impl Peers {
     pub(super) fn enter(&self) -> Peer {
         let activity = Arc::new(Activity::default());
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let watched = Watched { activity: activity.clone(), moved: 0, since: Instant::now() };
+        let seen = Seen { moved: 0, at: Instant::now() };
+        let watched = Watched { activity: activity.clone(), progress: seen, byte: seen };
         let mut peers = self.0.peers();
         peers.insert(key, watched);
         self.0.divide(peers.len());
@@ -130,18 +154,19 @@ impl Peers {
             let activity = &watched.activity;
             let moved = activity.moved.load(Ordering::Relaxed);
             let waits = Waits::from(activity.waits.load(Ordering::Relaxed));
-            let (least, limit) = match waits {
-                Waits::Nothing => (0, None),
-                Waits::Request => (1, patience.idle),
-                Waits::Rest => (PROGRESS, patience.stalled),
-            };
-            if waits == Waits::Nothing && moved == watched.moved {
-                activity.look.store(true, Ordering::Relaxed);
-                activity.waker.wake();
+            if waits == Waits::Nothing {
+                if !watched.byte.has_moved(1, moved, now) {
+                    activity.look.store(true, Ordering::Relaxed);
+                    activity.waker.wake();
+                }
+                let seen = Seen { moved, at: now };
+                (watched.progress, watched.byte) = (seen, seen);
+                continue;
             }
-            if moved - watched.moved >= least {
-                (watched.moved, watched.since) = (moved, now);
-            } else if limit.is_some_and(|limit| now.duration_since(watched.since) >= limit) {
+            watched.progress.has_moved(PROGRESS, moved, now);
+            watched.byte.has_moved(1, moved, now);
+            let stalled = waits == Waits::Rest && watched.progress.is_over(patience.stalled, now);
+            if stalled || watched.byte.is_over(patience.idle, now) {
                 activity.closed.store(waits as u8, Ordering::Relaxed);
                 activity.waker.wake();
             }
