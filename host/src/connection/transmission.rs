@@ -10,6 +10,7 @@ mod execution;
 mod input;
 mod pace;
 mod reading;
+mod refusal;
 mod waiting;
 mod write;
 
@@ -31,11 +32,12 @@ use super::peers::{Peer, Waits};
 use super::{End, Phase, Stream};
 use crate::block::{Command, ErrorCode};
 use crate::disk::Access;
-use crate::nbd::{Admission, ReplyTo, Request, Session, Verdict};
+use crate::nbd::{Admission, Request, Session, Verdict};
 use execution::{Execution, InFlight};
 use input::INPUT_MIN;
 use pace::Pace;
 use reading::Reading;
+use refusal::Refused;
 use waiting::{Awaited, Waiting};
 use write::Write;
 
@@ -100,14 +102,6 @@ pub(super) enum Outcome {
     End(End),
     /// It is worth a thread.
     Busy,
-}
-
-/// A request that will not be executed.
-#[derive(Clone, Copy)]
-struct Refused {
-    reply: ReplyTo,
-    error: ErrorCode,
-    text: &'static str,
 }
 
 impl<S> Transmission<S>
@@ -385,31 +379,6 @@ where
             Verdict::Disconnect => self.state = State::Finished,
         }
         Ok(())
-    }
-
-    fn refuse(&mut self, request: &Request, payload: u64, error: ErrorCode, text: &'static str) {
-        tracing::debug!(
-            "{} {:#x}+{:#x} refused: {text}",
-            request.command,
-            request.offset,
-            request.length
-        );
-        let reply = self.session.reply_to(request);
-        self.drain(Refused { reply, error, text }, payload);
-    }
-
-    /// Answers when the payload is behind: clients do not expect an answer to what they have not
-    /// sent yet.
-    fn drain(&mut self, refused: Refused, payload: u64) {
-        match payload {
-            0 => self.answer_refused(refused),
-            missing => self.state = State::Drain { refused, missing },
-        }
-    }
-
-    fn answer_refused(&mut self, refused: Refused) {
-        let Refused { reply, error, text } = refused;
-        reply.error(error, text, self.output.batch());
     }
 }
 

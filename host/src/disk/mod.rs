@@ -15,6 +15,7 @@ mod answer;
 mod buffers;
 mod direct;
 mod extents;
+mod recipe;
 mod schedule;
 mod shards;
 #[cfg(test)]
@@ -23,18 +24,18 @@ mod zero;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{error, fmt, io};
 
 use tokio::sync::RwLock;
 use tokio::task::consume_budget;
 
 use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, MAX_TRANSFER, Span};
-use crate::component::{self, Component, Fault, MemoryBudget};
+use crate::component::{self, Fault, MemoryBudget};
 use crate::compute::Compute;
 pub use access::Access;
 use answer::copy_chunks;
 pub use answer::{Answer, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
+pub use recipe::{Budgets, OpenError, Recipe};
 use schedule::Schedule;
 use shards::{Locked, Shards};
 
@@ -46,65 +47,6 @@ const CACHED_PIECE: u64 = 128 << 10;
 
 /// Parts of a write end at multiples of this, which spares the component the edges.
 const PART_UNIT: u64 = 32 << 10;
-
-/// What a disk is made of.
-#[derive(Clone, Debug)]
-pub struct Recipe {
-    /// The code.
-    pub component: Component,
-    /// The name that clients use.
-    pub export_name: String,
-    /// Whether writing is refused whatever the component can do.
-    pub read_only: bool,
-    /// For the component's `open`.
-    pub parameters: Vec<(String, String)>,
-    /// What its instances and its requests may take.
-    pub budgets: Budgets,
-}
-
-/// What the instances of a disk and the requests of its clients may take.
-#[derive(Clone, Debug)]
-pub struct Budgets {
-    /// The memory of all instances together.
-    pub memory: MemoryBudget,
-    /// The host's memory for requests.
-    pub buffers: Buffers,
-}
-
-impl Budgets {
-    /// Budgets that nobody shares: so many bytes for the instances, and for requests as much as the
-    /// longest ones take.
-    pub fn alone(max_memory: u64) -> Self {
-        let most = 2 * u64::from(MAX_TRANSFER);
-        Self {
-            memory: MemoryBudget::new(max_memory),
-            buffers: ProcessBuffers::new(most).share(most),
-        }
-    }
-}
-
-/// Why a disk could not be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// The component refused, in its own words.
-    Refused(String),
-    /// The component failed.
-    Fault(Fault),
-    /// There are no threads on which the component could run, or they failed.
-    Threads(io::Error),
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(text) => f.write_str(text),
-            Self::Fault(fault) => fault.fmt(f),
-            Self::Threads(error) => write!(f, "no thread could run the component: {error}"),
-        }
-    }
-}
-
-impl error::Error for OpenError {}
 
 /// An open disk.
 pub struct Disk {

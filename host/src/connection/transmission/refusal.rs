@@ -1,0 +1,50 @@
+//! Requests that are not executed: their payload is dropped as it comes, then they are answered.
+
+use super::{State, Transmission};
+use crate::block::ErrorCode;
+use crate::connection::Stream;
+use crate::nbd::{ReplyTo, Request};
+
+/// A request that will not be executed.
+#[derive(Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) reply: ReplyTo,
+    pub(super) error: ErrorCode,
+    pub(super) text: &'static str,
+}
+
+impl<S> Transmission<S>
+where
+    S: Stream,
+{
+    pub(super) fn refuse(
+        &mut self,
+        request: &Request,
+        payload: u64,
+        error: ErrorCode,
+        text: &'static str,
+    ) {
+        tracing::debug!(
+            "{} {:#x}+{:#x} refused: {text}",
+            request.command,
+            request.offset,
+            request.length
+        );
+        let reply = self.session.reply_to(request);
+        self.drain(Refused { reply, error, text }, payload);
+    }
+
+    /// Answers when the payload is behind: clients do not expect an answer to what they have not
+    /// sent yet.
+    pub(super) fn drain(&mut self, refused: Refused, payload: u64) {
+        match payload {
+            0 => self.answer_refused(refused),
+            missing => self.state = State::Drain { refused, missing },
+        }
+    }
+
+    pub(super) fn answer_refused(&mut self, refused: Refused) {
+        let Refused { reply, error, text } = refused;
+        reply.error(error, text, self.output.batch());
+    }
+}
