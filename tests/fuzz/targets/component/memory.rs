@@ -3,7 +3,7 @@
 
 /// How long the guest's memory is, and what of it can be written.
 const SIZE: usize = 4 << 16;
-const WRITABLE: usize = 1 << 16;
+const WRITABLE: usize = 0x18000;
 
 /// The memory of a guest after a write.
 pub(super) struct Memory {
