@@ -173,7 +173,7 @@ COMPONENTS = [
     component(
         "2000 nested loops that carry 2000 locals, 45 KB",
         "**harm**: compiles for more than 120 s, 6.1 GiB, nobody is served",
-        "the tests of compiling",
+        "foreign::others_are_served_while_a_bomb_is_compiled",
         hostile.compiled,
         [hostile.nested(2000)],
     ),
@@ -212,7 +212,7 @@ COMPONENTS = [
     component(
         "another disk on the second open",
         "contained",
-        "`hostile::starts::a_component_that_opens_another_disk_the_second_time_harms_only_itself`",
+        "`hostile::starts::a_component_that_opens_another_disk_the_second_time_harms_nobody`",
         hostile.reading(8, 0, 3),
         ["differs"],
     ),
@@ -379,7 +379,7 @@ OPERATION = [
     operation(
         "the cache: other owners, flipped bits, bombs, modes",
         "**harm**: another user's machine code ran as root",
-        "the tests of the cache",
+        "component::cache::tests",
     ),
 ]
 
