@@ -262,6 +262,18 @@ async fn long_reads_are_answered_in_order_and_whole() {
     }
 }
 
+/// Who has the memory may be the replies that come after it.
+#[tokio::test]
+async fn a_long_read_waits_for_nobodys_memory() {
+    let engine = Engine::new(Duration::from_secs(60));
+    let recipe = recipe("disk", engine.load("guest", &long_reads().wasm()).await.unwrap());
+    let _all = recipe.budgets.buffers.try_take(u64::MAX).unwrap();
+    let (context, _phase) = context_of(vec![recipe]);
+    let mut client = Client::new(&context, ReplyStyle::Structured).await;
+    let reply = client.call(READ, 0, 5 * MIB).await;
+    assert!(reply.error == 0 && reply.data == vec![0; 5 << 20]);
+}
+
 #[tokio::test]
 async fn a_long_read_that_fails_in_the_middle_is_told_or_ends_the_connection() {
     let (context, _phase) = context(&long_reads()).await;

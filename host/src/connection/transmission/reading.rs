@@ -23,6 +23,11 @@ use crate::nbd::{ReplyTo, Run};
 /// The longest piece, in bytes. Reads that are no longer are executed in one.
 pub(super) const PIECE: u64 = 4 << 20;
 
+/// How long a piece is that is read by a call when there is no memory for a longer one. It takes none of
+/// the export's: what holds that may be replies that come after this one, so nothing here waits for
+/// it.
+const SMALL_PIECE: u64 = 256 << 10;
+
 /// A read whose reply is under way.
 pub(super) struct Reading {
     reply: ReplyTo,
@@ -31,11 +36,17 @@ pub(super) struct Reading {
     /// What comes after that, of which nothing was sent.
     rest: Span,
     /// The piece that is being read by a call of the component.
-    called: Option<oneshot::Receiver<Piece>>,
+    called: Option<Called>,
+}
+
+/// A piece that is being read.
+struct Called {
+    span: Span,
+    content: oneshot::Receiver<Piece>,
 }
 
 /// What was read, and the memory that it takes.
-type Piece = (Result<Content, ErrorCode>, Buffer);
+type Piece = (Result<Content, ErrorCode>, Option<Buffer>);
 
 impl Reading {
     /// A read of which nothing was sent.
@@ -50,6 +61,9 @@ impl Reading {
 
     /// The next piece, which is empty when nothing is left.
     fn next(&self) -> Span {
+        if let Some(called) = &self.called {
+            return called.span;
+        }
         let from = if self.owed.length > 0 { self.owed } else { self.rest };
         Span { length: from.length.min(PIECE), ..from }
     }
@@ -71,7 +85,9 @@ where
                 return Ok(());
             }
             match self.poll_piece(&mut reading, piece, cx) {
-                Poll::Ready(Ok(content)) => self.send_piece(reading, piece, &content, cx)?,
+                Poll::Ready(Ok((piece, content))) => {
+                    self.send_piece(reading, piece, &content, cx)?;
+                }
                 Poll::Ready(Err(_)) if reading.owed.length > 0 => return Err(End::Unanswerable),
                 Poll::Ready(Err(error)) => {
                     let text = error_text(error);
@@ -96,19 +112,21 @@ where
         reading: &mut Reading,
         piece: Span,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Content, ErrorCode>> {
-        let command = Command::Read { span: piece };
+    ) -> Poll<Result<(Span, Content), ErrorCode>> {
+        let now = Command::Read { span: piece };
         if reading.called.is_none()
-            && let Some(Answer::Read(content)) = self.access.execute_now(command, &[])
+            && let Some(Answer::Read(content)) = self.access.execute_now(now, &[])
         {
-            return Poll::Ready(Ok(content));
+            return Poll::Ready(Ok((piece, content)));
         }
         let called = reading.called.get_or_insert_with(|| {
-            let (done, called) = oneshot::channel();
+            let buffer = self.access.buffers().try_take(piece.length);
+            let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
+            let span = Span { length: piece.length.min(most), ..piece };
+            let (done, content) = oneshot::channel();
             let access = self.access.clone();
             let task = async move {
-                let buffer = access.buffers().clone().take(piece.length).await;
-                let result = access.execute(command, Bytes::new()).await;
+                let result = access.execute(Command::Read { span }, Bytes::new()).await;
                 let content = result.map(|answer| match answer {
                     Answer::Read(content) => content.into_copy(),
                     Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
@@ -117,13 +135,15 @@ where
                 let _ = done.send((content, buffer));
             };
             self.access.spawn(task, false);
-            called
+            Called { span, content }
         });
-        let polled = Pin::new(called).poll(cx);
-        polled.map(|piece| {
+        let span = called.span;
+        let polled = Pin::new(&mut called.content).poll(cx);
+        polled.map(|content| {
             reading.called = None;
             // It is dropped when there are no threads for it.
-            piece.map_or(Err(ErrorCode::NoMem), |(content, _buffer)| content)
+            let (content, _buffer) = content.unwrap_or((Err(ErrorCode::NoMem), None));
+            Ok((span, content?))
         })
     }
 
