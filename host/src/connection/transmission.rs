@@ -307,21 +307,11 @@ where
     /// Takes the next request, or the next part of one, from the input. False when more input is
     /// needed.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if let State::Header = self.state {
+            // The most frequent one, without a move.
+            return self.step_header(cx);
+        }
         match mem::replace(&mut self.state, State::Header) {
-            State::Header => {
-                if self.seen == 0 {
-                    self.look_ahead();
-                }
-                let length = self.session.header_len();
-                let Some(header) = self.input.get(..length) else { return Ok(false) };
-                let request = self.session.parse(header)?;
-                self.input.advance(length);
-                self.received = false;
-                self.seen = self.seen.saturating_sub(1);
-                self.begun += 1;
-                self.begin(request, cx)?;
-                Ok(true)
-            }
             State::Write(write) => self.step_write(write, cx),
             State::Filter { request, mut data, missing } => {
                 let missing = missing - self.take_input(missing, &mut data);
@@ -350,11 +340,27 @@ where
                 self.answer_refused(refused);
                 Ok(true)
             }
-            ended @ (State::Finished | State::HungUp(_) | State::Waiting { .. }) => {
-                self.state = ended;
+            state
+            @ (State::Header | State::Finished | State::HungUp(_) | State::Waiting { .. }) => {
+                self.state = state;
                 Ok(false)
             }
         }
+    }
+
+    fn step_header(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.seen == 0 {
+            self.look_ahead();
+        }
+        let length = self.session.header_len();
+        let Some(header) = self.input.get(..length) else { return Ok(false) };
+        let request = self.session.parse(header)?;
+        self.input.advance(length);
+        self.received = false;
+        self.seen = self.seen.saturating_sub(1);
+        self.begun += 1;
+        self.begin(request, cx)?;
+        Ok(true)
     }
 
     fn begin(&mut self, request: Request, cx: &mut Context<'_>) -> Result<(), End> {

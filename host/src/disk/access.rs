@@ -100,14 +100,15 @@ impl Access {
         self.disk.schedule.may_run_here(own_thread)
     }
 
-    /// Polls what [`Self::execute`] returned on this thread. If it is not ready, tells whether it is one
-    /// that computes at length.
+    /// Polls what [`Self::begin`] returned on this thread. If it is not ready, tells whether it is one that
+    /// computes at length.
     #[inline]
     pub fn poll<F>(&self, execution: Pin<&mut F>, cx: &mut Context<'_>) -> (Poll<F::Output>, bool)
     where
-        F: Future + ?Sized,
+        F: Future<Output = Result<Answer, ErrorCode>> + ?Sized,
     {
-        self.disk.schedule.poll(execution, cx)
+        let polled = catch_unwind(AssertUnwindSafe(|| self.disk.schedule.poll(execution, cx)));
+        polled.unwrap_or_else(|_| (Poll::Ready(Err(self.disk.die(&Fault::Panic))), false))
     }
 
     /// Makes what becomes of [`Self::execute`] a task of its own, on threads where it keeps nobody else
@@ -123,7 +124,14 @@ impl Access {
         command: Command,
         payload: Bytes,
     ) -> Result<Answer, ErrorCode> {
-        let execution = self.execute_any(command, payload);
+        self.finish(self.clone().begin(command, payload)).await
+    }
+
+    /// Drives what [`Self::begin`] returned to its end.
+    pub async fn finish(
+        &self,
+        execution: impl Future<Output = Result<Answer, ErrorCode>>,
+    ) -> Result<Answer, ErrorCode> {
         match AssertUnwindSafe(execution).catch_unwind().await {
             Ok(result) => result,
             // A guest may be in the middle of a call.
@@ -131,7 +139,14 @@ impl Access {
         }
     }
 
-    async fn execute_any(&self, command: Command, payload: Bytes) -> Result<Answer, ErrorCode> {
+    /// As [`Self::execute`], but for panics: it is to be polled with [`Self::poll`] or driven with
+    /// [`Self::finish`], which see to them. That is so because it is moved before it is polled: to wrap
+    /// it makes it twice as long.
+    pub async fn begin(
+        self: Arc<Self>,
+        command: Command,
+        payload: Bytes,
+    ) -> Result<Answer, ErrorCode> {
         let disk = &*self.disk;
         #[cfg(test)]
         assert!(!disk.panics.swap(false, Ordering::Relaxed), "for a test");

@@ -155,6 +155,9 @@ where
             self.reading = Some(Reading::new(executed.reply, span));
             return Ok(());
         }
+        if executed.held == 0 {
+            return self.execute_called(executed, None, command, data, cx);
+        }
         match self.access.buffers().try_take(executed.held) {
             Some(buffer) => self.execute_called(executed, Some(buffer), command, data, cx),
             None => {
@@ -175,6 +178,8 @@ where
         match self.call(command, data, cx) {
             Ok(result) => self.answer(executed, result, cx)?,
             Err(Started { execution, computes }) => {
+                let access = self.access.clone();
+                let execution = async move { access.finish(execution).await };
                 self.put_aside(executed, buffer, computes, execution);
             }
         }
@@ -201,7 +206,7 @@ where
         data: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<Execution, Started> {
-        let execution = self.access.clone().execute(command, data);
+        let execution = self.access.clone().begin(command, data);
         let mut slot = match self.slot.take() {
             Some(mut slot) => {
                 slot.set(execution);
@@ -249,9 +254,10 @@ where
     pub(super) fn put_part_aside(&self, part: Started) -> oneshot::Receiver<Execution> {
         let Started { execution, computes } = part;
         let (done, result) = oneshot::channel();
+        let access = self.access.clone();
         let task = async move {
             // The connection may be gone; then nobody needs it.
-            let _ = done.send(execution.await);
+            let _ = done.send(access.finish(execution).await);
         };
         self.access.spawn(task, computes);
         result

@@ -47,6 +47,7 @@ where
     }
 
     /// Goes on with what was held back, if there is memory for it now.
+    #[inline]
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let State::Waiting { buffer, .. } = &mut self.state else { return Ok(()) };
         let Poll::Ready(buffer) = buffer.as_mut().poll(cx) else { return Ok(()) };
