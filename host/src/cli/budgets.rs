@@ -2,7 +2,7 @@
 
 use super::args::Args;
 use crate::component::MemoryBudget;
-use crate::disk::{Budgets, ProcessBuffers};
+use crate::disk::{Budgets, Buffers, ProcessBuffers};
 use crate::machine;
 
 /// The least and the most memory for requests, in bytes: two of the longest requests, and what keeps
@@ -46,11 +46,12 @@ impl Process {
         let guaranteed = GUARANTEED.min(all / 2 / self.exports);
         let limit = self.max_memory.unwrap_or(all);
         // However many exports there are, each can have one of the longest requests under way.
-        let buffers = (self.buffers.limit() / self.exports).max(LEAST_BUFFERS / 2);
-        Budgets {
-            memory: self.memory.child(limit, guaranteed),
-            buffers: self.buffers.share(buffers),
-        }
+        let least = LEAST_BUFFERS / 2;
+        let buffers = match self.buffers.limit() / self.exports {
+            enough if enough >= least => Buffers::own(enough),
+            _ => self.buffers.share(least),
+        };
+        Budgets { memory: self.memory.child(limit, guaranteed), buffers }
     }
 
     /// What the exports may take together where that is more than there is, in a sentence.

@@ -2,7 +2,8 @@
 //! as it is neither the guest's nor sent.
 //!
 //! Each export has a share, so that the clients of one hold up no others; what the shares come to
-//! together is bounded for the process. Whoever wants more than there is waits, in order, and with it
+//! together is bounded for the process. As long as there is enough for all, a share is the export's
+//! own. Whoever wants more than there is waits, in order, and with it
 //! the connection: nothing more is read from it.
 
 use std::sync::Arc;
@@ -19,8 +20,9 @@ pub struct ProcessBuffers {
 /// The memory for requests of one export.
 #[derive(Clone, Debug)]
 pub struct Buffers {
-    process: Arc<Semaphore>,
     export: Arc<Semaphore>,
+    /// What it takes from together with others, unless what it has is its own.
+    process: Option<Arc<Semaphore>>,
     /// The most that one request takes, in units.
     most: u32,
 }
@@ -29,7 +31,7 @@ pub struct Buffers {
 #[derive(Debug)]
 pub struct Buffer {
     _export: OwnedSemaphorePermit,
-    _process: OwnedSemaphorePermit,
+    _process: Option<OwnedSemaphorePermit>,
 }
 
 /// What is counted, in bytes.
@@ -50,19 +52,23 @@ impl ProcessBuffers {
         self.limit
     }
 
-    /// A share of this, of at most `limit` bytes.
+    /// A share of this, of at most `limit` bytes, which others may have taken.
     pub fn share(&self, limit: u64) -> Buffers {
-        let units = units(limit.min(self.limit));
-        let export = Arc::new(Semaphore::new(units));
-        Buffers {
-            process: self.permits.clone(),
-            export,
-            most: u32::try_from(units).unwrap_or(u32::MAX),
-        }
+        Buffers { process: Some(self.permits.clone()), ..Buffers::own(limit.min(self.limit)) }
     }
 }
 
 impl Buffers {
+    /// Memory of its own, of `limit` bytes.
+    pub fn own(limit: u64) -> Self {
+        let units = units(limit);
+        Self {
+            export: Arc::new(Semaphore::new(units)),
+            process: None,
+            most: u32::try_from(units).unwrap_or(u32::MAX),
+        }
+    }
+
     /// So many units for so many bytes. What is more than all there is counts as that: then a request
     /// is executed when it is the only one.
     fn units(&self, bytes: u64) -> u32 {
@@ -76,7 +82,8 @@ impl Buffers {
             semaphore.clone().try_acquire_many_owned(units)
         };
         let export = take(&self.export).ok()?;
-        Some(Buffer { _export: export, _process: take(&self.process).ok()? })
+        let process = self.process.as_ref().map(take).transpose().ok()?;
+        Some(Buffer { _export: export, _process: process })
     }
 
     /// Waits for memory for a request.
@@ -84,7 +91,11 @@ impl Buffers {
         let units = self.units(bytes);
         // First its own: those who wait for it hold nothing of what others need.
         let export = self.export.acquire_many_owned(units).await.expect("it is never closed");
-        let process = self.process.acquire_many_owned(units).await.expect("it is never closed");
+        let process = match self.process {
+            Some(process) => Some(process.acquire_many_owned(units).await),
+            None => None,
+        };
+        let process = process.transpose().expect("it is never closed");
         Buffer { _export: export, _process: process }
     }
 }
@@ -113,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_for_more_than_all_is_executed_alone() {
-        let buffers = ProcessBuffers::new(MIB).share(MIB);
+        let buffers = Buffers::own(MIB);
         let small = buffers.try_take(1).unwrap();
         assert!(buffers.try_take(64 * MIB).is_none());
         drop(small);

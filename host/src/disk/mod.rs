@@ -228,7 +228,8 @@ impl Disk {
         if shard.is_started() {
             return Ok(shard);
         }
-        match self.shards.start(&mut shard, &self.component).await {
+        // Apart, so that the futures of requests are small: they are moved, and this is rare.
+        match Box::pin(self.shards.start(&mut shard, &self.component)).await {
             Ok(()) => Ok(shard),
             Err(failure) => {
                 if let Some(fault) = failure {

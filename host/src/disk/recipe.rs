@@ -2,7 +2,7 @@
 
 use std::{error, fmt, io};
 
-use super::{Buffers, ProcessBuffers};
+use super::Buffers;
 use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Fault, MemoryBudget};
 
@@ -35,10 +35,7 @@ impl Budgets {
     /// longest ones take.
     pub fn alone(max_memory: u64) -> Self {
         let most = 2 * u64::from(MAX_TRANSFER);
-        Self {
-            memory: MemoryBudget::new(max_memory),
-            buffers: ProcessBuffers::new(most).share(most),
-        }
+        Self { memory: MemoryBudget::new(max_memory), buffers: Buffers::own(most) }
     }
 }
 
