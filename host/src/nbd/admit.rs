@@ -4,7 +4,8 @@ use super::codes::{ALLOCATION_ID, CommandCode, command_flag, transmission_flag};
 use super::error::ProtocolError;
 use super::limits::MAX_EXTENTS;
 use super::request::Request;
-use super::session::{ReplyStyle, Session};
+use super::session::Session;
+use super::style::ReplyStyle;
 use crate::block::{Command, ErrorCode, Span};
 use std::fmt;
 

@@ -1,54 +1,13 @@
 //! Option haggling as a state machine: bytes in, replies and events out.
 
 use super::codes::{OptionCode, OptionReplyType, handshake_flag, magic};
+use super::config::{HandshakeConfig, TlsMode};
 use super::error::ProtocolError;
 use super::limits::{MAX_HANDSHAKE_BYTES, MAX_OPTIONS, MAX_STRING, OPTION_HEADER_LEN};
 use super::option::{ContextRequest, InfoRequest, export_name};
 use super::option_reply::{ExportSummary, OptionReply};
-use super::screen::has_data;
-use super::session::ReplyStyle;
-
-/// Where TLS stands (spec: "Server-side requirements").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsMode {
-    /// There is none: the spec's NOTLS.
-    #[default]
-    Off,
-    /// Clients may use it, and must for exports that say so: SELECTIVETLS.
-    On,
-    /// Nothing is told without it: FORCEDTLS.
-    Require,
-}
-
-/// What a handshake offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandshakeConfig {
-    /// Where TLS stands.
-    pub tls: TlsMode,
-    /// Whether clients may have structured replies.
-    pub structured_replies: bool,
-    /// Whether clients may select metadata contexts.
-    pub meta_contexts: bool,
-    /// Whether clients may have extended headers.
-    pub extended_headers: bool,
-    /// Whether options but EXPORT_NAME are understood. Off only to test clients.
-    pub fixed_newstyle: bool,
-    /// Whether the zeroes after EXPORT_NAME can be left out. Off only to test clients.
-    pub no_zeroes: bool,
-}
-
-impl Default for HandshakeConfig {
-    fn default() -> Self {
-        Self {
-            tls: TlsMode::Off,
-            structured_replies: true,
-            meta_contexts: true,
-            extended_headers: true,
-            fixed_newstyle: true,
-            no_zeroes: true,
-        }
-    }
-}
+use super::screen::{Standing, has_data, screen};
+use super::style::ReplyStyle;
 
 /// What is to be done next. Whatever was appended to the output is to be sent first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,7 +255,7 @@ impl Handshake {
             // It replaces what was selected even if it fails.
             self.haggled.selected = None;
         }
-        let then = match self.screen(option, length) {
+        let then = match screen(&self.standing(), option, length) {
             Err((kind, text)) => Then::Refuse(kind, text),
             Ok(()) if has_data(option) => {
                 return Ok(State::Data { option, length: length as usize });
@@ -304,6 +263,22 @@ impl Handshake {
             Ok(()) => Then::Obey,
         };
         Ok(State::Skip { option, left: length, then })
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            config: self.config,
+            tls: self.tls,
+            fixed: self.is_fixed(),
+            style: self.haggled.style,
+            shutting_down: self.shutting_down,
+        }
+    }
+
+    /// Whether the client speaks fixed newstyle. If not, there is no TLS for it (spec: "Server-side
+    /// requirements").
+    pub(super) fn is_fixed(&self) -> bool {
+        self.client_flags & handshake_flag::FIXED_NEWSTYLE != 0
     }
 
     fn begin_export_name(&self, length: u32) -> Result<State, ProtocolError> {

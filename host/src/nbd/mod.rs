@@ -11,10 +11,11 @@
 //! |---|---|
 //! | `codes` | the numbers of the specification, by their names |
 //! | `limits` | every bound on what a client may ask for |
+//! | `config` | what the handshake offers |
 //! | `handshake` | option haggling as a state machine |
 //! | `screen`, `opened` | its decisions: by an option's header, by the export asked for |
 //! | `option`, `option_reply` | the data of options, the replies to them |
-//! | `session` | what was negotiated |
+//! | `style`, `session` | what was negotiated |
 //! | `request` | the headers of requests |
 //! | `admit` | the one place that judges requests |
 //! | `reply`, `read` | replies, and how reads are cut into content chunks |
@@ -25,6 +26,7 @@
 
 mod admit;
 pub mod codes;
+mod config;
 mod error;
 mod handshake;
 pub mod limits;
@@ -36,16 +38,19 @@ mod reply;
 mod request;
 mod screen;
 mod session;
+mod style;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use admit::{Admission, Refusal, Verdict};
+pub use config::{HandshakeConfig, TlsMode};
 pub use error::ProtocolError;
-pub use handshake::{Event, Handshake, HandshakeConfig, Purpose, TlsMode};
+pub use handshake::{Event, Handshake, Purpose};
 pub use opened::OpenError;
 pub use option_reply::{ExportInfo, ExportSummary};
 pub use read::{Piece, Run, Runs};
 pub use reply::ReplyTo;
 pub use request::{MAX_HEADER_LEN, Request};
-pub use session::{Negotiated, ReplyStyle, Session};
+pub use session::{Negotiated, Session};
+pub use style::ReplyStyle;

@@ -1,11 +1,13 @@
 //! What is answered once it is known whether an export can be had.
 
 use super::codes::{ALLOCATION_ID, OptionCode, OptionReplyType, handshake_flag};
+use super::config::TlsMode;
 use super::error::ProtocolError;
-use super::handshake::{Handshake, Pending, State, TlsMode};
+use super::handshake::{Handshake, Pending, State};
 use super::option::{ContextRequest, InfoRequest};
 use super::option_reply::{ExportInfo, OptionReply};
-use super::session::{Negotiated, ReplyStyle, Session};
+use super::session::{Negotiated, Session};
+use super::style::ReplyStyle;
 use std::mem;
 
 /// The zeroes after the answer to EXPORT_NAME that once were reserved.

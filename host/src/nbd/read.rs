@@ -1,7 +1,5 @@
 //! How the answer to a read is cut into content chunks.
 
-use super::reply::ReplyTo;
-use super::session::ReplyStyle;
 use crate::block::Span;
 
 /// Holes that are shorter are sent as zeroes: few chunks are worth more than few bytes.
@@ -44,31 +42,22 @@ pub struct Runs<I> {
     whole: Option<bool>,
 }
 
-impl ReplyTo {
-    /// Whether all of the answer to a read is one run, whatever it consists of.
-    pub fn is_one_run(&self) -> bool {
-        self.style() == ReplyStyle::Simple || self.do_not_fragment()
+impl<I: Iterator<Item = Piece> + Clone> Runs<I> {
+    /// A run for each long hole, and for what is between them.
+    pub(super) fn new(span: Span, pieces: I) -> Self {
+        Self { pieces, rest: span, seen: span.offset, pending: None, whole: None }
     }
 
-    /// Cuts the answer to a read of `span`, which consists of `pieces`, into runs: as many as there
-    /// are long holes if the client can take that, else one.
-    ///
-    /// The pieces are together as long as the span. What is missing counts as a hole, what is too
-    /// much is left out, so that the reply is in order whatever the disk gave.
-    pub fn runs<I>(&self, span: Span, pieces: I) -> Runs<I::IntoIter>
-    where
-        I: IntoIterator<Item = Piece>,
-        I::IntoIter: Clone,
-    {
-        let pieces = pieces.into_iter();
-        let whole = match self.style() {
-            ReplyStyle::Simple => Some(false),
-            _ if self.do_not_fragment() => {
-                Some(pieces.clone().all(|piece| matches!(piece, Piece::Hole(_) | Piece::Data(0))))
-            }
-            _ => None,
-        };
-        Runs { pieces, rest: span, seen: span.offset, pending: None, whole }
+    /// One run: a hole if there is nothing else.
+    pub(super) fn one(span: Span, pieces: I) -> Self {
+        let hole = |piece| matches!(piece, Piece::Hole(_) | Piece::Data(0));
+        let whole = Some(pieces.clone().all(hole));
+        Self { whole, ..Self::new(span, pieces) }
+    }
+
+    /// One run, which is sent as data.
+    pub(super) fn one_of_data(span: Span, pieces: I) -> Self {
+        Self { whole: Some(false), ..Self::new(span, pieces) }
     }
 }
 
@@ -144,9 +133,9 @@ fn worthwhile(begin: u64, start: u64, stop: u64, end: u64) -> Option<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nbd::Request;
     use crate::nbd::codes::{CommandCode, command_flag};
     use crate::nbd::tests::Random;
+    use crate::nbd::{ReplyStyle, ReplyTo, Request};
 
     fn reply(style: ReplyStyle, flags: u16) -> ReplyTo {
         let command = CommandCode::READ;

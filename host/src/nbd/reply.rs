@@ -2,9 +2,9 @@
 
 use super::codes::{ALLOCATION_ID, ChunkType, command_flag, errno, magic, reply_flag, state_flag};
 use super::limits::MAX_TEXT;
-use super::read::Run;
+use super::read::{Piece, Run, Runs};
 use super::request::Request;
-use super::session::ReplyStyle;
+use super::style::ReplyStyle;
 use super::text::cut;
 use crate::block::{ErrorCode, Extent, Extents, Span, Status};
 
@@ -53,6 +53,29 @@ impl ReplyTo {
     /// Whether a read is to be answered by at most one content chunk.
     pub fn do_not_fragment(&self) -> bool {
         self.df
+    }
+
+    /// Whether all of the answer to a read is one run, whatever it consists of.
+    pub fn is_one_run(&self) -> bool {
+        self.style == ReplyStyle::Simple || self.df
+    }
+
+    /// Cuts the answer to a read of `span`, which consists of `pieces`, into runs: as many as there
+    /// are long holes if the client can take that, else one.
+    ///
+    /// The pieces are together as long as the span. What is missing counts as a hole, what is too
+    /// much is left out, so that the reply is in order whatever the disk gave.
+    pub fn runs<I>(&self, span: Span, pieces: I) -> Runs<I::IntoIter>
+    where
+        I: IntoIterator<Item = Piece>,
+        I::IntoIter: Clone,
+    {
+        let pieces = pieces.into_iter();
+        match self.style {
+            ReplyStyle::Simple => Runs::one_of_data(span, pieces),
+            _ if self.df => Runs::one(span, pieces),
+            _ => Runs::new(span, pieces),
+        }
     }
 
     /// The whole reply to a request that succeeded and has nothing to tell.

@@ -1,73 +1,72 @@
 //! Which options are refused before their data is looked at.
 
-use super::codes::{OptionCode, OptionReplyType, handshake_flag};
-use super::handshake::{Handshake, TlsMode};
+use super::codes::{OptionCode, OptionReplyType};
+use super::config::{HandshakeConfig, TlsMode};
 use super::limits::MAX_OPTION_DATA;
-use super::session::ReplyStyle;
+use super::style::ReplyStyle;
 
-impl Handshake {
-    /// Whether an option can be obeyed, as far as its header tells; else how it is refused.
-    pub(super) fn screen(
-        &self,
-        option: OptionCode,
-        length: u32,
-    ) -> Result<(), (OptionReplyType, &'static str)> {
-        use OptionCode as O;
-        use OptionReplyType as R;
-        let config = &self.config;
-        if option == O::ABORT {
-            return Ok(());
-        }
-        if config.tls == TlsMode::Require && !self.tls && option != O::STARTTLS {
-            return Err(match self.is_fixed() {
-                true => (R::ERR_TLS_REQD, "TLS is required"),
-                // The spec's NOTLS mode, in which ERR_TLS_REQD is never sent.
-                false => (R::ERR_POLICY, "TLS is required, and needs fixed newstyle negotiation"),
-            });
-        }
-        if self.shutting_down {
-            return Err((R::ERR_SHUTDOWN, "the server is shutting down"));
-        }
-        let offered = match option {
-            O::LIST | O::STARTTLS | O::INFO | O::GO => true,
-            O::STRUCTURED_REPLY => config.structured_replies,
-            O::EXTENDED_HEADERS => config.extended_headers,
-            O::LIST_META_CONTEXT | O::SET_META_CONTEXT => {
-                config.meta_contexts && (config.structured_replies || config.extended_headers)
-            }
-            _ => false,
-        };
-        if !offered {
-            return Err((R::ERR_UNSUP, "the option is not supported"));
-        }
-        if has_data(option) && length as usize > MAX_OPTION_DATA {
-            return Err((R::ERR_TOO_BIG, "the option data is too long"));
-        }
-        if !has_data(option) && length > 0 {
-            return Err((R::ERR_INVALID, "the option takes no data"));
-        }
-        match option {
-            O::STARTTLS if self.tls => Err((R::ERR_INVALID, "TLS is already running")),
-            O::STARTTLS if config.tls == TlsMode::Off => Err((R::ERR_POLICY, "TLS is not enabled")),
-            O::STARTTLS if !self.is_fixed() => {
-                Err((R::ERR_POLICY, "TLS needs fixed newstyle negotiation"))
-            }
-            O::STRUCTURED_REPLY if self.haggled.style == ReplyStyle::Extended => {
-                Err((R::ERR_EXT_HEADER_REQD, "extended headers are already in use"))
-            }
-            O::LIST_META_CONTEXT | O::SET_META_CONTEXT
-                if self.haggled.style == ReplyStyle::Simple =>
-            {
-                Err((R::ERR_INVALID, "structured replies or extended headers come first"))
-            }
-            _ => Ok(()),
-        }
+/// How far a client has got.
+pub(super) struct Standing {
+    pub(super) config: HandshakeConfig,
+    /// TLS is running.
+    pub(super) tls: bool,
+    /// The client speaks fixed newstyle.
+    pub(super) fixed: bool,
+    pub(super) style: ReplyStyle,
+    pub(super) shutting_down: bool,
+}
+
+/// Whether an option can be obeyed, as far as its header tells; else how it is refused.
+pub(super) fn screen(
+    standing: &Standing,
+    option: OptionCode,
+    length: u32,
+) -> Result<(), (OptionReplyType, &'static str)> {
+    use OptionCode as O;
+    use OptionReplyType as R;
+    let Standing { config, tls, fixed, style, shutting_down } = *standing;
+    if option == O::ABORT {
+        return Ok(());
     }
-
-    /// Whether the client speaks fixed newstyle. If not, there is no TLS for it (spec: "Server-side
-    /// requirements").
-    pub(super) fn is_fixed(&self) -> bool {
-        self.client_flags & handshake_flag::FIXED_NEWSTYLE != 0
+    if config.tls == TlsMode::Require && !tls && option != O::STARTTLS {
+        return Err(match fixed {
+            true => (R::ERR_TLS_REQD, "TLS is required"),
+            // The spec's NOTLS mode, in which ERR_TLS_REQD is never sent.
+            false => (R::ERR_POLICY, "TLS is required, and needs fixed newstyle negotiation"),
+        });
+    }
+    if shutting_down {
+        return Err((R::ERR_SHUTDOWN, "the server is shutting down"));
+    }
+    let offered = match option {
+        O::LIST | O::STARTTLS | O::INFO | O::GO => true,
+        O::STRUCTURED_REPLY => config.structured_replies,
+        O::EXTENDED_HEADERS => config.extended_headers,
+        O::LIST_META_CONTEXT | O::SET_META_CONTEXT => {
+            config.meta_contexts && (config.structured_replies || config.extended_headers)
+        }
+        _ => false,
+    };
+    if !offered {
+        return Err((R::ERR_UNSUP, "the option is not supported"));
+    }
+    if has_data(option) && length as usize > MAX_OPTION_DATA {
+        return Err((R::ERR_TOO_BIG, "the option data is too long"));
+    }
+    if !has_data(option) && length > 0 {
+        return Err((R::ERR_INVALID, "the option takes no data"));
+    }
+    match option {
+        O::STARTTLS if tls => Err((R::ERR_INVALID, "TLS is already running")),
+        O::STARTTLS if config.tls == TlsMode::Off => Err((R::ERR_POLICY, "TLS is not enabled")),
+        O::STARTTLS if !fixed => Err((R::ERR_POLICY, "TLS needs fixed newstyle negotiation")),
+        O::STRUCTURED_REPLY if style == ReplyStyle::Extended => {
+            Err((R::ERR_EXT_HEADER_REQD, "extended headers are already in use"))
+        }
+        O::LIST_META_CONTEXT | O::SET_META_CONTEXT if style == ReplyStyle::Simple => {
+            Err((R::ERR_INVALID, "structured replies or extended headers come first"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,30 +5,8 @@ use super::error::ProtocolError;
 use super::limits::{DEFAULT_MAXIMUM_PAYLOAD, MAX_DRAIN, MAX_PAYLOAD};
 use super::reply::ReplyTo;
 use super::request::{COMPACT_LEN, EXTENDED_LEN, Request};
+use super::style::ReplyStyle;
 use crate::block::{BlockSizes, Capabilities, Geometry};
-use std::fmt;
-
-/// Which headers replies have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReplyStyle {
-    /// Simple replies only.
-    #[default]
-    Simple,
-    /// Structured replies, and simple ones for success without content.
-    Structured,
-    /// Extended headers in both directions.
-    Extended,
-}
-
-impl fmt::Display for ReplyStyle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Simple => "simple",
-            Self::Structured => "structured",
-            Self::Extended => "extended",
-        })
-    }
-}
 
 /// What a client asked for and got before transmission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

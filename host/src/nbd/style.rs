@@ -1,0 +1,25 @@
+//! The three forms in which a server replies.
+
+use std::fmt;
+
+/// Which headers replies have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyStyle {
+    /// Simple replies only.
+    #[default]
+    Simple,
+    /// Structured replies, and simple ones for success without content.
+    Structured,
+    /// Extended headers in both directions.
+    Extended,
+}
+
+impl fmt::Display for ReplyStyle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Simple => "simple",
+            Self::Structured => "structured",
+            Self::Extended => "extended",
+        })
+    }
+}
