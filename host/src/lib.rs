@@ -8,29 +8,28 @@
 //! | [`block`] | the vocabulary: command, extent, geometry, error code | NBD's bytes, WebAssembly |
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
 //! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
-//! | [`disk`] | commands to calls of instances: shards, emulation, death | NBD's messages, wasmtime |
-//! | [`exports`] | disks by name, opened when first needed, tried again or failed for good | how they are reached, where components come from |
+//! | [`device`] | the trait of what is served, leases of its bytes, and a connection's way to it; `guest`: commands to calls of instances, shards, emulation, death | NBD's messages, wasmtime |
+//! | [`exports`] | devices by name, opened when first needed, tried again or failed for good | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | [`budget`] | bounds on what foreign parties hold | what is counted |
 //! | [`places`] | places for connections | who has them |
-//! | `io` | sending without waiting | what is sent |
 //! | `client_log` | warnings about clients, throttled | what clients do |
 //! | `last_flush` | flushing all exports in time | how a disk is flushed |
 //! | `owned_file` | files that are removed in the end | what they are for |
 //! | `throttle` | a bound on what is logged | what that is |
 //! | `machine` | processors and memory | what they are for |
 //! | `sync` | atomics, to be replaced by loom's | what they are for |
-//! | `tcp` | the options of TCP connections | what is said over them |
+//! | [`transport`] | connected sockets and their options, sending without waiting | what is said over them |
 //! | [`server`] | listening, accepting, stopping | the protocol |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
 //!
 //! # The way of a request
 //!
 //! ```text
-//! bytes -> nbd::Request -> admit -> block::Command -> disk -> shard -> component
-//!       <- nbd::ReplyTo <- disk::Answer (chunks in the component's own memory) <-
+//! bytes -> nbd::Request -> admit -> block::Command -> device::Gate -> a lease, else Device::execute
+//!       <- nbd::ReplyTo <- device::Answer (chunks in the component's own memory) <-
 //! ```
 //!
 //! Three things make it short. All requests that one receive brings are executed before their
@@ -49,9 +48,8 @@ mod client_log;
 pub mod component;
 pub mod compute;
 pub mod connection;
-pub mod disk;
+pub mod device;
 pub mod exports;
-mod io;
 mod last_flush;
 mod machine;
 pub mod nbd;
@@ -59,6 +57,6 @@ mod owned_file;
 pub mod places;
 pub mod server;
 mod sync;
-mod tcp;
 mod throttle;
 pub mod tls;
+pub mod transport;

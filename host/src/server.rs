@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_vsock::{VsockAddr, VsockListener};
 
 use crate::client_log;
-use crate::connection::{self, Context, End, InUse, Phase, Stream, StreamSocket};
+use crate::connection::{self, Context, End, InUse, Phase};
 use crate::connection::{Patience, Peers, Threads};
 use crate::exports::Exports;
 use crate::last_flush;
@@ -27,8 +27,8 @@ pub use crate::last_flush::Unflushed;
 use crate::nbd::HandshakeConfig;
 pub use crate::owned_file::OwnedFile;
 use crate::places::{ExportPlaces, Place, Places};
-use crate::tcp;
 use crate::tls::Acceptor;
+use crate::transport::{self, Stream, StreamSocket};
 
 /// How long connections may go on after the server was told to stop. Requests that are in flight
 /// are finished in this time, later ones are refused; who is still connected then is cut off.
@@ -228,7 +228,7 @@ async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
     let (stream, peer, options): (Box<dyn Stream>, _, _) = match socket {
         Socket::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
-            let options = tcp::set_options(&stream);
+            let options = transport::set_options(&stream);
             (Box::new(StreamSocket::from(stream)), Peer::Tcp(peer), options)
         }
         Socket::Unix(_, listener) => {

@@ -95,7 +95,7 @@ fn memory(runtime: &Runtime) -> Instance {
         let memory = BuiltIn::find("memory").expect("it is built in");
         let component = engine.load_built_in(memory).await.expect("it is a component");
         let budget = MemoryBudget::new(1 << 30);
-        let mut instance = Instance::start(&component, budget).await.expect("it starts");
+        let mut instance = component.start(budget).await.expect("it starts");
         let size = [("size".to_owned(), STRETCH.to_string())];
         let opened = instance.open("", false, &size).await;
         opened.expect("it returns").expect("the size is good");
@@ -147,14 +147,14 @@ fn guest(criterion: &mut Criterion) {
     }
     group.finish();
 
-    let mut group = criterion.benchmark_group("guest/read known pages");
+    let mut group = criterion.benchmark_group("guest/read resident pages");
     for size in SIZES {
         group.throughput(Throughput::Bytes(size));
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
             bencher.iter(|| {
                 let span = Span { offset: next(size), length: size };
-                let known = instance.known(span).expect("all of its pages are known");
-                black_box(instance.known_chunk(known, 0));
+                let resident = instance.resident(span).expect("all of its pages are known");
+                black_box(instance.resident_chunk(resident, 0));
             });
         });
     }

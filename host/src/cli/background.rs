@@ -112,7 +112,7 @@ fn path(bytes: &[u8]) -> PathBuf {
 /// # Errors
 ///
 /// When the other process has ended, and so nobody wants this one any more.
-pub(super) fn is_second() -> anyhow::Result<bool> {
+pub(super) fn is_server_child() -> anyhow::Result<bool> {
     let Ok(waiting) = std::env::var(WAITING) else { return Ok(false) };
     let parent = rustix::process::getppid();
     match parent.is_some_and(|parent| parent.as_raw_nonzero().to_string() == waiting) {

@@ -2,7 +2,8 @@
 
 use super::args::Args;
 use crate::component::MemoryBudget;
-use crate::disk::{Budgets, Buffers, ProcessBuffers};
+use crate::device::guest::Budgets;
+use crate::device::{Buffers, ProcessBuffers};
 use crate::machine;
 
 /// The least and the most memory for requests, in bytes: two of the longest requests, and what keeps

@@ -14,9 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::connection::{Stream, StreamSocket};
 use crate::server::Socket;
-use crate::tcp;
+use crate::transport::{self, Stream, StreamSocket};
 
 /// The first of the file descriptors (SD_LISTEN_FDS_START).
 const FIRST: usize = 3;
@@ -107,7 +106,7 @@ fn socket_stream(fd: OwnedFd) -> io::Result<StreamSocket> {
     let stream = std::net::TcpStream::from(fd);
     stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(stream)?;
-    if let Err(error) = tcp::set_options(&stream) {
+    if let Err(error) = transport::set_options(&stream) {
         tracing::debug!("client on stdin: socket options: {error}");
     }
     Ok(stream.into())

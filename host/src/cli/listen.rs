@@ -43,7 +43,7 @@ const KEPT_IN_USER: &AsciiSet = &KEPT.add(b'/');
 pub(super) struct Bound {
     pub(super) listeners: Vec<Listener>,
     /// Where clients find them, and the name of the export that they find there.
-    places: Vec<(Place, String)>,
+    endpoints: Vec<(Endpoint, String)>,
     port: Option<u32>,
     unix: Option<PathBuf>,
     private: Vec<PathBuf>,
@@ -60,7 +60,7 @@ impl Bound {
         let mut bound = Self::default();
         for Listen { address, export } in sockets {
             let (view, name) = view(exports, export.as_deref())?;
-            let (sockets, place) = match address {
+            let (sockets, endpoint) = match address {
                 Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
                     .await
                     .with_context(|| format!("listen on {host} port {port}"))?,
@@ -68,19 +68,19 @@ impl Bound {
                     let path = std::path::absolute(path).context("find the current directory")?;
                     let socket = unix::bind(&path, identity, leftovers)
                         .with_context(|| format!("listen on {}", path.display()))?;
-                    (vec![socket], Place::Unix(path))
+                    (vec![socket], Endpoint::Unix(path))
                 }
                 Address::Private => {
                     let (socket, path) = unix::bind_private(identity, leftovers)
                         .context("listen on a private socket")?;
                     bound.private.push(path.clone());
-                    (vec![socket], Place::Unix(path))
+                    (vec![socket], Endpoint::Unix(path))
                 }
                 Address::Vsock { port } => {
                     bind_vsock(*port).with_context(|| format!("listen on vsock port {port}"))?
                 }
             };
-            bound.add(sockets, view, place, name);
+            bound.add(sockets, view, endpoint, name);
         }
         Ok(bound)
     }
@@ -96,8 +96,8 @@ impl Bound {
             let named = exports.iter().any(|export| export.name() == name);
             let only = (named && !name.is_empty()).then_some(name.as_str());
             let (view, name) = view(exports, only)?;
-            let place = Place::of(&socket).context("find the address of a socket")?;
-            bound.add(vec![socket], view, place, name);
+            let endpoint = Endpoint::of(&socket).context("find the address of a socket")?;
+            bound.add(vec![socket], view, endpoint, name);
         }
         Ok(bound)
     }
@@ -106,34 +106,34 @@ impl Bound {
         &mut self,
         sockets: Vec<Socket>,
         exports: Option<Arc<Exports>>,
-        place: Place,
+        endpoint: Endpoint,
         name: String,
     ) {
         let listener = |socket| Listener { socket, exports: exports.clone() };
         self.listeners.extend(sockets.into_iter().map(listener));
-        match &place {
-            Place::Tcp(_, port) => _ = self.port.get_or_insert(u32::from(*port)),
-            Place::Vsock(port) => _ = self.port.get_or_insert(*port),
-            Place::Unix(path) => _ = self.unix.get_or_insert_with(|| path.clone()),
+        match &endpoint {
+            Endpoint::Tcp(_, port) => _ = self.port.get_or_insert(u32::from(*port)),
+            Endpoint::Vsock(port) => _ = self.port.get_or_insert(*port),
+            Endpoint::Unix(path) => _ = self.unix.get_or_insert_with(|| path.clone()),
         }
-        self.places.push((place, name));
+        self.endpoints.push((endpoint, name));
     }
 
     /// What is told when all is ready.
     pub(super) fn ready(&self, tls: &Tls) -> Ready {
-        let uris = self.places.iter().map(|(place, name)| uri(tls, place, name)).collect();
+        let uris = self.endpoints.iter().map(|(endpoint, name)| uri(tls, endpoint, name)).collect();
         Ready::new(uris, self.port, self.unix.as_deref(), &self.private, tls)
     }
 }
 
 /// Where a socket is, as clients have to know.
-enum Place {
+enum Endpoint {
     Tcp(String, u16),
     Unix(PathBuf),
     Vsock(u32),
 }
 
-impl Place {
+impl Endpoint {
     fn of(socket: &Socket) -> io::Result<Self> {
         Ok(match socket {
             Socket::Tcp(listener) => {
@@ -165,7 +165,7 @@ fn view(exports: &Exports, export: Option<&str>) -> anyhow::Result<(Option<Arc<E
 }
 
 /// The URI of an export (the NBD project's `uri.md`).
-fn uri(tls: &Tls, place: &Place, export_name: &str) -> String {
+fn uri(tls: &Tls, endpoint: &Endpoint, export_name: &str) -> String {
     // Where TLS is not required, a client may do without, and not all can do with.
     let required = tls.mode == TlsMode::Require;
     let scheme = if required { "nbds" } else { "nbd" };
@@ -177,15 +177,15 @@ fn uri(tls: &Tls, place: &Place, export_name: &str) -> String {
     let export = utf8_percent_encode(export_name, KEPT);
     let slash = if export_name.is_empty() { "" } else { "/" };
     let mut parameters = Vec::new();
-    let base = match place {
-        Place::Tcp(host, port) if host.contains(':') => {
+    let base = match endpoint {
+        Endpoint::Tcp(host, port) if host.contains(':') => {
             format!("{scheme}://{user}[{host}]:{port}{slash}{export}")
         }
-        Place::Tcp(host, port) => format!("{scheme}://{user}{host}:{port}{slash}{export}"),
-        Place::Vsock(port) => {
+        Endpoint::Tcp(host, port) => format!("{scheme}://{user}{host}:{port}{slash}{export}"),
+        Endpoint::Vsock(port) => {
             format!("{scheme}+vsock://{user}{VMADDR_CID_LOCAL}:{port}{slash}{export}")
         }
-        Place::Unix(path) => {
+        Endpoint::Unix(path) => {
             parameters.push(parameter("socket", path));
             format!("{scheme}+unix://{user}/{export}")
         }
@@ -211,7 +211,11 @@ fn parameter(name: &str, path: &Path) -> String {
 }
 
 /// Listens on all addresses of a host on the same port.
-async fn bind_tcp(host: &str, port: u16, family: Family) -> anyhow::Result<(Vec<Socket>, Place)> {
+async fn bind_tcp(
+    host: &str,
+    port: u16,
+    family: Family,
+) -> anyhow::Result<(Vec<Socket>, Endpoint)> {
     let addresses = tokio::net::lookup_host((host, port)).await?;
     let wanted = |address: &SocketAddr| match family {
         Family::Any => true,
@@ -223,7 +227,7 @@ async fn bind_tcp(host: &str, port: u16, family: Family) -> anyhow::Result<(Vec<
     loop {
         tries += 1;
         match bind_all(&addresses, family) {
-            Ok((sockets, port)) => return Ok((sockets, Place::Tcp(host.to_owned(), port))),
+            Ok((sockets, port)) => return Ok((sockets, Endpoint::Tcp(host.to_owned(), port))),
             // The free port of the first address may be taken on the second.
             Err(error)
                 if port == 0
@@ -282,9 +286,9 @@ fn is_missing_family(error: &io::Error) -> bool {
     missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-fn bind_vsock(port: u32) -> io::Result<(Vec<Socket>, Place)> {
+fn bind_vsock(port: u32) -> io::Result<(Vec<Socket>, Endpoint)> {
     let port = if port == 0 { VMADDR_PORT_ANY } else { port };
     let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))?;
-    let place = Place::Vsock(listener.local_addr()?.port());
-    Ok((vec![Socket::Vsock(listener)], place))
+    let endpoint = Endpoint::Vsock(listener.local_addr()?.port());
+    Ok((vec![Socket::Vsock(listener)], endpoint))
 }

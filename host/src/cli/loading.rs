@@ -13,13 +13,13 @@ use tokio::sync::{Mutex, watch};
 use super::Failure;
 use super::args::Args;
 use super::components::{self, Source};
-use super::exports::Wish;
 use super::privileges::Identity;
+use super::wish::Wish;
 use crate::component::{
     ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
     MemoryBudget, Progress,
 };
-use crate::disk::Recipe;
+use crate::device::guest::Recipe;
 use crate::exports::{self, Backoff, Loading, Problem, Stage};
 
 /// Compiling that takes longer is told of.
@@ -88,7 +88,7 @@ impl Loader {
         if let Some(component) = supply.loaded() {
             return Ok(component);
         }
-        identity.assume()?;
+        identity.drop_privileges()?;
         let component = supply.component(&|_| ()).await;
         Ok(component.map_err(|error| anyhow::anyhow!("load component {name}: {error}"))?)
     }

@@ -29,6 +29,7 @@ mod start;
 mod tls;
 mod unix;
 mod values;
+mod wish;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -48,7 +49,7 @@ use args::Args;
 use listen::Bound;
 use log::Log;
 use pidfile::Pidfile;
-use plan::{Life, Place};
+use plan::{ClientSource, Life};
 use privileges::Identity;
 use tls::{Credentials, Tls};
 
@@ -111,10 +112,10 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let inherited = inherited::count()? > 0;
-    let place = plan::place(args, inherited)?;
+    let source = plan::client_source(args, inherited)?;
     let identity = Identity::find(&args.life)?;
     let life = plan::life(args, inherited);
-    let second = life != Life::Foreground && background::is_second()?;
+    let second = life != Life::Foreground && background::is_server_child()?;
     match life {
         Life::Background if !second => {
             return Ok(match background::detach().context("go to the background")? {
@@ -128,7 +129,7 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     ready::set_name(args);
     ready::end_with_parent(args, life)?;
     let runtime = runtime(args)?;
-    let result = runtime.block_on(serve(args, place, identity, life));
+    let result = runtime.block_on(serve(args, source, identity, life));
     // A guest that is stuck in its last call must not keep the process.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -148,7 +149,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Serves until it is told to stop.
 async fn serve(
     args: &Args,
-    place: Place,
+    source: ClientSource,
     identity: Identity,
     life: Life<'_>,
 ) -> Result<(), Failure> {
@@ -169,17 +170,17 @@ async fn serve(
         false => (Some(args.tls.load(credentials)?), None),
     };
     let planned = exports::plan(args, &identity).await?;
-    let bound = match &place {
-        Place::Single => Bound::default(),
-        Place::Inherited => Bound::inherit(inherited::sockets()?, &planned.exports)?,
-        Place::Listen(sockets) => {
+    let bound = match &source {
+        ClientSource::Single => Bound::default(),
+        ClientSource::Inherited => Bound::inherit(inherited::sockets()?, &planned.exports)?,
+        ClientSource::Listen(sockets) => {
             Bound::listen(sockets, &planned.exports, &identity, &leftovers).await?
         }
     };
     if identity.changes() {
         components::await_default();
     }
-    identity.assume()?;
+    identity.drop_privileges()?;
     // The kernel forgets it with the former user.
     ready::end_with_parent(args, life)?;
     let tls = match (early, late) {
@@ -191,12 +192,12 @@ async fn serve(
 
     let ready = bound.ready(&tls);
     let server = Server::new(starting.exports().clone(), options(args, tls));
-    let stdio = match &place {
-        Place::Single => Some(inherited::stdio().context("use stdin and stdout")?),
+    let stdio = match &source {
+        ClientSource::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,
     };
     let stop = signals.serving();
-    ready::tell(args, pidfile, &ready, place == Place::Inherited, life, &log)?;
+    ready::tell(args, pidfile, &ready, source == ClientSource::Inherited, life, &log)?;
     let mut failure = None;
     let stop = async {
         tokio::select! {

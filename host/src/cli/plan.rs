@@ -24,7 +24,7 @@ pub(super) enum Life<'a> {
 
 /// Where clients come from.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ClientSource {
     /// One client, on stdin and stdout.
     Single,
     /// From sockets that this process was started with.
@@ -80,7 +80,7 @@ pub(super) fn life(args: &Args, inherited: bool) -> Life<'_> {
 /// # Errors
 ///
 /// When options contradict each other, or an address makes no sense.
-pub(super) fn place(args: &Args, inherited: bool) -> Result<Place, Failure> {
+pub(super) fn client_source(args: &Args, inherited: bool) -> Result<ClientSource, Failure> {
     let listening = &args.listening;
     if inherited {
         return match conflict_with_inherited(args) {
@@ -88,11 +88,11 @@ pub(super) fn place(args: &Args, inherited: bool) -> Result<Place, Failure> {
                 "{option} has no place where the sockets come from whoever started the program \
                  (LISTEN_PID and LISTEN_FDS are set, see systemd.socket(5))"
             ))),
-            None => Ok(Place::Inherited),
+            None => Ok(ClientSource::Inherited),
         };
     }
     if listening.single {
-        return Ok(Place::Single);
+        return Ok(ClientSource::Single);
     }
     let mut sockets = Vec::new();
     if let Some(address) = main_address(args)? {
@@ -104,7 +104,7 @@ pub(super) fn place(args: &Args, inherited: bool) -> Result<Place, Failure> {
         })?;
         sockets.push(listen);
     }
-    Ok(Place::Listen(sockets))
+    Ok(ClientSource::Listen(sockets))
 }
 
 fn conflict_with_inherited(args: &Args) -> Option<&'static str> {
@@ -218,8 +218,8 @@ mod tests {
     }
 
     fn addresses(typed: &[&str]) -> Vec<Address> {
-        match place(&args(typed), false) {
-            Ok(Place::Listen(sockets)) => {
+        match client_source(&args(typed), false) {
+            Ok(ClientSource::Listen(sockets)) => {
                 sockets.into_iter().map(|socket| socket.address).collect()
             }
             Ok(other) => panic!("{other:?}"),
@@ -256,8 +256,8 @@ mod tests {
 
     #[test]
     fn socket_may_be_for_one_export() {
-        let place = place(&args(&["--listen", "unix:s,export=a,b=c"]), false);
-        let Ok(Place::Listen(sockets)) = place else { panic!("not understood") };
+        let source = client_source(&args(&["--listen", "unix:s,export=a,b=c"]), false);
+        let Ok(ClientSource::Listen(sockets)) = source else { panic!("not understood") };
         let export = Some("a,b=c".to_owned());
         assert_eq!(sockets, [Listen { address: Address::Unix("s".into()), export }]);
     }
@@ -272,17 +272,17 @@ mod tests {
             ("unix:", "path"),
             ("vsock:x", "4294967295"),
         ] {
-            let failure = place(&args(&["--listen", text]), false).unwrap_err().to_string();
+            let failure = client_source(&args(&["--listen", text]), false).unwrap_err().to_string();
             assert!(failure.contains(words) && failure.contains(text), "{failure}");
         }
-        assert!(place(&args(&["-p", "65536"]), false).is_err());
+        assert!(client_source(&args(&["-p", "65536"]), false).is_err());
     }
 
     #[test]
     fn inherited_sockets_are_all_there_is() {
-        assert!(matches!(place(&args(&[]), true), Ok(Place::Inherited)));
+        assert!(matches!(client_source(&args(&[]), true), Ok(ClientSource::Inherited)));
         for typed in [&["-p", "1"][..], &["-U", "s"], &["-s"], &["--run", "true"], &["-4"]] {
-            let failure = place(&args(typed), true).unwrap_err().to_string();
+            let failure = client_source(&args(typed), true).unwrap_err().to_string();
             assert!(failure.contains("LISTEN_FDS"), "{failure}");
         }
     }

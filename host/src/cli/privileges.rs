@@ -76,7 +76,7 @@ impl Identity {
     }
 
     /// Becomes the user and the group, with all threads, for good.
-    pub(super) fn assume(&self) -> anyhow::Result<()> {
+    pub(super) fn drop_privileges(&self) -> anyhow::Result<()> {
         if let Some(gid) = self.gid {
             match &self.user {
                 // With the groups of the user only where no other group was asked for.

@@ -2,32 +2,13 @@
 //!
 //! These are functions of the answers alone: they know no instance and call nothing.
 
-use std::ops::RangeInclusive;
-
 use super::bindings::{self, Capabilities, Description, Parameter};
+use super::contract::{
+    MAX_CHUNKS, MAX_EXTENTS, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
+    PREFERRED_BLOCKS,
+};
 use super::fault::Breach;
 use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
-
-/// The longest text that is taken from a component, in bytes.
-pub(super) const MAX_TEXT: usize = 4096;
-
-/// The number of parameters that a component may have.
-pub(super) const MAX_PARAMETERS: usize = 256;
-
-/// The number of chunks that `read` may return.
-pub(super) const MAX_CHUNKS: usize = 4096;
-
-/// The number of extents that `extents` may return.
-pub(super) const MAX_EXTENTS: usize = 4096;
-
-/// The shortest stripe, in bytes.
-pub(super) const MIN_STRIPE: u64 = 1 << 16;
-
-/// The largest minimum block, in bytes.
-pub(super) const MAX_MINIMUM_BLOCK: u32 = 1 << 16;
-
-/// The smallest and the largest preferred block, in bytes.
-pub(super) const PREFERRED_BLOCKS: RangeInclusive<u32> = 512..=MAX_TRANSFER / 2;
 
 /// What `open` said, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! The pages of a disk that the host can read and write for itself: what the interface
-//! `direct-access` said.
+//! The page table of an instance: where the pages are that the host can read and write without a call,
+//! as the component said through the interface `direct-access`.
 //!
 //! It knows where pages are, not what is in them, and nothing of how a component is asked.
 
@@ -9,10 +9,8 @@ use std::ops::RangeInclusive;
 
 use super::check::Sharing;
 use super::fault::Breach;
-use super::hint::Hint;
-use super::places::{MAX_RUNS, Places};
 use super::region::{Memories, Region};
-use crate::block::Span;
+use crate::block::{MAX_RUNS, Scatter, Span};
 
 /// The logarithms of the shortest and the longest page.
 const SHORTEST: u32 = 12;
@@ -31,26 +29,35 @@ pub(super) struct Pages {
     /// The size of the disk, as the component said it.
     size: u64,
     /// Where they are in the region.
-    known: HashMap<Number, u32, BuildHasherDefault<Spread>>,
+    known: HashMap<Number, u32, BuildHasherDefault<PageHasher>>,
     /// The memory that they are in, once there are some.
     region: Option<Region>,
     /// The memories that they may be in.
     memories: Memories,
 }
 
-/// A stretch of memory within a page.
+/// A stretch of a page, in the memory of the guest.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+struct PageSlice {
     at: u32,
     length: u32,
 }
 
-/// A span, at least one byte long, of which all pages are known.
+/// The beginning of a span, as far as its pages are known: their addresses do not change until the
+/// guest is called.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct Resident {
     span: Span,
-    /// Where its first part is.
-    first: Place,
+    /// Where the part in the first page is.
+    first: PageSlice,
+}
+
+impl Resident {
+    /// How many bytes of the span it covers.
+    #[inline]
+    pub fn length(&self) -> u64 {
+        self.span.length
+    }
 }
 
 impl Pages {
@@ -93,36 +100,55 @@ impl Pages {
         self.first_part(span).length == span.length
     }
 
-    /// A span, if all of its pages are known.
+    /// The beginning of a span, as far as its pages are known. None if the first one is not.
     #[inline]
-    pub(super) fn known(&self, span: Span) -> Option<Known> {
+    pub(super) fn resident(&self, span: Span) -> Option<Resident> {
         let part = self.first_part(span);
         let first = self.find(part)?;
+        if part.length == span.length {
+            return Some(Resident { span, first });
+        }
         let rest = span.after(part.length);
-        let known = rest.length == 0 || self.numbers(rest).all(|number| self.knows(number));
-        known.then_some(Known { span, first })
+        let missing = self.numbers(rest).find(|&number| !self.contains(number));
+        let end = missing.map_or(span.end(), |number| self.offset(number));
+        Some(Resident { span: Span { length: end - span.offset, ..span }, first })
     }
 
-    /// The bytes of a known span in the page of an index, from its first page on.
+    /// The bytes in the page of an index, from the first page on; none after the last.
     #[inline]
-    pub(super) fn chunk(&self, known: Known, index: usize) -> Option<&[u8]> {
+    pub(super) fn chunk(&self, resident: Resident, index: usize) -> Option<&[u8]> {
         if index == 0 {
-            return Some(self.bytes(known.first));
+            return Some(self.bytes(resident.first));
         }
-        let offset = self.offset(self.number(known.span.offset) + index as u64);
-        let length = known.span.end().checked_sub(offset).filter(|&length| length > 0)?;
-        self.find(self.first_part(Span { offset, length })).map(|place| self.bytes(place))
+        let span = resident.span;
+        let offset = self.offset(self.number(span.offset) + index as u64);
+        let length = span.end().checked_sub(offset).filter(|&length| length > 0)?;
+        self.find(self.first_part(Span { offset, length })).map(|slice| self.bytes(slice))
     }
 
     /// Where a span is, if it lies within one page that is known.
     #[inline]
-    fn find(&self, span: Span) -> Option<Place> {
+    fn find(&self, span: Span) -> Option<PageSlice> {
         if !self.is_one(span) {
             return None;
         }
         let number = self.number(span.offset);
         let at = self.known.get(&number)? + (span.offset - self.offset(number)) as u32;
-        Some(Place { at, length: span.length as u32 })
+        Some(PageSlice { at, length: span.length as u32 })
+    }
+
+    /// Where a span, which is resident, is: page by page.
+    fn slices(&self, resident: Resident) -> impl Iterator<Item = PageSlice> {
+        let mut left = resident.span;
+        std::iter::from_fn(move || {
+            if left.length == 0 {
+                return None;
+            }
+            let part = self.first_part(left);
+            let is_first = part.offset == resident.span.offset;
+            left = left.after(part.length);
+            if is_first { Some(resident.first) } else { self.find(part) }
+        })
     }
 
     /// The pages that a span reaches.
@@ -131,14 +157,13 @@ impl Pages {
     }
 
     /// Whether a page is known.
-    pub(super) fn knows(&self, number: Number) -> bool {
+    pub(super) fn contains(&self, number: Number) -> bool {
         self.known.contains_key(&number)
     }
 
-    /// Makes a page known, which is these bytes of the guest, as a component said that has so many bytes
-    /// of memory. If it says more pages than fit into that, which it may, it is as if they had all
-    /// been forgotten. False when the page is of no use: when it is in another memory than the
-    /// first one.
+    /// Remembers where a page is: at these bytes of the guest, which has so many bytes of memory in all.
+    /// What was remembered is forgotten when it is more than fits into that. False when the page is
+    /// of no use: when it is in another memory than the first one.
     pub(super) fn insert(&mut self, number: Number, bytes: &[u8], memory: u64) -> bool {
         if self.known.len() as u64 >= memory >> self.shift {
             self.known = HashMap::default();
@@ -158,47 +183,51 @@ impl Pages {
         (self.size - self.offset(number)).min(1 << self.shift)
     }
 
-    /// The bytes at a place that was found.
     #[inline]
-    fn bytes(&self, place: Place) -> &[u8] {
-        self.region.as_ref().map_or(&[], |region| region.bytes(place.at, place.length))
+    fn bytes(&self, slice: PageSlice) -> &[u8] {
+        self.region.as_ref().map_or(&[], |region| region.bytes(slice.at, slice.length))
     }
 
-    /// Where a span begins, if it lies within one page that is known.
+    /// Has the processor fetch the beginning of what is resident.
     #[inline]
-    pub(super) fn hint(&self, span: Span) -> Option<Hint> {
-        self.find(span).map(|place| Hint::new(self.bytes(place)))
-    }
-
-    /// Writes to pages that are all known. False, and nothing is written, if one is not.
-    pub(super) fn write(&mut self, span: Span, data: &[u8]) -> bool {
-        if !self.numbers(span).all(|number| self.knows(number)) {
-            return false;
+    pub(super) fn prefetch(&self, resident: Resident) {
+        if let Some(region) = &self.region {
+            region.prefetch(resident.first.at);
         }
-        let (mut left, mut data) = (span, data);
+    }
+
+    /// Writes to the beginning of what is resident.
+    ///
+    /// # Panics
+    ///
+    /// When that is shorter than the data.
+    pub(super) fn write(&mut self, resident: Resident, mut data: &[u8]) {
+        assert!(data.len() as u64 <= resident.span.length, "what is written is resident");
+        let mut left = Span { length: data.len() as u64, ..resident.span };
+        let mut slice = Some(resident.first);
         while left.length > 0 {
             let part = self.first_part(left);
             let (now, later) = data.split_at(part.length as usize);
-            let (Some(place), Some(region)) = (self.find(part), &mut self.region) else {
-                return false;
+            let (Some(PageSlice { at, .. }), Some(region)) = (slice, &mut self.region) else {
+                return;
             };
-            region.write(place.at, now);
+            region.write(at, now);
             data = later;
             left = left.after(part.length);
+            slice = if left.length > 0 { self.find(self.first_part(left)) } else { None };
         }
-        true
     }
 
-    /// The places of a span, as far as its first pages are known, and `behind` for what comes after the
-    /// span. None when there is none of use: when the first page is not known, or one page is in
-    /// the place of another.
-    pub(super) fn places<'a>(&'a mut self, span: Span, behind: &'a mut [u8]) -> Option<Places<'a>> {
+    /// What is resident as memory to receive to, and `behind` for what follows. Of many pages it is the
+    /// first ones. None when one page is in the place of another.
+    pub(super) fn scatter<'a>(
+        &'a mut self,
+        resident: Resident,
+        behind: &'a mut [u8],
+    ) -> Option<Scatter<'a>> {
         let mut runs = [(0_u32, 0_u32); MAX_RUNS];
-        let mut count = 0;
-        let mut left = span;
-        while left.length > 0 {
-            let part = self.first_part(left);
-            let Some(Place { at, length }) = self.find(part) else { break };
+        let (mut count, mut covered) = (0, 0);
+        for PageSlice { at, length } in self.slices(resident) {
             match runs[..count].last_mut() {
                 Some((start, so_far)) if start.checked_add(*so_far) == Some(at) => {
                     *so_far += length;
@@ -209,13 +238,13 @@ impl Pages {
                     count += 1;
                 }
             }
-            left = left.after(part.length);
+            covered += u64::from(length);
         }
-        let mut places = self.region.as_mut()?.places(&runs[..count])?;
-        if left.length == 0 {
-            places.push(behind);
+        let mut scatter = self.region.as_mut()?.scatter(&runs[..count])?;
+        if covered == resident.span.length {
+            scatter.push(behind);
         }
-        (count > 0).then_some(places)
+        Some(scatter)
     }
 
     /// Forgets the pages that a span reaches.
@@ -237,9 +266,9 @@ impl Pages {
 /// A hash of page numbers. Nobody gains by choosing numbers that collide: it is the client's own
 /// requests that take longer then.
 #[derive(Default)]
-struct Spread(u64);
+struct PageHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for PageHasher {
     fn finish(&self) -> u64 {
         self.0
     }

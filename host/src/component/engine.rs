@@ -5,19 +5,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use wasmtime::component::{Component as Compiled, InstancePre};
-use wasmtime::{Config, Store, UpdateDeadline};
+use wasmtime::Config;
+use wasmtime::component::Component as Compiled;
 
 use super::bindings::Description;
 use super::built_in::BuiltIn;
 use super::compiler::{Compiler, Observer};
+use super::executable::Executable;
+use super::fault::Fault;
 use super::instance::Instance;
-use super::limits::{self, Limits};
-use super::log_stream::{LogStream, Output};
-use super::memory::{MemoryBudget, Share};
+use super::log_stream::Output;
+use super::memory::MemoryBudget;
 use super::prepared::{Prepared, Shared};
 use super::region::Regions;
-use super::state::State;
 use super::{DIRECT_ACCESS, LoadError};
 use crate::compute::Compute;
 
@@ -136,8 +136,7 @@ impl Engine {
         built_in: bool,
     ) -> Result<Component, LoadError> {
         let mut component = Component {
-            prepared,
-            deadline: self.deadline,
+            executable: Executable::new(prepared, self.deadline, Output::of_component(name)),
             name: name.into(),
             description: Description {
                 name: name.into(),
@@ -147,11 +146,10 @@ impl Engine {
                 bare_parameter: None,
             },
             built_in,
-            output: Output::of_component(name),
             spare: Arc::default(),
         };
         let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
-        let mut instance = Instance::start(&component, budget).await.map_err(LoadError::Fault)?;
+        let mut instance = component.start(budget).await.map_err(LoadError::Fault)?;
         component.description = instance.describe().await.map_err(LoadError::Fault)?;
         // It can open a disk as well as any other, and starting one takes its time.
         component.spare = Arc::new(Mutex::new(Some(instance)));
@@ -171,13 +169,10 @@ fn check_binary(wasm: &[u8]) -> Result<(), LoadError> {
 /// A component that was compiled and has described itself.
 #[derive(Clone)]
 pub struct Component {
-    prepared: Prepared,
-    deadline: Duration,
+    executable: Executable,
     name: Arc<str>,
     description: Description,
     built_in: bool,
-    /// Where what the instances print goes.
-    output: Arc<Output>,
     /// The instance that described itself, until a disk is opened with it.
     spare: Arc<Mutex<Option<Instance>>>,
 }
@@ -201,50 +196,38 @@ impl Component {
     /// The component as it serves an export: all instances print as one, and under its name.
     pub fn for_export(&self, export_name: &str) -> Self {
         let output = Output::of_export(export_name, &self.name);
-        Self { output, ..self.clone() }
+        Self { executable: self.executable.with_output(output), ..self.clone() }
     }
 
     /// The lines that its instances printed last, oldest first, whether they were logged or not.
     pub fn recent_output(&self) -> Vec<String> {
-        self.output.recent()
+        self.executable.output().recent()
     }
 
     /// The interface by which it is served, with its version, as `memnbd:block/block-store@0.1.0`.
     pub fn contract(&self) -> &str {
-        &self.prepared.contract
+        &self.executable.prepared().contract
     }
 
     /// The names of the interfaces that it imports.
     pub fn imports(&self) -> &[String] {
-        &self.prepared.imports
+        &self.executable.prepared().imports
     }
 
-    pub(super) fn pre(&self) -> &InstancePre<State> {
-        &self.prepared.pre
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        Limits { clock: self.prepared.shared.clock.clone(), deadline: self.deadline }
-    }
-
-    pub(super) fn output(&self) -> &Arc<Output> {
-        &self.output
-    }
-
-    pub(super) fn take_spare(&self) -> Option<Instance> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// A store in which one instance will live, with nothing granted but memory.
-    pub(super) fn store(&self, budget: MemoryBudget) -> Store<State> {
-        let state = State::new(Share::new(budget), LogStream::new(self.output.clone()));
-        let mut store = Store::new(&self.prepared.shared.engine, state);
-        store.limiter(|state| state.share_mut());
-        store.epoch_deadline_callback(|_| {
-            limits::interrupted();
-            Ok(UpdateDeadline::Yield(1))
-        });
-        store
+    /// Starts an instance within a budget of memory. Nothing is open yet.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault::OutOfMemory`], when there is no memory for it; a [`Fault::Start`], when its
+    /// functions have other types than the contract's, or its start function fails.
+    pub async fn start(&self, budget: MemoryBudget) -> Result<Instance, Fault> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(spare) = spare
+            && let Some(instance) = spare.reuse(&budget, self.executable.output())
+        {
+            return Ok(instance);
+        }
+        Instance::start(&self.executable, budget).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::check::{
+use super::contract::{
     MAX_CHUNKS, MAX_EXTENTS, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
     PREFERRED_BLOCKS,
 };

@@ -3,6 +3,7 @@
 mod direct;
 
 use std::mem;
+use std::sync::Arc;
 
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
@@ -12,16 +13,16 @@ use super::check::{
     Disk, Sharing, check_chunk_count, check_chunks, check_description, check_disk, check_extents,
     refusal,
 };
-use super::chunk::Chunk;
 use super::direct::Pages;
-use super::engine::Component;
+use super::executable::Executable;
 use super::fault::Fault;
 use super::functions::{Answer, Functions};
 use super::limits::Limits;
+use super::log_stream::Output;
 use super::memory::MemoryBudget;
 use super::region::{self, Memories};
 use super::state::State;
-use crate::block::{ErrorCode, Extent, MAX_TRANSFER, Span, Status};
+use crate::block::{Chunk, ErrorCode, Extent, MAX_TRANSFER, Span, Status};
 
 /// What one call may make the host copy out of the guest: the longest read and a little for the
 /// lists around it.
@@ -67,20 +68,12 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts an instance within a budget of memory. Nothing is open yet.
-    ///
-    /// # Errors
-    ///
-    /// A [`Fault::OutOfMemory`], when there is no memory for it; a [`Fault::Start`], when its
-    /// functions have other types than the contract's, or its start function fails.
-    pub async fn start(component: &Component, budget: MemoryBudget) -> Result<Self, Fault> {
-        if let Some(mut spare) = component.take_spare()
-            && spare.store.data_mut().share_mut().move_to(&budget)
-        {
-            spare.store.data().log().redirect(component.output());
-            return Ok(spare);
-        }
-        let mut store = component.store(budget);
+    /// As [`Component::start`](super::Component::start).
+    pub(super) async fn start(
+        executable: &Executable,
+        budget: MemoryBudget,
+    ) -> Result<Self, Fault> {
+        let mut store = executable.store(budget);
         if !store.data_mut().share_mut().take_stack() {
             let limit = store.data().share().limit();
             let error = wasmtime::format_err!("there is no address space for another instance");
@@ -88,9 +81,9 @@ impl Instance {
         }
         store.set_hostcall_fuel(COPY_LIMIT);
         store.set_epoch_deadline(1);
-        let limits = component.limits();
+        let limits = executable.limits();
         let (instance, memories) = {
-            let instantiate = component.pre().instantiate_async(&mut store);
+            let instantiate = executable.pre().instantiate_async(&mut store);
             region::collect(limits.within(instantiate)).await
         };
         let instance = instance?;
@@ -114,6 +107,16 @@ impl Instance {
             pages: None,
             memories,
         })
+    }
+
+    /// An instance with which nothing was opened, as one of another budget whose output goes elsewhere.
+    /// None if the budget has no memory for it.
+    pub(super) fn reuse(mut self, budget: &MemoryBudget, output: &Arc<Output>) -> Option<Self> {
+        if !self.store.data_mut().share_mut().move_to(budget) {
+            return None;
+        }
+        self.store.data().log().redirect(output);
+        Some(self)
     }
 
     /// Asks the component what it is.
@@ -241,7 +244,11 @@ impl Instance {
         fua: bool,
     ) -> Result<Result<(), ErrorCode>, Fault> {
         let span = Span { offset, length: data.len() as u64 };
-        if self.know_pages(span).await? && self.write_known(span, data) {
+        if self.map_pages(span).await?
+            && let Some(resident) = self.resident(span)
+            && resident.length() == span.length
+        {
+            self.write_resident(resident, data);
             return Ok(Ok(()));
         }
         let function = self

@@ -12,21 +12,20 @@ mod bindings;
 mod built_in;
 mod cache;
 mod check;
-mod chunk;
 mod clock;
 mod code;
 mod compiler;
+mod contract;
 mod direct;
 mod engine;
+mod executable;
 mod fault;
 mod functions;
-mod hint;
 mod instance;
 mod limits;
 mod load_error;
 mod log_stream;
 mod memory;
-mod places;
 mod prepared;
 mod region;
 mod settings;
@@ -38,20 +37,17 @@ pub use artifact::Damage;
 pub use bindings::{Description, Parameter};
 pub use built_in::BuiltIn;
 pub use check::{Disk, Sharing};
-pub use chunk::Chunk;
 pub use compiler::{
     ChildCompiler, CompileError, CompileLimits, Compiler, MAX_COMPONENT, Observer, Progress,
     child_main,
 };
-pub use direct::Known;
+pub use direct::Resident;
 pub use engine::{Component, Engine};
 pub use fault::{Breach, Fault};
-pub use hint::Hint;
 pub use instance::Instance;
 pub use limits::poll_guest;
 pub use load_error::LoadError;
 pub use memory::MemoryBudget;
-pub use places::Places;
 
 /// The interface of the contract that a backend exports.
 pub const INTERFACE: &str = "memnbd:block/block-store";

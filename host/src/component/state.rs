@@ -12,8 +12,8 @@ use super::memory::Share;
 pub(super) struct State {
     share: Share,
     log: LogStream,
-    /// Made when the instance first calls an import of WASI: most never do. Never locked: it is used
-    /// in calls only, and there may be several who look at an instance that is not in a call.
+    /// Made when the instance first calls an import of WASI: most never do. A mutex only to make this
+    /// `Sync`; it is used through `get_mut`.
     wasi: Mutex<Option<Box<(WasiCtx, ResourceTable)>>>,
 }
 

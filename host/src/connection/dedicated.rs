@@ -25,8 +25,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::socket::{Transport, Watched};
 use crate::machine;
+use crate::transport::{Transport, Watched};
 
 /// How long a thread looks for the next request before it sleeps. It takes longer than that to be
 /// woken: some 20 us on an idle core, and as long again for the client.
@@ -56,15 +56,15 @@ const THREADS_PER_PROCESSOR: usize = 32;
 pub struct Threads(Arc<AtomicUsize>);
 
 /// Stands for one of them while it lives.
-pub(super) struct Place(Threads);
+pub(super) struct ThreadPermit(Threads);
 
 impl Threads {
-    /// A place for another thread, if there is one.
-    pub(super) fn enter(&self) -> Option<Place> {
+    /// A permit for another thread, if there may be one.
+    pub(super) fn enter(&self) -> Option<ThreadPermit> {
         let most = THREADS_PER_PROCESSOR * machine::processors().get();
         let more = |count: usize| (count < most).then_some(count + 1);
         let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        entered.is_ok().then(|| Place(self.clone()))
+        entered.is_ok().then(|| ThreadPermit(self.clone()))
     }
 }
 
@@ -76,7 +76,7 @@ impl Threads {
     }
 }
 
-impl Drop for Place {
+impl Drop for ThreadPermit {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -101,7 +101,7 @@ pub(super) trait Busy: Send + 'static {
 pub(super) async fn lend<B: Busy>(
     busy: B,
     socket: Arc<Watched>,
-    place: Place,
+    permit: ThreadPermit,
 ) -> Result<(B, Option<B::Output>), Option<B>> {
     let Ok(sleep) = Sleep::new() else { return Err(Some(busy)) };
     let runtime = Handle::current();
@@ -112,7 +112,7 @@ pub(super) async fn lend<B: Busy>(
         let _runtime = runtime.enter();
         let Ok(mut busy) = handed_over.blocking_recv() else { return };
         let output = drive(pin!(busy.run()), &socket, &sleep);
-        drop((socket, sleep, place));
+        drop((socket, sleep, permit));
         let _ = give_back.send((busy, output));
     });
     if thread.is_err() {
@@ -319,9 +319,10 @@ mod tests {
     #[test]
     fn threads_are_bounded() {
         let threads = Threads::default();
-        let places: Vec<Place> = std::iter::from_fn(|| threads.enter()).take(1 << 20).collect();
-        assert!(places.len() < 1 << 20 && threads.enter().is_none());
-        drop(places);
+        let permits: Vec<ThreadPermit> =
+            std::iter::from_fn(|| threads.enter()).take(1 << 20).collect();
+        assert!(permits.len() < 1 << 20 && threads.enter().is_none());
+        drop(permits);
         assert_eq!(threads.count(), 0);
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::{Context, End, Phase, Stream, in_time};
-use crate::disk::Disk;
+use super::{Context, End, Phase, in_time};
+use crate::device::Device;
 use crate::exports::Export;
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
 use crate::places::{Full, Place};
+use crate::transport::Stream;
 
 /// How much of a list is made before it is sent, in bytes.
 const LIST_PART: usize = 64 << 10;
@@ -28,7 +29,7 @@ pub(super) enum Haggled {
 /// What transmission begins with.
 pub(super) struct Agreed {
     pub(super) session: Session,
-    pub(super) disk: Arc<Disk>,
+    pub(super) disk: Arc<dyn Device>,
     /// Where the client is counted.
     pub(super) _place: Option<Place>,
     /// What came along with the last option: requests.
@@ -167,7 +168,7 @@ impl<S: Stream> Haggling<'_, S> {
 
 /// An export with its disk, and the place of a client that is going to use it. The error is none for an
 /// export that there is not, else why it cannot be had.
-type Opened<'a> = Result<(&'a Arc<Export>, Arc<Disk>, Option<Place>), Option<String>>;
+type Opened<'a> = Result<(&'a Arc<Export>, Arc<dyn Device>, Option<Place>), Option<String>>;
 
 async fn open<'a>(context: &'a Context, name: &str, purpose: Purpose) -> Opened<'a> {
     let export = context.exports.find(name).ok_or(None)?;

@@ -9,7 +9,6 @@ mod haggling;
 mod in_use;
 mod output;
 mod peers;
-mod socket;
 #[cfg(test)]
 mod tests;
 mod transmission;
@@ -24,17 +23,17 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::disk::Access;
+use crate::device::Gate;
 use crate::exports::Exports;
 use crate::nbd::{Handshake, HandshakeConfig, ProtocolError};
 use crate::places::ExportPlaces;
 use crate::tls::{self, Acceptor};
+use crate::transport::Stream;
 pub use dedicated::Threads;
-use dedicated::{Busy, Place};
+use dedicated::{Busy, ThreadPermit};
 use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
 pub use peers::{Patience, Peers};
-pub use socket::{Stream, StreamSocket};
 use transmission::{Outcome, Transmission};
 
 /// How far the server is on its way to its end.
@@ -182,15 +181,15 @@ async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End
     let Agreed { session, disk, _place, rest } = agreed;
     let Context { mut phase, in_use, threads, peers, .. } = context;
     let _user = in_use.enter();
-    let access = Access::new(disk);
-    let mut transmission = Transmission::new(stream, session, access, peers.enter(), rest);
+    let gate = Gate::new(disk);
+    let mut transmission = Transmission::new(stream, session, gate, peers.enter(), rest);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();
         if let Outcome::End(reason) = transmission.run(&mut phase, may_be_busy).await {
             break reason;
         }
-        let Some(place) = threads.enter() else { continue };
-        match lend(transmission, phase.clone(), place).await {
+        let Some(permit) = threads.enter() else { continue };
+        match lend(transmission, phase.clone(), permit).await {
             Ok((returned, outcome)) => {
                 transmission = returned;
                 if let Some(reason) = outcome {
@@ -200,7 +199,7 @@ async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End
             Err(reason) => return reason,
         }
     };
-    transmission.abandon();
+    transmission.cancel();
     end(&mut transmission.stream, reason).await
 }
 
@@ -223,21 +222,21 @@ impl<S: Stream> Busy for Alone<S> {
 async fn lend<S: Stream>(
     mut transmission: Transmission<S>,
     phase: watch::Receiver<Phase>,
-    place: Place,
+    permit: ThreadPermit,
 ) -> Result<(Transmission<S>, Option<End>), End> {
     let Some(socket) = transmission.stream.socket() else { return Ok((transmission, None)) };
-    let socket = socket.watch_alone()?;
-    let (alone, outcome) = match dedicated::lend(Alone { transmission, phase }, socket, place).await
-    {
-        Ok(returned) => returned,
-        // There can be no other thread now.
-        Err(Some(alone)) => (alone, None),
-        Err(None) => return Err(End::Transport(io::Error::other("its thread failed"))),
-    };
+    let socket = socket.leave_reactor()?;
+    let (alone, outcome) =
+        match dedicated::lend(Alone { transmission, phase }, socket, permit).await {
+            Ok(returned) => returned,
+            // There can be no other thread now.
+            Err(Some(alone)) => (alone, None),
+            Err(None) => return Err(End::Transport(io::Error::other("its thread failed"))),
+        };
     let Alone { mut transmission, .. } = alone;
     transmission.rest();
     if let Some(socket) = transmission.stream.socket() {
-        socket.watch_together()?;
+        socket.join_reactor()?;
     }
     let reason = outcome.and_then(|outcome| match outcome {
         Outcome::End(reason) => Some(reason),

@@ -10,11 +10,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
-use crate::block::Span;
-use crate::component::Chunk;
-use crate::disk::Content;
-use crate::io::poll_write_rest;
+use crate::block::{Chunk, Span};
+use crate::device::Content;
 use crate::nbd::{self, ReplyTo, Run};
+use crate::transport::poll_write_rest;
 
 /// A read below this many bytes is copied into the batch of replies.
 const SEND_ALONE: u64 = 32 << 10;

@@ -11,6 +11,7 @@ mod input;
 mod pace;
 mod reading;
 mod refusal;
+mod request;
 mod waiting;
 mod write;
 
@@ -25,21 +26,19 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::sync::watch;
 use tokio::time::Sleep;
-use tokio_util::sync::ReusableBoxFuture;
 
 use super::output::Output;
 use super::peers::{Peer, Waits};
-use super::{End, Phase, Stream};
+use super::{End, Phase};
 use crate::block::{Command, ErrorCode};
-use crate::disk::Access;
+use crate::device::{Execution, Gate};
 use crate::nbd::{Admission, Request, Session, Verdict};
-use execution::{Execution, InFlight};
+use crate::transport::Stream;
+use execution::InFlight;
 use input::INPUT_MIN;
 use pace::Pace;
 use reading::Reading;
-use refusal::Refused;
-use waiting::{Awaited, Waiting};
-use write::Write;
+use request::{Awaited, Refused, Waiting, Write};
 
 /// How long a client that closed its side is still worked for when there is nothing to send, by which
 /// it could be seen whether it listens.
@@ -49,7 +48,7 @@ const HUNG_UP_TIME: Duration = Duration::from_secs(10);
 pub(super) struct Transmission<S> {
     pub(super) stream: S,
     session: Session,
-    access: Arc<Access>,
+    gate: Arc<Gate>,
     /// What was read and not used yet.
     input: BytesMut,
     /// How long the input may become by the next read.
@@ -57,7 +56,7 @@ pub(super) struct Transmission<S> {
     state: State,
     output: Output,
     /// Where the next request's future is polled first.
-    slot: Option<ReusableBoxFuture<'static, Execution>>,
+    slot: Option<Execution>,
     in_flight: InFlight,
     /// A read whose reply is longer than what may wait to be sent. Nothing else is sent before it is.
     reading: Option<Reading>,
@@ -74,7 +73,7 @@ pub(super) struct Transmission<S> {
     received: bool,
     /// How many requests that are next were looked at already.
     seen: usize,
-    /// How many requests were begun of which the connection's thread does not know.
+    /// Requests started since the last report to the dedicated thread.
     begun: usize,
 }
 
@@ -112,7 +111,7 @@ where
     pub(super) fn new(
         stream: S,
         session: Session,
-        access: Arc<Access>,
+        gate: Arc<Gate>,
         peer: Peer,
         input: Vec<u8>,
     ) -> Self {
@@ -120,7 +119,7 @@ where
         Self {
             stream,
             session,
-            access,
+            gate,
             input,
             input_room: INPUT_MIN,
             state: State::Header,
@@ -166,7 +165,7 @@ where
                 outcome = poll_fn(|cx| self.poll(cx)) => {
                     if let State::Finished = self.state {
                         tokio::select! {
-                            () = self.outlast() => {}
+                            () = self.await_in_flight() => {}
                             _ = phase.wait_for(|&phase| phase == Phase::Closing) => {}
                         }
                     }
@@ -390,8 +389,8 @@ where
 
 impl<S> Transmission<S> {
     /// Nobody waits for answers any more.
-    pub(super) fn abandon(&self) {
-        self.access.abandon();
+    pub(super) fn cancel(&self) {
+        self.gate.cancel();
     }
 
     /// Gives back the memory that is of use to a busy connection.
@@ -406,6 +405,6 @@ impl<S> Transmission<S> {
 
 impl<S> Drop for Transmission<S> {
     fn drop(&mut self) {
-        self.abandon();
+        self.cancel();
     }
 }

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::problem::Problem;
 use crate::block::ErrorCode;
-use crate::disk::{Disk, Recipe};
+use crate::device::Device;
+use crate::device::guest::{GuestDevice, Recipe};
 
 /// Makes the recipe of a disk, which may mean compiling its component.
 pub trait Source: Send + Sync {
@@ -66,7 +67,7 @@ enum Phase {
     #[default]
     Closed,
     Busy(Stage),
-    Open(Arc<Disk>),
+    Open(Arc<dyn Device>),
     Failed(Failed),
 }
 
@@ -105,6 +106,12 @@ impl Export {
         Arc::new(Self { name, source: None, status: watch::Sender::new(status) })
     }
 
+    /// An export of a device that is open, and stays so.
+    pub fn of_device(name: &str, device: Arc<dyn Device>) -> Arc<Self> {
+        let status = Status { recipe: None, phase: Phase::Open(device) };
+        Arc::new(Self { name: name.to_owned(), source: None, status: watch::Sender::new(status) })
+    }
+
     /// An export of a component that is still to be loaded.
     pub fn of_source(name: &str, source: Box<dyn Source>) -> Arc<Self> {
         let status = watch::Sender::new(Status::default());
@@ -137,7 +144,7 @@ impl Export {
     ///
     /// Why it cannot be opened. Where another try can help, it is made by the first who asks after a
     /// pause.
-    pub async fn disk(self: &Arc<Self>) -> Result<Arc<Disk>, Failed> {
+    pub async fn disk(self: &Arc<Self>) -> Result<Arc<dyn Device>, Failed> {
         loop {
             if let Some(attempt) = self.attempt() {
                 // The caller may go away while the component is at work; the opening must not.
@@ -227,12 +234,12 @@ impl Export {
     /// When the component fails to; this is logged.
     pub async fn finish(&self) -> Result<(), ErrorCode> {
         match self.opened() {
-            Some(disk) => disk.finish().await,
+            Some(disk) => disk.last_flush().await.map(drop),
             None => Ok(()),
         }
     }
 
-    fn opened(&self) -> Option<Arc<Disk>> {
+    fn opened(&self) -> Option<Arc<dyn Device>> {
         match &self.status.borrow().phase {
             Phase::Open(disk) => Some(disk.clone()),
             _ => None,
@@ -275,7 +282,7 @@ impl Attempt {
         }
     }
 
-    async fn load_and_open(&self) -> Result<Disk, Problem> {
+    async fn load_and_open(&self) -> Result<GuestDevice, Problem> {
         let loaded = self.export.status.borrow().recipe.clone();
         let recipe = match (loaded, &self.export.source) {
             (Some(recipe), _) => recipe,
@@ -289,7 +296,7 @@ impl Attempt {
             status.recipe = Some(recipe.clone());
             status.phase = Phase::Busy(Stage::Opening);
         });
-        Disk::open(recipe).await.map_err(|error| {
+        GuestDevice::open(recipe).await.map_err(|error| {
             let source = self.export.source.as_deref();
             let what = source.map_or(self.export.name(), |source| source.label());
             Problem::Open { what: what.to_owned(), error }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::component::LoadError;
-use crate::disk::OpenError;
+use crate::device::guest::OpenError;
 
 /// Why an export cannot be served.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use crate::component::tests::guest::Guest;
 use crate::component::tests::opening::refusal;
 use crate::component::tests::{LONG, load};
 use crate::component::{Component, Fault, LoadError};
-use crate::disk::Recipe;
+use crate::device::guest::Recipe;
 
 /// A source that is told when to answer, and what.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ fn recipe(component: Component) -> Recipe {
         export_name: "disk".into(),
         read_only: false,
         parameters: Vec::new(),
-        budgets: crate::disk::Budgets::alone(64 << 20),
+        budgets: crate::device::guest::Budgets::alone(64 << 20),
     }
 }
 

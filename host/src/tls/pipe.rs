@@ -9,7 +9,7 @@ use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use crate::io::poll_write_rest;
+use crate::transport::poll_write_rest;
 
 /// How much is read from the stream at once, at first, and at most once a client has shown that it
 /// sends so much.

@@ -10,7 +10,7 @@ use openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslRef, SslStream};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::pipe::{FLOOD, HIGH_WATER, Pipe};
-use crate::connection::{Stream, StreamSocket};
+use crate::transport::{Stream, StreamSocket};
 
 /// The most that one record holds, in bytes.
 const RECORD: usize = 16 << 10;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use memnbd_host::component::{BuiltIn, Component, Engine};
 use memnbd_host::connection::{Context, Phase, serve};
-use memnbd_host::disk::{Budgets, Recipe};
+use memnbd_host::device::guest::{Budgets, Recipe};
 use memnbd_host::exports::{Export, Exports};
 use memnbd_host::nbd::HandshakeConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::component::places::MAX_RUNS;
+use crate::block::MAX_RUNS;
 
 const PAGE: usize = 64 << 10;
 const RESERVED: usize = 16 * PAGE;
@@ -75,28 +75,28 @@ fn types_that_are_off_are_refused_whatever_the_engine_says() {
 }
 
 #[test]
-fn places_are_apart() {
+fn what_is_received_to_is_apart() {
     let memory = linear();
     let mut region = region(&memory);
-    let mut places = region.places(&[(100, 10), (110, 10), (0, 100)]).unwrap();
-    for (place, byte) in places.slices().iter_mut().zip(1..) {
-        place.fill(byte);
+    let mut scatter = region.scatter(&[(100, 10), (110, 10), (0, 100)]).unwrap();
+    for (slice, byte) in scatter.slices().iter_mut().zip(1..) {
+        slice.fill(byte);
     }
     let expected = [vec![3; 100], vec![1; 10], vec![2; 10], vec![0; 10]].concat();
     assert_eq!(region.bytes(0, 130), expected);
     for overlap in [(100, 1), (95, 6), (109, 1), (0, 200)] {
-        assert!(region.places(&[(100, 10), overlap]).is_none(), "{overlap:?}");
+        assert!(region.scatter(&[(100, 10), overlap]).is_none(), "{overlap:?}");
     }
     let many: Vec<(u32, u32)> = (0..100).map(|at| (at, 1)).collect();
-    assert!(region.places(&many[..MAX_RUNS]).is_some());
-    assert!(region.places(&many).is_none());
+    assert!(region.scatter(&many[..MAX_RUNS]).is_some());
+    assert!(region.scatter(&many).is_none());
 }
 
 #[test]
 #[should_panic = "a page lies within its memory"]
 fn nothing_is_received_beyond_what_is_accessible() {
     let memory = linear();
-    region(&memory).places(&[(0, 8), (PAGE as u32 - 1, 2)]);
+    region(&memory).scatter(&[(0, 8), (PAGE as u32 - 1, 2)]);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use super::guest::{Guest, MIB, can};
 use super::{LONG, opened};
+use crate::block::Chunk;
 use crate::block::Span;
-use crate::component::{Breach, Chunk, Fault};
+use crate::component::{Breach, Fault};
 
 /// What a fault is expected to be.
 #[derive(Clone, Debug)]

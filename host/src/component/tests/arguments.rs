@@ -2,8 +2,9 @@
 
 use super::guest::Guest;
 use super::{LONG, SHORT, opened, started};
+use crate::block::Chunk;
 use crate::block::ErrorCode;
-use crate::component::{Chunk, Fault, Instance};
+use crate::component::{Fault, Instance};
 
 fn parameters() -> Vec<(String, String)> {
     vec![("size".into(), "1M".into()), ("name".into(), "value".into())]

@@ -3,19 +3,19 @@
 use super::guest::Called::{Page, Read, Trim, Write, Zero};
 use super::guest::{Called, Guest, MIB, take_log};
 use super::{LONG, load, opened, started};
-use crate::block::Span;
-use crate::component::{Breach, Chunk, Fault, Instance};
+use crate::block::{Chunk, Span};
+use crate::component::{Breach, Fault, Instance};
 
 const BLOCK: u64 = 4096;
 
 async fn read(instance: &mut Instance, offset: u64, length: u64) -> Vec<u8> {
     let span = Span { offset, length };
-    let known = instance.know(span).await.unwrap();
-    if known.is_none() {
+    let resident = instance.make_resident(span).await.unwrap();
+    if resident.is_none() {
         instance.read(offset, length as u32).await.unwrap().unwrap();
     }
-    let chunks = (0..).map_while(|index| match known {
-        Some(known) => instance.known_chunk(known, index),
+    let chunks = (0..).map_while(|index| match resident {
+        Some(resident) => instance.resident_chunk(resident, index),
         None => instance.chunk(index),
     });
     chunks.fold(Vec::new(), |mut bytes, chunk| {
@@ -29,8 +29,9 @@ async fn read(instance: &mut Instance, offset: u64, length: u64) -> Vec<u8> {
 
 async fn write(instance: &mut Instance, offset: u64, data: &[u8]) {
     let span = Span { offset, length: data.len() as u64 };
-    if !instance.write_known(span, data) {
-        instance.write(offset, data, false).await.unwrap().unwrap();
+    match instance.resident(span).filter(|resident| resident.length() == span.length) {
+        Some(resident) => instance.write_resident(resident, data),
+        None => instance.write(offset, data, false).await.unwrap().unwrap(),
     }
 }
 
@@ -156,7 +157,7 @@ async fn pages_of_another_length_break_the_contract() {
         );
         let guest = Guest::new().direct().with("page", page);
         let span = Span { offset: 0, length: 512 };
-        let fault = opened(&guest, LONG).await.know(span).await.unwrap_err();
+        let fault = opened(&guest, LONG).await.make_resident(span).await.unwrap_err();
         let end = format!("page returned a page of {length} bytes, not of 4096");
         assert!(fault.to_string().ends_with(&end), "{fault}");
         let fault = opened(&guest, LONG).await.write(0, &[1; 512], false).await.unwrap_err();
@@ -187,7 +188,7 @@ async fn pages_outside_of_memory_are_a_trap() {
              (i32.const 0x100)"
         );
         let mut instance = opened(&Guest::new().direct().with("page", page), LONG).await;
-        let fault = instance.know(Span { offset: 0, length: 512 }).await.unwrap_err();
+        let fault = instance.make_resident(Span { offset: 0, length: 512 }).await.unwrap_err();
         assert!(matches!(fault, Fault::Trap(_)), "{address}: {fault:?}");
     }
 }
@@ -196,9 +197,11 @@ async fn pages_outside_of_memory_are_a_trap() {
 /// of the span and of what is behind it.
 fn receive(instance: &mut Instance, offset: u64, length: u64) -> Option<(usize, usize)> {
     let mut behind = [0; 28];
-    let mut places = instance.places(Span { offset, length }, &mut behind)?;
+    let resident = instance.resident(Span { offset, length })?;
+    let all = resident.length() == length;
+    let mut scatter = instance.scatter(resident, if all { &mut behind } else { &mut [] })?;
     let mut count = 0;
-    for byte in places.slices().iter_mut().flat_map(|place| place.iter_mut()) {
+    for byte in scatter.slices().iter_mut().flat_map(|slice| slice.iter_mut()) {
         *byte = count as u8;
         count += 1;
     }
@@ -211,10 +214,10 @@ fn receive(instance: &mut Instance, offset: u64, length: u64) -> Option<(usize, 
 async fn data_is_received_to_pages_that_are_known() {
     let mut instance = opened(&Guest::new().direct(), LONG).await;
     assert!(receive(&mut instance, 0, 100).is_none(), "none is known");
-    assert!(instance.hint(Span { offset: 0, length: 100 }).is_none());
+    assert!(instance.resident(Span { offset: 0, length: 100 }).is_none());
     write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
     write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
-    assert!(instance.hint(Span { offset: 0, length: 100 }).is_some());
+    instance.prefetch(instance.resident(Span { offset: 0, length: 100 }).unwrap());
     calls(&mut instance).await;
     for (offset, length) in [(0, 1), (4000, 96), (4000, 5000), (0, 3 * BLOCK), (5, 3 * BLOCK - 9)] {
         assert_eq!(receive(&mut instance, offset, length), Some((length as usize, 28)));

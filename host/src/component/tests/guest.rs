@@ -198,7 +198,7 @@ pub(crate) enum Called {
 /// Takes the log of calls of an instance: functions, offsets and lengths.
 pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)> {
     instance.read(LOG_OFFSET, LOG_LENGTH).await.expect("the guest works").expect("and has a log");
-    let Some(crate::component::Chunk::Data(log)) = instance.chunk(0) else {
+    let Some(crate::block::Chunk::Data(log)) = instance.chunk(0) else {
         panic!("the log is one chunk of data");
     };
     let word =

@@ -3,7 +3,7 @@
 use super::guest::Guest;
 use super::{BUDGET, LONG, load, opened, started};
 use crate::block::ErrorCode;
-use crate::component::{Fault, Instance, LoadError, MemoryBudget};
+use crate::component::{Fault, LoadError, MemoryBudget};
 
 /// Grows the memory until that is refused.
 const GROW: &str =
@@ -14,7 +14,7 @@ async fn growth_without_end_stops_at_the_budget_and_is_given_back() {
     let component =
         load(&Guest::new().with("flush", format!("{GROW} (unreachable)")), LONG).await.unwrap();
     let budget = MemoryBudget::new(BUDGET);
-    let mut instance = Instance::start(&component, budget.clone()).await.unwrap();
+    let mut instance = component.start(budget.clone()).await.unwrap();
     instance.open("", false, &[]).await.unwrap().unwrap();
     assert!(!instance.has_grown());
     let fault = instance.flush().await.unwrap_err();
@@ -52,7 +52,7 @@ async fn trap_that_has_nothing_to_do_with_memory_is_not_blamed_on_it() {
 async fn component_larger_than_the_budget_cannot_start() {
     let component = load(&Guest::new(), LONG).await.unwrap();
     let budget = MemoryBudget::new(1 << 20);
-    let fault = Instance::start(&component, budget.clone()).await.err().unwrap();
+    let fault = component.start(budget.clone()).await.err().unwrap();
     assert!(matches!(fault, Fault::OutOfMemory { limit: 0x10_0000, .. }), "{fault:?}");
     assert!(fault.to_string().contains("--max-memory"), "{fault}");
     assert_eq!(budget.used(), 0);
@@ -84,7 +84,7 @@ async fn growth_over_the_own_maximum_costs_nothing() {
         .with("flush", format!("{GROW} (drop (memory.grow (i32.const 65536))) (call $done)"));
     let component = load(&guest, LONG).await.unwrap();
     let budget = MemoryBudget::new(u64::MAX);
-    let mut instance = Instance::start(&component, budget.clone()).await.unwrap();
+    let mut instance = component.start(budget.clone()).await.unwrap();
     for _ in 0..100 {
         instance.flush().await.unwrap().unwrap();
     }
@@ -95,7 +95,7 @@ async fn growth_over_the_own_maximum_costs_nothing() {
     let guest = Guest::new().with("flush", "(drop (memory.grow (i32.const 65535))) (call $done)");
     let component = load(&guest, LONG).await.unwrap();
     let budget = MemoryBudget::new(u64::MAX);
-    let mut instance = Instance::start(&component, budget.clone()).await.unwrap();
+    let mut instance = component.start(budget.clone()).await.unwrap();
     instance.flush().await.unwrap().unwrap();
     assert!(budget.used() <= 40 << 16, "used {}", budget.used());
 }

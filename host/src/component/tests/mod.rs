@@ -35,7 +35,7 @@ pub(crate) async fn load(guest: &Guest, deadline: Duration) -> Result<Component,
 
 async fn started(guest: &Guest, deadline: Duration) -> Instance {
     let component = load(guest, deadline).await.unwrap();
-    Instance::start(&component, MemoryBudget::new(BUDGET)).await.unwrap()
+    component.start(MemoryBudget::new(BUDGET)).await.unwrap()
 }
 
 /// An instance that has opened its disk.

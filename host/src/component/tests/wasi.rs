@@ -219,7 +219,7 @@ async fn instances_of_an_export_are_bounded_together() {
     let component = super::load(&guest, LONG).await.unwrap().for_export("db");
     for _ in 0..4 {
         let budget = super::MemoryBudget::new(super::BUDGET);
-        let mut instance = Instance::start(&component, budget).await.unwrap();
+        let mut instance = component.start(budget).await.unwrap();
         instance.open("db", false, &[]).await.unwrap().unwrap();
         print(&mut instance, &[b"x\n".as_slice(); 2048].concat()).await;
         instance.flush().await.unwrap().unwrap();
@@ -230,7 +230,7 @@ async fn instances_of_an_export_are_bounded_together() {
     // Another export has a bound of its own.
     let other = component.for_export("other");
     let budget = super::MemoryBudget::new(super::BUDGET);
-    let mut instance = Instance::start(&other, budget).await.unwrap();
+    let mut instance = other.start(budget).await.unwrap();
     instance.open("other", false, &[]).await.unwrap().unwrap();
     print(&mut instance, b"seen\n").await;
     instance.flush().await.unwrap().unwrap();
@@ -244,7 +244,7 @@ async fn last_lines_are_kept_although_they_are_not_logged() {
     let component = super::load(&printer(&flush), LONG).await.unwrap().for_export("db");
     let start = async || {
         let budget = super::MemoryBudget::new(super::BUDGET);
-        let mut instance = Instance::start(&component, budget).await.unwrap();
+        let mut instance = component.start(budget).await.unwrap();
         instance.open("db", false, &[]).await.unwrap().unwrap();
         instance
     };

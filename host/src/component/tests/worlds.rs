@@ -2,7 +2,7 @@
 
 use super::LONG;
 use super::guest::Guest;
-use crate::component::{Component, Engine, Fault, Instance, LoadError, MemoryBudget};
+use crate::component::{Component, Engine, Fault, LoadError, MemoryBudget};
 
 async fn load(wasm: &[u8]) -> Result<Component, LoadError> {
     Engine::new(LONG).load("guest", wasm).await
@@ -61,7 +61,7 @@ async fn patch_releases_of_the_contract_are_served() {
     for version in ["0.1.0", "0.1.1", "0.1.99"] {
         let interface = format!("memnbd:block/block-store@{version}");
         let component = load(&Guest::new().with("interface", interface).wasm()).await.unwrap();
-        let mut instance = Instance::start(&component, MemoryBudget::new(1 << 30)).await.unwrap();
+        let mut instance = component.start(MemoryBudget::new(1 << 30)).await.unwrap();
         instance.open("", false, &[]).await.unwrap().unwrap();
         instance.read(0, 4096).await.unwrap().unwrap();
     }

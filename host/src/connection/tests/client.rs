@@ -11,10 +11,11 @@ use tokio::task::JoinHandle;
 
 use super::decode::{Decoded, Reads, decode_some};
 use crate::component::Component;
-use crate::connection::{Context, End, Phase, Stream, StreamSocket, serve};
-use crate::disk::{Budgets, Recipe};
+use crate::connection::{Context, End, Phase, serve};
+use crate::device::guest::{Budgets, Recipe};
 use crate::exports::{Export, Exports};
 use crate::nbd::{HandshakeConfig, ReplyStyle};
+use crate::transport::{Stream, StreamSocket};
 
 /// Far more than anything here takes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,8 +33,12 @@ pub(super) fn recipe(name: &str, component: Component) -> Recipe {
 
 /// A server of these disks, and the end of its life.
 pub(super) fn context_of(recipes: Vec<Recipe>) -> (Context, watch::Sender<Phase>) {
+    context_of_exports(recipes.into_iter().map(Export::new).collect())
+}
+
+/// A server of these exports, and the end of its life.
+pub(super) fn context_of_exports(exports: Vec<Arc<Export>>) -> (Context, watch::Sender<Phase>) {
     let (sender, phase) = watch::channel(Phase::Serving);
-    let exports = recipes.into_iter().map(Export::new).collect();
     let context = Context {
         exports: Arc::new(Exports::new(exports).unwrap()),
         handshake: HandshakeConfig::default(),

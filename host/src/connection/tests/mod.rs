@@ -5,6 +5,7 @@ mod client;
 mod decode;
 mod dedicated;
 mod guests;
+mod native;
 mod output;
 mod serve;
 mod streams;
@@ -17,8 +18,13 @@ const STYLES: [ReplyStyle; 3] = [ReplyStyle::Simple, ReplyStyle::Structured, Rep
 
 /// A session on a disk of 1 GiB that can do everything.
 fn session(style: ReplyStyle) -> Session {
-    let geometry = Geometry {
-        size: 1 << 30,
+    Session::new(&geometry(1 << 30), Negotiated { style, block_sizes: false, allocation: true })
+}
+
+/// That of a disk which can do everything.
+fn geometry(size: u64) -> Geometry {
+    Geometry {
+        size,
         block_sizes: BlockSizes { minimum: 1, preferred: 4096, maximum: 64 << 20 },
         capabilities: Capabilities {
             writable: true,
@@ -32,6 +38,5 @@ fn session(style: ReplyStyle) -> Session {
             rotational: false,
         },
         description: String::new(),
-    };
-    Session::new(&geometry, Negotiated { style, block_sizes: false, allocation: true })
+    }
 }

@@ -9,7 +9,7 @@ use super::streams::{Gathering, Scripted};
 use super::*;
 use crate::block::{ErrorCode, Span};
 use crate::connection::output::{Output, Read, Unsent};
-use crate::disk::{Content, Part};
+use crate::device::{Content, Part};
 use crate::nbd::codes::{CommandCode, command_flag};
 use crate::nbd::{ReplyTo, Request};
 

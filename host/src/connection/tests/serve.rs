@@ -12,8 +12,9 @@ use super::decode::{Reads, decode};
 use super::streams::Narrow;
 use super::*;
 use crate::component::{BuiltIn, Component, Engine};
-use crate::connection::{Context, End, Phase, Stream, serve};
-use crate::disk::Recipe;
+use crate::connection::{Context, End, Phase, serve};
+use crate::device::guest::Recipe;
+use crate::transport::Stream;
 
 /// A server of one disk of 16 MiB, and the end of its life.
 pub(super) async fn context() -> (Context, watch::Sender<Phase>) {

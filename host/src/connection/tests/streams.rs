@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connection::Stream;
+use crate::transport::Stream;
 
 /// How a stream takes what is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

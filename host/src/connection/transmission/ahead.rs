@@ -3,9 +3,8 @@
 
 use super::Transmission;
 use crate::block::{Command, Span};
-use crate::component::Hint;
-use crate::connection::Stream;
 use crate::nbd::{Admission, Verdict};
+use crate::transport::Stream;
 
 /// How many requests are looked at together.
 const AHEAD: usize = 8;
@@ -41,10 +40,8 @@ where
         if count < 2 {
             return;
         }
-        let mut hints = [Hint::default(); AHEAD];
-        for (hint, &span) in hints.iter_mut().zip(&spans[..count]) {
-            *hint = self.access.hint(span).unwrap_or_default();
+        for &span in &spans[..count] {
+            self.gate.prefetch(span);
         }
-        hints[..count].iter().for_each(|hint| hint.prefetch());
     }
 }

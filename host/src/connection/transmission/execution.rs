@@ -6,16 +6,16 @@ use std::thread;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::ReusableBoxFuture;
 
 use super::Transmission;
 use super::reading::{PIECE, Reading};
-use super::waiting::Waiting;
+use super::request::{Executed, Waiting, error_text};
 use crate::block::{Command, ErrorCode, Extent, Span};
+use crate::connection::End;
 use crate::connection::output::Read;
-use crate::connection::{End, Stream};
-use crate::disk::{Answer, Buffer, Content};
+use crate::device::{Answer, Buffer, Content, Execution, Outcome};
 use crate::nbd::{ReplyTo, Request};
+use crate::transport::Stream;
 
 /// How many requests of a connection may be under way that were not ready at once.
 const MAX_IN_FLIGHT: usize = 128;
@@ -23,15 +23,9 @@ const MAX_IN_FLIGHT: usize = 128;
 /// How many bytes they may write and read together. One request may always be under way.
 const MAX_IN_FLIGHT_BYTES: u64 = 64 << 20;
 
-/// The text of EIO: the cause is in the server's log, and none of the client's business.
-const FAILED: &str = "the disk could not do it; the server's log says why";
-
-/// What comes of a request.
-pub(super) type Execution = Result<Answer, ErrorCode>;
-
 /// A request, or a part of one, that was not ready at once.
 pub(super) struct Started {
-    execution: ReusableBoxFuture<'static, Execution>,
+    execution: Execution,
     /// It computes at length.
     computes: bool,
 }
@@ -47,7 +41,7 @@ pub(super) struct InFlight {
 /// A task that ended.
 pub(super) struct Completed {
     request: Executed,
-    result: Execution,
+    result: Outcome,
     /// The memory that it has until it is answered.
     _buffer: Option<Buffer>,
 }
@@ -58,11 +52,11 @@ struct Completion {
     request: Executed,
     buffer: Option<Buffer>,
     /// What it came to; nothing if it was dropped before, for want of threads or in a panic.
-    result: Option<Execution>,
+    result: Option<Outcome>,
 }
 
 impl Completion {
-    fn finish(mut self, result: Execution) {
+    fn finish(mut self, result: Outcome) {
         self.result = Some(result);
     }
 }
@@ -77,16 +71,6 @@ impl Drop for Completion {
         let completed = Completed { request: self.request, result, _buffer: self.buffer.take() };
         let _ = self.done.send(completed);
     }
-}
-
-/// What must be known of a request to answer it.
-#[derive(Clone, Copy)]
-pub(super) struct Executed {
-    pub(super) reply: ReplyTo,
-    span: Span,
-    read: bool,
-    /// What it holds in memory when it is not executed at once, in bytes.
-    pub(super) held: u64,
 }
 
 impl InFlight {
@@ -146,7 +130,7 @@ where
         data: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        if let Some(answer) = self.access.execute_now(command, &data) {
+        if let Some(answer) = self.gate.try_execute(command, &data) {
             return self.answer(executed, Ok(answer), cx);
         }
         if let Command::Read { span } = command
@@ -158,7 +142,7 @@ where
         if executed.held == 0 {
             return self.execute_called(executed, None, command, data, cx);
         }
-        match self.access.buffers().try_take(executed.held) {
+        match self.gate.buffers().try_take(executed.held) {
             Some(buffer) => self.execute_called(executed, Some(buffer), command, data, cx),
             None => {
                 self.wait_for_buffer(executed.held, Waiting::execute(executed, command, data), cx)
@@ -178,9 +162,9 @@ where
         match self.call(command, data, cx) {
             Ok(result) => self.answer(executed, result, cx)?,
             Err(Started { execution, computes }) => {
-                let access = self.access.clone();
-                let execution = async move { access.finish(execution).await };
-                self.put_aside(executed, buffer, computes, execution);
+                let gate = self.gate.clone();
+                let execution = async move { gate.finish(execution).await };
+                self.spawn_request(executed, buffer, computes, execution);
             }
         }
         Ok(())
@@ -192,8 +176,8 @@ where
         command: Command,
         data: Bytes,
         cx: &mut Context<'_>,
-    ) -> Result<Execution, Started> {
-        if let Some(answer) = self.access.execute_now(command, &data) {
+    ) -> Result<Outcome, Started> {
+        if let Some(answer) = self.gate.try_execute(command, &data) {
             return Ok(Ok(answer));
         }
         self.call(command, data, cx)
@@ -205,36 +189,29 @@ where
         command: Command,
         data: Bytes,
         cx: &mut Context<'_>,
-    ) -> Result<Execution, Started> {
-        let execution = self.access.clone().begin(command, data);
-        let mut slot = match self.slot.take() {
-            Some(mut slot) => {
-                slot.set(execution);
-                slot
-            }
-            None => ReusableBoxFuture::new(execution),
-        };
-        if !self.access.may_run_here(self.own_thread) {
-            return Err(Started { execution: slot, computes: false });
+    ) -> Result<Outcome, Started> {
+        let mut execution = self.gate.execute(command, data, self.slot.take());
+        if !self.gate.may_run_here(self.own_thread) {
+            return Err(Started { execution, computes: false });
         }
-        match self.access.poll(slot.get_pin(), cx) {
+        match self.gate.poll(execution.get_pin(), cx) {
             (Poll::Ready(result), _) => {
-                self.slot = Some(slot);
+                self.slot = Some(execution);
                 Ok(result)
             }
-            (Poll::Pending, computes) => Err(Started { execution: slot, computes }),
+            (Poll::Pending, computes) => Err(Started { execution, computes }),
         }
     }
 
     /// Makes a request a task of its own.
-    pub(super) fn put_aside<F>(
+    pub(super) fn spawn_request<F>(
         &mut self,
         executed: Executed,
         buffer: Option<Buffer>,
         computes: bool,
         execution: F,
     ) where
-        F: Future<Output = Execution> + Send + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
     {
         self.in_flight.count += 1;
         self.in_flight.bytes += executed.held;
@@ -247,19 +224,19 @@ where
                 answer => answer,
             }));
         };
-        self.access.spawn(task, computes);
+        self.gate.spawn(task, computes);
     }
 
     /// Makes a part of a request a task of its own, and returns where its result comes.
-    pub(super) fn put_part_aside(&self, part: Started) -> oneshot::Receiver<Execution> {
+    pub(super) fn spawn_part(&self, part: Started) -> oneshot::Receiver<Outcome> {
         let Started { execution, computes } = part;
         let (done, result) = oneshot::channel();
-        let access = self.access.clone();
+        let gate = self.gate.clone();
         let task = async move {
             // The connection may be gone; then nobody needs it.
-            let _ = done.send(access.finish(execution).await);
+            let _ = done.send(gate.finish(execution).await);
         };
-        self.access.spawn(task, computes);
+        self.gate.spawn(task, computes);
         result
     }
 
@@ -277,7 +254,7 @@ where
     pub(super) fn answer(
         &mut self,
         request: Executed,
-        result: Execution,
+        result: Outcome,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let Executed { reply, span, read, .. } = request;
@@ -310,22 +287,9 @@ where
 
     /// Waits for what was asked before the good-bye, which takes effect although nobody may be left to
     /// hear of it (spec: NBD_CMD_DISC).
-    pub(super) async fn outlast(&mut self) {
+    pub(super) async fn await_in_flight(&mut self) {
         while self.in_flight.count > 0 && self.in_flight.completed.recv().await.is_some() {
             self.in_flight.count -= 1;
         }
-    }
-}
-
-pub(super) fn error_text(error: ErrorCode) -> &'static str {
-    match error {
-        ErrorCode::Perm => "the disk does not permit it",
-        ErrorCode::Io => FAILED,
-        ErrorCode::NoMem => "out of memory",
-        ErrorCode::Inval => "the disk does not accept it",
-        ErrorCode::NoSpc => "no space left on the disk",
-        ErrorCode::Overflow => "too large for the disk",
-        ErrorCode::NotSup => "zeroing would not be fast here",
-        ErrorCode::Shutdown => "the server is shutting down",
     }
 }

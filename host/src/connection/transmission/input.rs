@@ -9,9 +9,9 @@ use bytes::{Buf, BufMut};
 use tokio_util::io::poll_read_buf;
 
 use super::{State, Transmission};
-use crate::component::Places;
-use crate::connection::Stream;
+use crate::device::Mode;
 use crate::nbd::MAX_HEADER_LEN;
+use crate::transport::Stream;
 
 /// How much is read from the socket at once, at first.
 pub(super) const INPUT_MIN: usize = 4 << 10;
@@ -84,11 +84,12 @@ where
         if !worth_it || write.collected.is_some() || !self.input.is_empty() {
             return None;
         }
-        let socket = self.stream.bare()?.alone()?;
+        let socket = self.stream.plaintext_socket()?.alone()?;
         let mut header = [0; MAX_HEADER_LEN];
         let header = &mut header[..self.session.header_len()];
-        let receive = |mut places: Places<'_>| socket.poll_receive_to(places.slices());
-        let polled = self.access.receive_now(write.rest, write.fua, header, receive)?;
+        let mut lease = self.gate.try_lease(write.rest, Mode::Write { fua: write.fua })?;
+        let behind = if lease.length() == length { &mut *header } else { &mut [] };
+        let polled = socket.poll_receive_to(lease.scatter(behind)?.slices());
         if let Poll::Ready(Ok(n)) = polled {
             let written = (n as u64).min(length);
             write.rest = write.rest.after(written);
@@ -101,7 +102,7 @@ where
     /// Whether the data of a write could be received to where it belongs, as far as the connection is
     /// concerned.
     pub(super) fn can_receive(&mut self) -> bool {
-        self.stream.bare().is_some_and(|socket| socket.alone().is_some())
+        self.stream.plaintext_socket().is_some_and(|socket| socket.alone().is_some())
     }
 
     /// Sees that there is room to read. What was used is used again, unless a request under way has

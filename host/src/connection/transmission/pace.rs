@@ -10,7 +10,7 @@ const BUSY: u32 = 16;
 /// The pace of a connection.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// Whether anybody wants to know.
+    /// Whether busy connections are looked for.
     watched: bool,
     last: Option<Instant>,
     /// How many times in a row it was quick.
@@ -18,7 +18,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Says whether anybody wants to know.
+    /// Turns the detection on or off.
     pub(super) fn watch(&mut self, watched: bool) {
         self.watched = watched;
     }

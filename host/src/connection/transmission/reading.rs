@@ -13,12 +13,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Transmission;
-use super::execution::error_text;
+use super::request::error_text;
 use crate::block::{Command, ErrorCode, Span};
+use crate::connection::End;
 use crate::connection::output::{Read, Unsent};
-use crate::connection::{End, Stream};
-use crate::disk::{Answer, Buffer, Content};
+use crate::device::{Answer, Buffer, Content};
 use crate::nbd::{ReplyTo, Run};
+use crate::transport::Stream;
 
 /// The longest piece, in bytes. Reads that are no longer are executed in one.
 pub(super) const PIECE: u64 = 4 << 20;
@@ -115,18 +116,19 @@ where
     ) -> Poll<Result<(Span, Content), ErrorCode>> {
         let now = Command::Read { span: piece };
         if reading.called.is_none()
-            && let Some(Answer::Read(content)) = self.access.execute_now(now, &[])
+            && let Some(Answer::Read(content)) = self.gate.try_execute(now, &[])
         {
             return Poll::Ready(Ok((piece, content)));
         }
         let called = reading.called.get_or_insert_with(|| {
-            let buffer = self.access.buffers().try_take(piece.length);
+            let buffer = self.gate.buffers().try_take(piece.length);
             let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
             let span = Span { length: piece.length.min(most), ..piece };
             let (done, content) = oneshot::channel();
-            let access = self.access.clone();
+            let gate = self.gate.clone();
             let task = async move {
-                let result = access.execute(Command::Read { span }, Bytes::new()).await;
+                let execution = gate.execute(Command::Read { span }, Bytes::new(), None);
+                let result = gate.finish(execution).await;
                 let content = result.map(|answer| match answer {
                     Answer::Read(content) => content.into_copy(),
                     Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
@@ -134,7 +136,7 @@ where
                 // The connection may be gone; then nobody needs it.
                 let _ = done.send((content, buffer));
             };
-            self.access.spawn(task, false);
+            self.gate.spawn(task, false);
             Called { span, content }
         });
         let span = called.span;

@@ -1,17 +1,10 @@
 //! Requests that are not executed: their payload is dropped as it comes, then they are answered.
 
+use super::request::Refused;
 use super::{State, Transmission};
 use crate::block::ErrorCode;
-use crate::connection::Stream;
-use crate::nbd::{ReplyTo, Request};
-
-/// A request that will not be executed.
-#[derive(Clone, Copy)]
-pub(super) struct Refused {
-    pub(super) reply: ReplyTo,
-    pub(super) error: ErrorCode,
-    pub(super) text: &'static str,
-}
+use crate::nbd::Request;
+use crate::transport::Stream;
 
 impl<S> Transmission<S>
 where

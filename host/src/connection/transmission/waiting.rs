@@ -1,34 +1,11 @@
 //! Requests that are held back until there is memory for them.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-
-use super::execution::Executed;
-use super::write::Write;
+use super::request::Waiting;
 use super::{State, Transmission};
-use crate::block::Command;
-use crate::connection::{End, Stream};
-use crate::disk::Buffer;
-
-/// What goes on once there is memory for it.
-pub(super) enum Waiting {
-    /// A request whose data is here.
-    Execute { executed: Executed, command: Command, data: Bytes },
-    /// A write whose data is to be collected.
-    Collect(Write),
-}
-
-/// Memory that is waited for.
-pub(super) type Awaited = Pin<Box<dyn Future<Output = Buffer> + Send>>;
-
-impl Waiting {
-    pub(super) fn execute(executed: Executed, command: Command, data: Bytes) -> Self {
-        Self::Execute { executed, command, data }
-    }
-}
+use crate::connection::End;
+use crate::transport::Stream;
 
 impl<S> Transmission<S>
 where
@@ -41,7 +18,7 @@ where
         waiting: Waiting,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let buffer = Box::pin(self.access.buffers().clone().take(bytes));
+        let buffer = Box::pin(self.gate.buffers().clone().take(bytes));
         self.state = State::Waiting { waiting, buffer };
         self.poll_waiting(cx)
     }

@@ -4,49 +4,17 @@ use std::task::Context;
 
 use bytes::{Buf, Bytes};
 
-use tokio::sync::oneshot;
-
-use super::execution::{Executed, Execution, error_text};
-use super::input::{INPUT_MAX, PAYLOAD_ALONE, PAYLOAD_IN_INPUT};
-use super::waiting::Waiting;
-use super::{Refused, State, Transmission};
+use super::input::{PAYLOAD_ALONE, PAYLOAD_IN_INPUT};
+use super::request::{Refused, Waiting, Write, error_text};
+use super::{State, Transmission};
 use crate::block::{Command, ErrorCode, Span};
-use crate::connection::{End, Stream};
-use crate::disk::{Answer, Buffer};
+use crate::connection::End;
+use crate::device::Answer;
 use crate::nbd::Request;
+use crate::transport::Stream;
 
 /// So much of a payload is worth being written before the rest is here.
 const PART_AT_ONCE: u64 = 32 << 10;
-
-/// An admitted write of which not all data is here.
-pub(super) struct Write {
-    pub(super) executed: Executed,
-    /// What is still to be executed, in bytes of the disk.
-    pub(super) rest: Span,
-    pub(super) fua: bool,
-    /// Where the data of the rest is collected, when it is not executed from the input.
-    pub(super) collected: Option<Vec<u8>>,
-    /// The memory that collected data may take.
-    pub(super) buffer: Option<Buffer>,
-    /// What the part before the rest comes to, if that was not ready at once.
-    pub(super) before: Option<oneshot::Receiver<Execution>>,
-}
-
-impl Write {
-    /// Begins to collect, with memory for it.
-    pub(super) fn collecting(self, buffer: Buffer) -> Self {
-        // Nothing more is allocated for a length before its first bytes are here; `limit` in
-        // `poll_read` bounds the rest.
-        let length = (self.rest.length as usize).min(INPUT_MAX);
-        Self { collected: Some(Vec::with_capacity(length)), buffer: Some(buffer), ..self }
-    }
-
-    /// How many bytes are still to come, those in the input included.
-    pub(super) fn missing(&self) -> usize {
-        let collected = self.collected.as_ref().map_or(0, Vec::len);
-        self.rest.length as usize - collected
-    }
-}
 
 impl<S> Transmission<S>
 where
@@ -59,7 +27,7 @@ where
         fua: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let in_parts = self.access.part_of_write(span, span.length) > 0;
+        let in_parts = self.gate.splits_write(span, span.length) > 0;
         let elsewhere = span.length > PAYLOAD_IN_INPUT as u64 && !in_parts;
         let executed = self.executed(request, &Command::Write { span, fua });
         let write =
@@ -74,7 +42,7 @@ where
     /// Collects the data of the rest of a write, once there is memory for it.
     fn collect(&mut self, write: Write, cx: &mut Context<'_>) -> Result<(), End> {
         let length = write.rest.length;
-        match self.access.buffers().try_take(length) {
+        match self.gate.buffers().try_take(length) {
             Some(buffer) => self.state = State::Write(write.collecting(buffer)),
             None => self.wait_for_buffer(length, Waiting::Collect(write), cx)?,
         }
@@ -114,7 +82,7 @@ where
             false => here >= PART_AT_ONCE,
         };
         if worth_it {
-            let written = self.access.write_part_now(write.rest, &self.input, write.fua);
+            let written = self.gate.try_write_some(write.rest.offset, &self.input, write.fua);
             if written > 0 {
                 self.input.advance(written);
                 write.rest = write.rest.after(written as u64);
@@ -122,7 +90,7 @@ where
                 return Ok(true);
             }
         }
-        let part = self.access.part_of_write(write.rest, here);
+        let part = self.gate.splits_write(write.rest, here);
         if part == 0 {
             self.state = State::Write(write);
             return Ok(false);
@@ -136,13 +104,13 @@ where
         let Write { executed, rest, fua, buffer, before, .. } = write;
         let command = Command::Write { span: rest, fua };
         if let Some(before) = before {
-            let access = self.access.clone();
+            let gate = self.gate.clone();
             let execution = async move {
                 // It is dropped when there are no threads for it.
                 before.await.unwrap_or(Err(ErrorCode::NoMem))?;
-                access.execute(command, data).await
+                gate.finish(gate.execute(command, data, None)).await
             };
-            self.put_aside(executed, buffer, false, execution);
+            self.spawn_request(executed, buffer, false, execution);
             return Ok(());
         }
         match buffer {
@@ -171,7 +139,7 @@ where
             }
             Err(execution) => {
                 // It holds the disk, and so must not wait for more data. The rest comes after it.
-                write.before = Some(self.put_part_aside(execution));
+                write.before = Some(self.spawn_part(execution));
                 self.collect(write, cx)?;
             }
         }

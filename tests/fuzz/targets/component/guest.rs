@@ -54,8 +54,7 @@ impl Opened {
 pub(super) fn with_instance<T>(opened: Option<&Opened>, run: impl AsyncFnOnce(Instance) -> T) -> T {
     let Host { runtime, component } = host();
     runtime.block_on(async {
-        let mut instance =
-            Instance::start(component, MemoryBudget::new(BUDGET)).await.expect("it starts");
+        let mut instance = component.start(MemoryBudget::new(BUDGET)).await.expect("it starts");
         if let Some(opened) = opened {
             write(&mut instance, &opened.memory()).await;
             instance.open("", false, &[]).await.expect("no fault").expect("it opens");

@@ -11,7 +11,7 @@ use crate::component::tests::guest::{FUNCTIONS, Guest};
 use crate::component::tests::logs::Logs;
 use crate::component::tests::wasi;
 use crate::component::tests::{LONG, SHORT};
-use crate::disk::Answer;
+use crate::device::{Answer, Device};
 
 /// Asserts that a disk of this guest dies by a call of this function while another disk, made by
 /// the same engine, goes on. Returns the line that is logged.
@@ -34,7 +34,7 @@ async fn assert_dies(guest: &Guest, function: &str, deadline: Duration) -> Strin
     for function in FUNCTIONS {
         assert_eq!(disk.call(function).await, Err(ErrorCode::Io), "{function}");
     }
-    disk.disk.finish().await.unwrap();
+    disk.disk.clone().last_flush().await.unwrap();
     assert!(logs.take(Level::ERROR).is_empty(), "it is logged once");
     assert!(logs.take(Level::WARN).is_empty());
     disk.until_memory_is_given_back().await;

@@ -1,8 +1,7 @@
-//! What comes back from a disk.
+//! What comes back from a device.
 
-use super::shards::{Locked, Shared};
-use crate::block::Extents;
-use crate::component::{Chunk, Known};
+use super::Lease;
+use crate::block::{Chunk, Extents};
 
 /// The answer to a command that succeeded.
 pub enum Answer {
@@ -16,10 +15,8 @@ pub enum Answer {
 
 /// What was read: as many bytes as were asked for.
 pub enum Content {
-    /// It is in the memory of an instance, which nobody can call or change until this is dropped.
-    Known(Shared, Known),
-    /// It is in the memory of an instance, which nobody can use until this is dropped.
-    Lent(Locked),
+    /// It is where the device has it.
+    Lease(Lease),
     /// It is a copy.
     Copied(Vec<Part>),
 }
@@ -37,8 +34,7 @@ impl Content {
     /// The chunk at an index, none after the last.
     pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
         match self {
-            Self::Known(shard, known) => shard.instance().known_chunk(*known, index),
-            Self::Lent(shard) => shard.instance().chunk(index),
+            Self::Lease(lease) => lease.chunk(index),
             Self::Copied(parts) => parts.get(index).map(|part| match part {
                 Part::Data(bytes) => Chunk::Data(bytes),
                 Part::Hole(length) => Chunk::Hole(*length),

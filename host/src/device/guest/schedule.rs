@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::component::poll_guest;
 use crate::compute::Compute;
+use crate::device::Task;
 
 /// A call that takes no longer than this may take it on the thread of a connection: to change threads
 /// costs a good part of it.
@@ -24,9 +25,6 @@ const SHORT: Duration = Duration::from_micros(200);
 
 /// For the time that calls take beyond that, they leave so many times as much to others.
 const REST: u32 = 20;
-
-/// What is to be done for a request, without its answer.
-pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where the guests of a disk run.
 #[derive(Debug)]

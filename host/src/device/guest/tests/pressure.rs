@@ -7,7 +7,7 @@ use crate::block::{ErrorCode, Extent, Status};
 use crate::component::Fault;
 use crate::component::tests::guest::Guest;
 use crate::component::tests::logs::Logs;
-use crate::disk::OpenError;
+use crate::device::guest::OpenError;
 
 const STRIPE: u64 = 64 << 10;
 

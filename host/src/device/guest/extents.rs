@@ -2,13 +2,13 @@
 
 use tokio::task::consume_budget;
 
-use super::Disk;
+use super::GuestDevice;
 use crate::block::{ErrorCode, Extent, Extents, Span, Status};
 
 /// How often a shard's view is looked at for one answer; an answer may end early.
 const MAX_WORK: usize = 1 << 20;
 
-impl Disk {
+impl GuestDevice {
     /// The extents of a span, in minimum blocks: a block that lies partly within it counts as far
     /// as it does.
     pub(super) async fn extents(&self, span: Span, limit: usize) -> Result<Extents, ErrorCode> {
@@ -85,7 +85,7 @@ impl Disk {
     async fn ask(&self, index: usize, span: Span) -> Result<Vec<Extent>, ErrorCode> {
         let mut shard = self.shard_to_read(index).await?;
         let answer = shard.instance_mut().extents(span).await;
-        self.settle(&mut shard, answer)
+        self.kill_on_fault(&mut shard, answer)
     }
 }
 

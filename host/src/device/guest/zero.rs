@@ -1,12 +1,11 @@
 //! Zeroing and trimming: spans that may be the whole disk.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use tokio::task::consume_budget;
 
 use super::shards::Locked;
-use super::{Disk, Unavailable};
+use super::{GuestDevice, Unavailable};
 use crate::block::{ErrorCode, Span};
+use crate::device::Cancelled;
 
 /// The longest span that is zeroed in more steps than there are instances: as much as a client may
 /// ask for that has no extended headers. What is longer could keep a disk busy for years (spec: "Size
@@ -22,17 +21,17 @@ pub(super) struct Zero {
     pub(super) fast: bool,
 }
 
-impl Disk {
-    pub(super) async fn zero(&self, zero: Zero, gone: &AtomicBool) -> Result<(), ErrorCode> {
+impl GuestDevice {
+    pub(super) async fn zero(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), ErrorCode> {
         let emulated = !self.component.capabilities.zero;
         let in_steps = emulated || zero.keep_allocated && self.shards.is_striped();
         if in_steps && zero.span.length > MAX_IN_STEPS {
             return Err(if zero.fast { ErrorCode::NotSup } else { ErrorCode::Overflow });
         }
         if emulated {
-            self.write_zeroes(zero.span, gone).await?;
+            self.write_zeroes(zero.span, cancelled).await?;
         } else if zero.keep_allocated || self.shards.few_stripes(zero.span) {
-            self.zero_stripes(zero, gone).await?;
+            self.zero_stripes(zero, cancelled).await?;
         } else {
             self.zero_shards(zero).await?;
         }
@@ -40,9 +39,9 @@ impl Disk {
     }
 
     /// It stops early when nobody waits for it.
-    async fn zero_stripes(&self, zero: Zero, gone: &AtomicBool) -> Result<(), ErrorCode> {
+    async fn zero_stripes(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), ErrorCode> {
         let mut left = zero.span;
-        while left.length > 0 && !gone.load(Ordering::Relaxed) {
+        while left.length > 0 && !cancelled.is_cancelled() {
             let part = self.shards.first_stripe(left);
             let shard = self.shard(part.offset).await?;
             self.zero_one(shard, Zero { span: part, ..zero }).await?;
@@ -79,21 +78,21 @@ impl Disk {
         let fua = zero.fua && self.component.capabilities.fua;
         let instance = shard.instance_mut();
         let answer = instance.zero(zero.span, fua, zero.keep_allocated, zero.fast).await;
-        self.settle(&mut shard, answer)?;
+        self.kill_on_fault(&mut shard, answer)?;
         self.drop_if_empty(&mut shard).await
     }
 
     /// What a component without `zero` gets instead. It stops early when nobody waits for it.
-    async fn write_zeroes(&self, span: Span, gone: &AtomicBool) -> Result<(), ErrorCode> {
+    async fn write_zeroes(&self, span: Span, cancelled: &Cancelled) -> Result<(), ErrorCode> {
         static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
         let mut left = span;
-        while left.length > 0 && !gone.load(Ordering::Relaxed) {
+        while left.length > 0 && !cancelled.is_cancelled() {
             let part = Span { offset: left.offset, length: left.length.min(ZEROES.len() as u64) };
             let part = self.first_transfer(part);
             let mut shard = self.shard(part.offset).await?;
             let zeroes = &ZEROES[..part.length as usize];
             let answer = shard.instance_mut().write(part.offset, zeroes, false).await;
-            self.settle(&mut shard, answer)?;
+            self.kill_on_fault(&mut shard, answer)?;
             drop(shard);
             left = left.after(part.length);
             consume_budget().await;
@@ -132,7 +131,7 @@ impl Disk {
             shard = self.shard(span.offset).await?;
         }
         let answer = shard.instance_mut().trim(span, fua).await;
-        self.settle(&mut shard, answer)?;
+        self.kill_on_fault(&mut shard, answer)?;
         self.drop_if_empty(&mut shard).await?;
         drop(shard);
         consume_budget().await;
@@ -146,7 +145,7 @@ impl Disk {
             return Ok(());
         }
         let stored = shard.instance_mut().stored().await;
-        if self.settle(shard, stored.map(Ok))? == 0 {
+        if self.kill_on_fault(shard, stored.map(Ok))? == 0 {
             self.shards.stop(shard);
         }
         Ok(())

@@ -61,13 +61,13 @@ pub(super) type Locked = OwnedRwLockWriteGuard<Shard>;
 pub(super) type Shared = OwnedRwLockReadGuard<Shard>;
 
 /// Where a shard is.
-struct Place {
+struct ShardSlot {
     shard: Arc<RwLock<Shard>>,
     /// How many have given up trying and wait for their turn.
     waiting: AtomicUsize,
 }
 
-impl Place {
+impl ShardSlot {
     fn new(instance: Option<Instance>) -> Self {
         let shard = Arc::new(RwLock::new(Shard { instance }));
         Self { shard, waiting: AtomicUsize::new(0) }
@@ -78,7 +78,7 @@ impl Place {
 pub(super) struct Shards {
     recipe: Recipe,
     budget: MemoryBudget,
-    places: Box<[Place]>,
+    slots: Box<[ShardSlot]>,
     layout: Layout,
     failure: Mutex<StartFailure>,
 }
@@ -127,8 +127,8 @@ impl Shards {
             Layout::Striped { bits, .. } => 1 << bits,
         };
         let mut first = Some(instance);
-        let places = (0..count).map(|_| Place::new(first.take())).collect();
-        Ok((Self { recipe, budget, places, layout, failure: Mutex::default() }, disk))
+        let slots = (0..count).map(|_| ShardSlot::new(first.take())).collect();
+        Ok((Self { recipe, budget, slots, layout, failure: Mutex::default() }, disk))
     }
 
     pub(super) fn memory(&self) -> &MemoryBudget {
@@ -138,7 +138,7 @@ impl Shards {
     pub(super) fn count(&self) -> usize {
         match self.layout {
             Layout::Any(_) => 1,
-            _ => self.places.len(),
+            _ => self.slots.len(),
         }
     }
 
@@ -170,8 +170,8 @@ impl Shards {
     /// A shard that is idle, one that was started if possible; else the next in turn.
     fn idle(&self, next: &AtomicUsize) -> usize {
         let unlocked = |index: &usize| self.shard(*index).try_write().is_ok();
-        let turn = || next.fetch_add(1, Ordering::Relaxed) % self.places.len();
-        (0..self.places.len()).find(unlocked).unwrap_or_else(turn)
+        let turn = || next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        (0..self.slots.len()).find(unlocked).unwrap_or_else(turn)
     }
 
     /// How many bytes from an offset to the end of its stripe; without stripes, no end.
@@ -191,7 +191,7 @@ impl Shards {
     /// Whether to go through a span stripe by stripe takes no more calls than to ask every shard.
     pub(super) fn few_stripes(&self, span: Span) -> bool {
         match self.layout {
-            Layout::Striped { shift, .. } => span.length >> shift < self.places.len() as u64,
+            Layout::Striped { shift, .. } => span.length >> shift < self.slots.len() as u64,
             _ => true,
         }
     }
@@ -199,7 +199,7 @@ impl Shards {
     /// A shard, for those who do not wait for it.
     #[inline]
     pub(super) fn shard(&self, index: usize) -> &Arc<RwLock<Shard>> {
-        &self.places[index].shard
+        &self.slots[index].shard
     }
 
     /// A shard, if nobody else uses it.
@@ -211,12 +211,12 @@ impl Shards {
     /// goes to whoever is there first lets a write overtake the trim that was sent before it. The
     /// protocol allows that, but clients count on it, as fio does in `rw=trimwrite`.
     pub(super) async fn lock(&self, index: usize) -> Locked {
-        let place = &self.places[index];
+        let slot = &self.slots[index];
         for attempt in 0..SPINS + YIELDS {
             if let Some(shard) = self.try_lock(index) {
                 return shard;
             }
-            if place.waiting.load(Ordering::Relaxed) > 0 {
+            if slot.waiting.load(Ordering::Relaxed) > 0 {
                 // It is not going to be free before all of them have had it.
                 break;
             }
@@ -225,15 +225,15 @@ impl Shards {
                 false => thread::yield_now(),
             }
         }
-        place.waiting.fetch_add(1, Ordering::Relaxed);
-        let shard = place.shard.clone().write_owned().await;
-        place.waiting.fetch_sub(1, Ordering::Relaxed);
+        slot.waiting.fetch_add(1, Ordering::Relaxed);
+        let shard = slot.shard.clone().write_owned().await;
+        slot.waiting.fetch_sub(1, Ordering::Relaxed);
         shard
     }
 
     /// A started shard, one that is not in use if possible.
     pub(super) async fn any_started(&self) -> Option<Locked> {
-        let indexes = 0..self.places.len();
+        let indexes = 0..self.slots.len();
         let started = |index| self.try_lock(index).filter(|shard| shard.is_started());
         if let Some(shard) = indexes.clone().find_map(started) {
             return Some(shard);
@@ -310,7 +310,7 @@ impl Shards {
 
     /// Drops all instances: those that are in use when their users have done with them.
     pub(super) fn clear(&self) -> impl Future<Output = ()> + Send + use<> {
-        let shards: Vec<_> = self.places.iter().map(|place| place.shard.clone()).collect();
+        let shards: Vec<_> = self.slots.iter().map(|slot| slot.shard.clone()).collect();
         async move {
             for shard in shards {
                 shard.write().await.stop();
@@ -325,7 +325,7 @@ async fn open_instance(
     recipe: &Recipe,
     budget: &MemoryBudget,
 ) -> Result<(Instance, Result<Disk, String>), Fault> {
-    let mut instance = Instance::start(&recipe.component, budget.clone()).await?;
+    let mut instance = recipe.component.start(budget.clone()).await?;
     let disk = instance.open(&recipe.export_name, recipe.read_only, &recipe.parameters).await?;
     Ok((instance, disk))
 }
@@ -343,7 +343,7 @@ fn shard_bits(size: u64, shift: u32, max_memory: u64, least_disk: u64) -> u32 {
 }
 
 /// A place for an instance.
-pub struct Shard {
+pub(super) struct Shard {
     instance: Option<Instance>,
 }
 

@@ -141,7 +141,7 @@ mod memory {
     use super::*;
     use crate::component::tests::LONG;
     use crate::component::{BuiltIn, Engine};
-    use crate::disk::Recipe;
+    use crate::device::guest::Recipe;
 
     async fn open(size: &str, max_memory: u64) -> Client {
         let memory = BuiltIn::find("memory").unwrap();

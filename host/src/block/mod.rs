@@ -4,8 +4,15 @@
 //! checked: a [`Command`] lies within the disk it is for, an [`Extents`] list is what its builder
 //! guarantees.
 
+mod chunk;
+mod scatter;
+
 use std::fmt;
 use std::ops::Range;
+
+pub use chunk::Chunk;
+pub(crate) use scatter::MAX_RUNS;
+pub use scatter::Scatter;
 
 /// The largest disk, in bytes: NBD clients keep offsets in signed 64-bit integers.
 pub const MAX_SIZE: u64 = i64::MAX as u64;

@@ -7,6 +7,7 @@ use crate::component::tests::guest::Called::{
     self, Cache, Extents, Flush, Read, Trim, Write, Zero,
 };
 use crate::component::tests::guest::{Guest, can};
+use crate::device::Device;
 
 async fn open_with(capabilities: u16) -> Client {
     open(&Guest::new().opened(|disk| disk.capabilities = capabilities)).await
@@ -97,11 +98,11 @@ async fn fua_is_passed_on_or_emulated_by_a_flush_or_not_needed() {
 async fn flush_reaches_only_those_that_need_it() {
     let disk = open_with(can::EVERYTHING).await;
     disk.flush().await.unwrap();
-    disk.disk.finish().await.unwrap();
+    disk.disk.clone().last_flush().await.unwrap();
     assert_eq!(functions(&disk.log().await), [Flush, Flush]);
     let disk = open_with(can::EVERYTHING & !can::FLUSH & !can::FUA).await;
     disk.flush().await.unwrap();
-    disk.disk.finish().await.unwrap();
+    disk.disk.clone().last_flush().await.unwrap();
     assert_eq!(functions(&disk.log().await), []);
 }
 
@@ -153,7 +154,7 @@ async fn what_cannot_be_emulated_is_not_offered() {
     let disk = read_only.await.unwrap();
     let capabilities = disk.disk.geometry().capabilities;
     assert!(!capabilities.writable && !capabilities.zero && !capabilities.trim);
-    disk.disk.finish().await.unwrap();
+    disk.disk.clone().last_flush().await.unwrap();
     assert_eq!(disk.log().await, [], "what was not written need not be flushed");
 }
 

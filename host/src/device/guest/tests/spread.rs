@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{AMPLE, Client, open_within};
 use crate::block::{Command, ErrorCode, Span};
 use crate::component::tests::guest::Guest;
-use crate::disk::Answer;
+use crate::device::Answer;
 
 /// It reads as zeroes: whatever one instance has, the others have, too.
 fn interchangeable() -> Guest {

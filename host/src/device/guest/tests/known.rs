@@ -3,7 +3,7 @@
 use super::{Client, open};
 use crate::block::{Command, Span};
 use crate::component::tests::guest::Guest;
-use crate::disk::{Answer, Content};
+use crate::device::{Answer, Content};
 
 const BLOCK: u64 = 4096;
 
@@ -18,7 +18,7 @@ async fn known() -> Client {
 
 /// What can be read at once.
 fn read_now(disk: &Client, offset: u64, length: u64) -> Option<Content> {
-    match disk.access.execute_now(Command::Read { span: Span { offset, length } }, &[])? {
+    match disk.gate.try_execute(Command::Read { span: Span { offset, length } }, &[])? {
         Answer::Read(content) => Some(content),
         _ => panic!("a read answers with content"),
     }
@@ -26,7 +26,7 @@ fn read_now(disk: &Client, offset: u64, length: u64) -> Option<Content> {
 
 fn write_now(disk: &Client, offset: u64, data: &[u8]) -> bool {
     let span = Span { offset, length: data.len() as u64 };
-    disk.access.execute_now(Command::Write { span, fua: false }, data).is_some()
+    disk.gate.try_execute(Command::Write { span, fua: false }, data).is_some()
 }
 
 #[tokio::test]

@@ -1,20 +1,19 @@
-//! A disk: one or more instances of a component behind the commands of the protocol.
+//! A device whose blocks are decided about by a component: one or more instances of it behind the
+//! commands of the protocol.
 //!
 //! It gives commands to instances (`shards`), supplies what the component lacks (zeroing by
 //! writing, FUA by flushing, access within a minimum block, everything is data), and sees to it
-//! that a disk whose component failed stays dead. It knows nothing of NBD's messages nor of
+//! that a device whose component failed stays dead. It knows nothing of NBD's messages nor of
 //! wasmtime.
 //!
-//! [`Access`] is what a connection holds. The future of [`Access::execute`] owns all it needs, so
-//! that it can be spawned when it is not ready at once; it must be driven to its end, for a guest
-//! may be half way through its work. On which threads it may be polled is for `schedule` to say.
+//! What is executed owns all it needs, so that it can be spawned when it is not ready at once; it must be
+//! driven to its end, for a guest may be half way through its work. On which threads it may be polled
+//! is for `schedule` to say.
 
-mod access;
 mod align;
-mod answer;
-mod buffers;
-mod direct;
+mod execute;
 mod extents;
+mod lease;
 mod recipe;
 mod schedule;
 mod shards;
@@ -22,7 +21,6 @@ mod shards;
 mod tests;
 mod zero;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::RwLock;
@@ -31,10 +29,9 @@ use tokio::task::consume_budget;
 use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, MAX_TRANSFER, Span};
 use crate::component::{self, Fault, MemoryBudget};
 use crate::compute::Compute;
-pub use access::Access;
-use answer::copy_chunks;
-pub use answer::{Answer, Content, Part};
-pub use buffers::{Buffer, Buffers, ProcessBuffers};
+use crate::device::answer::copy_chunks;
+use crate::device::{Buffers, Content};
+pub use lease::GuestLease;
 pub use recipe::{Budgets, OpenError, Recipe};
 use schedule::Schedule;
 use shards::{Locked, Shards};
@@ -45,17 +42,16 @@ const MAX_CACHED_STRIPES: usize = 1024;
 /// How much data stays in the processor's cache while it is copied twice, in bytes.
 const CACHED_PIECE: u64 = 128 << 10;
 
-/// Parts of a write end at multiples of this, which spares the component the edges.
-const PART_UNIT: u64 = 32 << 10;
-
-/// An open disk.
-pub struct Disk {
+/// A device that is open.
+pub struct GuestDevice {
     export_name: String,
     component: component::Disk,
     geometry: Geometry,
     shards: Shards,
     schedule: Schedule,
     buffers: Buffers,
+    /// There are pages that can be leased, and no blocks that could be written in part.
+    leases: bool,
     /// The component failed; everything is answered with EIO.
     dead: AtomicBool,
     /// The next request panics.
@@ -65,7 +61,7 @@ pub struct Disk {
     blocks: RwLock<()>,
 }
 
-impl Disk {
+impl GuestDevice {
     /// Opens the disk with a first instance of its component.
     ///
     /// # Errors
@@ -104,6 +100,7 @@ impl Disk {
         };
         Ok(Self {
             export_name,
+            leases: component.direct_access && component.block_sizes.minimum == 1,
             component,
             geometry,
             shards,
@@ -116,11 +113,6 @@ impl Disk {
         })
     }
 
-    /// What clients are told.
-    pub fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
     /// Whether its component failed.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
@@ -129,28 +121,6 @@ impl Disk {
     /// The memory its instances share.
     pub fn memory(&self) -> &MemoryBudget {
         self.shards.memory()
-    }
-
-    /// Returns true if [`Self::finish`] has anything to do.
-    pub fn needs_last_flush(&self) -> bool {
-        let flushes = self.component.capabilities.flush;
-        !self.is_dead() && self.geometry.capabilities.writable && flushes
-    }
-
-    /// Flushes what was written to stable storage, before the process stops.
-    ///
-    /// # Errors
-    ///
-    /// When the component fails to; this is logged.
-    pub async fn finish(self: &Arc<Self>) -> Result<(), ErrorCode> {
-        if !self.needs_last_flush() {
-            return Ok(());
-        }
-        let disk = self.clone();
-        let flushed = self.schedule.run(async move { disk.flush().await }).await;
-        flushed.unwrap_or(Err(ErrorCode::Io)).inspect_err(|code| {
-            tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
-        })
     }
 
     /// Ends the disk. The first to do so logs why.
@@ -173,7 +143,7 @@ impl Disk {
 
     /// Passes a component's answer on, unless it was a fault: then the instance is dropped and the
     /// disk dies.
-    fn settle<T>(
+    fn kill_on_fault<T>(
         &self,
         shard: &mut Locked,
         answer: Result<Result<T, ErrorCode>, Fault>,
@@ -258,24 +228,14 @@ impl Disk {
     /// What one call of the component's `read` can read.
     async fn read_one(&self, span: Span) -> Result<Content, ErrorCode> {
         let mut shard = self.shard_to_read(self.shards.index(span.offset)).await?;
-        let known = shard.instance_mut().know(span).await;
-        if let Some(known) = self.settle(&mut shard, known.map(Ok))? {
-            return Ok(Content::Known(shard.downgrade(), known));
+        let resident = shard.instance_mut().make_resident(span).await;
+        if let Some(resident) = self.kill_on_fault(&mut shard, resident.map(Ok))? {
+            return Ok(Content::Lease(GuestLease::shared(shard.downgrade(), resident).into()));
         }
         let length = u32::try_from(span.length).expect("a transfer is at most 64 MiB");
         let answer = shard.instance_mut().read(span.offset, length).await;
-        self.settle(&mut shard, answer)?;
-        Ok(Content::Lent(shard))
-    }
-
-    /// How much of a write can be executed by itself when so much of its data is `here`. A disk whose
-    /// instances keep it in memory, byte by byte, can be given any part; to others a write is one.
-    fn part_of_write(&self, span: Span, here: u64) -> u64 {
-        if !self.shards.is_striped() || self.component.block_sizes.minimum > 1 {
-            return 0;
-        }
-        let end = (span.offset + here) & !(PART_UNIT - 1);
-        end.saturating_sub(span.offset)
+        self.kill_on_fault(&mut shard, answer)?;
+        Ok(Content::Lease(GuestLease::last_read(shard, span.length).into()))
     }
 
     async fn write(&self, span: Span, data: &[u8], fua: bool) -> Result<(), ErrorCode> {
@@ -292,7 +252,7 @@ impl Disk {
             let (now, later) = data.split_at(part.length as usize);
             let mut shard = self.shard(part.offset).await?;
             let answer = shard.instance_mut().write(part.offset, now, component_fua).await;
-            self.settle(&mut shard, answer)?;
+            self.kill_on_fault(&mut shard, answer)?;
             data = later;
             left = left.after(part.length);
         }
@@ -318,7 +278,7 @@ impl Disk {
             }
             if shard.is_started() {
                 let answer = shard.instance_mut().flush().await;
-                self.settle(&mut shard, answer)?;
+                self.kill_on_fault(&mut shard, answer)?;
             }
         }
         Ok(())
@@ -341,7 +301,7 @@ impl Disk {
             let part = self.shards.first_stripe(left);
             let mut shard = self.shard_to_read(self.shards.index(part.offset)).await?;
             let answer = shard.instance_mut().cache(part).await;
-            self.settle(&mut shard, answer)?;
+            self.kill_on_fault(&mut shard, answer)?;
             drop(shard);
             consume_budget().await;
             left = left.after(part.length);

@@ -2,9 +2,9 @@
 
 use std::{error, fmt, io};
 
-use super::Buffers;
 use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Fault, MemoryBudget};
+use crate::device::Buffers;
 
 /// What a disk is made of.
 #[derive(Clone, Debug)]

@@ -4,14 +4,12 @@
 //! Reads take whole blocks and cut; writes read the blocks at the edges, change them and write them
 //! back, alone among the writers; zeroes do that at the edges; trims leave the edges alone.
 
-use std::sync::atomic::AtomicBool;
-
+use super::GuestDevice;
 use super::zero::Zero;
-use super::{Content, Disk, Part};
-use crate::block::{ErrorCode, Span};
-use crate::component::Chunk;
+use crate::block::{Chunk, ErrorCode, Span};
+use crate::device::{Cancelled, Content, Part};
 
-impl Disk {
+impl GuestDevice {
     fn minimum(&self) -> u64 {
         u64::from(self.component.block_sizes.minimum)
     }
@@ -94,10 +92,14 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) async fn zero_any(&self, zero: Zero, gone: &AtomicBool) -> Result<(), ErrorCode> {
+    pub(super) async fn zero_any(
+        &self,
+        zero: Zero,
+        cancelled: &Cancelled,
+    ) -> Result<(), ErrorCode> {
         if self.is_aligned(zero.span) {
             let _shared = self.share_blocks().await;
-            return self.zero(zero, gone).await;
+            return self.zero(zero, cancelled).await;
         }
         let span = zero.span;
         let Some(middle) = self.narrowed(span) else {
@@ -111,7 +113,7 @@ impl Disk {
         {
             // First, for a fast zero that fails must have changed nothing.
             let _shared = self.share_blocks().await;
-            self.zero(Zero { span: middle, ..zero }, gone).await?;
+            self.zero(Zero { span: middle, ..zero }, cancelled).await?;
         }
         let head = Span { offset: span.offset, length: middle.offset - span.offset };
         let tail = Span { offset: middle.end(), length: span.end() - middle.end() };

@@ -11,11 +11,12 @@ mod striped;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Access, Answer, Budgets, Disk, OpenError, Recipe};
-use crate::block::{Command, ErrorCode, Extent, Span};
+use super::{Budgets, GuestDevice, OpenError, Recipe};
+use crate::block::{Chunk, Command, ErrorCode, Extent, Span};
 use crate::component::tests::LONG;
 use crate::component::tests::guest::{Called, Guest, take_log};
-use crate::component::{Chunk, Component, Engine};
+use crate::component::{Component, Engine};
+use crate::device::{Answer, Gate};
 
 /// Enough for as many shards as there can be of 1 MiB in stripes of 64 KiB.
 const AMPLE: u64 = 1 << 30;
@@ -25,8 +26,8 @@ const MIB: u64 = 1 << 20;
 /// A client of a disk.
 #[derive(Clone)]
 struct Client {
-    disk: Arc<Disk>,
-    access: Arc<Access>,
+    disk: Arc<GuestDevice>,
+    gate: Arc<Gate>,
 }
 
 fn recipe(component: Component, max_memory: u64) -> Recipe {
@@ -49,14 +50,14 @@ async fn open_within(guest: &Guest, max_memory: u64) -> Result<Client, OpenError
 
 impl Client {
     async fn open(recipe: Recipe) -> Result<Self, OpenError> {
-        let disk = Arc::new(Disk::open(recipe).await?);
-        Ok(Self { access: Access::new(disk.clone()), disk })
+        let disk = Arc::new(GuestDevice::open(recipe).await?);
+        Ok(Self { gate: Gate::new(disk.clone()), disk })
     }
 
     async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {
-        match self.access.execute_now(command, &payload) {
+        match self.gate.try_execute(command, &payload) {
             Some(answer) => Ok(answer),
-            None => self.access.clone().execute(command, payload.into()).await,
+            None => self.gate.finish(self.gate.execute(command, payload.into(), None)).await,
         }
     }
 

@@ -25,8 +25,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
         None
     }
 
-    /// The socket, if the stream is nothing but that: if the bytes of the one are those of the other.
-    fn bare(&mut self) -> Option<&mut StreamSocket> {
+    /// The socket, if its bytes are those of the stream: none under TLS.
+    fn plaintext_socket(&mut self) -> Option<&mut StreamSocket> {
         None
     }
 }
@@ -46,8 +46,8 @@ impl Stream for Box<dyn Stream> {
         (**self).socket()
     }
 
-    fn bare(&mut self) -> Option<&mut StreamSocket> {
-        (**self).bare()
+    fn plaintext_socket(&mut self) -> Option<&mut StreamSocket> {
+        (**self).plaintext_socket()
     }
 }
 
@@ -68,7 +68,7 @@ enum Waiting {
 
 /// A socket that is not the runtime's, and what became of it since somebody last looked. One thread
 /// uses it.
-pub(super) struct Watched {
+pub(crate) struct Watched {
     fd: OwnedFd,
     transport: Transport,
     /// Bits of [`PollFlags`] for which a task found it not ready.
@@ -80,7 +80,7 @@ pub(super) struct Watched {
 
 /// What a socket goes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(crate) enum Transport {
     /// The machine's memory.
     Unix,
     /// IP, perhaps within the machine, too.
@@ -89,20 +89,20 @@ pub(super) enum Transport {
 
 /// What became of a socket.
 #[derive(Clone, Copy)]
-pub(super) struct Look {
+pub(crate) struct Look {
     /// What to wait for.
-    pub(super) wanted: PollFlags,
+    pub(crate) wanted: PollFlags,
     /// How many bytes came, the end of the stream counted as one.
-    pub(super) received: usize,
+    pub(crate) received: usize,
     /// How many bytes were sent.
-    pub(super) sent: usize,
+    pub(crate) sent: usize,
     /// How many requests were begun, if all that was received is used. Nothing was received after
     /// that.
-    pub(super) requests: usize,
+    pub(crate) requests: usize,
 }
 
 impl Watched {
-    pub(super) fn new(fd: OwnedFd, transport: Transport) -> Self {
+    pub(crate) fn new(fd: OwnedFd, transport: Transport) -> Self {
         Self {
             fd,
             transport,
@@ -113,12 +113,12 @@ impl Watched {
         }
     }
 
-    pub(super) fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         self.transport
     }
 
     /// What became of it since this was last called.
-    pub(super) fn take_look(&self) -> Look {
+    pub(crate) fn take_look(&self) -> Look {
         let look = Look {
             wanted: PollFlags::from_bits_truncate(self.wanted.load(Ordering::Relaxed)),
             received: self.received.load(Ordering::Relaxed),
@@ -147,12 +147,12 @@ impl Watched {
 
     /// Says how many requests were begun with what was received. Nothing is received after this before
     /// somebody has looked.
-    pub(super) fn end_batch(&self, n: usize) {
+    pub(crate) fn end_batch(&self, n: usize) {
         add(&self.requests, n);
     }
 
     /// Receives to several places, one after the other.
-    pub(super) fn poll_receive_to(&self, places: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_receive_to(&self, places: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
         self.poll_received(rustix::io::readv(&self.fd, places))
     }
 
@@ -213,7 +213,7 @@ impl From<UnixStream> for StreamSocket {
 impl StreamSocket {
     /// Whether the other side has closed the connection, as far as that can be seen without sending:
     /// over TCP, it may only have stopped to send.
-    pub(super) fn is_hung_up(&self) -> bool {
+    pub(crate) fn is_hung_up(&self) -> bool {
         let fd = match &self.0 {
             Waiting::Tcp(stream) => stream.as_fd(),
             Waiting::Unix(stream) => stream.as_fd(),
@@ -228,7 +228,7 @@ impl StreamSocket {
     }
 
     /// The socket itself, if a thread waits for nothing else.
-    pub(super) fn alone(&self) -> Option<&Watched> {
+    pub(crate) fn alone(&self) -> Option<&Watched> {
         match &self.0 {
             Waiting::Alone(watched) => Some(watched),
             _ => None,
@@ -240,7 +240,7 @@ impl StreamSocket {
     /// # Errors
     ///
     /// None that is known. The socket cannot be used after one.
-    pub(super) fn watch_alone(&mut self) -> io::Result<Arc<Watched>> {
+    pub(crate) fn leave_reactor(&mut self) -> io::Result<Arc<Watched>> {
         let watched = match mem::replace(&mut self.0, Waiting::Lost) {
             Waiting::Tcp(stream) => Watched::new(stream.into_std()?.into(), Transport::Tcp),
             Waiting::Unix(stream) => Watched::new(stream.into_std()?.into(), Transport::Unix),
@@ -256,7 +256,7 @@ impl StreamSocket {
     /// # Errors
     ///
     /// When the runtime cannot. The socket cannot be used then.
-    pub(super) fn watch_together(&mut self) -> io::Result<()> {
+    pub(crate) fn join_reactor(&mut self) -> io::Result<()> {
         let Waiting::Alone(watched) = mem::replace(&mut self.0, Waiting::Lost) else {
             return Err(lost());
         };
@@ -278,7 +278,7 @@ impl Stream for StreamSocket {
         Some(self)
     }
 
-    fn bare(&mut self) -> Option<&mut StreamSocket> {
+    fn plaintext_socket(&mut self) -> Option<&mut StreamSocket> {
         Some(self)
     }
 }

@@ -1,0 +1,140 @@
+//! What the command line says of one disk, before its component is known.
+
+use super::Failure;
+use super::args::Args;
+use super::budgets::Process;
+use super::components;
+use crate::component::{Component, Description};
+use crate::device::guest::{Budgets, Recipe};
+
+/// The longest name of an export, in bytes (spec: "Conventions").
+const MAX_NAME: usize = 4096;
+
+/// What an item of --export says to the host and not to the component.
+const READ_ONLY: &str = "read-only";
+
+/// A disk as the command line describes it.
+pub(super) struct Wish {
+    pub(super) export_name: String,
+    values: Vec<String>,
+    /// All disks are read-only.
+    read_only: bool,
+    /// What is the host's may be among the values.
+    for_host: bool,
+    budgets: Budgets,
+}
+
+impl Wish {
+    pub(super) fn new(
+        args: &Args,
+        process: &Process,
+        name: &str,
+        values: &[String],
+        for_host: bool,
+    ) -> Result<Self, Failure> {
+        if name.len() > MAX_NAME {
+            return Err(Failure::Usage(format!(
+                "the name of an export has {} bytes, at most {MAX_NAME} are possible",
+                name.len()
+            )));
+        }
+        Ok(Self {
+            export_name: name.to_owned(),
+            values: values.to_vec(),
+            read_only: args.read_only,
+            for_host,
+            budgets: process.export(),
+        })
+    }
+
+    /// The disk that it is with this component.
+    ///
+    /// # Errors
+    ///
+    /// Which of its parameters the component does not know, or misses.
+    pub(super) fn recipe(&self, component: Component) -> Result<Recipe, String> {
+        let description = component.description();
+        let (own, values) = match self.for_host {
+            true => for_host(description, &self.values)?,
+            false => (None, self.values.clone()),
+        };
+        let parameters = components::parameters(description, &values)?;
+        Ok(Recipe {
+            component,
+            export_name: self.export_name.clone(),
+            read_only: self.read_only || own == Some(true),
+            parameters,
+            budgets: self.budgets.clone(),
+        })
+    }
+}
+
+/// Takes what is for the host out of the items of --export: whether it is read-only, unless the
+/// component has a parameter of that name.
+fn for_host(
+    description: &Description,
+    values: &[String],
+) -> Result<(Option<bool>, Vec<String>), String> {
+    if description.parameters.iter().any(|parameter| parameter.name == READ_ONLY) {
+        return Ok((None, values.to_vec()));
+    }
+    let mut read_only = None;
+    let mut rest = Vec::new();
+    for value in values {
+        let said = match value.strip_prefix(READ_ONLY) {
+            Some("" | "=true") => true,
+            Some("=false") => false,
+            Some(other) if other.starts_with('=') => {
+                return Err(format!("{value:?}: {READ_ONLY} is true or false"));
+            }
+            _ => {
+                rest.push(value.clone());
+                continue;
+            }
+        };
+        if read_only.replace(said).is_some() {
+            return Err(format!("{READ_ONLY} is given twice"));
+        }
+    }
+    Ok((read_only, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::component::Parameter;
+
+    fn with_parameters(names: &[&str]) -> Description {
+        let parameter = |name: &&str| Parameter {
+            name: (*name).into(),
+            summary: String::new(),
+            required: false,
+            default: None,
+        };
+        Description {
+            name: "x".into(),
+            version: String::new(),
+            summary: String::new(),
+            parameters: names.iter().map(parameter).collect(),
+            bare_parameter: names.first().map(|&name| name.into()),
+        }
+    }
+
+    #[test]
+    fn read_only_is_for_the_host_unless_the_component_has_it() {
+        let strings = |values: &[&str]| values.iter().map(|&v| v.to_owned()).collect::<Vec<_>>();
+        let plain = with_parameters(&["size"]);
+        let taken = |values: &[&str]| for_host(&plain, &strings(values));
+        assert_eq!(taken(&["1M"]), Ok((None, strings(&["1M"]))));
+        assert_eq!(taken(&["1M", "read-only"]), Ok((Some(true), strings(&["1M"]))));
+        assert_eq!(taken(&["read-only=true", "1M"]), Ok((Some(true), strings(&["1M"]))));
+        assert_eq!(taken(&["read-only=false"]), Ok((Some(false), vec![])));
+        let others = ["read-only-x", "size=read-only"];
+        assert_eq!(taken(&others), Ok((None, strings(&others))));
+        assert!(taken(&["read-only=yes"]).unwrap_err().contains("true or false"));
+        assert!(taken(&["read-only", "read-only=false"]).unwrap_err().contains("twice"));
+        let own = with_parameters(&["size", "read-only"]);
+        let values = strings(&["1M", "read-only=maybe"]);
+        assert_eq!(for_host(&own, &values), Ok((None, values.clone())));
+    }
+}

@@ -1,0 +1,219 @@
+//! Connections to a device that is not a guest: they know nothing else of one than its trait.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use super::client::*;
+use super::*;
+use crate::block::{Chunk, Command, ErrorCode, Extents, Scatter, Span, Status};
+use crate::device::{
+    Answer, Buffers, Content, Device, Execution, Lease, Leased, Mode, Order, Outcome, Part,
+    execution,
+};
+use crate::exports::Export;
+use std::sync::Arc;
+
+const SIZE: usize = 1 << 20;
+
+/// Behind this offset there are no leases.
+const LEASED: u64 = SIZE as u64 / 2;
+
+/// A disk in a vector.
+struct Native {
+    geometry: Geometry,
+    buffers: Buffers,
+    bytes: Arc<RwLock<Vec<u8>>>,
+    leases: AtomicUsize,
+    executed: AtomicUsize,
+    flushes: AtomicUsize,
+}
+
+/// A part of the vector.
+struct Slice<G> {
+    guard: G,
+    span: Span,
+}
+
+type Reading = OwnedRwLockReadGuard<Vec<u8>>;
+type Writing = OwnedRwLockWriteGuard<Vec<u8>>;
+
+fn range(span: Span) -> std::ops::Range<usize> {
+    span.offset as usize..span.end() as usize
+}
+
+impl Leased for Slice<Reading> {
+    fn length(&self) -> u64 {
+        self.span.length
+    }
+
+    fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
+        (index == 0).then(|| Chunk::Data(&self.guard[range(self.span)]))
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        panic!("it is for reading");
+    }
+
+    fn scatter<'a>(&'a mut self, _: &'a mut [u8]) -> Option<Scatter<'a>> {
+        None
+    }
+}
+
+impl Leased for Slice<Writing> {
+    fn length(&self) -> u64 {
+        self.span.length
+    }
+
+    fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
+        (index == 0).then(|| Chunk::Data(&self.guard[range(self.span)]))
+    }
+
+    fn write(&mut self, data: &[u8]) {
+        self.guard[range(self.span)][..data.len()].copy_from_slice(data);
+    }
+
+    fn scatter<'a>(&'a mut self, behind: &'a mut [u8]) -> Option<Scatter<'a>> {
+        let mut scatter = Scatter::default();
+        scatter.push(&mut self.guard[range(self.span)]);
+        scatter.push(behind);
+        Some(scatter)
+    }
+}
+
+impl Native {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            geometry: geometry(SIZE as u64),
+            buffers: Buffers::own(SIZE as u64),
+            bytes: Arc::new(RwLock::new(vec![0; SIZE])),
+            leases: AtomicUsize::new(0),
+            executed: AtomicUsize::new(0),
+            flushes: AtomicUsize::new(0),
+        })
+    }
+
+    /// How many leases were given and how many commands executed since this was last asked.
+    fn counts(&self) -> (usize, usize) {
+        (self.leases.swap(0, Ordering::Relaxed), self.executed.swap(0, Ordering::Relaxed))
+    }
+
+    async fn run(&self, Order { command, payload, .. }: Order) -> Outcome {
+        self.executed.fetch_add(1, Ordering::Relaxed);
+        // Nothing here is ready at once.
+        tokio::task::yield_now().await;
+        let mut bytes = self.bytes.write().await;
+        match command {
+            Command::Read { span } => {
+                let parts = vec![Part::Data(bytes[range(span)].to_vec())];
+                return Ok(Answer::Read(Content::Copied(parts)));
+            }
+            Command::Write { span, .. } => bytes[range(span)].copy_from_slice(&payload),
+            Command::Zero { fast: true, .. } => return Err(ErrorCode::NotSup),
+            Command::Zero { span, .. } | Command::Trim { span, .. } => {
+                bytes[range(span)].fill(0);
+            }
+            Command::Flush => drop(self.flushes.fetch_add(1, Ordering::Relaxed)),
+            Command::Cache { .. } => {}
+            Command::Extents { span, limit } => {
+                let mut extents = Extents::new(span.length, limit);
+                extents.push(span.length, Status::DATA);
+                return Ok(Answer::Extents(extents));
+            }
+        }
+        Ok(Answer::Done)
+    }
+}
+
+impl Device for Native {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// Pieces of a lease end where those of nothing begin.
+    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease> {
+        let length = span.length.min(LEASED.checked_sub(span.offset)?);
+        let span = Span { length, ..span };
+        if length == 0 {
+            return None;
+        }
+        let bytes = self.bytes.clone();
+        let lease = match mode {
+            Mode::Read => Lease::new(Slice { guard: bytes.try_read_owned().ok()?, span }),
+            Mode::Write { .. } => Lease::new(Slice { guard: bytes.try_write_owned().ok()?, span }),
+        };
+        self.leases.fetch_add(1, Ordering::Relaxed);
+        Some(lease)
+    }
+
+    fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {
+        execution(async move { self.run(order).await }, place)
+    }
+
+    fn last_flush(self: Arc<Self>) -> Execution {
+        execution(async { Ok(Answer::Done) }, None)
+    }
+}
+
+#[tokio::test]
+async fn a_native_device_is_served_as_a_guest_is() {
+    for style in STYLES {
+        let device = Native::new();
+        let (context, _phase) = context_of_exports(vec![Export::of_device("disk", device.clone())]);
+        let mut client = Client::over_socket(&context, style).await;
+        let at = |offset: i64| LEASED.checked_add_signed(offset).unwrap();
+
+        assert_eq!(client.call(WRITE, at(-8192), 4096).await.error, 0);
+        assert_eq!(client.call(READ, at(-8193), 4098).await.data[..2], [0, 0x77]);
+        assert_eq!(device.counts(), (2, 0), "where there are leases, nothing is executed");
+
+        assert_eq!(client.call(WRITE, at(0), 4096).await.error, 0);
+        assert_eq!(client.call(READ, at(0), 4096).await.data, [0x77; 4096]);
+        assert_eq!(device.counts(), (0, 2), "where there are none, everything is");
+
+        // Over the border a lease is too short, and is given back.
+        assert_eq!(
+            client.call(READ, at(-4096), 8192).await.data,
+            [[0; 4096], [0x77; 4096]].concat()
+        );
+        assert_eq!(device.counts(), (1, 1));
+
+        // Long writes are received to where there is a lease, and executed behind that.
+        assert_eq!(client.call(WRITE, at(-100_000), 300_000).await.error, 0);
+        let (_, executed) = device.counts();
+        assert!(executed > 0);
+        let read = client.call(READ, at(-100_001), 300_002).await.data;
+        assert_eq!(read[1..300_001], [0x77; 300_000]);
+        assert_eq!((read[0], read[300_001]), (0, 0));
+
+        for (command, zeroed) in [(WRITE_ZEROES, at(-4096)), (TRIM, at(4096))] {
+            assert_eq!(client.call(command, zeroed, 4096).await.error, 0);
+            assert_eq!(
+                client.call(READ, zeroed, 4097).await.data,
+                [[0; 4096].as_slice(), &[0x77]].concat()
+            );
+        }
+        assert_eq!(client.call(CACHE, 0, 4096).await.error, 0);
+        assert_eq!(client.call(FLUSH, 0, 0).await.error, 0);
+        assert_eq!(device.flushes.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// The bytes are held for as long as they are sent.
+#[tokio::test]
+async fn what_is_leased_is_not_changed() {
+    let device = Native::new();
+    let span = Span { offset: 0, length: 4096 };
+    let lease = device.try_lease(span, Mode::Read).unwrap();
+    assert!(device.try_lease(span, Mode::Read).is_some());
+    assert!(device.try_lease(span, Mode::Write { fua: false }).is_none());
+    drop(lease);
+    let mut lease = device.try_lease(span, Mode::Write { fua: false }).unwrap();
+    assert!(device.try_lease(span, Mode::Read).is_none());
+    lease.write(&[1; 10]);
+    assert_eq!(lease.chunk(0).map(|chunk| chunk.len()), Some(4096));
+}

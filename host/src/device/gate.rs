@@ -1,0 +1,124 @@
+//! A connection's way to a device: through here goes every request, and every answer.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use super::{
+    Answer, Buffers, Cancelled, Content, Device, Execution, Lease, Mode, Order, Outcome, Polled,
+};
+use crate::block::{Command, Span};
+
+/// One connection's way to a device. No panic comes out of it: a request in which one happens fails.
+pub struct Gate {
+    device: Arc<dyn Device>,
+    cancelled: Cancelled,
+}
+
+impl Gate {
+    /// A way to a device.
+    pub fn new(device: Arc<dyn Device>) -> Arc<Self> {
+        Arc::new(Self { device, cancelled: Cancelled::default() })
+    }
+
+    /// Nobody waits for answers any more.
+    pub fn cancel(&self) {
+        self.cancelled.cancel();
+    }
+
+    /// [`Device::buffers`].
+    pub fn buffers(&self) -> &Buffers {
+        self.device.buffers()
+    }
+
+    /// [`Device::splits_write`].
+    pub fn splits_write(&self, span: Span, here: u64) -> u64 {
+        self.device.splits_write(span, here)
+    }
+
+    /// [`Device::may_run_here`].
+    pub fn may_run_here(&self, own_thread: bool) -> bool {
+        self.device.may_run_here(own_thread)
+    }
+
+    /// [`Device::try_lease`].
+    #[inline]
+    pub fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease> {
+        self.device.try_lease(span, mode)
+    }
+
+    /// [`Device::prefetch`].
+    #[inline]
+    pub fn prefetch(&self, span: Span) {
+        self.device.prefetch(span);
+    }
+
+    /// Executes a read or write if there is a lease for all of it. If not, nothing is done.
+    #[inline]
+    pub fn try_execute(&self, command: Command, payload: &[u8]) -> Option<Answer> {
+        let executed = || match command {
+            Command::Read { span } => {
+                let lease = self.try_lease(span, Mode::Read)?;
+                let all = lease.length() == span.length;
+                all.then_some(Answer::Read(Content::Lease(lease)))
+            }
+            Command::Write { span, fua } => {
+                let mut lease = self.try_lease(span, Mode::Write { fua })?;
+                let all = lease.length() == span.length;
+                all.then(|| lease.write(payload)).map(|()| Answer::Done)
+            }
+            _ => None,
+        };
+        catch_unwind(AssertUnwindSafe(executed)).unwrap_or_else(|_| {
+            self.device.panicked();
+            None
+        })
+    }
+
+    /// Writes as much as there is a lease for of the beginning of a write, of whose data this is the
+    /// beginning. Returns how many bytes it has written.
+    pub fn try_write_some(&self, offset: u64, here: &[u8], fua: bool) -> usize {
+        let span = Span { offset, length: here.len() as u64 };
+        let written = || {
+            let mut lease = self.try_lease(span, Mode::Write { fua })?;
+            let written = lease.length() as usize;
+            lease.write(&here[..written]);
+            Some(written)
+        };
+        let written = catch_unwind(AssertUnwindSafe(written)).unwrap_or_else(|_| {
+            self.device.panicked();
+            None
+        });
+        written.unwrap_or(0)
+    }
+
+    /// Begins to execute a command, in `place` if there is one; `payload` is what a write writes. What is
+    /// returned is to be polled with [`Self::poll`] or driven with [`Self::finish`], which catch its
+    /// panics. It does not do so by itself for it is moved before it is polled: to wrap it makes it
+    /// twice as long.
+    pub fn execute(&self, command: Command, payload: Bytes, place: Option<Execution>) -> Execution {
+        let order = Order { command, payload, cancelled: self.cancelled.clone() };
+        self.device.clone().execute(order, place)
+    }
+
+    /// [`Device::poll`].
+    pub fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(execution, cx)));
+        polled.unwrap_or_else(|_| (Poll::Ready(Err(self.device.panicked())), false))
+    }
+
+    /// Drives what [`Self::execute`] returned to its end.
+    pub async fn finish(&self, execution: Execution) -> Outcome {
+        let ended = AssertUnwindSafe(execution).catch_unwind().await;
+        ended.unwrap_or_else(|_| Err(self.device.panicked()))
+    }
+
+    /// [`Device::spawn`].
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, computes: bool) {
+        self.device.spawn(Box::pin(task), computes);
+    }
+}

@@ -1,0 +1,131 @@
+//! From a command to what the device does for it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::GuestDevice;
+use super::zero::Zero;
+use crate::block::{Command, ErrorCode, Geometry, Span};
+use crate::component::Fault;
+use crate::device::{
+    Answer, Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
+    execution,
+};
+
+/// Parts of a write end at multiples of this, which spares the component the edges.
+const PART_UNIT: u64 = 32 << 10;
+
+impl Device for GuestDevice {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    #[inline]
+    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease> {
+        self.lease(span, mode).map(Lease::from)
+    }
+
+    fn prefetch(&self, span: Span) {
+        self.prefetch_resident(span);
+    }
+
+    fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {
+        execution(async move { self.execute_order(order).await }, place)
+    }
+
+    /// A device whose instances keep it in memory, byte by byte, can be given any part.
+    fn splits_write(&self, span: Span, here: u64) -> u64 {
+        if !self.shards.is_striped() || self.component.block_sizes.minimum > 1 {
+            return 0;
+        }
+        let end = (span.offset + here) & !(PART_UNIT - 1);
+        end.saturating_sub(span.offset)
+    }
+
+    fn may_run_here(&self, own_thread: bool) -> bool {
+        self.schedule.may_run_here(own_thread)
+    }
+
+    fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
+        self.schedule.poll(execution, cx)
+    }
+
+    fn spawn(&self, task: Task, computes: bool) {
+        self.schedule.spawn(task, computes);
+    }
+
+    fn panicked(&self) -> ErrorCode {
+        // A guest may be in the middle of a call.
+        self.die(&Fault::Panic)
+    }
+
+    fn needs_last_flush(&self) -> bool {
+        let flushes = self.component.capabilities.flush;
+        !self.is_dead() && self.geometry.capabilities.writable && flushes
+    }
+
+    fn last_flush(self: Arc<Self>) -> Execution {
+        let flushed = async move {
+            if !self.needs_last_flush() {
+                return Ok(Answer::Done);
+            }
+            let device = self.clone();
+            let flushed = self.schedule.run(async move { device.flush().await }).await;
+            let flushed = flushed.unwrap_or(Err(ErrorCode::Io)).inspect_err(|code| {
+                tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
+            });
+            flushed.map(|()| Answer::Done)
+        };
+        execution(flushed, None)
+    }
+}
+
+impl GuestDevice {
+    async fn execute_order(&self, order: Order) -> Outcome {
+        let Order { command, payload, cancelled } = order;
+        #[cfg(test)]
+        assert!(!self.panics.swap(false, std::sync::atomic::Ordering::Relaxed), "for a test");
+        match command {
+            // What is written takes effect all the same.
+            Command::Read { .. } if cancelled.is_cancelled() => Err(ErrorCode::Shutdown),
+            Command::Read { span } if self.is_aligned(span) => {
+                self.read(span).await.map(Answer::Read)
+            }
+            Command::Write { span, fua } if self.is_aligned(span) => {
+                self.write(span, &payload, fua).await.map(|()| Answer::Done)
+            }
+            // Apart, so that the futures of the frequent ones are small: they are moved.
+            command => Box::pin(self.execute_rare(command, payload, cancelled)).await,
+        }
+    }
+
+    async fn execute_rare(
+        &self,
+        command: Command,
+        payload: Bytes,
+        cancelled: Cancelled,
+    ) -> Result<Answer, ErrorCode> {
+        match command {
+            Command::Read { span } => self.read_unaligned(span).await.map(Answer::Read),
+            Command::Write { span, fua } => {
+                self.write_unaligned(span, &payload, fua).await.map(|()| Answer::Done)
+            }
+            Command::Zero { span, fua, keep_allocated, fast } => {
+                let zero = Zero { span, fua, keep_allocated, fast };
+                self.zero_any(zero, &cancelled).await.map(|()| Answer::Done)
+            }
+            Command::Trim { span, fua } => self.trim_any(span, fua).await.map(|()| Answer::Done),
+            Command::Flush => self.flush().await.map(|()| Answer::Done),
+            Command::Cache { span } => self.cache(self.widened(span)).await.map(|()| Answer::Done),
+            Command::Extents { span, limit } => {
+                self.extents(span, limit).await.map(Answer::Extents)
+            }
+        }
+    }
+}
