@@ -13,6 +13,7 @@ mod foreign;
 mod fuzz;
 mod help;
 mod hostile;
+mod layers;
 mod life;
 mod memory;
 mod mistakes;

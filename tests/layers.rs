@@ -1,0 +1,122 @@
+//! Which module of the library uses which. Each uses only those that come before it here, so there are
+//! no circles, and whoever wants another arrow has to say so in this table.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules of `host/src`, and what each of them may use.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("sync", &[]),
+    ("machine", &[]),
+    ("throttle", &[]),
+    ("owned_file", &[]),
+    ("transport", &[]),
+    ("block", &[]),
+    ("budget", &["sync"]),
+    ("places", &["budget"]),
+    ("compute", &["machine"]),
+    ("client_log", &["throttle"]),
+    ("tls", &["transport"]),
+    ("nbd", &["block"]),
+    ("component", &["block", "budget", "compute", "machine", "throttle"]),
+    ("device", &["block", "component", "compute", "machine"]),
+    ("exports", &["block", "component", "device"]),
+    ("last_flush", &["exports"]),
+    ("connection", &["block", "device", "exports", "machine", "nbd", "places", "tls", "transport"]),
+    (
+        "server",
+        &[
+            "client_log",
+            "connection",
+            "exports",
+            "last_flush",
+            "nbd",
+            "owned_file",
+            "places",
+            "tls",
+            "transport",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "block",
+            "component",
+            "connection",
+            "device",
+            "exports",
+            "machine",
+            "nbd",
+            "server",
+            "tls",
+            "transport",
+        ],
+    ),
+];
+
+/// The files of a module that are not tests.
+fn files(path: &Path, found: &mut Vec<PathBuf>) {
+    let name = path.file_stem().unwrap_or_default();
+    if name == "tests" {
+        return;
+    }
+    match fs::read_dir(path) {
+        Ok(entries) => entries.for_each(|entry| files(&entry.unwrap().path(), found)),
+        Err(_) => found.push(path.to_owned()),
+    }
+}
+
+/// The modules that the code of a file names, without its comments and tests.
+fn used(text: &str) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut modules = BTreeSet::new();
+    for line in lines {
+        for (at, word) in line.match_indices("crate::") {
+            let rest = &line[at + word.len()..];
+            let end = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
+            modules.insert(rest[..end].to_owned());
+        }
+    }
+    modules
+}
+
+#[test]
+fn modules_use_what_is_below_them() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (index, (module, allowed)) in LAYERS.iter().enumerate() {
+        let below: Vec<&str> = LAYERS[..index].iter().map(|(module, _)| *module).collect();
+        for used in *allowed {
+            assert!(below.contains(used), "{module} may use {used}, which is not below it");
+        }
+        let mut found = Vec::new();
+        for path in [sources.join(module), sources.join(module).with_extension("rs")] {
+            if path.exists() {
+                files(&path, &mut found);
+            }
+        }
+        assert!(!found.is_empty(), "there is no module {module}");
+        let uses: BTreeSet<String> =
+            found.iter().flat_map(|file| used(&fs::read_to_string(file).unwrap())).collect();
+        let expected: BTreeSet<String> =
+            allowed.iter().chain([module]).map(|&used| used.to_owned()).collect();
+        let more: Vec<_> = uses.difference(&expected).collect();
+        assert!(more.is_empty(), "{module} uses {more:?}, which it may not");
+        let unused: Vec<_> = allowed.iter().filter(|&&used| !uses.contains(used)).collect();
+        assert!(unused.is_empty(), "{module} does not use {unused:?} any more");
+    }
+}
+
+#[test]
+fn every_module_has_its_place() {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let text = fs::read_to_string(library).unwrap();
+    let declared: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "))
+        .map(|line| line.trim_end_matches(';'))
+        .collect();
+    let placed: BTreeSet<&str> = LAYERS.iter().map(|(module, _)| *module).collect();
+    assert_eq!(declared, placed);
+}
