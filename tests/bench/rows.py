@@ -207,7 +207,7 @@ COMPONENTS = [
     component(
         "lies about direct access",
         "contained",
-        "`component::tests::direct`, `disk::tests::death::lies_about_what_is_stored_harm_the_liar`",
+        "`component::tests::direct`, `device::guest::tests::death::lies_about_what_is_stored_harm_the_liar`",
     ),
     component(
         "another disk on the second open",
