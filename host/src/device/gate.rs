@@ -1,4 +1,4 @@
-//! A connection's way to a device: through here goes every request, and every answer.
+//! The way of a connection's commands to its device.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,19 +13,20 @@ use super::{
 };
 use crate::block::{Command, Span};
 
-/// One connection's way to a device. No panic comes out of it: a request in which one happens fails.
+/// The way to a device for the commands of one connection. A command that panics fails, and nothing else
+/// of the connection.
 pub struct Gate {
     device: Arc<dyn Device>,
     cancelled: Cancelled,
 }
 
 impl Gate {
-    /// A way to a device.
+    /// The way of a new connection.
     pub fn new(device: Arc<dyn Device>) -> Arc<Self> {
         Arc::new(Self { device, cancelled: Cancelled::default() })
     }
 
-    /// Nobody waits for answers any more.
+    /// Says that the client has gone away.
     pub fn cancel(&self) {
         self.cancelled.cancel();
     }
@@ -57,7 +58,7 @@ impl Gate {
         self.device.prefetch(span);
     }
 
-    /// Executes a read or write if there is a lease for all of it. If not, nothing is done.
+    /// Executes a read or write by a lease, if there is one for all of it. If not, nothing is done.
     #[inline]
     pub fn try_execute(&self, command: Command, payload: &[u8]) -> Option<Answer> {
         let executed = || match command {
@@ -79,8 +80,8 @@ impl Gate {
         })
     }
 
-    /// Writes as much as there is a lease for of the beginning of a write, of whose data this is the
-    /// beginning. Returns how many bytes it has written.
+    /// Writes the first bytes of a write, of whose data `here` has come, as far as there is a lease for
+    /// them. Returns how many bytes were written.
     pub fn try_write_some(&self, offset: u64, here: &[u8], fua: bool) -> usize {
         let span = Span { offset, length: here.len() as u64 };
         let written = || {
@@ -96,10 +97,9 @@ impl Gate {
         written.unwrap_or(0)
     }
 
-    /// Begins to execute a command, in `place` if there is one; `payload` is what a write writes. What is
-    /// returned is to be polled with [`Self::poll`] or driven with [`Self::finish`], which catch its
-    /// panics. It does not do so by itself for it is moved before it is polled: to wrap it makes it
-    /// twice as long.
+    /// [`Device::execute`]. The execution must be polled by [`Self::poll`] or driven by [`Self::finish`], which
+    /// catch panics. A wrapper that catches them would double its size, and executions are moved
+    /// before they are polled.
     pub fn execute(&self, command: Command, payload: Bytes, place: Option<Execution>) -> Execution {
         let order = Order { command, payload, cancelled: self.cancelled.clone() };
         self.device.clone().execute(order, place)
@@ -111,7 +111,7 @@ impl Gate {
         polled.unwrap_or_else(|_| (Poll::Ready(Err(self.device.panicked())), false))
     }
 
-    /// Drives what [`Self::execute`] returned to its end.
+    /// Drives an execution to its end.
     pub async fn finish(&self, execution: Execution) -> Outcome {
         let ended = AssertUnwindSafe(execution).catch_unwind().await;
         ended.unwrap_or_else(|_| Err(self.device.panicked()))

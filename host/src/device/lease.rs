@@ -1,4 +1,4 @@
-//! The bytes of a device where they are, for as long as nobody else may change them.
+//! Access to the bytes of a device in place.
 
 use super::guest::GuestLease;
 use crate::block::{Chunk, Scatter};
@@ -6,49 +6,50 @@ use crate::block::{Chunk, Scatter};
 /// What a lease is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Reading. Others may read as well.
+    /// Reading. Others may read at the same time.
     Read,
-    /// Writing, with force unit access or without. Nobody else reads or writes.
+    /// Writing. Nobody else reads or writes at the same time.
     Write {
-        /// What is written is durable when the lease ends.
+        /// Force unit access: what is written is durable when the lease ends.
         fua: bool,
     },
 }
 
-/// The beginning of a span, at least one byte of it, which can be read or written without executing
-/// anything. Whoever has a lease holds others up, so it is not kept while a client is waited for.
+/// Access to the first bytes of a span, one at least, without executing a command.
+///
+/// A lease keeps others from the same bytes, so it must not be held while waiting for a client.
 pub struct Lease(Kind);
 
-/// The frequent kind is part of the lease, so that it takes no memory of its own.
+/// Leases of guests are taken for most requests, so they are stored inline.
 enum Kind {
     Guest(GuestLease),
     Other(Box<dyn Leased>),
 }
 
-/// What a device has to do for its leases.
+/// What a lease does, as implemented by a device.
 pub trait Leased: Send + Sync {
-    /// How many bytes it covers.
+    /// The number of bytes that are covered.
     fn length(&self) -> u64;
 
-    /// The chunk at an index: in order, at least one, none after the last. Together they are
-    /// [`Self::length`] bytes long.
+    /// The chunk at an index; `None` after the last one. Together, the chunks have [`Self::length`]
+    /// bytes.
     fn chunk(&self, index: usize) -> Option<Chunk<'_>>;
 
-    /// Writes to the beginning.
+    /// Writes `data` to the first bytes.
     ///
     /// # Panics
     ///
-    /// When the data is longer than the lease, or the lease is for reading.
+    /// Panics if `data` is longer than the lease, or the lease is for reading.
     fn write(&mut self, data: &[u8]);
 
-    /// All of it, or the beginning, as memory to receive to, which is written by that. After all of it
-    /// comes `behind`, after the beginning alone nothing. None where the device has no such memory, or
-    /// the lease is for reading.
+    /// Memory to receive data into, which thereby is written: that of the whole lease followed by
+    /// `behind`, or of the first bytes of the lease alone. `None` if the device has no such memory, or the
+    /// lease is for reading.
     fn scatter<'a>(&'a mut self, behind: &'a mut [u8]) -> Option<Scatter<'a>>;
 }
 
 impl Lease {
-    /// The lease of a device that is not a guest.
+    /// A lease of a native device.
     pub fn new(leased: impl Leased + 'static) -> Self {
         Self(Kind::Other(Box::new(leased)))
     }

@@ -1,11 +1,11 @@
 //! Devices: what an export serves.
 //!
-//! [`Device`] is all that a connection knows of one. [`guest`] implements it by the instances of a
-//! component; a program that uses the library may implement it natively.
+//! Connections know devices through the trait [`Device`] alone. [`guest`] implements it with the instances
+//! of a component; programs that use this library may implement it natively.
 //!
-//! There are two ways to execute a command. Where the bytes can be had without doing anything for them, a
-//! [`Lease`] gives them; everything else is [`Device::execute`]. A connection has a device through its
-//! [`Gate`].
+//! A command takes one of two ways. Where the bytes are at hand, a [`Lease`] gives access to them; all else
+//! is executed by [`Device::execute`]. Each connection has a [`Gate`], through which all of its
+//! commands go.
 
 mod answer;
 mod buffers;
@@ -30,51 +30,52 @@ pub use lease::{Lease, Leased, Mode};
 
 /// A block device.
 ///
-/// Commands come from several connections at once, and a device decides by itself which of them wait
-/// for which. A command that was given is driven to its end, whatever becomes of the client.
+/// Commands come from several connections at once; which of them wait for which is for the device to
+/// decide. An execution that was begun is driven to its end, whatever becomes of the client.
 pub trait Device: Send + Sync + 'static {
-    /// What clients are told.
+    /// The size of the device and what it offers to clients.
     fn geometry(&self) -> &Geometry;
 
-    /// The memory for requests to this device that are not executed at once.
+    /// The budget for the payloads of commands that are under way.
     fn buffers(&self) -> &Buffers;
 
-    /// The beginning of a span, if it can be read or written right now without executing anything. It may
-    /// be shorter than the span.
+    /// A lease of the first bytes of a span, if they are at hand and nobody else is using them. It may
+    /// cover less than the span.
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease>;
 
-    /// A span is needed soon: has the processor fetch the beginning of what there is a lease for. To say
-    /// so of several spans, one after the other, is what helps.
+    /// Hints that a span is needed soon, so that the processor can fetch its first bytes. This pays off
+    /// when it is called for several spans in a row.
     fn prefetch(&self, _span: Span) {}
 
-    /// Begins to execute a command, in `place` if there is one. Nothing happens before it is polled.
+    /// Prepares the execution of a command, in the memory of `place` if there is one. Nothing happens
+    /// before it is polled.
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution;
 
-    /// How much of a write may be executed as a write of its own when only so many bytes of its data are
-    /// `here`. Perhaps nothing: then a write is given as one.
+    /// The number of bytes of a write that may be executed as a write of their own when only the first
+    /// `here` bytes of its data have come. With 0, a write is executed as a whole.
     fn splits_write(&self, _span: Span, _here: u64) -> u64 {
         0
     }
 
-    /// Whether an execution may be polled on this thread, which serves one connection alone or others
-    /// as well. If not, [`Self::spawn`] has threads for it.
+    /// Whether executions may be polled on the calling thread; if not, they are given to [`Self::spawn`].
+    /// `own_thread` says that the thread serves a single connection.
     fn may_run_here(&self, _own_thread: bool) -> bool {
         true
     }
 
-    /// Polls an execution on this thread. If it is not ready, tells whether it is one that computes at
-    /// length.
+    /// Polls an execution on the calling thread. If it is pending, the flag tells whether that is because
+    /// it computes for long.
     fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
         (execution.poll(cx), false)
     }
 
-    /// Makes what becomes of an execution a task, on threads where it keeps nobody else waiting. It is
-    /// dropped when there are none.
+    /// Spawns a task that drives an execution, on threads where it delays nobody else. The task is
+    /// dropped if there are none.
     fn spawn(&self, task: Task, _computes: bool) {
         tokio::spawn(task);
     }
 
-    /// An execution has panicked. Returns what its client is told.
+    /// Called when an execution has panicked. Returns the error for its client.
     fn panicked(&self) -> ErrorCode {
         ErrorCode::Io
     }
@@ -85,50 +86,50 @@ pub trait Device: Send + Sync + 'static {
         capabilities.writable && capabilities.flush
     }
 
-    /// Makes durable what was written, before the process stops. A failure is logged by the device.
+    /// Flushes the device before the process stops. The device logs a failure.
     fn last_flush(self: Arc<Self>) -> Execution;
 }
 
 /// A command to execute.
 pub struct Order {
-    /// It lies within the device.
+    /// The command. Its span lies within the device.
     pub command: Command,
-    /// What a write writes, of the span's length; other commands have none.
+    /// The data of a write, as long as its span; empty for other commands.
     pub payload: Bytes,
-    /// Whether anybody still waits for the answer.
+    /// Set when nobody waits for the answer any more.
     pub cancelled: Cancelled,
 }
 
-/// How a command ends.
+/// The result of a command.
 pub type Outcome = Result<Answer, ErrorCode>;
 
-/// A command that is being executed.
+/// A command under way.
 pub type Execution = ReusableBoxFuture<'static, Outcome>;
 
-/// An execution that is polled.
+/// An execution, pinned to be polled.
 pub type Polled<'a> = Pin<&'a mut (dyn Future<Output = Outcome> + Send)>;
 
-/// What is to be done for a request, without its answer.
+/// A future that drives an execution and delivers its result.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Whether the client has gone away. Work that comes in many steps ends early then, but for what was
-/// written.
+/// Tells the executions of a connection that its client has gone away. Work of many steps may end early
+/// then, but what a client has sent to be written is written.
 #[derive(Clone, Debug, Default)]
 pub struct Cancelled(Arc<AtomicBool>);
 
 impl Cancelled {
-    /// Nobody waits any more.
+    /// Says that the client has gone away.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nobody waits any more.
+    /// Whether the client has gone away.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// An execution, in the place of another one that has ended if there is one.
+/// Makes an execution of a future, in the memory of `place`, which has ended, if there is one.
 pub fn execution(
     future: impl Future<Output = Outcome> + Send + 'static,
     place: Option<Execution>,

@@ -1,4 +1,4 @@
-//! Requests on their way: what is kept of one until it is answered.
+//! What is kept of a request until it is answered.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::nbd::ReplyTo;
 /// The text of EIO: the cause is in the server's log, and none of the client's business.
 const FAILED: &str = "the disk could not do it; the server's log says why";
 
-/// What must be known of a request to answer it.
+/// What it takes to answer a request.
 #[derive(Clone, Copy)]
 pub(super) struct Executed {
     pub(super) reply: ReplyTo,
@@ -54,7 +54,7 @@ impl Write {
     }
 }
 
-/// What goes on once there is memory for it.
+/// What is held back until there is memory for it.
 pub(super) enum Waiting {
     /// A request whose data is here.
     Execute { executed: Executed, command: Command, data: Bytes },
@@ -62,7 +62,7 @@ pub(super) enum Waiting {
     Collect(Write),
 }
 
-/// Memory that is waited for.
+/// The wait for memory.
 pub(super) type Awaited = Pin<Box<dyn Future<Output = Buffer> + Send>>;
 
 impl Waiting {

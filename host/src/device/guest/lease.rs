@@ -1,4 +1,4 @@
-//! Leases of a guest's pages: reading and writing without a call of the component.
+//! Leases of a guest: reading and writing its memory without a call of the component.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use crate::block::{Chunk, Scatter, Span};
 use crate::component::Resident;
 use crate::device::{Leased, Mode};
 
-/// Bytes in the memory of an instance. Nobody calls the instance while this lives.
+/// Access to bytes in the memory of an instance, which is not called as long as this lives.
 pub struct GuestLease {
     guard: Guard,
     bytes: Bytes,
 }
 
-/// What keeps others from the instance.
+/// The lock of the instance's shard.
 enum Guard {
-    /// Nobody can change it.
+    /// Others may read.
     Shared(Shared),
-    /// Nobody else can use it.
+    /// Nobody else uses the instance.
     Exclusive(Locked),
 }
 
 enum Bytes {
     Resident(Resident),
-    /// What the instance's last `read` returned, of this length.
+    /// What the last `read` of the instance returned, of this length.
     LastRead(u64),
 }
 
 impl GuestLease {
-    /// Of pages, for reading.
+    /// A lease of pages, for reading.
     pub(super) fn shared(shard: Shared, resident: Resident) -> Self {
         Self { guard: Guard::Shared(shard), bytes: Bytes::Resident(resident) }
     }
 
-    /// Of what the instance's last `read` returned, of so many bytes.
+    /// A lease of the `length` bytes that the last `read` of the instance returned.
     pub(super) fn last_read(shard: Locked, length: u64) -> Self {
         Self { guard: Guard::Exclusive(shard), bytes: Bytes::LastRead(length) }
     }
@@ -49,7 +49,7 @@ impl GuestLease {
         }
     }
 
-    /// What can be written, if the lease is for that.
+    /// What can be written; `None` if the lease is for reading.
     #[inline]
     fn writable(&mut self) -> Option<(&mut Shard, Resident)> {
         match (&mut self.guard, &self.bytes) {
@@ -90,8 +90,8 @@ impl Leased for GuestLease {
 }
 
 impl GuestDevice {
-    /// The beginning of a span, as far as its pages are known and lie in one shard, which nobody else has
-    /// for himself at the moment.
+    /// A lease of the first bytes of a span, as far as their pages are known and lie in one shard. `None` if
+    /// there are none, or the shard is locked.
     #[inline]
     pub(super) fn lease(&self, span: Span, mode: Mode) -> Option<GuestLease> {
         let shard = self.leased_shard(span.offset)?;
@@ -114,7 +114,7 @@ impl GuestDevice {
         Some(GuestLease { guard, bytes: Bytes::Resident(resident) })
     }
 
-    /// Has the processor fetch the beginning of a span, if there could be a lease for it.
+    /// Has the processor fetch the first bytes of a span, if their page is known.
     #[inline]
     pub(super) fn prefetch_resident(&self, span: Span) -> Option<()> {
         let shard = self.leased_shard(span.offset)?.try_read().ok()?;
@@ -123,15 +123,15 @@ impl GuestDevice {
         Some(())
     }
 
-    /// The shard of an offset, if there are leases. A device whose blocks are longer than a byte has none:
-    /// it takes care of parts of blocks first.
+    /// The shard of an offset, if the device has leases at all. Devices with blocks of more than one byte have
+    /// none, for they have to see to parts of blocks first.
     #[inline]
     fn leased_shard(&self, offset: u64) -> Option<&Arc<RwLock<Shard>>> {
         let leases = self.leases && !self.is_dead();
         leases.then(|| self.shards.shard(self.shards.index(offset)))
     }
 
-    /// Whether a write with or without FUA takes a call of its own to flush.
+    /// Whether a write has to be followed by a flush, for want of FUA in the component.
     pub(super) fn must_flush(&self, fua: bool) -> bool {
         fua && !self.component.capabilities.fua
     }
