@@ -1,35 +1,36 @@
-//! Bounds on what foreign parties can make the process hold: a tree of budgets.
+//! Limits on the resources that untrusted parties can make the process hold: a tree of budgets.
 //!
-//! A budget has a limit, and may have a part of it for sure: that much of its parent's limit is set
-//! aside when the budget is made. What it takes beyond that it takes from what its parent has left,
-//! where it competes with the parent's other children. So a child that takes all it can leaves to
-//! each of the others what they have for sure.
+//! A budget has a limit, part of which may be guaranteed: that much of its parent's limit is
+//! reserved when the budget is created. Beyond its guarantee, a budget takes from what its parent
+//! has left, in competition with the parent's other children. So even a child that takes all it can
+//! leaves the others their guarantees.
 //!
-//! What is counted, bytes or connections, is not known here, nor who waits until there is more.
+//! The module does not know what is counted, such as bytes or connections, or who waits for more.
 
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// A bound on what all who share it hold together.
+/// A limit on the total amount that its holders take together.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Node>);
 
 #[derive(Debug)]
 struct Node {
     limit: u64,
-    /// So much of the limit was taken from the parent when this was made.
+    /// The part of the limit that was taken from the parent when this was created.
     guaranteed: u64,
     used: AtomicU64,
     parent: Option<Budget>,
 }
 
 impl Budget {
-    /// A budget of its own.
+    /// Creates a budget without a parent.
     pub fn new(limit: u64) -> Self {
         let used = AtomicU64::new(0);
         Self(Arc::new(Node { limit, guaranteed: limit, used, parent: None }))
     }
 
-    /// A budget within this one. Of `guaranteed`, the child has for sure what there is at the moment.
+    /// Creates a budget within this one. If `guaranteed`, or `limit` if that is less, is available
+    /// now, it is reserved for the child; otherwise nothing is guaranteed.
     pub fn child(&self, limit: u64, guaranteed: u64) -> Self {
         let guaranteed = guaranteed.min(limit);
         let guaranteed = if self.take(guaranteed) { guaranteed } else { 0 };
@@ -37,17 +38,18 @@ impl Budget {
         Self(Arc::new(Node { limit, guaranteed, used, parent: Some(self.clone()) }))
     }
 
-    /// The most that it can hold.
+    /// Returns the limit of the budget.
     pub fn limit(&self) -> u64 {
         self.0.limit
     }
 
-    /// What it holds. Of a parent, this is what its children have for sure and what they hold beyond.
+    /// Returns the amount in use. For a parent, this includes its children's guarantees and what
+    /// they hold beyond them.
     pub fn used(&self) -> u64 {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Takes an amount, all of it or nothing.
+    /// Takes an amount, all of it or nothing. Returns true if it was taken.
     pub fn take(&self, amount: u64) -> bool {
         let mut used = self.used();
         loop {
@@ -68,7 +70,7 @@ impl Budget {
         }
     }
 
-    /// Gives back what was taken.
+    /// Gives back an amount that was taken.
     pub fn give_back(&self, amount: u64) {
         let mut used = self.used();
         loop {
@@ -86,7 +88,7 @@ impl Budget {
 }
 
 impl Node {
-    /// How much of `used` is taken from the parent at the moment, beside what is guaranteed.
+    /// Returns the part of `used` that exceeds the guarantee and so is taken from the parent.
     fn beyond(&self, used: u64) -> u64 {
         used.saturating_sub(self.guaranteed)
     }
@@ -122,7 +124,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes an amount, if there is so much.
+    /// Takes an amount if it is available.
     pub fn take(budget: &Budget, amount: u64) -> Option<Self> {
         budget.take(amount).then(|| Self { budget: budget.clone(), amount })
     }

@@ -1,4 +1,4 @@
-//! Warnings about clients, throttled for the whole process: clients must not fill the log.
+//! Warnings about clients, throttled for the whole process, so that clients cannot fill the log.
 //!
 //! The module does not know what clients do.
 
@@ -12,11 +12,11 @@ static THROTTLE: Throttle = Throttle::new(
     Limit { burst: 16 << 10, per_second: 4 << 10 },
 );
 
-/// How long after the first suppressed warning their number is logged, if no warning is admitted
-/// before.
+/// The delay from the first suppressed warning to the report of their number, unless another
+/// warning is admitted earlier.
 const REPORT_AFTER: Duration = Duration::from_secs(1);
 
-/// Logs a warning about a client, or counts it when there are too many.
+/// Logs a warning about a client, or only counts it if there are too many.
 pub(crate) fn warn(warning: impl Display) {
     let line = warning.to_string();
     match THROTTLE.admit(line.len()) {
@@ -36,7 +36,7 @@ pub(crate) fn warn(warning: impl Display) {
     }
 }
 
-/// Logs how many warnings were suppressed since the last one that was not.
+/// Logs the number of warnings suppressed since the last report, if there were any.
 pub(crate) fn report_suppressed() {
     report(THROTTLE.take_refused());
 }

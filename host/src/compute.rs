@@ -1,10 +1,10 @@
-//! Threads of low priority, for those who compute at length: the guests of one export.
+//! Low-priority threads for long computations: the guests of one export.
 //!
-//! The kernel schedules them, for much of what a guest does cannot be interrupted otherwise. Each
-//! export has threads of its own, so that it is its own requests that wait for its guests. They are
-//! started when there is first something to do.
+//! The kernel schedules them, because much of what a guest does cannot be preempted otherwise. Each
+//! export has its own threads, so that only its own requests wait for its guests. They are started
+//! with the first task.
 //!
-//! What is computed is not known here.
+//! The module does not know what is computed.
 
 use std::future::Future;
 use std::io;
@@ -17,17 +17,17 @@ use tokio::task::JoinHandle;
 
 use crate::machine;
 
-/// The nice value of the threads (sched(7)): against a thread that never rests they get a 68th of a
-/// processor, so they are slow then and do not starve. With 10, by which they get a tenth, a thread that
-/// does IO and sleeps in between often waits for them: beside 16 clients of a component that loops, the
-/// slowest hundredth of a neighbour's reads took 0.1 to 3.5 ms on two processors, and takes 0.1 ms with
-/// 19.
+/// The nice value of the threads (sched(7)). Against a thread that never sleeps they get 1/68 of a
+/// processor, which makes them slow but does not starve them. At 10, where they get a tenth, a
+/// thread that does I/O and sleeps in between often waits for them: next to 16 clients of a
+/// component that loops, the slowest 1% of a neighbour's reads took 0.1 to 3.5 ms on two
+/// processors, and take 0.1 ms at 19.
 const NICE: i32 = 19;
 
-/// The most threads that one export has, however many processors there are.
+/// The maximum number of threads of one export, however many processors there are.
 const MAX_THREADS: usize = 16;
 
-/// The threads of one export. Work that is under way when this is dropped is given up.
+/// The threads of one export. Unfinished tasks are abandoned when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Compute(Arc<Threads>);
 
@@ -39,7 +39,7 @@ impl Compute {
     ///
     /// # Errors
     ///
-    /// When there are no threads yet and none can be started.
+    /// Returns an error if there are no threads yet and none can be started.
     pub fn spawn<F>(&self, task: F) -> io::Result<JoinHandle<F::Output>>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
@@ -47,11 +47,11 @@ impl Compute {
         Ok(self.runtime()?.spawn(task))
     }
 
-    /// Runs a task on the threads to its end, also when this future is dropped.
+    /// Runs a task on the threads. It runs to completion even if this future is dropped.
     ///
     /// # Errors
     ///
-    /// As [`Self::spawn`], or when the task panicked.
+    /// Returns an error under the same conditions as [`Self::spawn`], or if the task panicked.
     pub async fn run<F>(&self, task: F) -> io::Result<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
@@ -80,7 +80,7 @@ impl Compute {
 impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // It may be one of its own threads that drops it.
+            // A blocking shutdown would panic if one of the runtime's own threads drops it.
             runtime.shutdown_background();
         }
     }

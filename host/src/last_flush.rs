@@ -14,8 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::exports::Exports;
 
-/// Exports whose last flush failed or was not finished in time. What was written to them last may
-/// be lost.
+/// The exports whose last flush failed or did not finish in time. Their latest writes may be lost.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unflushed(pub Vec<String>);
 
@@ -27,14 +26,14 @@ impl fmt::Display for Unflushed {
 
 impl std::error::Error for Unflushed {}
 
-/// What is done in this time need not be waited for.
+/// The minimum time limit: flushes this short are waited for in any case.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// Flushes all exports at the same time, for no longer than `limit` or a moment.
+/// Flushes all exports concurrently, for at most `limit` or `MOMENT`, whichever is longer.
 ///
 /// # Errors
 ///
-/// Which exports were not flushed. Each is logged as well.
+/// Returns the names of the exports that were not flushed. Each is logged as well.
 pub(crate) async fn flush(exports: &Exports, limit: Duration) -> Result<(), Unflushed> {
     let mut flushes = JoinSet::new();
     let mut pending = BTreeSet::new();
@@ -60,13 +59,13 @@ pub(crate) async fn flush(exports: &Exports, limit: Duration) -> Result<(), Unfl
                         failed.push(name);
                     }
                 }
-                // The flush panicked: its export stays among the pending ones.
+                // The flush panicked, so its export remains pending.
                 Some(Err(_)) => {}
             },
             () = &mut expired => break,
         }
     }
-    // A guest may be in the middle of its flush; whoever stops next ends it with the process.
+    // A guest may still be in the middle of its flush; it ends with the process.
     flushes.detach_all();
     for name in pending {
         tracing::error!(
@@ -81,14 +80,15 @@ pub(crate) async fn flush(exports: &Exports, limit: Duration) -> Result<(), Unfl
     }
 }
 
-/// Is ready after a time, even when guests keep all threads of the runtime, which have its timers.
+/// Completes after `limit`, even if guests occupy all threads of the runtime, which drive its
+/// timers.
 pub(crate) async fn after(limit: Duration) {
     let (sender, receiver) = oneshot::channel();
-    // The thread ends with this future.
+    // Dropping this future ends the thread.
     let (_dropped, ends) = mpsc::channel::<()>();
     let sleep = move || {
         if ends.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            // The future may just have been dropped.
+            // The future may have just been dropped.
             let _ = sender.send(());
         }
     };

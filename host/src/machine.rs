@@ -1,4 +1,4 @@
-//! What the machine has for this process.
+//! The resources of the machine that are available to this process.
 
 use std::fs;
 use std::num::NonZero;
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
 
-/// How many processors the process may use, as its affinity and its control group allow; found out
-/// once, for it takes a dozen system calls.
+/// Returns the number of processors that the affinity and the control group of the process allow.
+/// The result is cached, because it takes a dozen system calls.
 pub(crate) fn processors() -> NonZero<usize> {
     static FOUND: OnceLock<NonZero<usize>> = OnceLock::new();
     *FOUND.get_or_init(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN))
 }
 
-/// The memory that the process may use, in bytes: 7/8 of the machine's, or of the least that a control
-/// group allows which the process is in.
+/// Returns the memory that the process may use, in bytes: 7/8 of the machine's memory, or of the
+/// lowest limit of the control groups that contain the process.
 pub(crate) fn memory() -> u64 {
     let machine = rustix::system::sysinfo();
     let machine = machine.totalram.saturating_mul(machine.mem_unit.into());
@@ -23,9 +23,9 @@ pub(crate) fn memory() -> u64 {
     limits.fold(machine, u64::min) / 8 * 7
 }
 
-/// The memory limits of the control groups that `/proc/self/cgroup` names and of those around them
-/// (cgroups(7)), as far as there are some and they can be seen: from within a container, only its own
-/// and inner ones can.
+/// Returns the memory limits of the control groups listed in `/proc/self/cgroup` and of their
+/// ancestors (cgroups(7)), as far as they are set and visible. From within a container, only its
+/// own group and those inside it are visible.
 fn group_limits<'a>(groups: &'a str, mounted: &'a Path) -> impl Iterator<Item = u64> + 'a {
     let files = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -48,11 +48,11 @@ fn group_limits<'a>(groups: &'a str, mounted: &'a Path) -> impl Iterator<Item = 
     })
 }
 
-/// How many mappings a linear memory or a stack takes with its guard and what it begins with.
+/// The number of mappings of a linear memory or a stack, including its guard and initial contents.
 const MAPPINGS_PER_SPACE: u64 = 4;
 
-/// How many linear memories and stacks the process may have, as far as its mappings count: three
-/// quarters of those that the system gives to a process (`vm.max_map_count`).
+/// Returns the number of linear memories and stacks that the process may have without using more
+/// than three quarters of the mappings allowed to a process (`vm.max_map_count`).
 pub(crate) fn address_spaces() -> u64 {
     /// The default of Linux.
     const MAX_MAP_COUNT: u64 = 65530;

@@ -1,4 +1,4 @@
-//! Files that the process removes at its end, if they are still the ones that it made.
+//! Files that the process removes when it ends, if they are still the ones that it created.
 //!
 //! The module does not know what the files are for.
 
@@ -10,32 +10,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-/// A file of ours. Dropping it removes the file, unless something else has its path by then.
+/// A file owned by this process. Dropping it removes the file, unless it is kept or another file is
+/// at its path by then.
 #[derive(Debug)]
 pub struct OwnedFile {
     path: PathBuf,
-    /// Device and inode: the path alone may be another file's by the time of removal.
+    /// Device and inode number: by the time of removal, the path may refer to another file.
     identity: (u64, u64),
-    /// Removed after the file.
+    /// The directory to remove after the file.
     directory: Mutex<Option<TempDir>>,
     kept: AtomicBool,
 }
 
 impl OwnedFile {
-    /// Takes ownership of a file that was just made.
+    /// Takes ownership of a file that was just created.
     ///
     /// # Errors
     ///
-    /// When the file is not there.
+    /// Returns an error if the file does not exist.
     pub fn new(path: &Path) -> io::Result<Arc<Self>> {
         Self::within(None, path)
     }
 
-    /// Takes ownership of a file that was just made, and of its directory, if there is one to remove.
+    /// Takes ownership of a file that was just created, and of its directory if that is to be
+    /// removed too.
     ///
     /// # Errors
     ///
-    /// When the file is not there.
+    /// Returns an error if the file does not exist.
     pub fn within(directory: Option<TempDir>, path: &Path) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             path: path.to_owned(),
@@ -45,13 +47,13 @@ impl OwnedFile {
         }))
     }
 
-    /// Leaves the file where it is when this is dropped.
+    /// Keeps the file when this is dropped.
     pub fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
     }
 
-    /// Removes the file unless it is to be kept, was removed, or was replaced by another. A file
-    /// that cannot be removed stays.
+    /// Removes the file unless it is to be kept, was already removed, or was replaced by another.
+    /// Failure to remove it is ignored.
     pub fn remove(&self) {
         if self.kept.load(Ordering::Relaxed) {
             return;
@@ -69,7 +71,8 @@ impl Drop for OwnedFile {
     }
 }
 
-/// Tells a file from others that had or will have its path. Symbolic links are not followed.
+/// Returns the identity of a file, which distinguishes it from others at the same path. Symbolic
+/// links are not followed.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))

@@ -1,5 +1,5 @@
-//! Places for connections: a bound for the process, of which each listener and each export has a part
-//! for sure. So the clients of one cannot keep away those of another.
+//! Connection limits: a limit for the process, of which each listener and each export is guaranteed
+//! a share. So the clients of one cannot lock out those of another.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -9,24 +9,25 @@ use tokio::sync::Notify;
 
 use crate::budget::{Budget, Held};
 
-/// Places for the connections of one party, such as a listener.
+/// The places for connections of one party, such as a listener.
 #[derive(Clone, Debug)]
 pub struct Places {
     budget: Budget,
     freed: Arc<Notify>,
 }
 
-/// Stands for a connection while it lives.
+/// A place held by a connection, freed when this is dropped.
 #[derive(Debug)]
 pub struct Place {
-    /// Given back before others are told.
+    /// Given back before waiters are notified.
     held: Option<Held>,
     freed: Arc<Notify>,
 }
 
 impl Places {
-    /// Divides `most` places among parties, of which each may have `each`. Half of them are shared out
-    /// evenly for sure; the others are for whoever comes.
+    /// Divides `most` places among parties, each of which may take at most `each`. Half of the
+    /// places are guaranteed to the parties in equal shares, and the rest is first come, first
+    /// served. A single party is guaranteed all of them.
     pub fn divide(most: u64, each: u64, parties: usize) -> Vec<Self> {
         let all = Budget::new(most);
         let freed = Arc::new(Notify::new());
@@ -38,13 +39,13 @@ impl Places {
         (0..parties).map(places).collect()
     }
 
-    /// A place, if there is one.
+    /// Takes a place if one is free.
     pub fn try_enter(&self) -> Option<Place> {
         let held = Held::take(&self.budget, 1)?;
         Some(Place { held: Some(held), freed: self.freed.clone() })
     }
 
-    /// Waits for a place. Those who wait, one for each listener, try again whenever one becomes free.
+    /// Waits for a place. All waiters, one for each listener, retry whenever a place is freed.
     pub async fn enter(&self) -> Place {
         loop {
             let mut freed = pin!(self.freed.notified());
@@ -64,11 +65,11 @@ impl Drop for Place {
     }
 }
 
-/// There is no place for another client.
+/// There is no place for another connection.
 #[derive(Debug)]
 pub struct Full;
 
-/// The places of exports, by their names.
+/// The places of the exports, by export name.
 #[derive(Clone, Debug, Default)]
 pub struct ExportPlaces(Arc<HashMap<String, Places>>);
 
@@ -80,11 +81,11 @@ impl ExportPlaces {
         Self(Arc::new(names.into_iter().map(str::to_owned).zip(places).collect()))
     }
 
-    /// A place for a client of an export.
+    /// Takes a place for a client of an export. Returns `None` for a name without a limit.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// Returns [`Full`] if no place is free.
     pub fn try_enter(&self, name: &str) -> Result<Option<Place>, Full> {
         match self.0.get(name) {
             Some(places) => places.try_enter().map(Some).ok_or(Full),

@@ -1,8 +1,8 @@
-//! Listening, accepting, and coming to an end.
+//! The server: accepting connections, and shutting down.
 //!
-//! The caller binds ([`Listener`]) and decides when to stop; [`Server::run`] serves until then. A
-//! connection costs the others nothing but its share of the machine: each is a task, their number
-//! is bounded, and accepting goes on when file descriptors run out.
+//! The caller binds the sockets ([`Listener`]) and decides when to stop; [`Server::run`] serves
+//! until then. A connection costs the others nothing but its share of the machine: each is a task,
+//! the number of connections is bounded, and accepting continues after file descriptors run out.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -30,24 +30,24 @@ use crate::places::{ExportPlaces, Place, Places};
 use crate::tls::Acceptor;
 use crate::transport::{self, Stream, StreamSocket};
 
-/// How long connections may go on after the server was told to stop. Requests that are in flight
-/// are finished in this time, later ones are refused; who is still connected then is cut off.
+/// How long connections may continue after the server is asked to stop. Requests in flight may
+/// finish in this time, and new ones are refused; connections that remain afterwards are closed.
 pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// How long accepting rests when it fails for want of resources.
+/// The pause after accepting fails for lack of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the kernel keeps for a client of a Unix socket that does not read, in bytes: it gives twice as
-/// much as is asked for, or as the system allows, which may be less. With its own 208 KiB it
-/// interrupts a large read several times. TCP finds out by itself.
+/// The size of the send buffer to request for a Unix socket, in bytes. The kernel grants twice the
+/// requested size, or twice the system's limit, which may be less. With the default of 208 KiB, a
+/// large read is interrupted several times. TCP tunes its buffers by itself.
 const UNIX_SEND_BUFFER: usize = 416 << 10;
 
-/// Where clients come from, and what there is for them.
+/// A listening socket, and the exports that it serves.
 #[derive(Debug)]
 pub struct Listener {
-    /// Where they come from.
+    /// The socket that accepts the clients.
     pub socket: Socket,
-    /// What there is for them, if not all that the server has.
+    /// The exports for these clients, or `None` for all exports of the server.
     pub exports: Option<Arc<Exports>>,
 }
 
@@ -56,33 +56,33 @@ pub struct Listener {
 pub enum Socket {
     /// TCP, over IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix domain socket, and its file if that is to be removed in the end. The file goes first:
-    /// once nobody listens, another server may take its place.
+    /// A Unix domain socket, and its file if that is to be removed in the end. The file is dropped
+    /// first: once nobody listens, another server may take its place.
     Unix(Option<Arc<OwnedFile>>, UnixListener),
-    /// From virtual machines, and from the machine that this one runs on.
+    /// vsock, for virtual machines and for the machine that this one runs on.
     Vsock(VsockListener),
 }
 
 /// Options of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What is offered in the handshake.
+    /// The features offered in the handshake.
     pub handshake: HandshakeConfig,
-    /// Starts TLS with clients. There is one if the handshake offers TLS.
+    /// Accepts TLS connections. Must be present if the handshake offers TLS.
     pub tls: Option<Arc<Acceptor>>,
-    /// How long a client may negotiate; none for as long as it likes.
+    /// The time limit of the handshake, or `None` for no limit.
     pub handshake_timeout: Option<Duration>,
-    /// How many connections there may be at once; none for no bound. Further clients wait. Each listener
-    /// and each export has a part of them for sure.
+    /// The maximum number of concurrent connections, or `None` for no limit. Further clients wait.
+    /// A share of the connections is guaranteed to each listener and each export.
     pub max_connections: Option<u64>,
-    /// How many connections one export may have of those; none for no bound of its own. Further clients
-    /// are refused.
+    /// The maximum number of these connections for each export, or `None` for no separate limit.
+    /// Further clients are refused.
     pub max_connections_per_export: Option<u64>,
-    /// How long clients may do nothing.
+    /// How long clients may be inactive.
     pub patience: Patience,
-    /// How long the last flush of all disks may take when the server stops.
+    /// The time limit of the last flush of all disks when the server stops.
     pub shutdown_timeout: Duration,
-    /// Whether the server stops when nobody uses an export any more, once somebody did.
+    /// Whether the server stops when the last client that used an export is gone.
     pub exit_last: bool,
 }
 
@@ -97,7 +97,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these exports.
+    /// Creates a server of these exports.
     pub fn new(exports: Arc<Exports>, options: Options) -> Self {
         let Options { handshake, tls, handshake_timeout, patience, .. } = options;
         let Options { shutdown_timeout, exit_last, .. } = options;
@@ -120,12 +120,13 @@ impl Server {
         Self { exit_last, shutdown_timeout, max_connections, patience, phase, context }
     }
 
-    /// Serves clients that come from any of the listeners until `stop` is ready; then finishes what
-    /// is in flight, for [`DRAIN_TIME`] at most, and flushes the disks.
+    /// Serves the clients of all listeners until `stop` completes, or the server stops by itself
+    /// ([`Options::exit_last`]). Then finishes the requests in flight, for at most [`DRAIN_TIME`],
+    /// and flushes the disks.
     ///
     /// # Errors
     ///
-    /// When the disks were not all flushed in time.
+    /// Returns an error if a disk could not be flushed, or not in time.
     pub async fn run(
         self,
         listeners: Vec<Listener>,
@@ -148,11 +149,11 @@ impl Server {
         self.finish(accepting).await
     }
 
-    /// Serves one client, until it is gone or `stop` is ready; then ends as [`Self::run`].
+    /// Serves one client until it is gone or `stop` completes; then shuts down like [`Self::run`].
     ///
     /// # Errors
     ///
-    /// As [`Self::run`].
+    /// Returns an error under the same conditions as [`Self::run`].
     pub async fn run_single<S>(
         self,
         stream: S,
@@ -166,7 +167,7 @@ impl Server {
         let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
         tokio::select! {
             () = stop => {}
-            // It does not panic, but if it did it would be over.
+            // The task is not expected to panic; if it does, the client is gone as well.
             _ = client => {}
         }
         self.finish(watching).await
@@ -181,7 +182,8 @@ impl Server {
         let Self { phase, context, shutdown_timeout, .. } = self;
         let exports = context.exports.clone();
         drop(context);
-        // Whoever sees that the sockets are gone is told why.
+        // Before the listening sockets are closed, so that a client that finds them gone is told
+        // why.
         let _ = phase.send(Phase::Draining);
         let drained = async {
             accepting.shutdown().await;
@@ -207,8 +209,9 @@ async fn accept(socket: Socket, context: Context, places: Places) {
         match accept_one(&socket).await {
             Ok((stream, peer)) => {
                 failing = false;
-                // A client for whom there is no place waits, accepted: a listener that kept a place
-                // for the next client would keep it from those of the other listeners.
+                // If no place is free, the client waits after it was accepted. A listener that
+                // reserved a place before accepting would withhold it from the clients of other
+                // listeners.
                 let place = places.enter().await;
                 tokio::spawn(serve(stream, peer, context.clone(), Some(place)));
             }
@@ -248,7 +251,7 @@ async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
     Ok((stream, peer))
 }
 
-/// Errors of accept that say that a client went away before it was accepted.
+/// Returns true for errors of accept that mean that a client went away before it was accepted.
 fn is_about_one_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -259,7 +262,8 @@ fn is_about_one_client(error: &io::Error) -> bool {
 }
 
 async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option<Place>) {
-    // The server waits for those who hold it: so long that this is logged before it ends.
+    // The server waits until all receivers are dropped, so everything below is logged before it
+    // ends.
     let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");
     match connection::serve(stream, context).await {
@@ -275,7 +279,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option
     drop(place);
 }
 
-/// Who is at the other end, for the log.
+/// The peer of a connection, for the log.
 enum Peer {
     Tcp(SocketAddr),
     Unix(Option<UCred>),

@@ -1,18 +1,19 @@
-//! A token bucket that bounds what foreign parties make the host log, and counts what it refuses.
+//! A token bucket that bounds what untrusted parties can make the host log, and counts refused
+//! lines.
 //!
-//! The module does not know who is throttled nor what is logged.
+//! The module does not know who is throttled or what is logged.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// How many units may come at once, and how many more in each second.
+/// The capacity of a bucket, and its refill rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     pub(crate) burst: u32,
     pub(crate) per_second: u32,
 }
 
-/// A bound on lines and on their bytes.
+/// A rate limit on lines and on their bytes.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     lines: Limit,
@@ -22,20 +23,21 @@ pub(crate) struct Throttle {
 
 #[derive(Debug)]
 struct State {
-    /// When the buckets were last filled up; none before the first line.
+    /// When the buckets were last refilled; `None` before the first line.
     filled: Option<Instant>,
     lines: f64,
-    /// Negative after a line that was larger than what was left.
+    /// Negative after a line that was larger than the remaining level.
     bytes: f64,
     refused: u64,
 }
 
-/// What becomes of a line.
+/// The decision on a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The line may be logged. `refused` lines before it were not.
+    /// The line may be logged. `refused` lines before it were refused and not reported yet.
     Admitted { refused: u64 },
-    /// The line must not be logged. With it, `refused` lines were not since the last admitted one.
+    /// The line must not be logged. Including it, `refused` lines were refused since the last
+    /// report.
     Refused { refused: u64 },
 }
 
@@ -51,7 +53,7 @@ impl Throttle {
         Self { lines, bytes, state: Mutex::new(state) }
     }
 
-    /// Decides whether a line of so many bytes may be logged now.
+    /// Decides whether a line of `length` bytes may be logged now.
     pub(crate) fn admit(&self, length: usize) -> Verdict {
         self.admit_at(Instant::now(), length)
     }
@@ -72,7 +74,7 @@ impl Throttle {
         Verdict::Admitted { refused: std::mem::take(&mut state.refused) }
     }
 
-    /// Returns the number of lines refused since the last admitted one, once.
+    /// Returns the number of lines refused since the last report, and resets it.
     pub(crate) fn take_refused(&self) -> u64 {
         std::mem::take(&mut self.state().refused)
     }
@@ -83,7 +85,7 @@ impl Throttle {
 }
 
 impl Limit {
-    /// A bucket that held `level`, after so many seconds.
+    /// Returns the level of a bucket that held `level` this many seconds ago.
     fn filled(self, level: f64, seconds: f64) -> f64 {
         (level + seconds * f64::from(self.per_second)).min(f64::from(self.burst))
     }

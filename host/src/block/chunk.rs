@@ -1,16 +1,16 @@
-//! What a read finds, piece by piece.
+//! The pieces of data that a read returns.
 
-/// A piece of the answer to a read.
+/// A piece of the data that a read returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk<'a> {
     /// These bytes, at least one.
     Data(&'a [u8]),
-    /// So many zeroes, at least one.
+    /// This many zeroes, at least one.
     Hole(u32),
 }
 
 impl Chunk<'_> {
-    /// How many bytes of the disk it stands for, at least one.
+    /// Returns the number of bytes of the disk that this represents, at least one.
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         match self {

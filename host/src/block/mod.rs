@@ -1,8 +1,8 @@
-//! The vocabulary in which the protocol and the components speak of a disk.
+//! The types in which the protocol and the components describe disks and requests.
 //!
-//! It knows neither NBD's bytes nor WebAssembly. Whatever is spelled in these types has been
-//! checked: a [`Command`] lies within the disk it is for, an [`Extents`] list is what its builder
-//! guarantees.
+//! They depend on neither NBD's wire format nor WebAssembly. Values of these types have been
+//! checked: a [`Command`] lies within the disk it is for, and an [`Extents`] list satisfies what
+//! its builder guarantees.
 
 mod chunk;
 mod scatter;
@@ -14,31 +14,31 @@ pub use chunk::Chunk;
 pub(crate) use scatter::MAX_RUNS;
 pub use scatter::Scatter;
 
-/// The largest disk, in bytes: NBD clients keep offsets in signed 64-bit integers.
+/// The size of the largest disk, in bytes: NBD clients keep offsets in signed 64-bit integers.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
-/// The longest read or write, in bytes: what a client may send at once, what a component may be given
-/// at once. A power of two. QEMU and libnbd send up to 32 MiB.
+/// The longest read or write, in bytes: the most that a client may send, or a component may be
+/// given, at once. A power of two. QEMU and libnbd send up to 32 MiB.
 pub const MAX_TRANSFER: u32 = 64 << 20;
 
 /// Why a request failed: the errors that NBD can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// EPERM: not permitted, as writing to a read-only disk is not.
+    /// EPERM: not permitted, such as a write to a read-only disk.
     Perm,
-    /// EIO: input or output failed.
+    /// EIO: an I/O error.
     Io,
-    /// ENOMEM: no memory for the request.
+    /// ENOMEM: not enough memory for the request.
     NoMem,
-    /// EINVAL: the request makes no sense.
+    /// EINVAL: the request is invalid.
     Inval,
-    /// ENOSPC: no space left, or beyond the end of the disk.
+    /// ENOSPC: no space left, or a write past the end of the disk.
     NoSpc,
     /// EOVERFLOW: the request is too large.
     Overflow,
-    /// ENOTSUP: zeroing is not fast here. The answer to nothing but a fast zero.
+    /// ENOTSUP: zeroing is not fast here. Used only to answer a fast zero.
     NotSup,
-    /// ESHUTDOWN: the server is about to stop.
+    /// ESHUTDOWN: the server is shutting down.
     Shutdown,
 }
 
@@ -57,132 +57,134 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// What a client may ask of a disk. The same names as in the contract's `capabilities`.
+/// What a client may request of a disk. The names are those of the contract's `capabilities`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// Writes, zeroes and trims are allowed.
     pub writable: bool,
-    /// A flush means something.
+    /// Flush is supported.
     pub flush: bool,
-    /// Force unit access is obeyed.
+    /// Force unit access (FUA) is honored.
     pub fua: bool,
-    /// Trim is understood.
+    /// Trim is supported.
     pub trim: bool,
-    /// Write zeroes is understood, by emulation if need be.
+    /// Write zeroes is supported, by emulation if need be.
     pub zero: bool,
-    /// Fast zero is understood.
+    /// Fast zero is supported.
     pub fast_zero: bool,
-    /// Cache is understood.
+    /// Cache is supported.
     pub cache: bool,
-    /// Several connections see one and the same disk.
+    /// Several connections share one consistent view of the disk.
     pub multi_conn: bool,
     /// Seeking is slow.
     pub rotational: bool,
 }
 
-/// The sizes in which a disk is addressed, all in bytes.
+/// The block sizes of a disk, all in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockSizes {
-    /// Offsets and lengths are multiples of it: a power of two from 1 to 65536.
+    /// Offsets and lengths are multiples of this: a power of two from 1 to 65536.
     pub minimum: u32,
-    /// Efficient requests are multiples of it: a power of two, at least 512 and at least `minimum`.
+    /// Efficient requests are multiples of this: a power of two, at least 512 and at least
+    /// `minimum`.
     pub preferred: u32,
     /// The longest payload of a read or write: a multiple of `minimum`, at least `preferred`.
     pub maximum: u32,
 }
 
-/// All that the protocol tells clients about a disk.
+/// Everything about a disk that is advertised to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// In bytes, at most [`MAX_SIZE`], a multiple of `block_sizes.minimum`.
+    /// The size in bytes: at most [`MAX_SIZE`], and a multiple of `block_sizes.minimum`.
     pub size: u64,
-    /// How the disk wants to be addressed.
+    /// The block sizes to use in requests.
     pub block_sizes: BlockSizes,
-    /// What clients are offered.
+    /// The operations offered to clients.
     pub capabilities: Capabilities,
-    /// A line for people, at most 4096 bytes, without NUL; perhaps empty.
+    /// A human-readable line of at most 4096 bytes without NUL; may be empty.
     pub description: String,
 }
 
-/// A run of bytes within a disk: `offset + length` does not overflow and is at most its size.
+/// A range of bytes within a disk: `offset + length` does not overflow and is at most its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Of the first byte.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// In bytes.
+    /// The length in bytes.
     pub length: u64,
 }
 
 impl Span {
-    /// The offsets covered.
+    /// Returns the range of offsets.
     pub fn range(self) -> Range<u64> {
         self.offset..self.offset + self.length
     }
 
-    /// The offset after the last byte.
+    /// Returns the offset after the last byte.
     pub fn end(self) -> u64 {
         self.offset + self.length
     }
 
-    /// What is left of it after its first `length` bytes.
+    /// Returns the rest of the span after its first `length` bytes.
     pub fn after(self, length: u64) -> Self {
         Self { offset: self.offset + length, length: self.length - length }
     }
 }
 
-/// A request that was found to be in order.
+/// A request that has been validated.
 ///
-/// Its span lies within the disk and has a length of at least one. It need not be aligned to the
-/// minimum block size: whoever executes it sees to that. A write's payload travels beside it.
+/// Its span lies within the disk and is not empty. It need not be aligned to the minimum block
+/// size: whoever executes the command takes care of that. The payload of a write is passed
+/// separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Read the span; `length` is at most the maximum payload of the session.
     Read {
-        /// What to read.
+        /// The span to read.
         span: Span,
     },
     /// Write the payload, whose length is the span's.
     Write {
-        /// Where to.
+        /// The span to write.
         span: Span,
-        /// Answer when it is on stable storage.
+        /// Reply only once the data is on stable storage.
         fua: bool,
     },
     /// Make the span read as zeroes.
     Zero {
-        /// What to zero.
+        /// The span to zero.
         span: Span,
-        /// Answer when it is on stable storage.
+        /// Reply only once the zeroes are on stable storage.
         fua: bool,
         /// Leave the span allocated (NBD_CMD_FLAG_NO_HOLE).
         keep_allocated: bool,
-        /// Fail with [`ErrorCode::NotSup`] rather than be as slow as a write.
+        /// Fail with [`ErrorCode::NotSup`] rather than zero as slowly as a write.
         fast: bool,
     },
     /// The span is no longer needed.
     Trim {
-        /// What to trim.
+        /// The span to trim.
         span: Span,
-        /// Answer when it is on stable storage.
+        /// Reply only once the trim is on stable storage.
         fua: bool,
     },
-    /// Everything that was answered before is to be on stable storage.
+    /// Bring everything that was answered before to stable storage.
     Flush,
     /// The span will be read soon.
     Cache {
-        /// What to fetch.
+        /// The span to fetch.
         span: Span,
     },
-    /// Tell what is allocated in the span.
+    /// Report what is allocated in the span.
     Extents {
-        /// What to look at.
+        /// The span to describe.
         span: Span,
-        /// How many extents the answer may have, at least one.
+        /// The maximum number of extents in the answer, at least one.
         limit: usize,
     },
 }
 
-/// What is known of a run of bytes: the two bits of `base:allocation`.
+/// The status of a range of bytes: the two bits of `base:allocation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Not allocated; writing may fail with ENOSPC.
@@ -192,25 +194,25 @@ pub struct Status {
 }
 
 impl Status {
-    /// Allocated, of any content.
+    /// Allocated, with any content.
     pub const DATA: Self = Self { hole: false, zero: false };
-    /// Neither allocated nor anything but zeroes.
+    /// Not allocated, and reads as zeroes.
     pub const HOLE: Self = Self { hole: true, zero: true };
 }
 
-/// A run of bytes of one status.
+/// A range of bytes with a single status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// In bytes, at least one.
+    /// The length in bytes, at least one.
     pub length: u64,
-    /// Of all its bytes.
+    /// The status of all its bytes.
     pub status: Status,
 }
 
 /// The extents of a span from its beginning, in order and without gaps.
 ///
-/// Neighbours differ, none is empty, there are at most as many as the limit says, and together they
-/// do not reach beyond the span.
+/// Adjacent extents differ in status, none is empty, there are no more than the limit, and together
+/// they do not extend past the end of the span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extents {
     list: Vec<Extent>,
@@ -220,13 +222,13 @@ pub struct Extents {
 }
 
 impl Extents {
-    /// An empty list for a span of `length` bytes that takes at most `limit` extents.
+    /// Creates an empty list of at most `limit` extents for a span of `length` bytes.
     pub fn new(length: u64, limit: usize) -> Self {
         Self { list: Vec::new(), limit: limit.max(1), covered: 0, length }
     }
 
-    /// Appends a run, as much of it as lies within the span; joins it to its neighbour if the status
-    /// is the same. Returns whether more can be appended.
+    /// Appends an extent, cut off at the end of the span, or extends the last one if the status is
+    /// the same. Returns whether more can be appended.
     pub fn push(&mut self, length: u64, status: Status) -> bool {
         let length = length.min(self.length - self.covered);
         if length == 0 {
@@ -245,17 +247,17 @@ impl Extents {
         !self.is_full()
     }
 
-    /// How many bytes of the span are described so far.
+    /// Returns how many bytes of the span are described so far.
     pub fn covered(&self) -> u64 {
         self.covered
     }
 
-    /// Whether nothing more can be appended.
+    /// Returns whether nothing more can be appended.
     pub fn is_full(&self) -> bool {
         self.covered == self.length
     }
 
-    /// The extents, in order.
+    /// Returns the extents, in order.
     pub fn as_slice(&self) -> &[Extent] {
         &self.list
     }

@@ -1,13 +1,13 @@
-//! Where data is received to.
+//! The buffers that data is received into.
 
 use std::array;
 use std::io::IoSliceMut;
 
-/// How many stretches of a disk's memory are filled at once. What is not among them waits.
+/// How many separate ranges of a disk's memory are filled at once. Any others are filled later.
 pub(crate) const MAX_RUNS: usize = 16;
 
-/// Memory that is filled by one system call, one slice after the other (readv(2)): some of a disk's,
-/// and perhaps one more slice for what follows.
+/// Buffers that one system call fills, one after the other (readv(2)): parts of a disk's memory,
+/// and possibly one more buffer for what follows.
 pub struct Scatter<'a> {
     slices: [IoSliceMut<'a>; MAX_RUNS + 1],
     count: usize,
@@ -20,7 +20,7 @@ impl Default for Scatter<'_> {
 }
 
 impl<'a> Scatter<'a> {
-    /// Adds a slice after the others. False when there are too many.
+    /// Appends a buffer. Returns `false` if there are too many.
     pub fn push(&mut self, slice: &'a mut [u8]) -> bool {
         let Some(next) = self.slices.get_mut(self.count) else { return false };
         *next = IoSliceMut::new(slice);
@@ -28,7 +28,7 @@ impl<'a> Scatter<'a> {
         true
     }
 
-    /// The slices, as a system call takes them.
+    /// Returns the buffers in the form that the system call takes.
     pub fn slices(&mut self) -> &mut [IoSliceMut<'a>] {
         &mut self.slices[..self.count]
     }

@@ -1,4 +1,4 @@
-//! The options, as they are typed. What they mean together is [`super::plan`]'s to say.
+//! The command-line options. [`super::plan`] determines what they mean together.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 use super::tls::TlsArgs;
 use super::values;
 
-/// What the program is called unless --name says otherwise.
+/// The name of the program, unless --name gives another.
 pub(super) const PROGRAM: &str = "memnbd-host";
 
 /// Serves a sandboxed WebAssembly component as a disk over NBD.
@@ -89,7 +89,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// `--export NAME`, as nbdkit has it, is `--export-name NAME`.
+    /// Treats `--export NAME`, as in nbdkit, as `--export-name NAME`.
     pub(super) fn understand_export(&mut self) {
         let name = self.exports.iter().position(|text| !text.contains('='));
         if let (Some(at), None) = (name, &self.export_name) {
@@ -97,7 +97,7 @@ impl Args {
         }
     }
 
-    /// The name of the export that the command line describes.
+    /// Returns the name of the main export.
     pub(super) fn export_name(&self) -> &str {
         self.export_name.as_deref().unwrap_or_default()
     }
@@ -314,7 +314,7 @@ pub(super) struct Logging {
 }
 
 impl Logging {
-    /// What the program is called.
+    /// Returns the name of the program for its messages.
     pub(super) fn program(&self) -> &str {
         self.name.as_deref().unwrap_or(PROGRAM)
     }

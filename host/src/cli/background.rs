@@ -1,8 +1,8 @@
-//! The process that serves while another one waits: in the background, or next to the command of
-//! --run. It has the same command line.
+//! Serving in a second process while the first one waits: in the background, or next to the command
+//! of --run. Both processes have the same command line.
 //!
-//! The first reads one line from the second's stdout, which comes when it is ready. Until then the
-//! second writes its errors where the first would.
+//! The first process reads one line from the stdout of the second, which is written when the second
+//! is ready. Until then the second reports errors where the first would.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use super::tls::{Credentials, Tls};
 use crate::nbd::TlsMode;
 
-/// Set for the process that serves, to the process ID of the one that waits.
+/// The environment variable that gives the serving process the process ID of the waiting one.
 const WAITING: &str = "MEMNBD_WAITING";
 
-/// What the process that serves tells when it is ready.
+/// The message that the serving process sends when it is ready.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Ready {
-    /// Where clients find it, in order; at least one.
+    /// The URIs of the server, in order; at least one.
     pub(super) uris: Vec<String>,
     /// The port of the first socket that has one.
     pub(super) port: Option<u32>,
@@ -30,7 +30,7 @@ pub(super) struct Ready {
     unix: Option<Vec<u8>>,
     /// The bytes of the paths of private sockets.
     private: Vec<Vec<u8>>,
-    /// Whether clients may use TLS, 1, or must, 2.
+    /// 1 if clients may use TLS, 2 if they must.
     pub(super) tls: Option<u8>,
     /// The bytes of the directory of certificates.
     certificates: Option<Vec<u8>>,
@@ -66,7 +66,7 @@ impl Ready {
         self.unix.as_deref().map(path)
     }
 
-    /// The directories that were made for private sockets.
+    /// The directories that were created for private sockets.
     pub(super) fn private(&self) -> Vec<PathBuf> {
         let sockets = self.private.iter().map(|bytes| path(bytes));
         sockets.filter_map(|socket| Some(socket.parent()?.to_owned())).collect()
@@ -82,12 +82,12 @@ impl Ready {
         self.keys.as_deref().map(path)
     }
 
-    /// The URIs, each on a line.
+    /// Returns the URIs, one per line.
     pub(super) fn lines(&self) -> String {
         self.uris.iter().map(|uri| format!("{uri}\n")).collect()
     }
 
-    /// Tells the process that waits.
+    /// Sends this message to the waiting process.
     pub(super) fn tell(&self) -> io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
@@ -96,7 +96,7 @@ impl Ready {
         stdout.flush()
     }
 
-    /// Understands what was told; nothing when the process ended instead.
+    /// Parses a message. Returns `None` if the process ended without sending one.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
     }
@@ -106,12 +106,12 @@ fn path(bytes: &[u8]) -> PathBuf {
     OsStr::from_bytes(bytes).into()
 }
 
-/// Whether another process waits for this one to be ready. This one starts no others, so nobody
-/// inherits the variable.
+/// Returns true if another process waits for this one to be ready. This process starts no further
+/// servers, so the variable is not inherited by one.
 ///
 /// # Errors
 ///
-/// When the other process has ended, and so nobody wants this one any more.
+/// Returns an error if the waiting process has ended, so that this one is no longer needed.
 pub(super) fn is_server_child() -> anyhow::Result<bool> {
     let Ok(waiting) = std::env::var(WAITING) else { return Ok(false) };
     let parent = rustix::process::getppid();
@@ -121,7 +121,7 @@ pub(super) fn is_server_child() -> anyhow::Result<bool> {
     }
 }
 
-/// The command that starts the process that serves.
+/// Returns the command that starts the serving process.
 pub(super) fn second() -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -132,8 +132,8 @@ pub(super) fn second() -> io::Result<Command> {
     Ok(command)
 }
 
-/// Starts the process that serves. Returns what it tells when it is ready, or its exit code if it
-/// could not be; then it has told why.
+/// Starts the serving process and waits until it is ready. Returns its message, or its exit code if
+/// it failed to start; it has reported the reason itself then.
 pub(super) fn detach() -> io::Result<Result<Ready, ExitCode>> {
     let mut child = second()?.spawn()?;
     let mut line = Vec::new();
@@ -146,8 +146,8 @@ pub(super) fn detach() -> io::Result<Result<Ready, ExitCode>> {
     }
 }
 
-/// The exit code that tells the end of another process as a shell does: 128 and its number for a
-/// signal.
+/// Converts an exit status into an exit code as a shell does: 128 plus the signal number if the
+/// process was killed by a signal.
 pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or_else(|| Some(128 + status.signal()?));
@@ -155,7 +155,8 @@ pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Lets go of the terminal, its session and the directory: nobody must wait for this process.
+/// Detaches from the terminal, its session and the working directory, so that nothing waits for
+/// this process.
 pub(super) fn leave_terminal() -> io::Result<()> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::process::setsid()?;

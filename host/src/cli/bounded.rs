@@ -1,11 +1,11 @@
-//! Work that may hang, given a limited time.
+//! Running work that may hang, with a time limit.
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// Runs a function on a thread of its own and waits for it, for no longer than `limit`. What is not
-/// done by then goes on, or ends with the process.
+/// Runs a function on a thread of its own and waits for it for at most `limit`. Unfinished work
+/// continues in the background until it completes or the process exits.
 pub(super) fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let (sender, done) = mpsc::sync_channel::<()>(0);
     let run = move || {
@@ -13,7 +13,7 @@ pub(super) fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
         work();
     };
     if thread::Builder::new().name("bounded".into()).spawn(run).is_ok() {
-        // It ends with an error either way: nothing is ever sent.
+        // Nothing is ever sent, so this returns an error on completion as well as on timeout.
         let _ = done.recv_timeout(limit);
     }
 }

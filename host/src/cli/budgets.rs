@@ -1,4 +1,4 @@
-//! What the process may take, and how its exports share it.
+//! The memory budget of the process, and how its exports share it.
 
 use super::args::Args;
 use crate::component::MemoryBudget;
@@ -6,12 +6,13 @@ use crate::device::guest::Budgets;
 use crate::device::{Buffers, ProcessBuffers};
 use crate::machine;
 
-/// The least and the most memory for requests, in bytes: two of the longest requests, and what keeps
-/// some hundred clients busy.
+/// The minimum and the maximum memory for request buffers, in bytes: two requests of the maximum
+/// length, and enough to keep some hundred clients busy.
 const LEAST_BUFFERS: u64 = 128 << 20;
 const MOST_BUFFERS: u64 = 512 << 20;
 
-/// So much memory each export has for sure, in bytes, as long as it comes to no more than half of all.
+/// The memory guaranteed to each export, in bytes, as long as all guarantees together do not exceed
+/// half of the total.
 const GUARANTEED: u64 = 64 << 20;
 
 /// The budgets of the process.
@@ -19,12 +20,12 @@ pub(super) struct Process {
     memory: MemoryBudget,
     buffers: ProcessBuffers,
     exports: u64,
-    /// What one export may take at most, as far as somebody has said so.
+    /// The memory limit of each export, if one was given.
     max_memory: Option<u64>,
 }
 
 impl Process {
-    /// For so many exports.
+    /// Divides the memory of the process among this number of exports.
     pub(super) fn new(args: &Args, exports: usize) -> Self {
         let total = total(args);
         let buffers = (total / 16).clamp(LEAST_BUFFERS, MOST_BUFFERS).min(total / 2);
@@ -36,17 +37,18 @@ impl Process {
         }
     }
 
-    /// The memory of all disks.
+    /// The memory budget that all disks share.
     pub(super) fn memory(&self) -> &MemoryBudget {
         &self.memory
     }
 
-    /// The budgets of another export.
+    /// Creates the budgets of one more export.
     pub(super) fn export(&self) -> Budgets {
         let all = self.memory.limit();
         let guaranteed = GUARANTEED.min(all / 2 / self.exports);
         let limit = self.max_memory.unwrap_or(all);
-        // However many exports there are, each can have one of the longest requests under way.
+        // However many exports there are, each can have one request of the maximum length in
+        // flight.
         let least = LEAST_BUFFERS / 2;
         let buffers = match self.buffers.limit() / self.exports {
             enough if enough >= least => Buffers::own(enough),
@@ -55,7 +57,7 @@ impl Process {
         Budgets { memory: self.memory.child(limit, guaranteed), buffers }
     }
 
-    /// What the exports may take together where that is more than there is, in a sentence.
+    /// Returns a warning if the limits of all exports together exceed the memory of the process.
     pub(super) fn promises_too_much(&self) -> Option<String> {
         let (all, each) = (self.memory.limit(), self.max_memory?);
         let exports = self.exports;
@@ -75,7 +77,7 @@ impl Process {
     }
 }
 
-/// The memory of the process, in bytes.
+/// Returns the memory limit of the process, in bytes.
 pub(super) fn total(args: &Args) -> u64 {
     args.max_process_memory.unwrap_or_else(machine::memory)
 }

@@ -1,7 +1,7 @@
-//! --run: a server as long as a shell command runs.
+//! --run: serving for as long as a shell command runs.
 //!
-//! The server is a process of its own, so that one that dies is noticed. It is out of reach of the
-//! terminal's Ctrl-C, which is for the command.
+//! The server is a separate process, so that its death is noticed. It is in its own process group,
+//! out of reach of the terminal's Ctrl-C, which is meant for the command.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,7 +19,8 @@ use super::Failure;
 use super::args::Args;
 use super::background::{self, Ready};
 
-/// Starts the server, runs the command, and stops the server. The exit code is the command's.
+/// Starts the server, runs the command, and stops the server. Returns the exit code of the command,
+/// or that of the server if only the server failed.
 pub(super) fn run(args: &Args, command: &OsStr) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -29,16 +30,16 @@ pub(super) fn run(args: &Args, command: &OsStr) -> Result<ExitCode, Failure> {
 }
 
 async fn supervise(args: &Args, command: &OsStr) -> anyhow::Result<ExitCode> {
-    // Before there is anything that they could leave behind.
+    // Signals are handled before there is anything that they could leave behind.
     let mut signals = Signals::new().context("handle signals")?;
     let mut second = background::second()?;
     second.process_group(0);
     let mut server = Command::from(second).spawn().context("start the server")?;
     let Some(ready) = signals.readiness(&mut server).await? else {
-        // It has told why, or was told to stop.
+        // The server has reported the reason itself, or was asked to stop.
         return Ok(background::exit_code(end_of_server(&mut server).await?));
     };
-    // Should the server not come to that, the directories are removed here.
+    // Removes the directories in case the server does not get to it.
     let _private = RemovedAtEnd(ready.private());
     if args.life.print_uri {
         super::print(&ready.lines())?;
@@ -54,16 +55,16 @@ async fn supervise(args: &Args, command: &OsStr) -> anyhow::Result<ExitCode> {
             end_of_server(&mut server).await?;
             background::exit_code(status)
         }
-        // The command's failure is the first thing to know, then the server's.
+        // A failure of the command takes precedence over one of the server.
         Some(server) if status.success() => background::exit_code(server),
         Some(_) => background::exit_code(status),
     };
     Ok(code)
 }
 
-/// The signals that this process gets.
+/// The signals that this process handles.
 struct Signals {
-    /// These come from the terminal to the command as well, which decides what they mean.
+    /// The terminal sends this and the next one to the command as well, which decides how to react.
     interrupt: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -80,7 +81,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the server; nothing when it ends instead.
+    /// Waits until the server is ready. Returns `None` if it ends instead, or is asked to stop.
     async fn readiness(&mut self, server: &mut Child) -> anyhow::Result<Option<Ready>> {
         let Some(stdout) = server.stdout.take() else { return Ok(None) };
         let mut stdout = BufReader::new(stdout);
@@ -100,7 +101,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the command; how it ended, and how the server, if it did before.
+    /// Waits for the command. Returns its exit status, and that of the server if it has ended too.
     async fn end_of(
         &mut self,
         args: &Args,
@@ -110,7 +111,8 @@ impl Signals {
         let mut died = None;
         loop {
             tokio::select! {
-                // A server that ends with its last client may end at the same moment.
+                // A server that ends with its last client may end at the same moment as the
+                // command.
                 biased;
                 status = command.wait() => {
                     let status = status.context("wait for the command")?;
@@ -135,10 +137,10 @@ impl Signals {
     }
 }
 
-/// Waits for a server that was told to stop. Whoever does not want to wait as long sends another
-/// signal, which is the server's second.
+/// Waits for a server that was asked to stop. A further signal is forwarded; as its second, it ends
+/// the server immediately.
 async fn end_of_server(server: &mut Child) -> anyhow::Result<ExitStatus> {
-    // Not those that came before.
+    // New streams do not deliver signals that were received earlier.
     let mut signals = Signals::new().context("handle signals")?;
     loop {
         tokio::select! {
@@ -153,12 +155,12 @@ async fn end_of_server(server: &mut Child) -> anyhow::Result<ExitStatus> {
 
 fn forward(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-        // It may end at this moment.
+        // The child may have just ended.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Assignments of shell variables, which the command does not export.
+/// Returns assignments of shell variables, which are not exported to the command's children.
 fn variables(args: &Args, ready: &Ready) -> OsString {
     let mut script = OsString::new();
     let mut assign = |name: &str, value: &OsStr| {
@@ -181,20 +183,20 @@ fn variables(args: &Args, ready: &Ready) -> OsString {
     script
 }
 
-/// One word of the shell, whatever its bytes.
+/// Quotes arbitrary bytes as a single shell word.
 fn quote(value: &OsStr) -> OsString {
-    // Only what holds a zero byte cannot be quoted, and no argument, name or path does.
+    // Quoting fails only for a NUL byte, which no argument, name or path contains.
     let quoted = shlex::bytes::try_quote(value.as_bytes()).unwrap_or_default();
     OsString::from_vec(quoted.into_owned())
 }
 
-/// Directories that are not to outlive the process.
+/// Directories to remove when this is dropped.
 struct RemovedAtEnd(Vec<PathBuf>);
 
 impl Drop for RemovedAtEnd {
     fn drop(&mut self) {
         for directory in &self.0 {
-            // Nearly always the server did it.
+            // Usually the server has already removed it.
             let _ = std::fs::remove_dir_all(directory);
         }
     }

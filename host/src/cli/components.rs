@@ -1,4 +1,4 @@
-//! Which component is meant, and what it is told.
+//! Selecting a component, and its parameters.
 
 use std::fs;
 use std::io;
@@ -8,22 +8,22 @@ use std::thread::{self, JoinHandle};
 
 use crate::component::{BuiltIn, Component, Description};
 
-/// The component that is meant where none is named.
+/// The component that is used if none is named.
 pub(super) const DEFAULT: &str = "memory";
 
-/// Starts to load the component that most will want, while the command line is read: a quarter of a
-/// millisecond less until the server is ready, and as much of another processor in vain for those
-/// who want something else. Without a thread to do so, it is loaded later.
+/// Starts loading the default component, which most users want, while the command line is parsed.
+/// The server is ready a quarter of a millisecond earlier; if another component is used, that much
+/// time of another processor is wasted. If no thread can be started, the component is loaded later.
 pub(super) fn prepare_default() {
     let prepare = || BuiltIn::find(DEFAULT).map(BuiltIn::prepare);
     *preparing() = thread::Builder::new().name("prepare".into()).spawn(prepare).ok();
 }
 
-/// Waits until [`prepare_default`] has done its work: before the process becomes another user, which a
-/// thread that is just ending might miss.
+/// Waits for the thread of [`prepare_default`]. To be called before the process changes its user,
+/// because a thread that is just ending might miss the change.
 pub(super) fn await_default() {
     if let Some(thread) = preparing().take() {
-        // Whoever needs the component is told of errors.
+        // Errors are reported when the component is used.
         let _ = thread.join();
     }
 }
@@ -36,19 +36,19 @@ fn preparing() -> MutexGuard<'static, Option<JoinHandle<Option<()>>>> {
 /// The component that the command line names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// None was named.
+    /// No component was named.
     Default,
-    /// This one.
+    /// The component with this name.
     Named(String),
 }
 
-/// The names of the built-in components.
+/// Returns the names of the built-in components.
 pub(super) fn names() -> Vec<&'static str> {
     BuiltIn::ALL.iter().map(BuiltIn::name).collect()
 }
 
-/// Separates the component from its parameters: it is what `--component` says, else the first
-/// parameter unless that is a value. The name need not be that of a component, see [`find`].
+/// Separates the component from its parameters. The component is the value of `--component`, or
+/// else the first parameter unless that is a value. The name is not checked; see [`find`].
 pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Choice, &'a [String]) {
     if let Some(name) = option {
         return (Choice::Named(name.to_owned()), parameters);
@@ -59,19 +59,19 @@ pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Cho
     }
 }
 
-/// Whether a first word is a value, KEY=VALUE or a bare one for the default component, whose main
-/// parameter is a size. Paths and names of components are neither.
+/// Returns true if a first word is a value: KEY=VALUE, or a bare value for the default component,
+/// whose main parameter is a size. Paths and names of components are not values.
 fn is_value(word: &str) -> bool {
     let is_number = || !word.starts_with(|c: char| c.is_alphabetic() || c == '_');
     split(word).is_some() || (!is_path(word) && is_number())
 }
 
-/// Whether a word means a file rather than a built-in component.
+/// Returns true if a word names a file rather than a built-in component.
 fn is_path(word: &str) -> bool {
     word.contains('/') || word.ends_with(".wasm")
 }
 
-/// A built-in component; `.wasm` may follow its name.
+/// Returns the built-in component with this name, which may end in `.wasm`.
 fn built_in(name: &str) -> Option<BuiltIn> {
     BuiltIn::find(name.strip_suffix(".wasm").unwrap_or(name))
 }
@@ -83,13 +83,13 @@ pub(super) enum Source {
     BuiltIn(BuiltIn),
 }
 
-/// Finds the component of a name. A path, which has a slash or ends in `.wasm`, means a file, and
-/// where there is none of that name, the built-in component. Anything else is the name of a
-/// built-in component, whatever files there are.
+/// Finds the component with this name. A path, which contains a slash or ends in `.wasm`, names a
+/// file, or a built-in component if there is no such file. Anything else names a built-in
+/// component, even if there is a file of that name.
 ///
 /// # Errors
 ///
-/// What is wrong with the name, as a sentence.
+/// Returns a message if there is no such component, or its file cannot be read.
 pub(super) fn find(name: &str) -> Result<Source, String> {
     check_name(name)?;
     if !is_path(name)
@@ -111,12 +111,12 @@ pub(super) fn find(name: &str) -> Result<Source, String> {
     }
 }
 
-/// Checks that a name is a path or that of a built-in component. Whether the file is there is not
-/// looked at.
+/// Checks that a name is a path or the name of a built-in component. It does not check whether the
+/// file exists.
 ///
 /// # Errors
 ///
-/// That there is no such component, with what may have been meant, as a sentence.
+/// Returns a message, with a suggestion if possible, if there is no such component.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     if is_path(name) || built_in(name).is_some() {
         return Ok(());
@@ -133,25 +133,25 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// The built-in component whose name was perhaps misspelt.
+/// Returns the built-in component whose name was probably misspelt.
 fn nearest(name: &str) -> Option<&'static str> {
     let distance = |other: &str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
     let near = names().into_iter().map(|other| (distance(other), other)).min()?;
-    // Of more than a third of the letters, another word is meant.
+    // If more than a third of the letters differ, another word is meant.
     (near.0 <= near.1.len() / 3).then_some(near.1)
 }
 
-/// What logs call the component of a file.
+/// Returns the name of a component in the log: the file name without its extension.
 pub(super) fn short_name(name: &str) -> String {
     let stem = Path::new(name).file_stem().unwrap_or_default();
     stem.to_string_lossy().into_owned()
 }
 
-/// The parameters as the component's `open` takes them.
+/// Converts the values into the parameters of the component's `open`.
 ///
 /// # Errors
 ///
-/// Which of them it does not know, or misses, and which it has.
+/// Returns a message if a parameter is unknown, given twice or missing.
 pub(super) fn parameters(
     description: &Description,
     values: &[String],
@@ -194,7 +194,7 @@ pub(super) fn parameters(
     }
 }
 
-/// `KEY=VALUE`, where the key could be a name of a parameter: anything else is a bare value.
+/// Splits `KEY=VALUE` if the key could be the name of a parameter. Anything else is a bare value.
 fn split(text: &str) -> Option<(&str, &str)> {
     let (key, value) = text.split_once('=')?;
     let name = key.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -212,7 +212,7 @@ fn known(description: &Description) -> String {
     }
 }
 
-/// What a component says of itself and its parameters, for `--help`.
+/// Returns a component's description of itself and its parameters, for `--help`.
 pub(super) fn help(component: &Component) -> String {
     let Description { name, version, summary, parameters, bare_parameter } =
         component.description();

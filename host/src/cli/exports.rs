@@ -13,8 +13,8 @@ use super::start::Planned;
 use super::wish::Wish;
 use crate::exports::{Export, Exports};
 
-/// Plans the exports: no foreign component runs, and nothing is opened. Every mistake that can be seen
-/// by then is told.
+/// Plans the exports. No third-party component is run and no disk is opened, but every mistake that
+/// can be detected without that is reported.
 pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Failure> {
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
     let alone = args.exports.is_empty();
@@ -62,7 +62,7 @@ async fn export(
     Ok(Export::of_source(&name, Box::new(order)))
 }
 
-/// `--export` as it is meant.
+/// A parsed `--export` option.
 #[derive(Debug, PartialEq, Eq)]
 struct NamedExport {
     name: String,
@@ -70,7 +70,7 @@ struct NamedExport {
     values: Vec<String>,
 }
 
-/// Takes `NAME=COMPONENT[,KEY=VALUE]...` apart; two commas stand for one that does not separate.
+/// Parses `NAME=COMPONENT[,KEY=VALUE]...`, where two commas stand for a literal comma.
 fn parse(text: &str) -> Option<NamedExport> {
     let (name, rest) = text.split_once('=')?;
     let mut parts = vec![String::new()];
@@ -87,8 +87,9 @@ fn parse(text: &str) -> Option<NamedExport> {
     Some(NamedExport { name: name.to_owned(), component, values })
 }
 
-/// Where compiled components are kept: below the user's cache directory (the XDG Base Directory
-/// Specification), if there is one. `home` is that of the user whom the process becomes.
+/// Returns the directory where compiled components are cached: below the user's cache directory
+/// (XDG Base Directory Specification), if there is one. `home` is the home directory of the user
+/// that the process will become.
 pub(super) fn cache_directory(home: Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = absolute("XDG_CACHE_HOME")

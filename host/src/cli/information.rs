@@ -1,4 +1,4 @@
-//! What the program tells instead of serving: its configuration, a component, how it is used.
+//! Options that print information instead of serving: the configuration, a component, the usage.
 
 use clap::CommandFactory;
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Description};
 use crate::machine;
 
-/// What a person wants to know.
+/// The information that was requested.
 pub(super) enum Question<'a> {
     Version,
     Help,
@@ -24,7 +24,7 @@ pub(super) enum Question<'a> {
 }
 
 impl Question<'_> {
-    /// The option by which it is asked.
+    /// Returns the option that requests it.
     fn option(&self) -> &'static str {
         match self {
             Self::Version => "--version",
@@ -37,8 +37,9 @@ impl Question<'_> {
     }
 }
 
-/// The option that asks for a server, along with a question. Where the server would be and how it
-/// would behave is ignored, as nbdkit does. The version and the help are told in any case.
+/// Returns the option that conflicts with `question` because it requests a server, if there is one.
+/// As in nbdkit, options for where the server listens and how it behaves are ignored. The version
+/// and the help are printed in any case.
 fn conflict(args: &Args, question: &Question<'_>) -> Option<&'static str> {
     let life = &args.life;
     [
@@ -52,7 +53,7 @@ fn conflict(args: &Args, question: &Question<'_>) -> Option<&'static str> {
     .filter(|_| !matches!(question, Question::Version | Question::Help))
 }
 
-/// What was asked; nothing if the program is to serve.
+/// Returns the question that was asked, or `None` if the program is to serve.
 pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
     let Information { version, help, dump_config, dump_component, completion, man, .. } =
         &args.information;
@@ -69,12 +70,12 @@ pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
     .next()
 }
 
-/// The answer, which ends a line.
+/// Returns the answer, which ends with a newline.
 ///
 /// # Errors
 ///
-/// When the command line names a component that there is not, or asks for a server besides; when the
-/// component cannot be loaded.
+/// Returns an error if the command line names an unknown component or also requests a server, or if
+/// the component cannot be loaded.
 pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String, Failure> {
     if let Some(option) = conflict(args, &question) {
         return Err(Failure::Usage(format!(
@@ -123,7 +124,7 @@ async fn help(args: &Args) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The keys that nbdkit has as well have its names.
+/// Returns the configuration. Keys that nbdkit has too are named as there.
 fn config() -> Value {
     let cache = exports::cache_directory(None).map(|path| path.to_string_lossy().into_owned());
     json!({
@@ -187,7 +188,7 @@ fn printed(value: Value, as_json: bool) -> String {
     text
 }
 
-/// A line for each value: those within others have the outer names before their own.
+/// Appends a line for each value. The keys of nested values are prefixed with the outer keys.
 fn print_pairs(text: &mut String, key: &str, value: &Value) {
     let within = |name: &str| match key {
         "" => name.to_owned(),
@@ -213,7 +214,7 @@ fn print_pairs(text: &mut String, key: &str, value: &Value) {
     }
 }
 
-/// A component may say what it likes of itself.
+/// Replaces control characters, because the text may come from an untrusted component.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,5 +1,5 @@
-//! Sockets that the process was started with: socket activation as systemd does it (sd_listen_fds(3)),
-//! and stdin and stdout.
+//! Sockets that the process inherits: by systemd socket activation (sd_listen_fds(3)), and as stdin
+//! and stdout.
 
 use std::env;
 use std::io;
@@ -17,17 +17,17 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::server::Socket;
 use crate::transport::{self, Stream, StreamSocket};
 
-/// The first of the file descriptors (SD_LISTEN_FDS_START).
+/// The first inherited file descriptor (SD_LISTEN_FDS_START).
 const FIRST: usize = 3;
 
-/// More than anybody passes.
+/// The maximum number of inherited sockets, more than anyone passes in practice.
 const MAX: usize = 1024;
 
-/// Whether this process was started with sockets.
+/// Returns the number of sockets that this process was started with.
 ///
 /// # Errors
 ///
-/// When it was, and their number makes no sense.
+/// Returns an error if LISTEN_FDS is not a number from 1 to `MAX`.
 pub(super) fn count() -> anyhow::Result<usize> {
     let pid = env::var("LISTEN_PID").ok();
     if pid.is_none_or(|pid| pid != std::process::id().to_string()) {
@@ -40,7 +40,8 @@ pub(super) fn count() -> anyhow::Result<usize> {
     }
 }
 
-/// The sockets, each with its name (LISTEN_FDNAMES), which systemd makes up where it was told none.
+/// Takes the inherited sockets, each with its name (LISTEN_FDNAMES). systemd makes up a name where
+/// none is configured.
 pub(super) fn sockets() -> anyhow::Result<Vec<(Socket, String)>> {
     let count = count()?;
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -63,7 +64,7 @@ fn socket(fds: &mut ListenFd, index: usize) -> anyhow::Result<Socket> {
             bail!(EXPECTED);
         }
         listener.set_nonblocking(true)?;
-        // Whoever made the file removes it.
+        // The process that created the file removes it.
         return Ok(Socket::Unix(None, UnixListener::from_std(listener)?));
     }
     let Ok(Some(listener)) = fds.take_tcp_listener(index) else { bail!(EXPECTED) };
@@ -74,8 +75,8 @@ fn socket(fds: &mut ListenFd, index: usize) -> anyhow::Result<Socket> {
     Ok(Socket::Tcp(TcpListener::from_std(listener)?))
 }
 
-/// The client on stdin and stdout, which are one socket, as inetd and libnbd have it, or two pipes,
-/// or whatever else.
+/// Returns the stream of the client on stdin and stdout. These may be a single socket, as with
+/// inetd and libnbd, two pipes, or anything else.
 pub(super) fn stdio() -> io::Result<Box<dyn Stream>> {
     let input = io::stdin().as_fd().try_clone_to_owned()?;
     let output = io::stdout().as_fd().try_clone_to_owned()?;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::server::OwnedFile;
 
-/// The files, to be removed by whoever ends the process.
+/// The files to remove before the process ends.
 #[derive(Clone, Default)]
 pub(super) struct Leftovers(Arc<Mutex<Vec<Weak<OwnedFile>>>>);
 

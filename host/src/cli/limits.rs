@@ -1,9 +1,9 @@
-//! The limits that the system puts on the process.
+//! The resource limits of the process.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit on file descriptors as far as the process may: each connection has one, and the
-/// usual soft limit is 1024. Processes that this one starts inherit it.
+/// Raises the soft limit on file descriptors to the hard limit: each connection uses one, and the
+/// usual soft limit is 1024. Child processes inherit the raised limit.
 pub(super) fn raise_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     let soft = limit.current;

@@ -1,4 +1,4 @@
-//! Making the sockets, and telling where they are.
+//! Creating the listening sockets, and their URIs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,28 +21,29 @@ use crate::exports::Exports;
 use crate::nbd::TlsMode;
 use crate::server::{Listener, Socket};
 
-/// How often a free port is looked for that is free on all addresses of a name.
+/// The number of attempts to find a port that is free on all addresses of a host.
 const FREE_PORT_TRIES: usize = 16;
 
-/// How many clients may have connected and not been accepted yet; the kernel has a limit, too. Whoever
-/// comes beyond that tries again after a second: tokio's own 128 are a short burst.
+/// The listen backlog: the maximum number of connections that are not accepted yet. The kernel has
+/// a limit of its own. A client beyond the backlog retries after a second, and a short burst
+/// exceeds tokio's default of 128.
 const BACKLOG: u32 = 4096;
 
 /// The vsock port that stands for a free one (vsock(7)).
 const VMADDR_PORT_ANY: u32 = u32::MAX;
 
-/// What stays as it is in a URI (RFC 3986, unreserved characters and the slash).
+/// The characters to escape in a URI: all but the unreserved ones and the slash (RFC 3986).
 const KEPT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// As above, where a slash would be the end.
+/// As [`KEPT`], but the slash is escaped as well, because it would end the user part.
 const KEPT_IN_USER: &AsciiSet = &KEPT.add(b'/');
 
-/// Sockets that exist, and what there is to tell of them.
+/// Bound sockets, and what clients need to find them.
 #[derive(Default)]
 pub(super) struct Bound {
     pub(super) listeners: Vec<Listener>,
-    /// Where clients find them, and the name of the export that they find there.
+    /// The addresses of the sockets, each with the name of the export to ask for there.
     endpoints: Vec<(Endpoint, String)>,
     port: Option<u32>,
     unix: Option<PathBuf>,
@@ -50,7 +51,7 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Listens on all of these. Files belong to the user that the process will be.
+    /// Listens on all of `sockets`. Their files are given to the user that the process will become.
     pub(super) async fn listen(
         sockets: &[Listen],
         exports: &Exports,
@@ -85,8 +86,7 @@ impl Bound {
         Ok(bound)
     }
 
-    /// Takes sockets that were made by somebody else. One with the name of an export is for that
-    /// export alone.
+    /// Takes over inherited sockets. A socket named like an export serves that export alone.
     pub(super) fn inherit(
         sockets: Vec<(Socket, String)>,
         exports: &Exports,
@@ -119,14 +119,14 @@ impl Bound {
         self.endpoints.push((endpoint, name));
     }
 
-    /// What is told when all is ready.
+    /// Returns the message that announces these sockets when the server is ready.
     pub(super) fn ready(&self, tls: &Tls) -> Ready {
         let uris = self.endpoints.iter().map(|(endpoint, name)| uri(tls, endpoint, name)).collect();
         Ready::new(uris, self.port, self.unix.as_deref(), &self.private, tls)
     }
 }
 
-/// Where a socket is, as clients have to know.
+/// The address of a socket, as clients use it.
 enum Endpoint {
     Tcp(String, u16),
     Unix(PathBuf),
@@ -149,7 +149,8 @@ impl Endpoint {
     }
 }
 
-/// What there is on a socket for this export or all of them, and the name that clients ask for.
+/// Returns the exports that a socket serves, `None` for all of them, and the export name for its
+/// URI.
 fn view(exports: &Exports, export: Option<&str>) -> anyhow::Result<(Option<Arc<Exports>>, String)> {
     let Some(name) = export else {
         let first = exports.iter().next();
@@ -164,9 +165,9 @@ fn view(exports: &Exports, export: Option<&str>) -> anyhow::Result<(Option<Arc<E
     }
 }
 
-/// The URI of an export (the NBD project's `uri.md`).
+/// Returns the URI of an export (the NBD project's `uri.md`).
 fn uri(tls: &Tls, endpoint: &Endpoint, export_name: &str) -> String {
-    // Where TLS is not required, a client may do without, and not all can do with.
+    // If TLS is optional, the URI does without it, because not all clients support TLS.
     let required = tls.mode == TlsMode::Require;
     let scheme = if required { "nbds" } else { "nbd" };
     let user = tls.acceptor.as_ref().and_then(|acceptor| acceptor.first_identity());
@@ -205,7 +206,7 @@ fn uri(tls: &Tls, endpoint: &Endpoint, export_name: &str) -> String {
     }
 }
 
-/// A parameter of a URI that is a path.
+/// Returns a URI parameter whose value is a path.
 fn parameter(name: &str, path: &Path) -> String {
     format!("{name}={}", percent_encode(path.as_os_str().as_bytes(), KEPT))
 }
@@ -274,7 +275,7 @@ fn listen_tcp(address: SocketAddr, family: Family) -> io::Result<TcpListener> {
     };
     socket.set_reuseaddr(true)?;
     if family == Family::V6 {
-        // On ::, IPv4 would be there as well.
+        // A socket bound to :: would otherwise accept IPv4 as well.
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     socket.bind(address)?;

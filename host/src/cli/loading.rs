@@ -1,5 +1,5 @@
-//! Components on their way from a file to a disk: read once, loaded once for all exports of the same,
-//! and tried again where that can help.
+//! Loading components: each is read once, loaded once for all exports that use it, and loaded again
+//! after a failure that may be temporary.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,10 +22,10 @@ use crate::component::{
 use crate::device::guest::Recipe;
 use crate::exports::{self, Backoff, Loading, Problem, Stage};
 
-/// Compiling that takes longer is told of.
+/// Compilations that take longer than this are logged.
 const LONG: Duration = Duration::from_secs(1);
 
-/// Finds each component once.
+/// Finds each component once, and caches it.
 pub(super) struct Loader {
     engine: Engine,
     found: HashMap<String, Arc<Supply>>,
@@ -48,13 +48,13 @@ impl Loader {
         Self { engine, found: HashMap::new() }
     }
 
-    /// The component of a name. Those of files are read, but not loaded.
+    /// Returns the component with this name. A component from a file is read, but not loaded.
     pub(super) async fn supply(&mut self, name: &str) -> Result<Arc<Supply>, Failure> {
         if let Some(supply) = self.found.get(name) {
             return Ok(supply.clone());
         }
         let state = match components::find(name).map_err(Failure::Usage)? {
-            // It is our own, and so known not to harm anybody.
+            // A built-in component is trusted, so it can be loaded before privileges are dropped.
             Source::BuiltIn(built_in) if built_in.is_compiled() => {
                 let component = self.engine.load_built_in(built_in).await;
                 State::Loaded(component.with_context(|| format!("load component {name}"))?)
@@ -78,8 +78,8 @@ impl Loader {
         Ok(supply)
     }
 
-    /// The component of a name, loaded, for those who want to know of it. If it is foreign, it is as
-    /// the user that the options name.
+    /// Loads the component with this name, to print information about it. A third-party component
+    /// is loaded as the user given by the options.
     pub(super) async fn component(args: &Args, name: &str) -> Result<Component, Failure> {
         let identity = Identity::find(&args.life)?;
         let cache_directory = super::exports::cache_directory(identity.home());
@@ -96,22 +96,23 @@ impl Loader {
 
 /// A component, loaded or still to be loaded.
 pub(super) struct Supply {
-    /// As it was typed.
+    /// The name as typed by the user.
     name: String,
     engine: Engine,
     state: Mutex<State>,
-    /// So that those who wait for another to load it can say why.
+    /// True while the component is compiled, so that tasks that wait for another one to load it can
+    /// report this stage.
     compiling: watch::Sender<bool>,
 }
 
 enum State {
     Loaded(Component),
-    /// It is loaded when it is needed.
+    /// Loaded when first needed.
     ToLoad {
         wasm: Bytes,
         failed: Option<(Arc<LoadError>, Backoff)>,
     },
-    /// It cannot be loaded, ever.
+    /// Failed permanently.
     Failed(Arc<LoadError>),
 }
 
@@ -122,7 +123,7 @@ impl State {
 }
 
 impl Supply {
-    /// The component, if it is loaded.
+    /// Returns the component if it is loaded.
     fn loaded(&self) -> Option<Component> {
         match &*self.state.try_lock().ok()? {
             State::Loaded(component) => Some(component.clone()),
@@ -130,7 +131,7 @@ impl Supply {
         }
     }
 
-    /// The component. It is loaded by the first who asks; the others wait.
+    /// Returns the component. The first caller loads it while the others wait.
     async fn component(
         &self,
         stage: &(dyn Fn(Stage) + Send + Sync),
@@ -208,7 +209,7 @@ impl Supply {
     }
 }
 
-/// A number of bytes for people to read.
+/// A human-readable number of bytes.
 struct Size(usize);
 
 impl std::fmt::Display for Size {
@@ -221,21 +222,21 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// A disk that was asked for, of a component that may not be loaded yet.
+/// A requested disk whose component may not be loaded yet.
 pub(super) struct Order {
     supply: Arc<Supply>,
     label: String,
     wish: Wish,
-    /// Where the component is loaded.
+    /// Present if the component was already loaded.
     recipe: Option<Recipe>,
 }
 
 impl Order {
-    /// An order. `label` is what the person who made it calls it.
+    /// Creates an order. `label` is the user's name for the disk.
     ///
     /// # Errors
     ///
-    /// What is wrong with the parameters, if that is known by now.
+    /// Returns a message if the component is already loaded and the parameters are invalid.
     pub(super) fn new(supply: Arc<Supply>, label: &str, wish: Wish) -> Result<Self, String> {
         let recipe = supply.loaded().map(|component| wish.recipe(component)).transpose()?;
         Ok(Self { supply, label: label.to_owned(), wish, recipe })

@@ -1,6 +1,6 @@
-//! Where the log goes and how its lines look. What is logged, and when, is for others to say.
+//! The destination and the format of the log. Other modules decide what is logged, and when.
 //!
-//! Logging never blocks: a thread writes the lines (`writer`).
+//! Logging never blocks: a separate thread writes the lines (`writer`).
 
 mod look;
 mod sink;
@@ -22,8 +22,8 @@ use look::Look;
 use sink::Sink;
 use writer::Queue;
 
-/// How long the process waits at its end, or when it leaves the terminal, for the last lines to be
-/// written: nobody may be reading them.
+/// How long the process waits for the last lines to be written when it exits or leaves the
+/// terminal. The wait is bounded because possibly nobody reads them.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// The log of the process.
@@ -36,13 +36,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens what `--log` names, and logs there from now on, panics included.
+    /// Opens the destination given by `--log` and installs it as the log, for panics as well.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened.
+    /// Returns an error if the destination cannot be opened, or SIGXFSZ cannot be handled.
     pub(super) fn start(options: &Logging) -> anyhow::Result<Self> {
-        // A log file as large as it may be is an error like any other, not the end.
+        // Exceeding the file size limit must be an ordinary write error, not kill the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).context("handle SIGXFSZ")?;
         let name = options.program().to_owned();
         let sink = match &options.log {
@@ -65,19 +65,20 @@ impl Log {
         let own_look = look.clone();
         let queue = Arc::new(Queue::new(sink, Box::new(move |log| own_look.format(log))));
         let log = Self { queue, look, to_stderr, name };
-        // A process that embeds the command may have a log of its own.
+        // A process that embeds the command may have installed a log of its own.
         if log.look.subscriber(log.clone()).try_init().is_ok() {
             std::panic::set_hook(Box::new(log_panic));
         }
         Ok(log)
     }
 
-    /// Opens the file again, by its name, which whoever renamed it expects.
+    /// Reopens the log file by its path, as is expected after it was renamed.
     pub(super) fn reopen(&self) {
         self.queue.reopen();
     }
 
-    /// The terminal will be gone: what would go there goes to syslog, if there is one.
+    /// Redirects a log on stderr to syslog, if available, because the process is leaving the
+    /// terminal.
     pub(super) fn leave_terminal(&self) {
         if self.to_stderr {
             let sink = Sink::syslog(&self.name).unwrap_or(Sink::Null);
@@ -86,12 +87,12 @@ impl Log {
         }
     }
 
-    /// Waits until all that was logged is written, for no longer than `limit`.
+    /// Waits until all queued lines are written, for at most `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         self.queue.flush(limit);
     }
 
-    /// Returns a guard that has the last lines written when it is dropped, within a second.
+    /// Returns a guard that flushes the log when it is dropped, waiting for at most a second.
     pub(super) fn flush_on_drop(&self) -> impl Drop + use<> {
         Flushed(self.clone())
     }
@@ -119,7 +120,7 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     }
 }
 
-/// Takes one line, which tracing-subscriber writes at once.
+/// A writer for one line, which tracing-subscriber passes in a single call.
 pub(super) struct LineWriter<'a> {
     queue: &'a Queue,
     level: Level,

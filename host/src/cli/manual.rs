@@ -1,4 +1,4 @@
-//! Manual pages, from the definitions of the options and from what components say of themselves.
+//! Manual pages, generated from the option definitions and the descriptions of components.
 
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
@@ -8,7 +8,7 @@ use crate::component::Component;
 
 const SECTION: &str = "1";
 
-/// memnbd-host(1).
+/// Returns the manual page memnbd-host(1).
 pub(super) fn program(command: clap::Command) -> String {
     let man = Man::new(command.version(env!("CARGO_PKG_VERSION"))).section(SECTION);
     let mut page = Vec::new();
@@ -21,7 +21,7 @@ pub(super) fn program(command: clap::Command) -> String {
     String::from_utf8_lossy(&page).into_owned() + &rest().render()
 }
 
-/// The sections that no option has.
+/// Returns the sections that are not generated from options.
 fn rest() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["COMPONENTS"]);
@@ -117,7 +117,7 @@ fn rest() -> Roff {
     roff
 }
 
-/// The page of a component.
+/// Returns the manual page of a component.
 pub(super) fn component(component: &Component) -> String {
     let description = component.description();
     let name = format!("memnbd-{}", description.name);
@@ -155,7 +155,7 @@ pub(super) fn component(component: &Component) -> String {
     roff.render()
 }
 
-/// A section of terms and what they mean.
+/// Appends a section of terms and their meanings.
 fn section<S: AsRef<str>>(roff: &mut Roff, title: &str, items: &[(S, S)]) {
     roff.control("SH", [title]);
     for (term, meaning) in items {

@@ -1,9 +1,11 @@
-//! The command: from what was typed to a server that runs, and to its end.
+//! The command-line program: from parsing the arguments to running and stopping the server.
 //!
-//! Mistakes of the command line are told before anything listens. Then the sockets are made, the
-//! process becomes the user that serves, and only now is a component that is a file compiled and
-//! run; clients are greeted when there is something to serve. Exit codes: 0 for a clean stop, 1 for
-//! a failure, 2 for wrong usage, 128 and the number of a signal that ended the process at once.
+//! Mistakes in the command line are reported before anything listens. Then the sockets are created
+//! and privileges are dropped, and only then are components from files compiled and run. Clients
+//! are greeted once there is something to serve.
+//!
+//! Exit codes: 0 for a clean stop, 1 for a failure, 2 for wrong usage, and 128 plus the number of a
+//! signal that ended the process immediately.
 
 mod args;
 mod background;
@@ -53,14 +55,14 @@ use plan::{ClientSource, Life};
 use privileges::Identity;
 use tls::{Credentials, Tls};
 
-/// How long the process waits for somebody to read why it failed.
+/// How long the process waits for its error message to be written before it exits.
 const LAST_LINE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the command failed.
 enum Failure {
     /// The command line makes no sense.
     Usage(String),
-    /// It could not be done.
+    /// The command could not be carried out.
     Failed(anyhow::Error),
 }
 
@@ -94,7 +96,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             let line = format!("{}: {failure}\n", args.logging.program());
-            // Nobody is left to tell when stderr is gone or is not read.
+            // If stderr is closed or nobody reads it, the error cannot be reported.
             let write = move || _ = io::stderr().write_all(line.as_bytes());
             bounded::within(LAST_LINE_LIMIT, write);
             match failure {
@@ -130,7 +132,7 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     ready::end_with_parent(args, life)?;
     let runtime = runtime(args)?;
     let result = runtime.block_on(serve(args, source, identity, life));
-    // A guest that is stuck in its last call must not keep the process.
+    // A guest that is stuck in its last call must not keep the process alive.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
 }
@@ -146,7 +148,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")
 }
 
-/// Serves until it is told to stop.
+/// Serves until asked to stop.
 async fn serve(
     args: &Args,
     source: ClientSource,
@@ -164,7 +166,8 @@ async fn serve(
         privileges::lock_memory()?;
     }
     let credentials = args.tls.find()?;
-    // Keys are read again for each client, which only the user who serves may be able to do, or not.
+    // Keys are read again for each client, so if the process changes its user, they are loaded only
+    // afterwards: it must be the new user that can read them.
     let (early, late) = match identity.changes() && matches!(credentials, Credentials::Keys(_)) {
         true => (None, Some(credentials)),
         false => (Some(args.tls.load(credentials)?), None),
@@ -181,7 +184,7 @@ async fn serve(
         components::await_default();
     }
     identity.drop_privileges()?;
-    // The kernel forgets it with the former user.
+    // The kernel clears this setting when the user changes.
     ready::end_with_parent(args, life)?;
     let tls = match (early, late) {
         (Some(tls), _) => tls,

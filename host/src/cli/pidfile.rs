@@ -1,7 +1,7 @@
-//! The file that tells the process ID of the server, once it is ready.
+//! The pidfile, which holds the process ID of the server once it is ready.
 //!
-//! Its directory may be one where others can make files as well, as /tmp is. So no link of theirs is
-//! followed, and no file of theirs is written to.
+//! Its directory may be writable by other users, as /tmp is. So links of other users are not
+//! followed, and their files are not written to.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,28 +15,29 @@ use rustix::fs::OFlags;
 use super::leftovers::Leftovers;
 use crate::server::OwnedFile;
 
-/// A pidfile that is to be written.
+/// A pidfile that is still to be written.
 pub(super) struct Pidfile {
     path: PathBuf,
     target: Target,
 }
 
 enum Target {
-    /// A new file, which appears with all that is in it.
+    /// A new file, which is created atomically with its content.
     New,
-    /// A file that was opened by the user who started the process. It is empty until then.
+    /// A file that was opened by the user who started the process. It is empty until the process ID
+    /// is written.
     Opened(File, Arc<OwnedFile>),
-    /// A pipe or a terminal, as /dev/stdout.
+    /// A pipe or a terminal, such as /dev/stdout.
     Special(File),
 }
 
 impl Pidfile {
-    /// Prepares a pidfile. When the process is about to change its user, the file is opened now, for
-    /// the other user may not be allowed to.
+    /// Prepares a pidfile. If the process is about to change its user, the file is opened now,
+    /// because the new user may not have permission to.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, or must not be written to.
+    /// Returns an error if the file cannot be opened or must not be written to.
     pub(super) fn prepare(
         path: &Path,
         changes_user: bool,
@@ -47,7 +48,7 @@ impl Pidfile {
     }
 
     fn try_prepare(path: &Path, changes_user: bool, leftovers: &Leftovers) -> io::Result<Self> {
-        // The process may leave its directory.
+        // The process may change its working directory later.
         let path = std::path::absolute(path)?;
         let target = match special(&path)? {
             Some(file) => Target::Special(file),
@@ -61,12 +62,12 @@ impl Pidfile {
         Ok(Self { path, target })
     }
 
-    /// Writes the process ID. Dropping what this returns removes the file, unless it is
-    /// [kept](OwnedFile::keep).
+    /// Writes the process ID. Dropping the returned value removes the file, unless it is
+    /// [kept](OwnedFile::keep). Returns `None` for a pipe or a terminal.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// Returns an error if the file cannot be written.
     pub(super) fn write(self) -> anyhow::Result<Option<Arc<OwnedFile>>> {
         let path = self.path.clone();
         self.try_write().with_context(|| format!("write {}", path.display()))
@@ -96,8 +97,8 @@ impl Pidfile {
     }
 }
 
-/// Opens what is at the path if it is a pipe or a character device; none for a file that is to be
-/// replaced or made.
+/// Opens the path if it is a pipe or a character device. Returns `None` for a file that is to be
+/// replaced or created.
 fn special(path: &Path) -> io::Result<Option<File>> {
     let Ok(link) = std::fs::symlink_metadata(path) else { return Ok(None) };
     let Ok(target) = std::fs::metadata(path) else { return Ok(None) };
@@ -114,7 +115,7 @@ fn special(path: &Path) -> io::Result<Option<File>> {
     File::options().write(true).open(path).map(Some)
 }
 
-/// Opens or makes a file of our own, and empties it.
+/// Opens or creates a regular file of the current user, and truncates it.
 fn open(path: &Path) -> io::Result<(File, Arc<OwnedFile>)> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut options = File::options();
@@ -127,7 +128,7 @@ fn open(path: &Path) -> io::Result<(File, Arc<OwnedFile>)> {
     let file = options.open(path)?;
     let metadata = file.metadata()?;
     let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    // A hard link may be to any file of ours.
+    // A hard link could refer to any other file of ours.
     if !metadata.is_file() || !ours || metadata.nlink() != 1 {
         return Err(io::Error::other("it is not a file of the user who starts the server"));
     }

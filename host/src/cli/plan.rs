@@ -1,5 +1,5 @@
-//! What the options mean together: where the server listens and how it lives. Options that
-//! contradict each other are told here, or before by clap, and so before anything starts.
+//! The combined meaning of the options: where the server listens, and how it runs. Contradictory
+//! options are reported here, or earlier by clap, and so before anything starts.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use super::args::{Args, Listening};
 
-/// The port that IANA assigned to NBD, and nbdkit's for vsock.
+/// The port that IANA assigned to NBD. nbdkit uses it for vsock as well.
 const NBD_PORT: u16 = 10809;
 
-/// How the server lives.
+/// How the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life<'a> {
     /// In the foreground.
     Foreground,
-    /// In the background, from when it is ready.
+    /// In the background, once it is ready.
     Background,
-    /// As long as this shell command.
+    /// For as long as this shell command runs.
     Captive(&'a OsStr),
 }
 
@@ -29,32 +29,33 @@ pub(super) enum ClientSource {
     Single,
     /// From sockets that this process was started with.
     Inherited,
-    /// From sockets that are to be made.
+    /// From sockets that are to be created.
     Listen(Vec<Listen>),
 }
 
-/// A socket that is to be made.
+/// A socket that is to be created.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listen {
     pub(super) address: Address,
-    /// The one export that there is on this socket; none for all of them.
+    /// The only export that this socket serves, or `None` for all of them.
     pub(super) export: Option<String>,
 }
 
-/// Where a socket is.
+/// The address of a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Address {
-    /// All IP addresses of a host of this family. Port 0 is a free one.
+    /// All IP addresses of a host in this family. Port 0 picks a free port.
     Tcp { host: String, port: u16, family: Family },
-    /// A file.
+    /// A Unix domain socket at this path.
     Unix(PathBuf),
-    /// A file in a new directory that nobody else can enter.
+    /// A Unix domain socket in a new directory that no other user can enter.
     Private,
-    /// Virtual machines on this machine and the one it runs on. Port 0 is a free one.
+    /// A vsock port, for virtual machines on this machine and for the machine that this one runs
+    /// on. Port 0 picks a free port.
     Vsock { port: u32 },
 }
 
-/// Which IP addresses of a name are meant.
+/// The IP addresses of a host name to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Any,
@@ -62,7 +63,7 @@ pub(super) enum Family {
     V6,
 }
 
-/// How the server is to live.
+/// Returns how the server is to run.
 pub(super) fn life(args: &Args, inherited: bool) -> Life<'_> {
     let life = &args.life;
     if let Some(command) = &life.run {
@@ -75,11 +76,11 @@ pub(super) fn life(args: &Args, inherited: bool) -> Life<'_> {
     }
 }
 
-/// Where the server is to listen.
+/// Returns where clients come from.
 ///
 /// # Errors
 ///
-/// When options contradict each other, or an address makes no sense.
+/// Returns an error if options contradict each other, or an address is invalid.
 pub(super) fn client_source(args: &Args, inherited: bool) -> Result<ClientSource, Failure> {
     let listening = &args.listening;
     if inherited {
@@ -134,7 +135,8 @@ fn family(listening: &Listening) -> Family {
     }
 }
 
-/// What the options but --listen say; nothing where they do not and --listen does.
+/// Returns the address given by the options other than --listen, or the default. Returns `None` if
+/// only --listen gives addresses.
 fn main_address(args: &Args) -> Result<Option<Address>, Failure> {
     let Listening { port, ipaddr, unix, vsock, listen, .. } = &args.listening;
     if let Some(path) = unix {
@@ -158,13 +160,13 @@ fn main_address(args: &Args) -> Result<Option<Address>, Failure> {
     let port = port.unwrap_or(NBD_PORT.into());
     let port = u16::try_from(port)
         .map_err(|_| Failure::Usage(format!("-p {port}: TCP has the ports 0 to 65535")))?;
-    // Not every machine has an IPv6 address for the name.
+    // Not every machine has an IPv6 address for localhost.
     let local = if family == Family::V6 { "::1" } else { "localhost" };
     let host = ipaddr.clone().unwrap_or_else(|| local.into());
     Ok(Some(Address::Tcp { host, port, family }))
 }
 
-/// Takes `ADDRESS[,export=NAME]` apart.
+/// Parses `ADDRESS[,export=NAME]`.
 fn listen(text: &OsStr, family: Family) -> Result<Listen, String> {
     let bytes = text.as_bytes();
     const EXPORT: &[u8] = b",export=";

@@ -1,4 +1,4 @@
-//! Becoming another user, and staying in memory.
+//! Dropping privileges, and locking memory.
 
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use super::Failure;
 use super::args::Life;
 
-/// Whom the process is to become.
+/// The user and group that the process is to assume.
 #[derive(Debug)]
 pub(super) struct Identity {
     user: Option<User>,
@@ -23,7 +23,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// When there is no such user or group.
+    /// Returns an error if there is no such user or group.
     pub(super) fn find(life: &Life) -> Result<Self, Failure> {
         let (user, uid) = match &life.user {
             None => (None, None),
@@ -57,17 +57,18 @@ impl Identity {
         Ok(Self { user, uid, gid })
     }
 
-    /// Whether the process is to become another one at all.
+    /// Returns true if the process is to change its user or group.
     pub(super) fn changes(&self) -> bool {
         self.uid.is_some() || self.gid.is_some()
     }
 
-    /// The home directory of the user whom the process is to become.
+    /// Returns the home directory of the user that the process is to become.
     pub(super) fn home(&self) -> Option<PathBuf> {
         self.user.as_ref().map(|user| user.dir.clone())
     }
 
-    /// Gives a file or directory to whom the process will be, who may have to remove it.
+    /// Changes the owner of a file or directory to the user and group that the process will assume,
+    /// so that it can still remove it.
     pub(super) fn own(&self, path: &Path) -> std::io::Result<()> {
         if !self.changes() {
             return Ok(());
@@ -75,11 +76,11 @@ impl Identity {
         lchown(path, self.uid.map(Uid::as_raw), self.gid.map(Gid::as_raw))
     }
 
-    /// Becomes the user and the group, with all threads, for good.
+    /// Changes the user and the group of all threads, irrevocably.
     pub(super) fn drop_privileges(&self) -> anyhow::Result<()> {
         if let Some(gid) = self.gid {
             match &self.user {
-                // With the groups of the user only where no other group was asked for.
+                // The supplementary groups of the user apply only if no other group was requested.
                 Some(user) if user.gid == gid => {
                     let name = std::ffi::CString::new(user.name.as_str())?;
                     initgroups(&name, gid)
@@ -99,8 +100,8 @@ impl Identity {
     }
 }
 
-/// Locks what the process has and will have into memory. What is only reserved, as most of a sparse
-/// disk is, takes none.
+/// Locks all current and future memory of the process. Memory that is only reserved, such as most
+/// of a sparse disk, does not occupy RAM.
 pub(super) fn lock_memory() -> anyhow::Result<()> {
     mlockall(MlockAllFlags::CURRENT)
         .and_then(|()| mlockall(MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT))

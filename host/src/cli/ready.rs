@@ -1,5 +1,5 @@
-//! Between listening and serving: everybody who waits is told. Clients can connect by then; they are
-//! greeted a moment later.
+//! The step between listening and serving: everyone who waits for the server is notified. Clients
+//! can connect by then, and are greeted a moment later.
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -11,7 +11,7 @@ use super::log::Log;
 use super::pidfile::Pidfile;
 use super::plan::Life;
 
-/// Tells that the server is ready, by the pidfile, to systemd, and on stdout.
+/// Announces that the server is ready: in the pidfile, to systemd, and on stdout.
 pub(super) fn tell(
     args: &Args,
     pidfile: Option<Pidfile>,
@@ -20,7 +20,7 @@ pub(super) fn tell(
     life: Life<'_>,
     log: &Log,
 ) -> anyhow::Result<()> {
-    // Removed again should the rest fail.
+    // Dropped, and so removed, if a later step fails.
     let pidfile = match pidfile {
         Some(pidfile) => pidfile.write()?,
         None => None,
@@ -32,11 +32,12 @@ pub(super) fn tell(
         tracing::warn!("NOTIFY_SOCKET: {error}");
     }
     match life {
-        // Whoever made the sockets knows where they are.
+        // The process that created the sockets knows their addresses.
         Life::Foreground if inherited && !args.life.print_uri => {}
         Life::Foreground => super::print(&ready.lines())?,
         Life::Background => {
-            // A log that cannot be had is told before all is well.
+            // Leaving the terminal redirects stdout and stderr, so the waiting process is notified
+            // first.
             ready.tell().context("write to stdout")?;
             log.leave_terminal();
             background::leave_terminal().context("go to the background")?;
@@ -49,17 +50,17 @@ pub(super) fn tell(
     Ok(())
 }
 
-/// What lists of processes call this one.
+/// Sets the name of this process in process listings, as given by `--name`.
 pub(super) fn set_name(args: &Args) {
     let name = args.logging.name.as_deref().and_then(|name| std::ffi::CString::new(name).ok());
     if let Some(name) = name {
-        // The kernel cuts it at 15 bytes; it does not fail otherwise.
+        // The kernel truncates the name to 15 bytes, and does not fail otherwise.
         let _ = rustix::thread::set_name(&name);
     }
 }
 
-/// Has the kernel stop this process when its parent ends, where that was asked for or the parent is
-/// there for it.
+/// Has the kernel send SIGTERM to this process when its parent ends, if `--exit-with-parent` was
+/// given or the parent is the one that runs the command of `--run`.
 pub(super) fn end_with_parent(args: &Args, life: Life<'_>) -> anyhow::Result<()> {
     if !args.life.exit_with_parent && !matches!(life, Life::Captive(_)) {
         return Ok(());

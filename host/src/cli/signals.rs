@@ -1,7 +1,8 @@
-//! The signals that the server understands.
+//! Signal handling.
 //!
-//! A thread of their own handles them: a signal must be able to end the process whatever the other
-//! threads are doing. SIGPIPE is ignored by every Rust program: writing to who is gone is an error.
+//! A dedicated thread handles signals: they must be able to end the process whatever the other
+//! threads are doing. SIGPIPE is ignored, as in every Rust program, so writing to a peer that is
+//! gone is an ordinary error.
 
 use std::ffi::c_int;
 use std::future::Future;
@@ -19,18 +20,18 @@ use super::bounded;
 use super::leftovers::Leftovers;
 use super::log::Log;
 
-/// How long an exit at once may be held up, by a log that nobody reads or a file system that hangs.
+/// How long a log that nobody reads, or a file system that hangs, may delay an immediate exit.
 const EXIT_LIMIT: Duration = Duration::from_millis(200);
 
-/// Handles signals until the process ends.
+/// A handle to the thread that handles signals until the process exits.
 pub(super) struct Signals {
     serving: Arc<AtomicBool>,
     stop: oneshot::Receiver<()>,
     leftovers: Leftovers,
 }
 
-/// Handles signals from now on. SIGHUP opens the log again. SIGINT, SIGTERM and SIGQUIT end the
-/// process at once, until [`Signals::serving`].
+/// Starts to handle signals. SIGHUP reopens the log. SIGINT, SIGTERM and SIGQUIT end the process
+/// immediately, until [`Signals::serving`] is called.
 pub(super) fn handle(log: &Log) -> io::Result<Signals> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP])?;
     let (sender, stop) = oneshot::channel();
@@ -47,13 +48,13 @@ pub(super) fn handle(log: &Log) -> io::Result<Signals> {
 }
 
 impl Signals {
-    /// The files that are removed when a signal ends the process at once.
+    /// The files that are removed when a signal ends the process immediately.
     pub(super) fn leftovers(&self) -> &Leftovers {
         &self.leftovers
     }
 
-    /// Says that from now on there is something to be stopped in order. The future is ready with the
-    /// first SIGINT, SIGTERM or SIGQUIT; the second ends the process at once.
+    /// Enables graceful shutdown. The returned future completes on the first SIGINT, SIGTERM or
+    /// SIGQUIT; a second one ends the process immediately.
     pub(super) fn serving(self) -> impl Future<Output = ()> {
         self.serving.store(true, Ordering::Relaxed);
         async move {
@@ -64,11 +65,11 @@ impl Signals {
     }
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Handler {
     log: Log,
     serving: Arc<AtomicBool>,
-    /// None after the first signal.
+    /// `None` after the first signal.
     stop: Option<oneshot::Sender<()>>,
     leftovers: Leftovers,
 }
@@ -97,7 +98,8 @@ impl Handler {
         let leftovers = self.leftovers.clone();
         bounded::within(EXIT_LIMIT, move || leftovers.remove());
         self.log.flush(EXIT_LIMIT);
-        // Without exit handlers: other threads go on until the process is gone.
+        // This skips the exit handlers, because other threads keep running until the process is
+        // gone.
         low_level::exit(128 + signal);
     }
 }

@@ -1,4 +1,4 @@
-//! Getting the exports ready: all at the same time, and none at the expense of the others.
+//! Starting the exports: all concurrently, and independently of each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use tokio::time::timeout;
 use super::Failure;
 use crate::exports::{Exports, Failed, Problem};
 
-/// How long the server waits, before it says that it is ready, for exports that need no compiling:
-/// what is well is ready by then.
+/// How long the server delays its readiness for exports that need no compiling: healthy ones are
+/// ready by then.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is to be served.
+/// The exports to serve.
 pub(super) struct Planned {
     pub(super) exports: Arc<Exports>,
-    /// For each, whether it stays open until somebody needs it.
+    /// For each export, whether its disk stays open after the start, before any client needs it.
     pub(super) keep_open: Vec<bool>,
 }
 
-/// Exports that are getting ready.
+/// Exports that are being started.
 pub(super) struct Starting {
     exports: Arc<Exports>,
-    /// Comes when it turns out that none of several can be had.
+    /// Receives a failure once none of several exports can be served.
     failure: oneshot::Receiver<Failure>,
 }
 
 impl Planned {
-    /// Gets all exports ready. Returns when there is something to serve: a single one is open then;
-    /// of several, those that need no compiling are.
+    /// Starts all exports and returns when there is something to serve. A single export has started
+    /// by then. Of several, those that need no compiling have usually started.
     ///
     /// # Errors
     ///
-    /// Why there is nothing to serve.
+    /// Returns an error if no export can be served.
     pub(super) async fn start(self) -> Result<Starting, Failure> {
         let Self { exports, keep_open } = self;
         let (sender, failure) = oneshot::channel();
@@ -59,7 +59,7 @@ impl Planned {
                 export.settled_or_compiling().await;
             }
         };
-        // Who takes longer has those who ask for it wait.
+        // Clients of an export that takes longer wait for it.
         let _ = timeout(PATIENCE, settled).await;
         if exports.iter().all(|export| export.has_failed()) {
             return Err(started.hopeless().await);
@@ -69,7 +69,7 @@ impl Planned {
 }
 
 impl Starting {
-    /// Waits until it turns out that there is nothing to serve. It never comes if there is something.
+    /// Waits until all exports have failed. Never completes if at least one can be served.
     pub(super) async fn hopeless(&mut self) -> Failure {
         match (&mut self.failure).await {
             Ok(failure) => failure,
@@ -83,14 +83,14 @@ impl Starting {
     }
 }
 
-/// Tells if none of the exports can be had.
+/// Sends a failure if none of the exports can be served.
 async fn watch(mut starting: JoinSet<Result<(), Failed>>, sender: oneshot::Sender<Failure>) {
     let mut last = None;
     while let Some(started) = starting.join_next().await {
         match started {
             Ok(Err(failed)) => last = Some(failed),
             Ok(Ok(())) => return starting.detach_all(),
-            // It panicked, which the export knows.
+            // The task panicked; the export has recorded this.
             Err(_) => {}
         }
     }
@@ -98,11 +98,11 @@ async fn watch(mut starting: JoinSet<Result<(), Failed>>, sender: oneshot::Sende
         Some(failed) => format!("none of the exports can be served; of the last one: {failed}"),
         None => "none of the exports can be served".into(),
     };
-    // The server may be past waiting for it.
+    // The server may have stopped waiting for it.
     let _ = sender.send(Failure::Failed(anyhow::anyhow!(failed)));
 }
 
-/// The failure of the only export is that of the program.
+/// Converts the failure of the only export into that of the program.
 fn alone(failed: &Failed) -> Failure {
     match &*failed.problem {
         Problem::Parameters(text) => Failure::Usage(text.clone()),

@@ -1,4 +1,4 @@
-//! The options about TLS, which mean what they mean to nbdkit.
+//! The TLS options, which have the same meaning as in nbdkit.
 
 use std::fmt;
 use std::fs::File;
@@ -11,7 +11,7 @@ use super::Failure;
 use crate::nbd::TlsMode;
 use crate::tls::{Acceptor, FILES};
 
-/// Below these directories there may be one of certificates: where nbdkit looks, too.
+/// The names of the directories that are searched for certificates, including nbdkit's.
 const NAMES: [&str; 2] = ["memnbd", "nbdkit"];
 
 /// The options, as they are typed.
@@ -38,20 +38,20 @@ pub(super) struct TlsArgs {
     verify_peer: bool,
 }
 
-/// TLS as it is meant.
+/// The TLS configuration.
 pub(super) struct Tls {
-    /// Whether clients may use it.
+    /// Whether clients may or must use TLS.
     pub(super) mode: TlsMode,
-    /// Starts it; none if it is off.
+    /// Accepts TLS connections; `None` if TLS is off.
     pub(super) acceptor: Option<Arc<Acceptor>>,
-    /// What it rests on.
+    /// The credentials that TLS uses.
     pub(super) credentials: Credentials,
 }
 
-/// How server and clients know each other.
+/// How the server and its clients authenticate each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Credentials {
-    /// Not at all: there is no TLS.
+    /// Not at all: TLS is off.
     None,
     /// By the certificates of this directory.
     Certificates(PathBuf),
@@ -60,7 +60,7 @@ pub(super) enum Credentials {
 }
 
 impl TlsArgs {
-    /// What TLS needs, if there is to be TLS.
+    /// Returns the credentials for TLS, if it is to be used.
     pub(super) fn find(&self) -> Result<Credentials, Failure> {
         Ok(match (self.mode(), &self.psk, &self.certificates) {
             (TlsMode::Off, _, _) => Credentials::None,
@@ -74,8 +74,8 @@ impl TlsArgs {
         self.mode.unwrap_or(TlsMode::On)
     }
 
-    /// Reads what TLS needs. Keys are read again for each client, so that is for the user who serves
-    /// to do; certificates are read once.
+    /// Loads the credentials. Keys are read again for each client, so the user that serves must
+    /// load them; certificates are read once.
     pub(super) fn load(&self, credentials: Credentials) -> Result<Tls, Failure> {
         let mode = self.mode();
         let acceptor = match &credentials {
@@ -100,7 +100,7 @@ impl TlsArgs {
         Ok(Tls { mode, acceptor: Some(Arc::new(acceptor)), credentials })
     }
 
-    /// Certificates where nobody has said that there are some.
+    /// Searches the default directories for certificates.
     fn search(&self) -> Result<Credentials, Failure> {
         let is_root = rustix::process::geteuid().is_root();
         let home = std::env::var_os("HOME").map(PathBuf::from);
@@ -125,7 +125,8 @@ impl TlsArgs {
 }
 
 impl Credentials {
-    /// Clients may be elsewhere, and the process may leave its directory.
+    /// Makes the paths absolute: clients may run in another directory, and the process may change
+    /// its own.
     fn absolute(self) -> anyhow::Result<Self> {
         let absolute = |path| std::path::absolute(path).context("find the current directory");
         Ok(match self {
@@ -147,7 +148,7 @@ impl fmt::Display for Credentials {
 }
 
 fn mode(text: &str) -> Result<TlsMode, String> {
-    // Also what nbdkit takes for yes and no.
+    // The same spellings of yes and no as in nbdkit.
     match text.to_ascii_lowercase().as_str() {
         "off" | "no" | "n" | "false" | "f" | "0" => Ok(TlsMode::Off),
         "on" | "yes" | "y" | "true" | "t" | "1" => Ok(TlsMode::On),
@@ -156,7 +157,7 @@ fn mode(text: &str) -> Result<TlsMode, String> {
     }
 }
 
-/// Where certificates are looked for, in this order.
+/// Returns the directories that are searched for certificates, in this order.
 fn places(is_root: bool, home: Option<&Path>) -> Vec<PathBuf> {
     let roots: Vec<PathBuf> = match (is_root, home) {
         (true, _) => vec!["/etc/pki".into()],

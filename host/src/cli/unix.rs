@@ -15,10 +15,10 @@ use super::leftovers::Leftovers;
 use super::privileges::Identity;
 use crate::server::{OwnedFile, Socket};
 
-/// How long to wait for other servers that are making sockets in the same directory.
+/// How long to wait for other servers that are creating sockets in the same directory.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
 
-/// Listens at a path, where a socket that nobody listens on may be.
+/// Listens at a path. A stale socket there, on which no server listens, is replaced.
 pub(super) fn bind(
     path: &Path,
     identity: &Identity,
@@ -34,7 +34,7 @@ pub(super) fn bind(
     Ok(Socket::Unix(Some(file), listener))
 }
 
-/// Listens in a directory that only this user can enter, and that is removed with the socket.
+/// Listens in a new directory that only this user can enter, and that is removed with the socket.
 pub(super) fn bind_private(
     identity: &Identity,
     leftovers: &Leftovers,
@@ -51,8 +51,9 @@ pub(super) fn bind_private(
     Ok((Socket::Unix(Some(file), listener), path))
 }
 
-/// Keeps other servers from replacing a socket that is bound and does not listen yet, or that was
-/// bound since they saw a stale one. Done without where it cannot be had: another user may hold it.
+/// Locks the directory of `path`, to keep other servers from replacing a socket that is bound but
+/// not listening yet, or that was bound after they found a stale one. Returns `None` if the lock
+/// cannot be acquired, since another user may hold it; the caller then goes on without.
 fn lock_directory_of(path: &Path) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(path.parent()?, flags, Mode::empty()).ok()?;
@@ -66,7 +67,7 @@ fn lock_directory_of(path: &Path) -> Option<OwnedFd> {
     Some(directory)
 }
 
-/// Removes a socket that nobody listens on any more.
+/// Removes the socket at `path` if no server listens on it any more.
 fn replace_stale(path: &Path) -> anyhow::Result<()> {
     let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {

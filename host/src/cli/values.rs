@@ -1,13 +1,13 @@
-//! Values of options: sizes and times as nbdkit writes them, and others.
+//! Parsers for option values: sizes and times in the syntax of nbdkit, and others.
 
 use std::time::Duration;
 
-/// Reads a size in bytes: decimal digits and perhaps a suffix, `b` for 1, `s` for 512, `k`, `m`, `g`,
-/// `t`, `p` or `e` for powers of 1024, in either case.
+/// Parses a size in bytes: decimal digits and an optional suffix, `b` for 1, `s` for 512, `k`, `m`,
+/// `g`, `t`, `p` or `e` for powers of 1024, in either case.
 ///
 /// # Errors
 ///
-/// What is wrong, as a sentence for the person who typed it.
+/// Returns a message for the user if `text` is not a size.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let suffix = &text[digits.len()..];
@@ -26,7 +26,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         return Err("not a size; sizes are written like 512M, 2G or 1073741824".into());
     }
     if digits.len() > 1 && digits.starts_with('0') {
-        // As the components have it: releases of nbdkit disagree on whether this is octal.
+        // The components reject it as well: releases of nbdkit disagree on whether this is octal.
         return Err("it begins with 0, which some take for octal; leave the zero out".into());
     }
     let number: Option<u64> = digits.parse().ok();
@@ -34,7 +34,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| "more than 2^64-1 bytes".into())
 }
 
-/// Reads a time of more than 0, see [`seconds_or_zero`].
+/// Parses a time greater than 0; see [`seconds_or_zero`].
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     match seconds_or_zero(text)? {
         Duration::ZERO => Err("it must be more than 0 seconds".into()),
@@ -42,7 +42,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a time in seconds, perhaps with a unit: `s`, `ms` or `us`.
+/// Parses a time in seconds, with an optional unit: `s`, `ms` or `us`.
 pub(super) fn seconds_or_zero(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -52,14 +52,14 @@ pub(super) fn seconds_or_zero(text: &str) -> Result<Duration, String> {
         unit => return Err(format!("unknown unit {unit:?}; known are s, ms and us")),
     };
     let seconds: f64 = digits.parse().map_err(|_| "not a number of seconds")?;
-    // A day is more than any test takes, and far from what timers cannot count.
+    // A day is longer than any test takes, and far below the range of timers.
     match seconds * unit {
         seconds @ 0.0..=86400.0 => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("it must be between 0 and 86400 seconds".into()),
     }
 }
 
-/// Reads a mask of handshake flags, in decimal or, after `0x`, in hexadecimal.
+/// Parses a mask of handshake flags, in decimal or, with the prefix `0x`, in hexadecimal.
 pub(super) fn mask(text: &str) -> Result<u16, String> {
     let mask = match text.strip_prefix("0x") {
         Some(digits) => u16::from_str_radix(digits, 16),
@@ -68,7 +68,7 @@ pub(super) fn mask(text: &str) -> Result<u16, String> {
     mask.map_err(|_| "not a mask; flags are 1, 2 and their sum 3".into())
 }
 
-/// Reads a name that fits in a line of a log.
+/// Parses a name that can be part of a log line.
 pub(super) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err("a name is not empty and has no control characters".into());

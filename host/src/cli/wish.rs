@@ -1,4 +1,4 @@
-//! What the command line says of one disk, before its component is known.
+//! A disk as requested on the command line, before its component is loaded.
 
 use super::Failure;
 use super::args::Args;
@@ -10,16 +10,16 @@ use crate::device::guest::{Budgets, Recipe};
 /// The longest name of an export, in bytes (spec: "Conventions").
 const MAX_NAME: usize = 4096;
 
-/// What an item of --export says to the host and not to the component.
+/// The item of --export that is meant for the host, not for the component.
 const READ_ONLY: &str = "read-only";
 
-/// A disk as the command line describes it.
+/// The command line's description of a disk.
 pub(super) struct Wish {
     pub(super) export_name: String,
     values: Vec<String>,
-    /// All disks are read-only.
+    /// True if all disks are read-only.
     read_only: bool,
-    /// What is the host's may be among the values.
+    /// True if `values` may include items for the host.
     for_host: bool,
     budgets: Budgets,
 }
@@ -47,11 +47,11 @@ impl Wish {
         })
     }
 
-    /// The disk that it is with this component.
+    /// Returns the recipe of the disk with this component.
     ///
     /// # Errors
     ///
-    /// Which of its parameters the component does not know, or misses.
+    /// Returns a message if a parameter is unknown to the component, missing or malformed.
     pub(super) fn recipe(&self, component: Component) -> Result<Recipe, String> {
         let description = component.description();
         let (own, values) = match self.for_host {
@@ -69,8 +69,8 @@ impl Wish {
     }
 }
 
-/// Takes what is for the host out of the items of --export: whether it is read-only, unless the
-/// component has a parameter of that name.
+/// Splits the items of --export into the one for the host, whether the disk is read-only, and the
+/// rest. All are for the component if it has a parameter of that name itself.
 fn for_host(
     description: &Description,
     values: &[String],

@@ -1,9 +1,9 @@
-//! Compiled components on their way between processes: the code, and what tells whether it is whole
-//! and which component it belongs to.
+//! The format in which compiled components pass between processes: a frame that contains the code,
+//! a checksum of it, and the key of the component it belongs to.
 //!
-//! The child process that compiles writes a frame, the cache keeps the same bytes. A checksum finds
-//! damage, not malice: whose bytes they are is for [`super::cache`] and [`super::compiler`] to
-//! see to. How code is loaded is not known here.
+//! The child process that compiles writes a frame, and the cache stores the same bytes. The
+//! checksum detects damage, not malice: [`super::cache`] and [`super::compiler`] ensure that the
+//! bytes come from a trusted origin. This module does not know how code is loaded.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,31 +11,31 @@ use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
-/// Names the format, whose version is the last byte of it.
+/// Identifies the format. The last byte is its version.
 const MAGIC: [u8; 16] = *b"memnbd code\n\0\0\0\x01";
 
-/// The magic, the key, the length of the code, its checksum.
+/// The length of the header: the magic, the key, the length of the code, and its checksum.
 const HEADER: usize = MAGIC.len() + KEY + 8 + DIGEST;
 
 const KEY: usize = 32;
 const DIGEST: usize = 32;
 
-/// The longest code of a component, in bytes. One with a Python interpreter inside has 80 MiB.
+/// The longest code of a component, in bytes. One with an embedded Python interpreter has 80 MiB.
 pub(super) const MAX_CODE: u64 = 512 << 20;
 
 /// The longest frame, in bytes.
 pub(super) const MAX_FRAME: u64 = MAX_CODE + HEADER as u64;
 
-/// Says which component was compiled, by which wasmtime, with which settings.
+/// Identifies which component was compiled, by which version of wasmtime, with which settings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key([u8; KEY]);
 
 impl Key {
-    /// The key of a component that is compiled for this engine.
+    /// Returns the key of a component compiled for this engine.
     pub(super) fn of(engine: &wasmtime::Engine, wasm: &[u8]) -> Self {
         let mut hash = Hashing(Sha256::new());
         hash.0.update(MAGIC);
-        // The engine's hash has the version of wasmtime, the tunables and the features. The
+        // The engine's hash covers the version of wasmtime, the tunables and the features. The
         // processor's features are compared when the code is loaded.
         engine.precompile_compatibility_hash().hash(&mut hash);
         env!("CARGO_PKG_VERSION").hash(&mut hash);
@@ -44,12 +44,12 @@ impl Key {
         Self(hash.0.finalize().into())
     }
 
-    /// 64 hexadecimal digits.
+    /// Returns the key as 64 hexadecimal digits.
     pub(super) fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Reads what [`Self::hex`] writes.
+    /// Parses the output of [`Self::hex`].
     pub(super) fn from_hex(text: &str) -> Option<Self> {
         let mut key = [0; KEY];
         if text.len() != 2 * KEY || !text.is_ascii() {
@@ -68,7 +68,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Feeds what is hashed to SHA-256: the standard library's hash is too short for a name.
+/// Feeds hashed values to SHA-256, since the 64 bits of a standard hash are too few for a unique
+/// name.
 struct Hashing(Sha256);
 
 impl Hasher for Hashing {
@@ -77,7 +78,7 @@ impl Hasher for Hashing {
     }
 
     fn finish(&self) -> u64 {
-        // Nobody asks: the digest is taken instead.
+        // Never called: the digest is used instead.
         0
     }
 }
@@ -91,7 +92,7 @@ pub(super) fn write(output: &mut impl Write, key: &Key, code: &[u8]) -> io::Resu
     output.write_all(code)
 }
 
-/// A frame that is whole.
+/// A frame that has been checked.
 pub(super) struct Artifact {
     frame: Vec<u8>,
 }
@@ -101,7 +102,7 @@ impl Artifact {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// Returns what is wrong with the frame.
     pub(super) fn parse(frame: Vec<u8>, key: &Key) -> Result<Self, Damage> {
         let (header, code) = frame.split_first_chunk::<HEADER>().ok_or(Damage::Short)?;
         let (magic, rest) = header.split_at(MAGIC.len());
@@ -127,7 +128,7 @@ impl Artifact {
         &self.frame[HEADER..]
     }
 
-    /// All of it.
+    /// The whole frame.
     pub(super) fn frame(&self) -> &[u8] {
         &self.frame
     }
@@ -138,13 +139,13 @@ impl Artifact {
 pub enum Damage {
     /// It ends within its header.
     Short,
-    /// It begins with other bytes, or is of another version.
+    /// It does not begin with the magic, or is of another version.
     Magic,
     /// It is the code of another component, or was compiled with other settings.
     Key,
-    /// It has more or fewer bytes than it says.
+    /// It has more or fewer bytes than its header states.
     Length,
-    /// Its bytes have changed.
+    /// Its checksum does not match.
     Checksum,
 }
 

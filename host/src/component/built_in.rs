@@ -1,5 +1,5 @@
-//! The components that are part of the program. The build script compiles them, so that no start has
-//! to.
+//! The components that are part of the program. The build script compiles them, so that they need
+//! not be compiled at startup.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -15,9 +15,9 @@ use super::region::Regions;
 pub struct BuiltIn {
     name: &'static str,
     wasm: &'static [u8],
-    /// Compiled for any processor of the kind that the program is for.
+    /// Code for any processor of the program's target architecture.
     code: BuiltInCode,
-    /// What comes of the code, once it is loaded, or why it cannot be.
+    /// The result of loading the code, once that has been done, or why it failed.
     prepared: &'static OnceLock<Result<Prepared, String>>,
 }
 
@@ -36,36 +36,39 @@ macro_rules! built_in {
 }
 
 impl BuiltIn {
-    /// All there are.
+    /// All built-in components.
     pub const ALL: [Self; 2] = [built_in!("memory", "MEMORY"), built_in!("pattern", "PATTERN")];
 
-    /// The one of this name.
+    /// Returns the component with this name.
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.name == name)
     }
 
-    /// What users call it.
+    /// The name by which users refer to it.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The component as it was built.
+    /// The WebAssembly component itself.
     pub fn wasm(&self) -> &'static [u8] {
         self.wasm
     }
 
-    /// Loads it, which a process does once. Whoever needs it waits for it.
+    /// Loads the component, which is done once per process. Anyone who needs it meanwhile waits for
+    /// it.
     pub fn prepare(self) {
-        // Whoever needs it is told of errors.
+        // Errors are reported to those who need the component.
         let _ = self.prepared();
     }
 
-    /// Whether it needs no compiling: the build script did that. Else it is as any other component.
+    /// Returns whether the code compiled by the build script can be used. If not, the component has
+    /// to be compiled like any other.
     pub fn is_compiled(self) -> bool {
         self.prepared().is_ok()
     }
 
-    /// What can be started, if what the build script compiled can be loaded.
+    /// Returns the component ready to be started, or the reason why the code compiled by the build
+    /// script cannot be loaded.
     pub(super) fn prepared(self) -> Result<&'static Prepared, &'static str> {
         let load = || {
             let shared = SHARED.as_ref().map_err(String::clone)?;
@@ -85,7 +88,8 @@ impl fmt::Debug for BuiltIn {
     }
 }
 
-/// What they share: an engine without a compiler, and memories that the host maps.
+/// What the built-in components share: an engine without a compiler, and memories mapped by the
+/// host.
 static SHARED: LazyLock<Result<Shared, String>> = LazyLock::new(|| {
     let mut config = Config::new();
     config.enable_compiler(false);

@@ -1,9 +1,10 @@
-//! Compiled components that are kept for the next start, in a directory of the user's own.
+//! The cache of compiled components, kept for the next start in a directory of the user's own.
 //!
-//! Whoever can write there could run code in this process, so the directory and each file are
-//! judged before anything is read ([`directory`]). Files are written under another name and then
-//! renamed: processes that share the cache see whole files or none, without locks. The cache is
-//! an accelerator: whatever is wrong with it, components are compiled instead.
+//! Anyone who can write to the directory could run code in this process, so the directory and each
+//! file are checked before anything is read ([`directory`]). Files are written under a temporary
+//! name and then renamed: processes that share the cache see whole files or none, without locks.
+//! The cache is only an optimization: if anything is wrong with it, components are compiled
+//! instead.
 
 mod directory;
 
@@ -20,16 +21,16 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Tim
 
 use super::artifact::{Artifact, Damage, Key, MAX_FRAME};
 
-/// What the files may have together, in bytes.
+/// The limit on the total size of the files, in bytes.
 const MAX_TOTAL: u64 = 1 << 30;
 
-/// How names of compiled components end.
+/// The suffix of the names of cache entries.
 const SUFFIX: &str = ".code";
 
-/// How names of files begin that are being written.
+/// The prefix of the names of files that are being written.
 const TEMPORARY: &str = "new-";
 
-/// How long writing a file can take: one that is older was left by a process that died.
+/// How long writing a file can take. An older temporary file was left by a process that died.
 const ABANDONED: Duration = Duration::from_secs(600);
 
 /// A directory of compiled components.
@@ -39,8 +40,8 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache in a directory, or makes it. One that cannot be used is done without; where
-    /// it could do harm that is a warning.
+    /// Opens the cache in a directory, creating it if needed. Returns `None` if the directory
+    /// cannot be used, and logs a warning if using it would be dangerous.
     pub(super) fn open(path: &Path) -> Option<Self> {
         match directory::open(path) {
             Ok(directory) => Some(Self { directory, max_total: MAX_TOTAL }),
@@ -58,7 +59,7 @@ impl Cache {
         }
     }
 
-    /// The code of a component, if it is there and in order. What is not in order is removed.
+    /// Returns the code of a component, if there is a valid cache entry. An invalid one is removed.
     pub(super) fn read(&self, key: &Key) -> Option<Artifact> {
         let name = name(key);
         match self.read_file(&name, key) {
@@ -79,28 +80,28 @@ impl Cache {
     }
 
     fn read_file(&self, name: &str, key: &Key) -> Result<Artifact, Unusable> {
-        // Without waiting for whoever is at the other end of a pipe.
+        // O_NONBLOCK: if this is a pipe, do not wait for its other end.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, name, flags, Mode::empty())?;
         let stat = fs::fstat(&file)?;
         judge(&stat)?;
         let mut frame = Vec::new();
-        // Not as much as the file says, but as it has: it could grow meanwhile.
+        // Read no more than the size checked above, plus one byte: the file could be growing.
         frame.reserve_exact(stat.st_size as usize + 1);
         let file = File::from(file);
         (&file).take(stat.st_size as u64 + 1).read_to_end(&mut frame)?;
         let artifact = Artifact::parse(frame, key).map_err(Unusable::Damaged)?;
-        // What is used is removed last.
+        // Mark the entry as used: the least recently used ones are removed first.
         let now = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
         let _ = fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
         Ok(artifact)
     }
 
-    /// Keeps the code of a component.
+    /// Stores the code of a component.
     ///
     /// # Errors
     ///
-    /// When it cannot be written. There is nothing of it then.
+    /// Returns an error if it cannot be written. Nothing of it is left behind then.
     pub(super) fn store(&self, key: &Key, artifact: &Artifact) -> io::Result<()> {
         let frame = artifact.frame();
         if frame.len() as u64 > self.max_total {
@@ -126,11 +127,11 @@ impl Cache {
 
     /// Removes the code of a component.
     pub(super) fn remove(&self, key: &Key) {
-        // What cannot be removed is not loaded either, and replaced by the next one.
+        // If it cannot be removed, it is not loaded either, and the next one stored replaces it.
         let _ = fs::unlinkat(&self.directory, name(key), AtFlags::empty());
     }
 
-    /// Removes what was used least recently until there is room, and what was left half written.
+    /// Removes the least recently used entries until there is room, and abandoned temporary files.
     fn make_room(&self, wanted: u64) -> io::Result<()> {
         let mut total = wanted;
         let mut files = Vec::new();
@@ -141,7 +142,7 @@ impl Cache {
             if !name.to_str().is_ok_and(is_ours) {
                 continue;
             }
-            // It may be gone by now.
+            // Another process may have removed it.
             let stat = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
             let Ok(stat) = stat else { continue };
             let abandoned = name.to_bytes().starts_with(TEMPORARY.as_bytes())
@@ -178,7 +179,7 @@ fn age(stat: &Stat) -> Option<Duration> {
     SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(seconds)).ok()
 }
 
-/// Sees whether nobody but this user can have written a file.
+/// Checks that only this user, or root, can have written a file.
 fn judge(stat: &Stat) -> Result<(), Unusable> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Unusable::NotRegular);
@@ -189,7 +190,7 @@ fn judge(stat: &Stat) -> Result<(), Unusable> {
     if stat.st_mode & directory::WRITABLE_BY_OTHERS != 0 {
         return Err(Unusable::Writable(stat.st_mode));
     }
-    // None, where another process has just replaced it.
+    // The count is 0 if another process has just replaced the file.
     if stat.st_nlink > 1 {
         return Err(Unusable::Links);
     }
@@ -199,7 +200,7 @@ fn judge(stat: &Stat) -> Result<(), Unusable> {
     Ok(())
 }
 
-/// Why a file is not loaded.
+/// Why a cache entry is not loaded.
 #[derive(Debug)]
 enum Unusable {
     NotRegular,
@@ -220,7 +221,7 @@ impl From<io::Error> for Unusable {
 impl From<rustix::io::Errno> for Unusable {
     fn from(error: rustix::io::Errno) -> Self {
         match error {
-            // What opening a link without following it fails with.
+            // This is how opening a symbolic link with O_NOFOLLOW fails.
             rustix::io::Errno::LOOP => Self::NotRegular,
             error => Self::Io(error.into()),
         }

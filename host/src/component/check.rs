@@ -1,6 +1,6 @@
-//! The answers of a component, checked against the contract.
+//! Checks a component's answers against the contract.
 //!
-//! These are functions of the answers alone: they know no instance and call nothing.
+//! These functions depend on the answers alone: they know no instance and call nothing.
 
 use super::bindings::{self, Capabilities, Description, Parameter};
 use super::contract::{
@@ -10,41 +10,41 @@ use super::contract::{
 use super::fault::Breach;
 use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
 
-/// What `open` said, in order.
+/// What `open` returned, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// The size in bytes, a multiple of `block_sizes.minimum`, at most [`MAX_SIZE`].
     pub size: u64,
-    /// In order as [`BlockSizes`] says. The maximum is the longest read or write of one call.
+    /// Valid according to [`BlockSizes`]. The maximum is the longest read or write of one call.
     pub block_sizes: BlockSizes,
-    /// What the component itself can do.
+    /// The operations that the component itself supports.
     pub capabilities: block::Capabilities,
-    /// Whether the component knows extents.
+    /// Whether the component reports extents.
     pub extents: bool,
     /// How instances share the disk.
     pub sharing: Sharing,
-    /// Whether there are pages that can be read and written without a call.
+    /// Whether the host can read and write pages without a call.
     pub direct_access: bool,
-    /// For people, at most 4096 bytes, without control characters.
+    /// A description for people: at most 4096 bytes, without control characters.
     pub description: String,
 }
 
 /// How many instances may serve a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// One.
+    /// Only one.
     Exclusive,
-    /// Any number, each for everything.
+    /// Any number, each of which serves the whole disk.
     Interchangeable,
-    /// Any number, each for its stripes of two to the power of this many bytes.
+    /// Any number, each of which serves its own stripes of `2^shift` bytes.
     Striped {
-        /// The logarithm of the stripe's size, at least 16.
+        /// The base-2 logarithm of the stripe size, at least 16.
         shift: u32,
     },
 }
 
-/// Checks the chunks of `read` by their lengths: at least one byte in each, and together as many as
-/// were asked for.
+/// Checks the lengths of the chunks that `read` returned: each is at least one byte, and together
+/// they are as long as requested.
 pub(super) fn check_chunks(
     lengths: impl ExactSizeIterator<Item = u64>,
     wanted: u32,
@@ -55,7 +55,7 @@ pub(super) fn check_chunks(
         if length == 0 {
             return Err(Breach::EmptyChunk { index });
         }
-        // 4096 chunks have lengths of 32 bits.
+        // This cannot overflow: there are at most 4096 chunks, with 32-bit lengths.
         got += length;
     }
     match got == u64::from(wanted) {
@@ -64,7 +64,7 @@ pub(super) fn check_chunks(
     }
 }
 
-/// Checks how many chunks there are, which can be known before they are looked at.
+/// Checks the number of chunks, which is known before the chunks are decoded.
 pub(super) fn check_chunk_count(count: usize) -> Result<(), Breach> {
     match count <= MAX_CHUNKS {
         true => Ok(()),
@@ -72,7 +72,7 @@ pub(super) fn check_chunk_count(count: usize) -> Result<(), Breach> {
     }
 }
 
-/// Checks the extents of a question that begins `left` bytes before the end of the disk.
+/// Checks the extents returned for a range that begins `left` bytes before the end of the disk.
 pub(super) fn check_extents(
     extents: &[bindings::Extent],
     left: u64,
@@ -94,7 +94,7 @@ pub(super) fn check_extents(
     Ok(())
 }
 
-/// Checks the names, by which the parameters are passed, and makes all texts printable.
+/// Checks the parameter names, by which parameters are passed, and makes all other text printable.
 pub(super) fn check_description(said: Description) -> Result<Description, Breach> {
     if said.parameters.len() > MAX_PARAMETERS {
         return Err(Breach::TooManyParameters(said.parameters.len()));
@@ -134,7 +134,7 @@ fn is_parameter_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
-/// Checks sizes and stripes.
+/// Checks the size, the block sizes and the stripe size of a disk.
 pub(super) fn check_disk(disk: &bindings::Disk) -> Result<Disk, Breach> {
     if disk.size > MAX_SIZE {
         return Err(Breach::Size(disk.size));
@@ -144,8 +144,8 @@ pub(super) fn check_disk(disk: &bindings::Disk) -> Result<Disk, Breach> {
         bindings::Sharing::Exclusive => Sharing::Exclusive,
         bindings::Sharing::Interchangeable => Sharing::Interchangeable,
         bindings::Sharing::Striped(stripe) => {
-            // It is a multiple of the minimum block, too: both are powers of two, and no minimum
-            // block is larger.
+            // The stripe is a multiple of the minimum block, too: both are powers of two, and no
+            // minimum block is larger than the smallest stripe.
             if !stripe.is_power_of_two() || stripe < MIN_STRIPE {
                 return Err(Breach::StripeSize(stripe));
             }
@@ -193,7 +193,7 @@ fn check_block_sizes(disk: &bindings::Disk) -> Result<BlockSizes, Breach> {
     Ok(BlockSizes { minimum, preferred, maximum: maximum.min(MAX_TRANSFER) })
 }
 
-/// The reason that a component gives for not opening a disk, as it may be shown.
+/// Returns a component's reason for not opening a disk, in printable form.
 pub(super) fn refusal(text: &str) -> String {
     let text = printable(text);
     match text.trim().is_empty() {
@@ -202,7 +202,7 @@ pub(super) fn refusal(text: &str) -> String {
     }
 }
 
-/// The beginning of a text, for messages that name it.
+/// Returns the beginning of a text, for use in messages.
 fn excerpt(text: &str) -> String {
     const LENGTH: usize = 60;
     match text.char_indices().nth(LENGTH) {
@@ -211,8 +211,8 @@ fn excerpt(text: &str) -> String {
     }
 }
 
-/// A component's text as it may be shown: of bounded length, without control characters, and
-/// without those that change the direction of the text around them.
+/// Returns a component's text in printable form: of bounded length, without control characters, and
+/// without characters that change the direction of the text around them.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::new();
     let harmful =

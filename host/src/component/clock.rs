@@ -1,12 +1,12 @@
 //! The clock that interrupts guests: a thread that ticks while there are calls, and sleeps when
 //! there are none.
 //!
-//! At each tick a running guest lets others on its thread run, which is where its deadline is looked
-//! at. So there must be ticks as long as a guest runs. A guest that runs was called or resumed
-//! after [`Clock::wake`], and by the second tick from then on it has let go, unless it has
-//! made the host work for it; the clock goes on for far longer than that takes.
+//! At each tick, a running guest yields to others on its thread, and its deadline is checked. So
+//! there must be ticks for as long as a guest runs. A running guest was called or resumed after
+//! [`Clock::wake`], and yields by the second tick from then on, unless it has made the host work
+//! for it; the clock keeps ticking for far longer than that takes.
 //!
-//! Ticks are counted, and stand for time: while the process or its machine is stopped, there are
+//! Ticks are counted as a measure of time: while the process or its machine is stopped, there are
 //! none.
 
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
-/// How often a running guest lets others on its thread run.
+/// The interval at which a running guest yields to others on its thread.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// How long the clock goes on after the last call.
+/// How long the clock keeps ticking after the last call.
 const OVERTIME: Duration = Duration::from_secs(10);
 
-/// A clock. It ends when it is dropped.
+/// A clock. Its thread ends when it is dropped.
 pub(super) struct Clock {
     state: Arc<State>,
     thread: Thread,
@@ -30,7 +30,7 @@ pub(super) struct Clock {
 
 #[derive(Default)]
 struct State {
-    /// There was a call since the last tick.
+    /// Whether there was a call since the last tick.
     called: AtomicBool,
     ended: AtomicBool,
     asleep: AtomicBool,
@@ -54,16 +54,17 @@ impl Clock {
         Ok(Self { state, thread: thread.thread().clone() })
     }
 
-    /// Says that a guest is about to run.
+    /// Wakes the clock, because a guest is about to run.
     #[inline]
     pub(super) fn wake(&self) {
-        // A value that is just being replaced is as good: then it counts for the tick under way.
+        // A value that is about to be cleared is good enough: the call then counts for the current
+        // tick.
         if !self.state.called.load(Ordering::Relaxed) {
             self.called();
         }
     }
 
-    /// How many ticks there were.
+    /// The number of ticks so far.
     #[inline]
     pub(super) fn ticks(&self) -> u64 {
         self.state.ticks.load(Ordering::Relaxed)
@@ -105,7 +106,7 @@ impl State {
 
     fn sleep(&self) {
         self.asleep.store(true, Ordering::SeqCst);
-        // Whoever calls after this was looked at sees that the clock sleeps.
+        // A call that comes after this check sees that the clock is asleep.
         while !self.called.load(Ordering::SeqCst) {
             thread::park();
         }

@@ -1,20 +1,21 @@
-//! The two ways by which machine code enters the process. There is no third: who compiles, keeps or
-//! finds code is told by safe functions, and this module alone hands it to wasmtime.
+//! The two ways by which machine code enters the process. There is no third: the modules that
+//! compile, cache and find code use safe functions only, and this module alone passes code to
+//! wasmtime.
 //!
 //! # Safety
 //!
-//! wasmtime runs what it is given here as a part of this process, so the bytes must be what
-//! `Engine::precompile_component` of this wasmtime returned. That it was this version, with
-//! settings and processor features that fit the engine, wasmtime checks itself; that nobody changed
-//! the bytes, it cannot. So there are two origins and no more:
+//! Wasmtime runs the code that it is given here as part of this process, so the bytes must be what
+//! `Engine::precompile_component` of this wasmtime returned. Wasmtime itself checks that they come
+//! from this version, with settings and processor features that fit the engine, but it cannot check
+//! that nobody changed them. So there are only two origins:
 //!
 //! - The program's own read-only data ([`BuiltInCode`]), filled by the build script.
-//! - An [`Artifact`], which only [`super::compiler`] and [`super::cache`] make (a test in this module
-//!   holds that): the first from what its own child process wrote to a memory file that nobody else
-//!   can open, the second from a file that belongs to this user in a directory that no other user can
-//!   change at any level, read once into memory and checked there.
+//! - An [`Artifact`], which only [`super::compiler`] and [`super::cache`] create (a test in this
+//!   module ensures that): the former from what its own child process wrote to a memory file that
+//!   nobody else can open, the latter from a file that belongs to this user or root, in a directory
+//!   that no other user can change at any level, read once into memory and checked there.
 //!
-//! Whoever can write as this user, or as root, can already run code as this user.
+//! Anyone who can write as this user, or as root, can already run code as this user.
 
 use std::ptr::NonNull;
 
@@ -24,69 +25,69 @@ use wasmtime::{CustomCodeMemory, Engine};
 
 use super::artifact::Artifact;
 
-/// Loads code that was compiled for this process. It is copied.
+/// Loads a copy of code that was compiled for this process.
 ///
 /// # Errors
 ///
-/// When it is not for such an engine or such a machine.
+/// Returns an error if the code is not for this engine or this machine.
 pub(super) fn load(engine: &Engine, artifact: &Artifact) -> wasmtime::Result<Compiled> {
     // SAFETY: it is what `precompile_component` returned, see the module's documentation.
     unsafe { Compiled::deserialize(engine, artifact.code()) }
 }
 
-/// Bytes that begin with a page of memory, for pages are what can be made executable. Only x86-64
-/// has none that are larger.
+/// Bytes aligned to a page, the unit in which memory can be made executable. Pages are 4 KiB on
+/// x86-64, and may be as large as 64 KiB elsewhere.
 #[cfg_attr(target_arch = "x86_64", repr(C, align(4096)))]
 #[cfg_attr(not(target_arch = "x86_64"), repr(C, align(65536)))]
 pub(super) struct Pages<T: ?Sized>(pub(super) T);
 
-/// Code that is part of the program; empty where the build script could not compile it.
+/// Code that is part of the program. It is empty if the build script could not compile it.
 #[derive(Clone, Copy)]
 pub(super) struct BuiltInCode(&'static [u8]);
 
 impl BuiltInCode {
-    /// What the build script compiled. No other bytes may be given.
+    /// Wraps the code that the build script compiled. No other bytes may be passed.
     pub(super) const fn new(pages: &'static Pages<[u8]>) -> Self {
         Self(&pages.0)
     }
 
-    /// False where the build script could not compile it.
+    /// Returns false if the build script could not compile the code.
     pub(super) fn exists(self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Loads it where it is: it is part of the program, of which all processes share the memory. The
-    /// engine must have [`InPlace`].
+    /// Loads the code in place, without a copy: as part of the program, its memory is shared by all
+    /// processes. The engine must be configured with [`InPlace`].
     ///
     /// # Errors
     ///
-    /// When it is not for such an engine or such a machine.
+    /// Returns an error if the code is not for this engine or this machine.
     pub(super) fn load(self, engine: &Engine) -> wasmtime::Result<Compiled> {
-        // SAFETY: these are the bytes that wasmtime's `Engine::precompile_component` returned to the
-        // build script, and nobody has had them since but the compiler of this program: the field
-        // is private, and the macro `built_in!` is what fills it. They are there for ever, and never
+        // SAFETY: these are the bytes that wasmtime's `Engine::precompile_component` returned to
+        // the build script, and only the compiler of this program has handled them since: the field
+        // is private, and only the macro `built_in!` fills it. They are never freed and never
         // written.
         //
-        // What it gains: from the start of a process to its first reply, 3.9 ms instead of 4.9 with
-        // a cache of compressed code, and instead of 35 with nothing cached. A copy of the code would
-        // take 31 page faults, 0.1 ms.
+        // The gain: a process sends its first reply 3.9 ms after its start, instead of 4.9 ms with
+        // a cache of compressed code and 35 ms with nothing cached. A copy of the code would take
+        // 31 page faults, 0.1 ms.
         unsafe { Compiled::deserialize_raw(engine, NonNull::from(self.0)) }
     }
 
-    /// Code that is not what the build script compiled, to see that it is refused.
+    /// Wraps bytes that the build script did not compile, to test that they are refused.
     #[cfg(test)]
     pub(super) fn damaged(bytes: &'static [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The bytes of the code.
     #[cfg(test)]
     pub(super) fn bytes(self) -> &'static [u8] {
         self.0
     }
 }
 
-/// Makes code executable where it is, and leaves it so: it may have been loaded twice.
+/// Makes code executable in place, and leaves it executable, because it may have been loaded twice.
 pub(super) struct InPlace;
 
 impl CustomCodeMemory for InPlace {
@@ -96,8 +97,8 @@ impl CustomCodeMemory for InPlace {
 
     fn publish_executable(&self, start: *const u8, length: usize) -> wasmtime::Result<()> {
         let flags = MprotectFlags::READ | MprotectFlags::EXEC;
-        // SAFETY: the pages are of a `BuiltInCode`, as only `BuiltInCode::load` brings code to the
-        // engine with this. Nobody writes there, before or after.
+        // SAFETY: the pages belong to a `BuiltInCode`, because only `BuiltInCode::load` loads code
+        // into an engine that is configured with this. Nobody writes to them, before or after.
         unsafe { mprotect(start.cast_mut().cast(), length, flags) }?;
         Ok(())
     }
@@ -121,7 +122,7 @@ mod tests {
         }
     }
 
-    /// The files below `src` whose text has these words, but for this one and those of tests.
+    /// Returns the files below `src` that contain these words, except this file and those of tests.
     fn having(words: &str) -> Vec<String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut found = Vec::new();

@@ -1,9 +1,9 @@
-//! Turning components into machine code, where nobody else has to wait for it or suffer from it.
+//! Compiling components to machine code, in isolation from the server.
 //!
-//! A component may be made so that compiling it takes hours or all of the memory. So the program
-//! starts itself again for it (`process`), and that child process limits itself before it
-//! reads a byte (`child`). What comes out is kept in a cache. What is compiled, and what for, is not
-//! known here.
+//! A malicious component may take hours or all of the memory to compile. So the program starts
+//! itself again to compile it (`process`), and that child process limits itself before it reads a
+//! byte (`child`). The result is kept in a cache. This module does not know what the components are
+//! or what they are for.
 
 mod child;
 mod process;
@@ -28,13 +28,14 @@ use super::memory::MemoryBudget;
 pub use child::main as child_main;
 pub use process::{CompileError, CompileLimits};
 
-/// The longest component, in bytes. One with a Python interpreter inside has 18 MB.
+/// The longest component, in bytes. One with an embedded Python interpreter has 18 MB.
 pub const MAX_COMPONENT: u64 = 256 << 20;
 
-/// How many components are compiled at once; further ones wait.
+/// How many components are compiled at once. Others wait.
 const AT_ONCE: usize = 2;
 
-/// How long compiling goes on before anything is told of it, and how often it is from then on.
+/// How long compiling takes before its progress is reported, and the interval of reports from then
+/// on.
 const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -45,13 +46,13 @@ pub enum Compiler {
     /// programs that trust their components.
     #[default]
     InProcess,
-    /// In child processes, see [`ChildCompiler`].
+    /// In child processes; see [`ChildCompiler`].
     Child(ChildCompiler),
 }
 
-/// Compiles in child processes with limits, and keeps what comes out.
+/// Compiles components in child processes with limits, and caches the results.
 ///
-/// The children execute the program of this process, which must call [`child_main`] before it does
+/// The children run the program of this process, which must call [`child_main`] before it does
 /// anything else.
 #[derive(Clone)]
 pub struct ChildCompiler {
@@ -60,35 +61,35 @@ pub struct ChildCompiler {
 
 struct Parts {
     limits: CompileLimits,
-    /// Where compiled components are kept.
+    /// The directory of the cache, if there is one.
     directory: Option<PathBuf>,
-    /// It is opened when something is to be compiled.
+    /// The cache, opened when the first component is to be compiled.
     cache: OnceLock<Option<Cache>>,
     permits: Semaphore,
-    /// What the child processes take their memory from, if there is a bound for all.
+    /// The budget that the child processes take their memory from, if there is a common limit.
     budget: Option<MemoryBudget>,
 }
 
 /// How far the compiling of a component has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It waits for others to be compiled, for so long.
+    /// It has been waiting for this long while others are compiled.
     Waiting(Duration),
-    /// It is compiled, for so long.
+    /// It has been compiling for this long.
     Compiling(Duration),
-    /// It was compiled, within this time.
+    /// It was compiled in this time.
     Compiled(Duration),
 }
 
-/// Somebody who wants to know of progress.
+/// A callback that receives progress reports.
 pub type Observer<'a> = &'a (dyn Fn(Progress) + Sync);
 
 impl ChildCompiler {
-    /// A compiler that keeps its work in a directory, if there is one. A directory that cannot be
-    /// used, or that other users could change, is done without.
+    /// Creates a compiler that caches its results in a directory, if one is given. If the directory
+    /// cannot be used, or other users could change it, there is no cache.
     ///
-    /// A child has the memory that its limit allows, or half of a `budget` where that is less, and takes
-    /// it from the budget as long as it runs.
+    /// A child may use the memory that its limit allows, or half of `budget` if that is less, and
+    /// holds that much of the budget while it runs.
     pub fn new(
         limits: CompileLimits,
         directory: Option<&Path>,
@@ -101,8 +102,9 @@ impl ChildCompiler {
         Self { parts: Arc::new(Parts { limits, directory, cache, permits, budget }) }
     }
 
-    /// The code of a component, from the cache or from a child process. `direct` is whether it is for
-    /// memories that the host maps. `observer` is told nothing if nothing has to be compiled.
+    /// Returns the code of a component, from the cache or from a child process. `direct` is whether
+    /// the code is for memories mapped by the host. `observer` is not called if nothing has to be
+    /// compiled.
     pub(super) async fn component(
         &self,
         engine: &Engine,
@@ -148,11 +150,12 @@ impl ChildCompiler {
         };
         let began = Instant::now();
         let (sender, receiver) = oneshot::channel();
-        // A thread of its own, for the kernel ends the child with the thread that started it.
+        // This needs a dedicated thread, because the kernel kills the child when the thread that
+        // started it ends.
         thread::Builder::new()
             .name("compile".into())
             .spawn(move || {
-                // Whoever waited may be gone.
+                // The receiver may be gone.
                 let _ = sender.send(process::run(&job, &limits));
             })
             .map_err(|error| LoadError::Compiler(CompileError::Start(error)))?;
@@ -169,13 +172,13 @@ impl Parts {
         self.cache.get_or_init(open).as_ref()
     }
 
-    /// What the cache has under a key and can be loaded here.
+    /// Returns the cache entry for a key, if there is one that can be loaded here.
     fn kept(&self, engine: &Engine, key: &Key) -> Option<Compiled> {
         let cache = self.cache()?;
         let artifact = cache.read(key)?;
         code::load(engine, &artifact)
             .inspect_err(|error| {
-                // Perhaps of another machine, with the same home directory.
+                // It may come from another machine that shares the home directory.
                 tracing::info!("a compiled component that was kept is made again: {error:#}");
                 cache.remove(key);
             })
@@ -183,11 +186,11 @@ impl Parts {
     }
 }
 
-/// Waits, and tells so at once, after a second, and then every few seconds.
+/// Waits for a future, and reports that at once, after a second, and then every few seconds.
 async fn observed<T>(waiting: impl Future<Output = T>, tell: impl Fn(Duration)) -> T {
     let began = Instant::now();
     tokio::pin!(waiting);
-    // What is ready needs no telling.
+    // Report nothing if the future is ready at once.
     tokio::select! {
         biased;
         done = &mut waiting => return done,
@@ -205,7 +208,7 @@ async fn observed<T>(waiting: impl Future<Output = T>, tell: impl Fn(Duration)) 
     }
 }
 
-/// Does what takes a while on a thread that nobody waits for.
+/// Runs lengthy work on a thread for blocking tasks.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LoadError> {

@@ -1,19 +1,19 @@
-//! The numbers of the contract in `wit/`.
+//! The numeric limits of the contract in `wit/`.
 
 use std::ops::RangeInclusive;
 
 use crate::block::MAX_TRANSFER;
 
-/// The longest text that is taken from a component, in bytes.
+/// The longest text that is accepted from a component, in bytes.
 pub(super) const MAX_TEXT: usize = 4096;
 
-/// The number of parameters that a component may have.
+/// The most parameters that a component may have.
 pub(super) const MAX_PARAMETERS: usize = 256;
 
-/// The number of chunks that `read` may return.
+/// The most chunks that `read` may return.
 pub(super) const MAX_CHUNKS: usize = 4096;
 
-/// The number of extents that `extents` may return.
+/// The most extents that `extents` may return.
 pub(super) const MAX_EXTENTS: usize = 4096;
 
 /// The shortest stripe, in bytes.

@@ -1,7 +1,8 @@
-//! The page table of an instance: where the pages are that the host can read and write without a call,
-//! as the component said through the interface `direct-access`.
+//! The page table of an instance: the locations of the pages that the host can read and write
+//! without a call, as reported by the component through the interface `direct-access`.
 //!
-//! It knows where pages are, not what is in them, and nothing of how a component is asked.
+//! This module knows where pages are, but not what they contain or how a component is asked for
+//! them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -12,48 +13,48 @@ use super::fault::Breach;
 use super::region::{Memories, Region};
 use crate::block::{MAX_RUNS, Scatter, Span};
 
-/// The logarithms of the shortest and the longest page.
+/// The base-2 logarithms of the shortest and the longest page length.
 const SHORTEST: u32 = 12;
 const LONGEST: u32 = 21;
 
-/// A page: its offset divided by its length.
+/// The number of a page: its offset on the disk divided by the page length.
 pub(super) type Number = u64;
 
-/// The pages that are known.
+/// The page table of an instance.
 ///
-/// There are no more than the component has memory for. Each takes some 20 bytes here, less than 0.1 %
-/// of the 32 KiB of a page of the memory component.
+/// It never has more entries than pages that fit into the component's memory. An entry takes some
+/// 20 bytes, less than 0.1 % of the 32 KiB of a page of the memory component.
 pub(super) struct Pages {
-    /// The logarithm of the length.
+    /// The base-2 logarithm of the page length.
     shift: u32,
-    /// The size of the disk, as the component said it.
+    /// The size of the disk, as reported by the component.
     size: u64,
-    /// Where they are in the region.
+    /// The position of each known page in the region.
     known: HashMap<Number, u32, BuildHasherDefault<PageHasher>>,
-    /// The memory that they are in, once there are some.
+    /// The memory that contains the pages, once one is known.
     region: Option<Region>,
-    /// The memories that they may be in.
+    /// The memories that may contain the pages.
     memories: Memories,
 }
 
-/// A stretch of a page, in the memory of the guest.
+/// A range of bytes within a page, by its position in the memory of the guest.
 #[derive(Clone, Copy, Debug)]
 struct PageSlice {
     at: u32,
     length: u32,
 }
 
-/// The beginning of a span, as far as its pages are known: their addresses do not change until the
-/// guest is called.
+/// The beginning of a span, as far as its pages are in the page table. Their addresses do not
+/// change until the guest is called.
 #[derive(Clone, Copy, Debug)]
 pub struct Resident {
     span: Span,
-    /// Where the part in the first page is.
+    /// The location of the part in the first page.
     first: PageSlice,
 }
 
 impl Resident {
-    /// How many bytes of the span it covers.
+    /// The number of bytes of the span that are resident.
     #[inline]
     pub fn length(&self) -> u64 {
         self.span.length
@@ -61,7 +62,7 @@ impl Resident {
 }
 
 impl Pages {
-    /// None are known yet.
+    /// Creates an empty page table.
     pub(super) fn new(
         page_size: u32,
         size: u64,
@@ -79,28 +80,29 @@ impl Pages {
         Ok(Self { shift, size, known: HashMap::default(), region: None, memories })
     }
 
-    /// The page that an offset lies in.
+    /// Returns the number of the page that contains an offset.
     fn number(&self, offset: u64) -> Number {
         offset >> self.shift
     }
 
-    /// Where a page begins.
+    /// Returns the offset of a page on the disk.
     pub(super) fn offset(&self, number: Number) -> u64 {
         number << self.shift
     }
 
-    /// The first part of a span, which lies in one page.
+    /// Returns the first part of a span, up to the end of its first page.
     fn first_part(&self, span: Span) -> Span {
         let left = (1 << self.shift) - (span.offset & ((1 << self.shift) - 1));
         Span { offset: span.offset, length: span.length.min(left) }
     }
 
-    /// Whether a span lies within one page.
+    /// Returns whether a span lies within one page.
     pub(super) fn is_one(&self, span: Span) -> bool {
         self.first_part(span).length == span.length
     }
 
-    /// The beginning of a span, as far as its pages are known. None if the first one is not.
+    /// Returns the beginning of a span, as far as its pages are known, or `None` if the first one
+    /// is not.
     #[inline]
     pub(super) fn resident(&self, span: Span) -> Option<Resident> {
         let part = self.first_part(span);
@@ -114,7 +116,8 @@ impl Pages {
         Some(Resident { span: Span { length: end - span.offset, ..span }, first })
     }
 
-    /// The bytes in the page of an index, from the first page on; none after the last.
+    /// Returns the resident bytes in the page of the given index, counted from the first page of
+    /// the span, or `None` after the last page.
     #[inline]
     pub(super) fn chunk(&self, resident: Resident, index: usize) -> Option<&[u8]> {
         if index == 0 {
@@ -126,7 +129,7 @@ impl Pages {
         self.find(self.first_part(Span { offset, length })).map(|slice| self.bytes(slice))
     }
 
-    /// Where a span is, if it lies within one page that is known.
+    /// Returns the location of a span if it lies within one known page.
     #[inline]
     fn find(&self, span: Span) -> Option<PageSlice> {
         if !self.is_one(span) {
@@ -137,7 +140,7 @@ impl Pages {
         Some(PageSlice { at, length: span.length as u32 })
     }
 
-    /// Where a span, which is resident, is: page by page.
+    /// Returns the locations of the resident bytes, page by page.
     fn slices(&self, resident: Resident) -> impl Iterator<Item = PageSlice> {
         let mut left = resident.span;
         std::iter::from_fn(move || {
@@ -151,19 +154,20 @@ impl Pages {
         })
     }
 
-    /// The pages that a span reaches.
+    /// Returns the numbers of the pages that a span overlaps.
     pub(super) fn numbers(&self, span: Span) -> RangeInclusive<Number> {
         self.number(span.offset)..=self.number(span.end() - 1)
     }
 
-    /// Whether a page is known.
+    /// Returns whether the location of a page is known.
     pub(super) fn contains(&self, number: Number) -> bool {
         self.known.contains_key(&number)
     }
 
-    /// Remembers where a page is: at these bytes of the guest, which has so many bytes of memory in all.
-    /// What was remembered is forgotten when it is more than fits into that. False when the page is
-    /// of no use: when it is in another memory than the first one.
+    /// Records the location of a page: `bytes` of a guest whose memory is `memory` bytes long in
+    /// all. If the table already has as many entries as pages that fit into that memory, it is
+    /// cleared first. Returns false if the page cannot be used because it is in another memory than
+    /// the first page.
     pub(super) fn insert(&mut self, number: Number, bytes: &[u8], memory: u64) -> bool {
         if self.known.len() as u64 >= memory >> self.shift {
             self.known = HashMap::default();
@@ -178,7 +182,8 @@ impl Pages {
         true
     }
 
-    /// How long the list must be that is a page.
+    /// Returns the length that the component must return for a page: the last page of the disk may
+    /// be shorter.
     pub(super) fn length(&self, number: Number) -> u64 {
         (self.size - self.offset(number)).min(1 << self.shift)
     }
@@ -188,7 +193,7 @@ impl Pages {
         self.region.as_ref().map_or(&[], |region| region.bytes(slice.at, slice.length))
     }
 
-    /// Has the processor fetch the beginning of what is resident.
+    /// Prefetches the beginning of the resident bytes into the processor's caches.
     #[inline]
     pub(super) fn prefetch(&self, resident: Resident) {
         if let Some(region) = &self.region {
@@ -196,11 +201,11 @@ impl Pages {
         }
     }
 
-    /// Writes to the beginning of what is resident.
+    /// Writes to the beginning of the resident bytes.
     ///
     /// # Panics
     ///
-    /// When that is shorter than the data.
+    /// Panics if there are fewer resident bytes than `data` has.
     pub(super) fn write(&mut self, resident: Resident, mut data: &[u8]) {
         assert!(data.len() as u64 <= resident.span.length, "what is written is resident");
         let mut left = Span { length: data.len() as u64, ..resident.span };
@@ -218,8 +223,9 @@ impl Pages {
         }
     }
 
-    /// What is resident as memory to receive to, and `behind` for what follows. Of many pages it is the
-    /// first ones. None when one page is in the place of another.
+    /// Returns the resident bytes as buffers to receive into, followed by `behind` for the bytes
+    /// after them. If the pages are too scattered, the result covers only the first ones and does
+    /// not include `behind`. Returns `None` if two pages overlap in memory.
     pub(super) fn scatter<'a>(
         &'a mut self,
         resident: Resident,
@@ -247,7 +253,7 @@ impl Pages {
         Some(scatter)
     }
 
-    /// Forgets the pages that a span reaches.
+    /// Removes the pages that a span overlaps.
     pub(super) fn forget(&mut self, span: Span) {
         let reached = self.numbers(span);
         if reached.end() - reached.start() < self.known.len() as u64 {
@@ -263,8 +269,8 @@ impl Pages {
     }
 }
 
-/// A hash of page numbers. Nobody gains by choosing numbers that collide: it is the client's own
-/// requests that take longer then.
+/// A fast hasher for page numbers. It need not resist collisions: a client that provokes them only
+/// slows down its own requests.
 #[derive(Default)]
 struct PageHasher(u64);
 
@@ -280,8 +286,8 @@ impl Hasher for PageHasher {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // Fibonacci hashing spreads the top bits well, of which the map takes some, as it takes some
-        // from below.
+        // Fibonacci hashing mixes well only into the top bits. The map uses some bits from the top
+        // and some from the bottom, so fold them together.
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = spread ^ (spread >> 32);
     }

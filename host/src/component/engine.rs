@@ -1,4 +1,5 @@
-//! Compiling components, or taking the built-in ones, and asking them what they are.
+//! Loading components: compiling them, or using the built-in ones, and asking them to describe
+//! themselves.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,8 +22,8 @@ use super::region::Regions;
 use super::{DIRECT_ACCESS, LoadError};
 use crate::compute::Compute;
 
-/// What all components of a process share: the way to compile them, the clock that interrupts guests, the
-/// imports they may have. Each part is made when it is first needed.
+/// What all components of a process share: the compiler, the clock that interrupts guests, and the
+/// imports they may use. Each part is created when it is first needed.
 #[derive(Clone)]
 pub struct Engine {
     parts: Arc<Parts>,
@@ -32,32 +33,33 @@ pub struct Engine {
 
 #[derive(Default)]
 struct Parts {
-    /// For components with direct access, which need memories that the host maps.
+    /// For components with direct access, which need memories mapped by the host.
     direct: OnceLock<Shared>,
-    /// For the others: memories that wasmtime maps begin as copies on write of what the component
-    /// fills them with, which those with an interpreter inside need.
+    /// For all other components. Memories mapped by wasmtime start as copy-on-write images of the
+    /// component's initial data, which components with an embedded interpreter need.
     plain: OnceLock<Shared>,
 }
 
 impl Engine {
-    /// The memory of an instance that opens a disk is bounded by the disk's budget; this bounds
-    /// what one that is only asked for its description may take, in bytes.
+    /// The most memory, in bytes, that an instance may use when it is only asked for its
+    /// description. Once it opens a disk, the disk's budget applies.
     const DESCRIBE_MEMORY: u64 = 1 << 30;
 
-    /// An engine that stops a guest which has not returned after `deadline`, and compiles
-    /// components itself, without limits.
+    /// Creates an engine that stops a guest which has not returned after `deadline`, and that
+    /// compiles components in this process, without limits.
     ///
-    /// With the first component, it starts a thread that ticks while there are calls.
+    /// Loading the first component starts a thread that ticks while there are calls.
     pub fn new(deadline: Duration) -> Self {
         Self::with_compiler(deadline, Compiler::InProcess)
     }
 
-    /// As [`Self::new`], with another way to compile.
+    /// Like [`Self::new`], but compiles with the given compiler.
     pub fn with_compiler(deadline: Duration, compiler: Compiler) -> Self {
         Self { parts: Arc::default(), deadline, compiler }
     }
 
-    /// What there is to run components of a kind.
+    /// Returns the shared parts for components with or without direct access, creating them if
+    /// needed.
     fn shared(&self, direct: bool) -> Result<&Shared, LoadError> {
         let part = if direct { &self.parts.direct } else { &self.parts.plain };
         if let Some(shared) = part.get() {
@@ -70,11 +72,11 @@ impl Engine {
         Ok(part.get_or_init(|| shared))
     }
 
-    /// Asks a component that is part of the program to describe itself.
+    /// Loads a component that is part of the program, and asks it to describe itself.
     ///
     /// # Errors
     ///
-    /// As [`Self::load`].
+    /// See [`Self::load`].
     pub async fn load_built_in(&self, built_in: BuiltIn) -> Result<Component, LoadError> {
         match built_in.prepared() {
             Ok(prepared) => self.describe(built_in.name(), prepared.clone(), true).await,
@@ -89,21 +91,22 @@ impl Engine {
 
     /// Compiles a component and asks it to describe itself.
     ///
-    /// `name` is what logs call it.
+    /// `name` identifies it in logs.
     ///
     /// # Errors
     ///
-    /// When the bytes are not a component that exports the contract and imports what there is,
-    /// or when its description cannot be had.
+    /// Returns an error if the bytes are not a component, if it does not export the contract or
+    /// imports something that the host does not provide, or if it fails to describe itself.
     pub async fn load(&self, name: &str, wasm: &[u8]) -> Result<Component, LoadError> {
         self.load_observed(name, Bytes::copy_from_slice(wasm), &|_| ()).await
     }
 
-    /// As [`Self::load`]; tells of its progress if it has to compile and that is elsewhere.
+    /// Like [`Self::load`], but reports progress if the component has to be compiled in a child
+    /// process.
     ///
     /// # Errors
     ///
-    /// As [`Self::load`].
+    /// See [`Self::load`].
     pub async fn load_observed(
         &self,
         name: &str,
@@ -111,8 +114,8 @@ impl Engine {
         observer: Observer<'_>,
     ) -> Result<Component, LoadError> {
         check_binary(&wasm)?;
-        // The name of the interface among its bytes tells enough: if it does not export it after all,
-        // nothing is lost but copies on write.
+        // It is enough that the name of the interface occurs in the bytes: if the component does
+        // not export it after all, all that is lost is copy-on-write initialization.
         let direct = memchr::memmem::find(&wasm, DIRECT_ACCESS.as_bytes()).is_some();
         let shared = self.shared(direct)?;
         let compiled = match &self.compiler {
@@ -151,13 +154,13 @@ impl Engine {
         let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
         let mut instance = component.start(budget).await.map_err(LoadError::Fault)?;
         component.description = instance.describe().await.map_err(LoadError::Fault)?;
-        // It can open a disk as well as any other, and starting one takes its time.
+        // This instance can still open a disk, and starting another one takes time.
         component.spare = Arc::new(Mutex::new(Some(instance)));
         Ok(component)
     }
 }
 
-/// The first eight bytes tell a core module (layer 0) from a component (layer 1).
+/// Checks the first eight bytes, which tell a component (layer 1) from a core module (layer 0).
 fn check_binary(wasm: &[u8]) -> Result<(), LoadError> {
     match wasm {
         [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
@@ -166,24 +169,24 @@ fn check_binary(wasm: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// A component that was compiled and has described itself.
+/// A component that has been compiled and has described itself.
 #[derive(Clone)]
 pub struct Component {
     executable: Executable,
     name: Arc<str>,
     description: Description,
     built_in: bool,
-    /// The instance that described itself, until a disk is opened with it.
+    /// The instance that was asked for the description, until a disk is opened with it.
     spare: Arc<Mutex<Option<Instance>>>,
 }
 
 impl Component {
-    /// What logs call it.
+    /// The name that identifies it in logs.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it says of itself.
+    /// The component's description of itself.
     pub fn description(&self) -> &Description {
         &self.description
     }
@@ -193,18 +196,21 @@ impl Component {
         self.built_in
     }
 
-    /// The component as it serves an export: all instances print as one, and under its name.
+    /// Returns the component for use by an export: the output of all its instances is logged
+    /// together, under the name of the export.
     pub fn for_export(&self, export_name: &str) -> Self {
         let output = Output::of_export(export_name, &self.name);
         Self { executable: self.executable.with_output(output), ..self.clone() }
     }
 
-    /// The lines that its instances printed last, oldest first, whether they were logged or not.
+    /// The lines that its instances printed most recently, oldest first, whether or not they were
+    /// logged.
     pub fn recent_output(&self) -> Vec<String> {
         self.executable.output().recent()
     }
 
-    /// The interface by which it is served, with its version, as `memnbd:block/block-store@0.1.0`.
+    /// The interface through which it is served, with its version, such as
+    /// `memnbd:block/block-store@0.1.0`.
     pub fn contract(&self) -> &str {
         &self.executable.prepared().contract
     }
@@ -214,12 +220,12 @@ impl Component {
         &self.executable.prepared().imports
     }
 
-    /// Starts an instance within a budget of memory. Nothing is open yet.
+    /// Starts an instance whose memory comes from a budget. It has no disk open yet.
     ///
     /// # Errors
     ///
-    /// A [`Fault::OutOfMemory`], when there is no memory for it; a [`Fault::Start`], when its
-    /// functions have other types than the contract's, or its start function fails.
+    /// Returns [`Fault::OutOfMemory`] if there is not enough memory, and [`Fault::Start`] if the
+    /// types of its functions differ from the contract's or its start function fails.
     pub async fn start(&self, budget: MemoryBudget) -> Result<Instance, Fault> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(spare) = spare

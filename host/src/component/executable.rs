@@ -12,12 +12,12 @@ use super::memory::{MemoryBudget, Share};
 use super::prepared::Prepared;
 use super::state::State;
 
-/// Compiled code, its imports, and the bounds of its instances.
+/// Compiled code, its imports, and the limits of its instances.
 #[derive(Clone)]
 pub(super) struct Executable {
     prepared: Prepared,
     deadline: Duration,
-    /// Where what the instances print goes.
+    /// The log of everything that the instances print.
     output: Arc<Output>,
 }
 
@@ -26,7 +26,7 @@ impl Executable {
         Self { prepared, deadline, output }
     }
 
-    /// The same, of which what instances print goes elsewhere.
+    /// Returns a copy whose instances print to another output.
     pub(super) fn with_output(&self, output: Arc<Output>) -> Self {
         Self { output, ..self.clone() }
     }
@@ -47,7 +47,7 @@ impl Executable {
         &self.output
     }
 
-    /// A store in which one instance will live, with nothing granted but memory.
+    /// Creates a store for one instance, which may use memory from the budget and nothing else.
     pub(super) fn store(&self, budget: MemoryBudget) -> Store<State> {
         let state = State::new(Share::new(budget), LogStream::new(self.output.clone()));
         let mut store = Store::new(&self.prepared.shared.engine, state);

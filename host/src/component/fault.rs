@@ -1,4 +1,5 @@
-//! What ends an instance: the component's fault, never a client's.
+//! Faults, which end an instance. They are always the component's fault, or the host's, never a
+//! client's.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,32 +9,32 @@ use super::contract::{
     PREFERRED_BLOCKS,
 };
 
-/// Why an instance is dead. Whoever receives one logs it and calls the instance no more.
+/// Why an instance is dead. The receiver logs the fault and never calls the instance again.
 #[derive(Debug)]
 pub enum Fault {
     /// It could not be started.
     Start(wasmtime::Error),
-    /// It was refused memory, and could not be started or go on without.
+    /// It was refused memory, and could not start or continue without it.
     OutOfMemory {
-        /// What all instances of the disk may have together, in bytes. The system may have less.
+        /// What all instances of the disk may use together, in bytes. The system may have less.
         limit: u64,
-        /// How it failed then.
+        /// The error that it failed with.
         error: wasmtime::Error,
     },
-    /// It was refused memory, and says that it cannot do without.
+    /// It was refused memory, and reported that it cannot do without.
     NoMemory {
-        /// As above, in bytes.
+        /// What all instances of the disk may use together, in bytes.
         limit: u64,
     },
-    /// It trapped, or an import of it failed, or what it returned could not be decoded.
+    /// It trapped, one of its imports failed, or its return value could not be decoded.
     Trap(wasmtime::Error),
-    /// A call took longer than this.
+    /// A call exceeded this deadline.
     Deadline(Duration),
-    /// The host failed at a request, perhaps half way through a call.
+    /// The host panicked while handling a request, perhaps in the middle of a call.
     Panic,
-    /// It returned what the contract forbids.
+    /// It returned something that the contract forbids.
     Breach {
-        /// The function of the contract.
+        /// The contract's function that returned it.
         function: &'static str,
         /// What was wrong with the answer.
         breach: Breach,
@@ -41,7 +42,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// True if another instance may fare better: there may be more memory then, or more time.
+    /// Returns whether another instance may succeed, because there may be more memory or time by
+    /// then.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::OutOfMemory { .. } | Self::Deadline(_))
     }
@@ -76,51 +78,51 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How an answer broke the contract. Its text has the values and the rule.
+/// How an answer broke the contract. The message contains the offending values and the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Breach {
     /// `read`: the chunks do not add up to the length asked for.
     ReadLength {
-        /// What was asked for.
+        /// The length asked for.
         wanted: u32,
-        /// What came.
+        /// The length returned.
         got: u64,
     },
     /// `read`: more chunks than allowed.
     TooManyChunks(usize),
     /// `read`: a chunk of no bytes.
     EmptyChunk {
-        /// Its place among the chunks, counted from 0.
+        /// The index of the chunk, counted from 0.
         index: usize,
     },
-    /// `extents`: none, or more than allowed.
+    /// `extents`: no extents, or more than allowed.
     ExtentCount(usize),
     /// `extents`: an extent of no bytes.
     EmptyExtent {
-        /// Its place among the extents, counted from 0.
+        /// The index of the extent, counted from 0.
         index: usize,
     },
-    /// `extents`: beyond the end of the disk.
+    /// `extents`: an extent goes beyond the end of the disk.
     ExtentBeyondEnd {
-        /// The first extent that does not fit, counted from 0.
+        /// The index of the first extent that does, counted from 0.
         index: usize,
         /// Its length.
         length: u64,
-        /// What was left of the disk there.
+        /// The number of bytes from its start to the end of the disk.
         rest: u64,
     },
-    /// `extents`: a boundary within a minimum block.
+    /// `extents`: an extent's length is not a multiple of the minimum block.
     ExtentUnaligned {
-        /// The extent, counted from 0.
+        /// The index of the extent, counted from 0.
         index: usize,
         /// Its length.
         length: u64,
-        /// The minimum block.
+        /// The minimum block size.
         minimum: u32,
     },
     /// `open`: a size over 2^63-1.
     Size(u64),
-    /// `open`: minimum, preferred or maximum sizes against the rules.
+    /// `open`: the minimum, preferred or maximum size breaks the rules.
     BlockSizes {
         /// `minimum-block`.
         minimum: u32,
@@ -129,26 +131,26 @@ pub enum Breach {
         /// `maximum-transfer`.
         maximum: u32,
     },
-    /// `open`: stripes against the rules.
+    /// `open`: the stripe size breaks the rules.
     StripeSize(u64),
-    /// `page-size`: against the rules.
+    /// `page-size`: the page size breaks the rules.
     PageSize(u32),
-    /// `page`: another length than that of a page.
+    /// `page`: the list does not have the length of the page.
     PageLength {
-        /// What it should have been.
+        /// The expected length.
         wanted: u64,
-        /// What came.
+        /// The length returned.
         got: usize,
     },
-    /// `open`: another disk than the first instance of the same disk had opened.
+    /// `open`: not the same disk as the one that the first instance opened.
     AnotherDisk,
-    /// `describe`: more parameters than anybody could want.
+    /// `describe`: more parameters than allowed.
     TooManyParameters(usize),
-    /// `describe`: a bare parameter, this one, that is not among the parameters.
+    /// `describe`: the bare parameter, with this name, is not among the parameters.
     BareParameter(String),
-    /// `describe`: a parameter name, this one, that is empty, malformed or too long.
+    /// `describe`: this parameter name is empty, malformed or too long.
     ParameterName(String),
-    /// `describe`: two parameters of this name.
+    /// `describe`: two parameters have this name.
     ParameterTwice(String),
 }
 

@@ -1,4 +1,4 @@
-//! The contract's functions of an instance, found and called.
+//! Finds the contract's functions among the exports of an instance.
 
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, Func, TypedFunc, WasmList};
@@ -7,10 +7,10 @@ use super::bindings::{self, Description, LentChunk, OwnedChunk, ZeroOptions};
 use super::state::State;
 use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE};
 
-/// A result of the contract: an error code is an answer like any other.
+/// A result in the contract: an error code is an answer like any other.
 pub(super) type Answer<T> = Result<T, bindings::ErrorCode>;
 
-/// The functions of one instance, their types checked.
+/// The functions of one instance, with their types checked.
 pub(super) struct Functions {
     pub(super) describe: TypedFunc<(), (Description,)>,
     #[expect(clippy::type_complexity, reason = "it is the function's type in the contract")]
@@ -18,7 +18,7 @@ pub(super) struct Functions {
         TypedFunc<(String, bool, Vec<(String, String)>), (Result<bindings::Disk, String>,)>,
     pub(super) read_owned: TypedFunc<(u64, u32), (Answer<Vec<OwnedChunk>>,)>,
     pub(super) read_lent: TypedFunc<(u64, u32), (Answer<WasmList<LentChunk>>,)>,
-    /// Typed at each call, for a type that borrows its bytes cannot be kept.
+    /// Typed at each call, because a type that borrows its bytes cannot be stored.
     pub(super) write: Func,
     pub(super) zero: TypedFunc<(u64, u64, ZeroOptions), (Answer<()>,)>,
     pub(super) trim: TypedFunc<(u64, u64, bool), (Answer<()>,)>,
@@ -29,7 +29,7 @@ pub(super) struct Functions {
     pub(super) direct: Option<DirectFunctions>,
 }
 
-/// The functions of `direct-access`, which a component may have.
+/// The functions of `direct-access`, which is optional.
 #[derive(Clone, Copy)]
 pub(super) struct DirectFunctions {
     pub(super) page_size: TypedFunc<(), (u32,)>,

@@ -1,4 +1,4 @@
-//! One running instance: the contract's functions, each answer checked.
+//! A running instance: calls the contract's functions and checks every answer.
 
 mod direct;
 
@@ -24,11 +24,11 @@ use super::region::{self, Memories};
 use super::state::State;
 use crate::block::{Chunk, ErrorCode, Extent, MAX_TRANSFER, Span, Status};
 
-/// What one call may make the host copy out of the guest: the longest read and a little for the
-/// lists around it.
+/// How many bytes one call may make the host copy out of the guest: the longest read, plus some
+/// room for the lists around it.
 const COPY_LIMIT: usize = MAX_TRANSFER as usize + (1 << 20);
 
-/// A chunk as the last read left it.
+/// A chunk returned by the last read.
 enum Piece {
     Lent(WasmList<u8>),
     Owned(Vec<u8>),
@@ -45,30 +45,30 @@ impl Piece {
     }
 }
 
-/// A running instance. After any [`Fault`] it must only be dropped.
+/// A running instance. After a [`Fault`] it must not be used again, only dropped.
 ///
-/// The futures of its functions must be driven to their end: one that is dropped half way leaves
-/// the guest in the middle of its work.
+/// The futures of its methods must be driven to completion: dropping one early leaves the guest in
+/// the middle of a call.
 pub struct Instance {
     store: Store<State>,
     functions: Functions,
     limits: Limits,
-    /// As `open` said.
+    /// Whether the disk lends chunks, as returned by `open`.
     lends_chunks: bool,
     size: u64,
     minimum_block: u32,
-    /// What it had taken of the budget when the disk was open.
+    /// How many bytes of the budget it held when the disk had been opened.
     memory_at_open: u64,
     /// What the last `read` returned.
     pieces: Vec<Piece>,
-    /// The pages that can be read without a call, if the component has such.
+    /// The pages that can be accessed without a call, if the component supports that.
     pages: Option<Pages>,
-    /// Where they may be, until the disk is open.
+    /// The memories that those pages may be in, until the disk is open.
     memories: Memories,
 }
 
 impl Instance {
-    /// As [`Component::start`](super::Component::start).
+    /// See [`Component::start`](super::Component::start).
     pub(super) async fn start(
         executable: &Executable,
         budget: MemoryBudget,
@@ -109,8 +109,8 @@ impl Instance {
         })
     }
 
-    /// An instance with which nothing was opened, as one of another budget whose output goes elsewhere.
-    /// None if the budget has no memory for it.
+    /// Turns an instance that has not opened a disk into one that draws on another budget and logs
+    /// to another output. Returns `None` if the budget does not have the memory for it.
     pub(super) fn reuse(mut self, budget: &MemoryBudget, output: &Arc<Output>) -> Option<Self> {
         if !self.store.data_mut().share_mut().move_to(budget) {
             return None;
@@ -119,11 +119,12 @@ impl Instance {
         Some(self)
     }
 
-    /// Asks the component what it is.
+    /// Asks the component for its description.
     ///
     /// # Errors
     ///
-    /// A fault, which parameter names against the contract's rules are, too.
+    /// Returns a fault if the call fails or the description, such as a parameter name, breaks the
+    /// contract.
     pub async fn describe(&mut self) -> Result<Description, Fault> {
         let function = self.functions.describe;
         let description = self.call(function, ()).await?;
@@ -135,7 +136,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// The inner error is what the component has to say to the person who chose the parameters.
+    /// The inner error is the component's message to the user who chose the parameters.
     pub async fn open(
         &mut self,
         export_name: &str,
@@ -155,7 +156,8 @@ impl Instance {
             check_disk(&disk).map_err(|breach| Fault::Breach { function: "open", breach })?;
         self.size = disk.size;
         self.minimum_block = disk.block_sizes.minimum;
-        // What is written to a page of one instance, others that serve the same do not see.
+        // A write to a page of one instance is not visible to other instances that serve the same
+        // data.
         if let Some(direct) = self.functions.direct
             && disk.sharing != Sharing::Interchangeable
         {
@@ -170,17 +172,18 @@ impl Instance {
         Ok(Ok(disk))
     }
 
-    /// Whether memory was refused to it since the beginning of the last call.
+    /// Returns whether the instance was refused memory since the last call began, and clears that
+    /// state.
     pub fn was_refused_memory(&mut self) -> bool {
         self.store.data_mut().share_mut().take_refusal()
     }
 
-    /// Whether it has taken memory since the disk was opened.
+    /// Returns whether its memory has grown since the disk was opened.
     pub fn has_grown(&self) -> bool {
         self.store.data().share().held() > self.memory_at_open
     }
 
-    /// Reads; what was read is in [`Self::chunk`] until the next call.
+    /// Reads a range. The data is available from [`Self::chunk`] until the next call.
     pub async fn read(&mut self, offset: u64, length: u32) -> Result<Result<(), ErrorCode>, Fault> {
         let answer = if self.lends_chunks {
             self.read_lent(offset, length).await?
@@ -225,8 +228,8 @@ impl Instance {
         Ok(Ok(()))
     }
 
-    /// A piece of what the last successful read returned: in order, as many bytes as were asked
-    /// for, none after the last.
+    /// Returns a chunk of the last successful read. The chunks are in order and together as long as
+    /// requested; `None` follows the last one.
     #[inline]
     pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
         Some(match self.pieces.get(index)? {
@@ -236,7 +239,7 @@ impl Instance {
         })
     }
 
-    /// Writes.
+    /// Writes data.
     pub async fn write(
         &mut self,
         offset: u64,
@@ -259,7 +262,7 @@ impl Instance {
         Ok(self.call(function, (offset, data, fua)).await?.map_err(not_fast))
     }
 
-    /// Zeroes.
+    /// Zeroes a span.
     pub async fn zero(
         &mut self,
         span: Span,
@@ -283,7 +286,7 @@ impl Instance {
         Ok(answer.map_err(|code| if fast { code.into() } else { not_fast(code) }))
     }
 
-    /// Trims.
+    /// Trims a span.
     pub async fn trim(&mut self, span: Span, fua: bool) -> Result<Result<(), ErrorCode>, Fault> {
         self.forget_pages(span);
         let function = self.functions.trim;
@@ -291,20 +294,20 @@ impl Instance {
         Ok(answer.map_err(not_fast))
     }
 
-    /// Flushes.
+    /// Flushes the disk.
     pub async fn flush(&mut self) -> Result<Result<(), ErrorCode>, Fault> {
         let function = self.functions.flush;
         Ok(self.call(function, ()).await?.map_err(not_fast))
     }
 
-    /// Caches.
+    /// Asks the component to make a span fast to read.
     pub async fn cache(&mut self, span: Span) -> Result<Result<(), ErrorCode>, Fault> {
         let function = self.functions.cache;
         Ok(self.call(function, (span.offset, span.length)).await?.map_err(not_fast))
     }
 
-    /// Tells the extents from the beginning of the span on: one at least, contiguous, within the
-    /// disk, not necessarily to the end of the span, perhaps beyond it.
+    /// Returns the extents that start at the beginning of the span: at least one, contiguous, and
+    /// within the disk. They may end before the end of the span, or beyond it.
     pub async fn extents(&mut self, span: Span) -> Result<Result<Vec<Extent>, ErrorCode>, Fault> {
         let function = self.functions.extents;
         let extents = match self.call(function, (span.offset, span.length)).await? {
@@ -325,7 +328,7 @@ impl Instance {
             .collect()))
     }
 
-    /// How many bytes it holds for the content of the disk.
+    /// Returns how many bytes it stores for the contents of the disk.
     pub async fn stored(&mut self) -> Result<u64, Fault> {
         let function = self.functions.stored;
         self.call(function, ()).await
@@ -350,7 +353,7 @@ impl Instance {
     }
 }
 
-/// Whether an instance failed after it was refused memory; then what the limit is.
+/// If an instance failed because it was refused memory, returns the limit.
 fn out_of_memory(store: &mut Store<State>, error: &wasmtime::Error) -> Option<u64> {
     let share = store.data_mut().share_mut();
     let refused_by_system = error.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
@@ -358,7 +361,7 @@ fn out_of_memory(store: &mut Store<State>, error: &wasmtime::Error) -> Option<u6
     (share.take_refusal() || refused_by_system).then(|| share.limit())
 }
 
-/// ENOTSUP is an answer to a fast zero alone.
+/// Converts an error code for anything but a fast zero, to which alone ENOTSUP is a valid answer.
 fn not_fast(code: bindings::ErrorCode) -> ErrorCode {
     match code {
         bindings::ErrorCode::NotSup => ErrorCode::Inval,

@@ -1,9 +1,9 @@
-//! How long a call of a guest may take.
+//! The time limit on calls of guests.
 //!
 //! What counts is the time that the guest computes, and the time that it chooses to wait for an
-//! import, such as a clock. What does not count is time in which it could not run: because the process
-//! or the machine was stopped, because other threads had the processor, or because it had to wait
-//! for its turn on its thread.
+//! import, such as a clock. Time in which it could not run does not count: because the process or
+//! the machine was stopped, because other threads had the processor, or because it waited for its
+//! turn on its thread.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -18,22 +18,22 @@ use tokio::time::{Instant, Sleep};
 use super::clock::{Clock, TICK};
 use super::fault::Fault;
 
-/// What a guest waits for is looked at this often. A longer wait counts as so much: then the process
-/// was stopped.
+/// How often the elapsed time of a waiting guest is checked. A longer wait counts as this much,
+/// because then the process was stopped.
 const WAIT: Duration = Duration::from_millis(100);
 
 thread_local! {
-    /// A guest was interrupted by the clock on this thread.
+    /// Whether a guest was interrupted by the clock on this thread.
     static INTERRUPTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says that the clock has interrupted a guest on this thread, which is about to let others run.
+/// Records that the clock has interrupted a guest on this thread, which is about to yield.
 pub(super) fn interrupted() {
     INTERRUPTED.set(true);
 }
 
-/// Polls a future, and tells whether a guest has run until the clock interrupted it: then it is not
-/// one that is soon done.
+/// Polls a future, and also returns whether a guest ran until the clock interrupted it, which means
+/// that it will probably take longer.
 pub fn poll_guest<F>(future: Pin<&mut F>, cx: &mut Context<'_>) -> (Poll<F::Output>, bool)
 where
     F: Future + ?Sized,
@@ -43,7 +43,7 @@ where
     (polled, INTERRUPTED.get())
 }
 
-/// What bounds the time of a guest's calls.
+/// The time limit on a guest's calls, and the clock that enforces it.
 pub(super) struct Limits {
     pub(super) clock: Arc<Clock>,
     pub(super) deadline: Duration,
@@ -52,8 +52,8 @@ pub(super) struct Limits {
 impl Limits {
     /// Drives a guest's call, for no longer than the deadline.
     ///
-    /// Most calls are ready at once, so no time is taken before one was not. Past the deadline the call
-    /// is dropped half way, and with it any use of the instance.
+    /// Most calls complete at the first poll, so time is measured only for those that do not. When
+    /// the deadline passes, the call is dropped midway, and the instance must not be used any more.
     pub(super) async fn within<T>(
         &self,
         call: impl Future<Output = wasmtime::Result<T>>,
@@ -68,7 +68,7 @@ impl Limits {
                 return Poll::Ready(Ok(result));
             }
             spent.computed(&self.clock, begin);
-            // One that was interrupted has woken its task.
+            // A guest that was interrupted has already woken its task.
             while !interrupted && spent.time < self.deadline {
                 if spent.poll_wait(self.deadline - spent.time, cx).is_pending() {
                     return Poll::Pending;
@@ -83,21 +83,21 @@ impl Limits {
     }
 }
 
-/// What a call has taken of its time.
+/// How much of its time a call has spent.
 #[derive(Default)]
 struct Spent {
     time: Duration,
-    /// It was polled before.
+    /// Whether the call has been polled before.
     again: bool,
-    /// Since when it waits, for how long that is not looked at, and the end of that.
+    /// When the current wait began, after how long the time is checked, and the timer for that.
     waiting: Option<(Instant, Duration, Pin<Box<Sleep>>)>,
 }
 
-/// When a poll began.
+/// The state of the clocks when a poll began.
 struct Begin {
     ticks: u64,
-    /// The time that the thread had of the processor; none at the first poll, at which it would cost
-    /// more than it tells.
+    /// The CPU time of the thread. `None` at the first poll, where measuring it would cost more
+    /// than it is worth.
     thread: Option<Duration>,
 }
 
@@ -110,7 +110,8 @@ impl Spent {
         Begin { ticks: clock.ticks(), thread: self.again.then(thread_time) }
     }
 
-    /// Counts a poll: as long as there were ticks and the thread had the processor.
+    /// Adds the time of a poll: the CPU time of the thread, but no more than the ticks allow. At
+    /// the first poll it is one tick at most.
     fn computed(&mut self, clock: &Clock, begin: Begin) {
         self.again = true;
         let ticks = u32::try_from(clock.ticks() - begin.ticks).unwrap_or(u32::MAX);
@@ -120,8 +121,8 @@ impl Spent {
         };
     }
 
-    /// Waits a while with a guest that waits for an import, of which there may be `left` more. Ready
-    /// when that has become less.
+    /// Waits for a while with a guest that waits for an import and has `left` of its time. Ready
+    /// when that has decreased.
     fn poll_wait(&mut self, left: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let wait = left.min(WAIT);
         let begin = || (Instant::now(), wait, Box::pin(tokio::time::sleep(wait)));
@@ -134,8 +135,8 @@ impl Spent {
     }
 }
 
-/// The time that this thread had of the processor.
+/// Returns the CPU time of this thread.
 fn thread_time() -> Duration {
-    // There is such a clock on every Linux.
+    // Every Linux has this clock.
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

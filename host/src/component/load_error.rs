@@ -1,4 +1,4 @@
-//! Saying clearly what is wrong with components that cannot be served.
+//! The reasons why a component cannot be served, as errors for users.
 
 use std::{fmt, io};
 
@@ -9,35 +9,36 @@ use super::{CONTRACT_VERSION, INTERFACE};
 /// Why a component cannot be served.
 #[derive(Debug)]
 pub enum LoadError {
-    /// Components cannot be compiled for this machine, or not be run on it.
+    /// Components cannot be compiled for this machine, or cannot run on it.
     Machine(wasmtime::Error),
-    /// Not WebAssembly.
+    /// It is not WebAssembly.
     NotWasm,
-    /// WebAssembly, but a core module.
+    /// It is WebAssembly, but a core module.
     CoreModule,
     /// It does not compile.
     Invalid(wasmtime::Error),
-    /// It was not compiled, though it may be in order.
+    /// It was not compiled, even though it may be valid.
     Compiler(CompileError),
-    /// It exports the contract in a version that this host does not speak, or in "none".
+    /// It exports the contract in this version, which the host does not implement, or without a
+    /// version ("none").
     Version(String),
-    /// It does not export the contract; what it exports instead.
+    /// It does not export the contract, but these interfaces instead.
     World(Vec<String>),
-    /// It imports what the host does not have.
+    /// It imports something that the host does not provide.
     Imports {
         /// The first import that failed.
         error: wasmtime::Error,
-        /// All of them.
+        /// All imports.
         imports: Vec<String>,
     },
-    /// There are no threads on which it could run, or they failed.
+    /// The threads that it would run on could not be started, or failed.
     Threads(io::Error),
-    /// It could not be started, or could not describe itself.
+    /// It could not be started, or failed to describe itself.
     Fault(Fault),
 }
 
 impl LoadError {
-    /// True if it may go well another time.
+    /// Returns whether loading it may succeed another time.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Compiler(error) => error.may_pass(),
@@ -91,7 +92,7 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// The first few of a list that may be long.
+/// Formats the first few names of a list that may be long.
 fn some_of(names: &[String]) -> String {
     const FEW: usize = 8;
     let more = if names.len() > FEW { ", ..." } else { "" };

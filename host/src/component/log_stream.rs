@@ -1,4 +1,4 @@
-//! What a component prints, as lines of the host's log.
+//! Turns the output of components into lines of the host's log.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ use crate::throttle::{Limit, Throttle, Verdict};
 /// The standard output and error of an instance.
 #[derive(Clone, Debug)]
 pub(super) struct LogStream {
-    /// Shared with the streams that the instance has open.
+    /// Shared with the streams that the instance has opened.
     output: Arc<Mutex<Arc<Output>>>,
 }
 
@@ -27,8 +27,8 @@ impl LogStream {
         Self { output: Arc::new(Mutex::new(output)) }
     }
 
-    /// Logs there from now on, also what comes by streams that are open: an instance that described
-    /// its component goes on to serve an export.
+    /// Logs to another output from now on, including what is written to streams that are already
+    /// open: the instance that described its component goes on to serve an export.
     pub(super) fn redirect(&self, output: &Arc<Output>) {
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) = output.clone();
     }
@@ -60,11 +60,11 @@ impl StdoutStream for LogStream {
     }
 }
 
-/// What all instances of an export print. Their lines are throttled together, so that a component
-/// cannot fill the disk that the log is on, however many instances it has.
+/// The output of all instances of an export. Their lines are throttled together, so that a
+/// component cannot fill the disk that holds the log, however many instances it has.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// Begins each line.
+    /// The beginning of each line.
     source: String,
     throttle: Throttle,
     recent: Mutex<VecDeque<String>>,
@@ -74,13 +74,13 @@ impl Output {
     const LINES: Limit = Limit { burst: 200, per_second: 50 };
     const BYTES: Limit = Limit { burst: 64 << 10, per_second: 16 << 10 };
 
-    /// How many lines [`Self::recent`] returns at most.
+    /// The most lines that [`Self::recent`] returns.
     const RECENT_LINES: usize = 10;
 
-    /// How many bytes it returns at most.
+    /// The most bytes that it returns.
     const RECENT_BYTES: usize = 4 << 10;
 
-    /// For instances that serve no export yet.
+    /// Creates the output of instances that do not serve an export yet.
     pub(super) fn of_component(component: &str) -> Arc<Self> {
         Self::new(component.to_owned())
     }
@@ -94,7 +94,7 @@ impl Output {
         Arc::new(Self { source, throttle, recent: Mutex::default() })
     }
 
-    /// The lines that were printed last, oldest first, whether they were logged or not.
+    /// Returns the most recent lines, oldest first, whether or not they were logged.
     pub(super) fn recent(&self) -> Vec<String> {
         self.recent_lines().iter().cloned().collect()
     }
@@ -134,17 +134,17 @@ impl Drop for Output {
     }
 }
 
-/// Collects bytes until there is a line.
+/// Collects bytes until a line is complete.
 struct LineWriter {
     log: LogStream,
     line: Vec<u8>,
 }
 
 impl LineWriter {
-    /// A longer line is broken here, in bytes.
+    /// The length, in bytes, at which a longer line is broken.
     const LONGEST: usize = 1024;
 
-    /// What is taken at once, in bytes.
+    /// The most bytes accepted at once.
     const PERMIT: usize = 64 << 10;
 
     fn append(&mut self, bytes: &[u8]) {

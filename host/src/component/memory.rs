@@ -1,4 +1,4 @@
-//! How much memory the instances of a disk may have together, and how many address spaces.
+//! Limits on the memory and the address spaces that the instances of a disk use together.
 
 use std::mem;
 
@@ -7,9 +7,9 @@ use wasmtime::ResourceLimiter;
 use crate::budget::{Budget, Held};
 use crate::machine;
 
-/// An upper bound on what the instances that share it take: linear memory and tables, in bytes, and
-/// address spaces, of which each linear memory and each stack is one, and which the system gives to a
-/// process in bounded numbers.
+/// An upper bound on what the instances that share it use: linear memory and tables, in bytes, and
+/// address spaces. Each linear memory and each stack takes one address space, of which the system
+/// gives a process a limited number.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
     bytes: Budget,
@@ -17,31 +17,32 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// How many address spaces an export has for sure, if there are so many.
+    /// How many address spaces an export is guaranteed, if there are that many.
     const GUARANTEED_SPACES: u64 = 64;
 
-    /// A budget of `limit` bytes, and of the address spaces that a process can have.
+    /// Creates a budget of `limit` bytes, and of all the address spaces that a process can have.
     pub fn new(limit: u64) -> Self {
         Self { bytes: Budget::new(limit), spaces: Budget::new(machine::address_spaces()) }
     }
 
-    /// A budget within this one, of at most `limit` bytes, of which it has `guaranteed` for sure.
+    /// Creates a budget within this one, of at most `limit` bytes, of which `guaranteed` bytes are
+    /// reserved for it.
     pub fn child(&self, limit: u64, guaranteed: u64) -> Self {
         let spaces = self.spaces.child(self.spaces.limit(), Self::GUARANTEED_SPACES);
         Self { bytes: self.bytes.child(limit.min(self.limit()), guaranteed), spaces }
     }
 
-    /// The bound, in bytes.
+    /// The limit, in bytes.
     pub fn limit(&self) -> u64 {
         self.bytes.limit()
     }
 
-    /// What the instances have now, in bytes.
+    /// The memory in use, in bytes.
     pub fn used(&self) -> u64 {
         self.bytes.used()
     }
 
-    /// Takes memory that is not a guest's, until the return value is dropped.
+    /// Takes memory for something other than a guest, until the returned value is dropped.
     pub(super) fn hold(&self, bytes: u64) -> Option<Held> {
         Held::take(&self.bytes, bytes)
     }
@@ -63,28 +64,29 @@ impl MemoryBudget {
     }
 }
 
-/// The share of one instance; what it holds goes back when it is dropped.
+/// The part of a budget that one instance holds. It is returned to the budget on drop.
 #[derive(Debug)]
 pub(super) struct Share {
     budget: MemoryBudget,
     held: u64,
     spaces: u64,
     table_elements: usize,
-    /// It asked for more than the budget has.
+    /// Whether a request exceeded the budget since this was last taken.
     refused: bool,
 }
 
 impl Share {
-    /// A table element costs this much on a 64-bit host.
+    /// The size of a table element on a 64-bit host, in bytes.
     const TABLE_ELEMENT: u64 = 16;
 
-    /// How many elements the tables of one instance may have together. Python's, the largest seen,
-    /// have some 20,000.
+    /// How many elements the tables of one instance may have together. The largest seen, those of
+    /// Python components, have some 20,000.
     const TABLE_ELEMENTS: usize = 1 << 20;
 
-    /// The modules, tables and memories of one instance, which cost address space and bookkeeping
-    /// even when they are empty. Components that are linked of many modules, as Python is, have some
-    /// dozens of modules, and one memory; those that are composed have one memory for each part.
+    /// The most modules, tables and memories of one instance, which cost address space and
+    /// bookkeeping even when they are empty. Components that are linked from many modules, such as
+    /// Python's, have some dozens of modules and one memory; composed components have one memory
+    /// for each part.
     const MODULES: usize = 256;
     const TABLES: usize = 64;
     const MEMORIES: usize = 8;
@@ -93,13 +95,13 @@ impl Share {
         Self { budget, held: 0, spaces: 0, table_elements: 0, refused: false }
     }
 
-    /// Takes the address space of the stack. False when there is none.
+    /// Takes an address space for the stack. Returns false if there is none left.
     pub(super) fn take_stack(&mut self) -> bool {
         self.take(0, 1)
     }
 
-    /// Takes what it holds from another budget, and gives it back to its own; false when the other
-    /// one has not so much.
+    /// Moves what it holds to another budget. Returns false, and changes nothing, if that budget
+    /// does not have enough.
     pub(super) fn move_to(&mut self, budget: &MemoryBudget) -> bool {
         if !budget.take(self.held, self.spaces) {
             return false;
@@ -109,17 +111,17 @@ impl Share {
         true
     }
 
-    /// What the instance has now, in bytes.
+    /// The memory that the instance holds, in bytes.
     pub(super) fn held(&self) -> u64 {
         self.held
     }
 
-    /// The bound on what all instances of the budget may have, in bytes.
+    /// The limit on all instances of the budget together, in bytes.
     pub(super) fn limit(&self) -> u64 {
         self.budget.limit()
     }
 
-    /// Whether the budget refused something since this was last asked.
+    /// Returns whether the budget has refused something since the last call of this method.
     pub(super) fn take_refusal(&mut self) -> bool {
         mem::take(&mut self.refused)
     }
@@ -136,8 +138,8 @@ impl Share {
     }
 }
 
-// Wasmtime asks before it looks at the `maximum` that a memory or table has itself. What it would
-// refuse afterwards must not be charged.
+// Wasmtime asks before it checks the `maximum` of the memory or table itself. A request that it
+// would refuse afterwards must not be charged.
 impl ResourceLimiter for Share {
     fn memory_growing(
         &mut self,
@@ -148,14 +150,14 @@ impl ResourceLimiter for Share {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        // It is new, or was empty and counts once more.
+        // The memory is new. One that was empty before counts once more.
         let spaces = u64::from(current == 0);
         Ok(self.take((desired - current) as u64, spaces))
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        // The charge stays: a failure of the system to give memory is rare, and to count too
-        // much keeps the bound.
+        // The charge remains: the system rarely fails to provide memory, and charging too much
+        // still respects the limit.
         Ok(())
     }
 

@@ -1,11 +1,11 @@
 //! Components and their instances: the one module that owns wasmtime.
 //!
-//! It knows the contract in `wit/`, and how to keep a component within its bounds: its memory, its
-//! time, what it may import, how much it may say. It knows nothing of NBD, of clients, or of how
-//! requests are spread over instances.
+//! This module implements the contract in `wit/` and keeps a component within its limits: its
+//! memory, its time, what it may import, and how much it may log. It knows nothing of NBD, of
+//! clients, or of how requests are spread over instances.
 //!
-//! A component is not trusted. Whatever it returns is checked before it leaves this module; what
-//! is wrong becomes a [`Fault`], after which the instance must not be called again.
+//! Components are not trusted. Whatever a component returns is checked before it leaves this
+//! module. A violation becomes a [`Fault`], after which the instance must not be called again.
 
 mod artifact;
 mod bindings;
@@ -52,8 +52,8 @@ pub use memory::MemoryBudget;
 /// The interface of the contract that a backend exports.
 pub const INTERFACE: &str = "memnbd:block/block-store";
 
-/// The interface that it may export beside.
+/// The interface that a backend may export in addition.
 pub const DIRECT_ACCESS: &str = "memnbd:block/direct-access";
 
-/// The version of the contract that this host speaks.
+/// The version of the contract that this host implements.
 pub const CONTRACT_VERSION: &str = "0.1.0";

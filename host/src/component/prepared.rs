@@ -11,18 +11,18 @@ use super::region::Regions;
 use super::state::State;
 use super::{CONTRACT_VERSION, INTERFACE, LoadError, settings};
 
-/// What components of one kind share.
+/// What all components with, or all without, direct access share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) engine: wasmtime::Engine,
-    /// The imports of WASI, collected when a component first wants any.
+    /// The WASI imports, collected when a component first needs any.
     wasi: Arc<OnceLock<Linker<State>>>,
     pub(super) clock: Arc<Clock>,
 }
 
 impl Shared {
-    /// With these settings, and those that compiled code needs; with `regions`, the host maps the
-    /// memories of guests.
+    /// Creates an engine with the given settings and those that compiled code needs. With
+    /// `regions`, the host maps the memories of guests.
     pub(super) fn new(mut config: Config, regions: Option<Regions>) -> wasmtime::Result<Self> {
         settings_of_code(&mut config, regions.is_some());
         if let Some(regions) = regions {
@@ -49,13 +49,13 @@ impl Shared {
         self.wasi.get_or_init(|| linker).instantiate_pre(compiled)
     }
 
-    /// The contract as the component exports it, with its version. Tells a component of another
-    /// world or version from one that is no backend at all.
+    /// Returns the contract as the component exports it, with its version. The error distinguishes
+    /// a component with another version of the contract from one that is not a backend at all.
     fn contract(&self, compiled: &Compiled) -> Result<String, LoadError> {
         let ty = compiled.component_type();
         let exports: Vec<String> =
             ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
-        // This finds the contract's other patch releases, too, but no pre-releases.
+        // This also finds other patch releases of the contract, but no pre-releases.
         let wanted = format!("{INTERFACE}@{CONTRACT_VERSION}");
         if compiled.get_export_index(None, &wanted).is_some() {
             let exported = exports.into_iter().find(|name| name.starts_with(INTERFACE));
@@ -80,7 +80,7 @@ impl Shared {
     }
 }
 
-/// An engine that compiles for those of [`Shared`], and runs nothing.
+/// Creates an engine that compiles code for the engines of [`Shared`], and runs nothing.
 pub(super) fn compiling_engine(direct: bool) -> wasmtime::Result<wasmtime::Engine> {
     let mut config = Config::new();
     settings_of_code(&mut config, direct);
@@ -94,23 +94,24 @@ fn settings_of_code(config: &mut Config, direct: bool) {
     }
 }
 
-/// A component that can be started. It was not asked for its description.
+/// A component that can be started, but has not been asked for its description.
 #[derive(Clone)]
 pub(super) struct Prepared {
     pub(super) shared: Shared,
     pub(super) pre: InstancePre<State>,
-    /// The interface by which it is served, with its version.
+    /// The interface through which it is served, with its version.
     pub(super) contract: Arc<str>,
     /// The names of the interfaces that it imports.
     pub(super) imports: Arc<[String]>,
 }
 
 impl Prepared {
-    /// Links it to what it imports.
+    /// Links a compiled component to its imports.
     ///
     /// # Errors
     ///
-    /// When it does not export the contract, or imports what there is not.
+    /// Returns an error if it does not export the contract, or imports something that the host does
+    /// not provide.
     pub(super) fn new(shared: &Shared, compiled: &Compiled) -> Result<Self, LoadError> {
         let contract = shared.contract(compiled)?.into();
         let imports = shared.imports(compiled);

@@ -1,40 +1,40 @@
-//! The settings that compiled code depends on. The build script includes this file: what it compiles
-//! is what the host then loads.
+//! The settings that compiled code depends on. The build script includes this file, so that the
+//! host can load what the build script compiled.
 
 use wasmtime::{Config, WasmFeatures};
 
-/// The WebAssembly that a component may be made of. Everything else is refused when it is loaded:
-/// what is not used is not there to be attacked.
+/// The WebAssembly features that a component may use. A component that uses any other is refused
+/// when it is loaded, which keeps the attack surface small.
 ///
-/// In particular there are no memories of 64 bits, whose bounds are checked in other ways than by the
-/// reservation and the guard that `region` gives to a memory; nothing that is shared between threads;
+/// In particular, there are no 64-bit memories, whose bounds are checked in other ways than by the
+/// reservation and the guard region that `region` gives a memory; nothing shared between threads;
 /// no garbage collection, exceptions, tail calls, stack switching, relaxed SIMD, wide arithmetic or
-/// pages of other sizes, which no supported language needs; and of the component model nothing that
-/// is asynchronous or unfinished.
+/// custom page sizes, which no supported language needs; and nothing of the component model that is
+/// asynchronous or unfinished.
 const FEATURES: [WasmFeatures; 11] = [
     WasmFeatures::COMPONENT_MODEL,
-    // Every language has numbers with fractions.
+    // Every language has floating-point numbers.
     WasmFeatures::FLOATS,
-    // The stack pointer of what LLVM compiles, where modules share it.
+    // The stack pointer of code compiled by LLVM, where modules share it.
     WasmFeatures::MUTABLE_GLOBAL,
-    // These four are on in Rust's and clang's wasm32 targets.
+    // Rust's and clang's wasm32 targets enable these four.
     WasmFeatures::SIGN_EXTENSION,
     WasmFeatures::SATURATING_FLOAT_TO_INT,
     WasmFeatures::MULTI_VALUE,
     WasmFeatures::BULK_MEMORY,
-    // Function tables of what is linked of several modules, as Python is, and the long form of table
-    // indexes that LLVM writes.
+    // Function tables of programs linked from several modules, such as Python's, and the long form
+    // of table indexes that LLVM emits.
     WasmFeatures::REFERENCE_TYPES,
-    // Addresses of data in modules that are linked when they are started, as Python's are.
+    // Data addresses in modules that are linked when they are started, such as Python's.
     WasmFeatures::EXTENDED_CONST,
-    // What C, Rust and JavaScript engines use when they are built for speed.
+    // C and Rust programs and JavaScript engines use it when they are built for speed.
     WasmFeatures::SIMD,
-    // Wasmtime's own adapters between the parts of a composed component, which panics without it.
-    // The number of memories is bounded where instances are started.
+    // Wasmtime's own adapters between the parts of a composed component need this; wasmtime panics
+    // without it. The number of memories is limited where instances are started.
     WasmFeatures::MULTI_MEMORY,
 ];
 
-/// Settings of all that is compiled.
+/// Applies the settings for all compiled code.
 pub(super) fn of_code(config: &mut Config) {
     config.wasm_features(WasmFeatures::all(), false);
     for feature in FEATURES {
@@ -42,14 +42,15 @@ pub(super) fn of_code(config: &mut Config) {
     }
     config.epoch_interruption(true);
     config.concurrency_support(false);
-    // A trap is told in one line; nobody looks at guest frames.
+    // A trap is reported in one line; nobody looks at guest frames.
     config.wasm_backtrace_max_frames(None);
     config.generate_address_map(false);
     config.native_unwind_info(false);
 }
 
-/// Settings of what runs in memories that the host maps, besides [`of_code`].
+/// Applies the additional settings for code that runs in memories mapped by the host. To be used
+/// together with [`of_code`].
 pub(super) fn of_mapped_memories(config: &mut Config) {
-    // It needs wasmtime's own memories.
+    // Copy-on-write initialization only works with wasmtime's own memories.
     config.memory_init_cow(false);
 }

@@ -12,26 +12,26 @@ use super::memory::Share;
 pub(super) struct State {
     share: Share,
     log: LogStream,
-    /// Made when the instance first calls an import of WASI: most never do. A mutex only to make this
-    /// `Sync`; it is used through `get_mut`.
+    /// Created when the instance first calls a WASI import; most never do. The mutex only makes
+    /// this type `Sync`; it is accessed through `get_mut`.
     wasi: Mutex<Option<Box<(WasiCtx, ResourceTable)>>>,
 }
 
 impl State {
-    /// What wasmtime keeps for a component that makes streams, clocks and the like and never drops
-    /// them is bounded by their number.
+    /// How many resources, such as streams and clocks, a component may hold. This bounds what
+    /// wasmtime stores for one that creates them and never drops them.
     const RESOURCES: usize = 4096;
 
-    /// The most bytes that are made at once for a component that asks for random ones: it cannot be
-    /// interrupted meanwhile.
+    /// The most random bytes that a component gets at once, because it cannot be interrupted while
+    /// they are generated.
     const RANDOM: u64 = 64 << 10;
 
-    /// For an instance whose output goes there.
+    /// Creates the state of an instance that prints to `log`.
     pub(super) fn new(share: Share, log: LogStream) -> Self {
         Self { share, log, wasi: Mutex::new(None) }
     }
 
-    /// What the instance prints.
+    /// The standard output and error of the instance.
     pub(super) fn log(&self) -> &LogStream {
         &self.log
     }

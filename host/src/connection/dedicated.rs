@@ -1,14 +1,13 @@
-//! Threads of their own for connections that are busy.
+//! Dedicated threads for busy connections.
 //!
-//! The runtime waits for all sockets together, which is right for many connections that do little:
-//! one that is idle has no thread. For one that is busy it takes three system calls where one
-//! would do, and every request wakes one thread or another. A busy connection is
-//! therefore lent to a thread that does nothing else: it looks at the socket again before it sleeps,
-//! as long as looking again is what helps, lets requests gather that come without waiting for
-//! replies, and gives the connection back when it has become idle.
+//! The runtime waits for all sockets together, which suits many connections that do little. For a
+//! busy connection that takes three system calls where one would do, and every request wakes
+//! another thread. A busy connection is therefore lent to a thread that does nothing else: the
+//! thread polls the socket before it sleeps, as long as polling pays off, lets requests gather that
+//! a client sends without waiting for replies, and returns the connection when it has become idle.
 //!
-//! It knows nothing of what is said on a connection, except that it can be stopped between any two
-//! polls and goes on where it was.
+//! The module does not know what is sent on a connection. It relies on a connection's future being
+//! cancel safe.
 
 use std::future::Future;
 use std::io;
@@ -28,8 +27,8 @@ use tokio::sync::oneshot;
 use crate::machine;
 use crate::transport::{Transport, Watched};
 
-/// How long a thread looks for the next request before it sleeps. It takes longer than that to be
-/// woken: some 20 us on an idle core, and as long again for the client.
+/// How long a thread polls for the next request before it sleeps. To be woken takes longer: some
+/// 20 us on an idle core, and as long again for the client.
 const LOOKING: Duration = Duration::from_micros(50);
 
 /// How long small requests may gather of a client that sends them without waiting for replies, once
@@ -41,25 +40,24 @@ const LOOKING: Duration = Duration::from_micros(50);
 const GATHERING_UNIX: Duration = Duration::from_micros(3);
 const GATHERING_TCP: Duration = Duration::from_micros(12);
 
-/// Requests or replies of so many bytes need not gather.
+/// Requests or replies that are longer than this, in bytes, do not gather.
 const LITTLE: usize = 32 << 10;
 
-/// When nothing was received for so long, the connection goes back to the runtime.
+/// How long a connection may be idle before it is returned to the runtime.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// How many connections may have threads at once, for each processor; the runtime serves the
-/// others well enough.
+/// The most dedicated threads per processor. The runtime serves the other connections well enough.
 const THREADS_PER_PROCESSOR: usize = 32;
 
-/// The threads of a server.
+/// The dedicated threads of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Threads(Arc<AtomicUsize>);
 
-/// Stands for one of them while it lives.
+/// A permit for one of the threads.
 pub(super) struct ThreadPermit(Threads);
 
 impl Threads {
-    /// A permit for another thread, if there may be one.
+    /// Returns a permit for another thread, if the limit allows it.
     pub(super) fn enter(&self) -> Option<ThreadPermit> {
         let most = THREADS_PER_PROCESSOR * machine::processors().get();
         let more = |count: usize| (count < most).then_some(count + 1);
@@ -70,7 +68,7 @@ impl Threads {
 
 #[cfg(test)]
 impl Threads {
-    /// How many there are.
+    /// The number of threads.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -82,22 +80,22 @@ impl Drop for ThreadPermit {
     }
 }
 
-/// What a thread can drive.
+/// What a dedicated thread drives.
 pub(super) trait Busy: Send + 'static {
-    /// What it comes to.
+    /// The result.
     type Output: Send;
 
-    /// Goes on; it may be dropped between any two polls.
+    /// Continues. The future may be dropped between any two polls.
     fn run(&mut self) -> impl Future<Output = Self::Output>;
 }
 
-/// Lends a connection to a thread. It comes back with its output if it came to its end, without one
-/// when it is idle.
+/// Lends a connection to a thread. Returns the connection, with its result unless it has become
+/// idle.
 ///
 /// # Errors
 ///
-/// When there can be no other thread: with the connection as it was. When the thread failed, it has
-/// taken the connection along.
+/// Returns the connection if no thread could be started, and nothing if the thread panicked, for
+/// then the connection is lost.
 pub(super) async fn lend<B: Busy>(
     busy: B,
     socket: Arc<Watched>,
@@ -105,7 +103,7 @@ pub(super) async fn lend<B: Busy>(
 ) -> Result<(B, Option<B::Output>), Option<B>> {
     let Ok(sleep) = Sleep::new() else { return Err(Some(busy)) };
     let runtime = Handle::current();
-    // It is handed over once there is a thread, lest it be lost with one that cannot be started.
+    // It is handed over once the thread runs, so that it is not lost if none can be started.
     let (hand_over, handed_over) = oneshot::channel::<B>();
     let (give_back, given_back) = oneshot::channel();
     let thread = thread::Builder::new().name("connection".into()).spawn(move || {
@@ -124,7 +122,7 @@ pub(super) async fn lend<B: Busy>(
     given_back.await.map_err(|_| None)
 }
 
-/// Polls a future until it is ready, or until nothing was received for a while.
+/// Polls a future until it is ready or the connection is idle.
 fn drive<F: Future>(
     mut future: Pin<&mut F>,
     socket: &Watched,
@@ -136,10 +134,10 @@ fn drive<F: Future>(
         Transport::Unix => GATHERING_UNIX,
         Transport::Tcp => GATHERING_TCP,
     };
-    // When something last came, and whether looking at the socket again is what helps.
+    // When data last arrived, and whether polling the socket pays off.
     let mut received = Instant::now();
     let mut looking = true;
-    // Whether requests were answered just now, and whether the next one was here already after that.
+    // Whether requests were just answered, and whether the next one had arrived by then.
     let mut answered = false;
     let mut queued = false;
     loop {
@@ -180,18 +178,18 @@ fn drive<F: Future>(
     }
 }
 
-/// Sleep that a waker ends.
+/// Sleep that is ended by a waker.
 struct Sleep {
     state: AtomicU8,
-    /// Readable when a sleeper was woken.
+    /// An eventfd that is readable when the sleeper was woken.
     bell: OwnedFd,
 }
 
-/// The thread polls.
+/// The thread is polling.
 const AWAKE: u8 = 0;
-/// It is to poll again.
+/// The thread has to poll again.
 const WOKEN: u8 = 1;
-/// It sleeps, or is about to.
+/// The thread sleeps or is about to.
 const ASLEEP: u8 = 2;
 
 impl Sleep {
@@ -200,14 +198,14 @@ impl Sleep {
         Ok(Arc::new(Self { state: AtomicU8::new(AWAKE), bell }))
     }
 
-    /// Whether there is to be none, for the waker was used.
+    /// Whether the waker was used, so that the thread must not sleep.
     fn is_over(&self) -> bool {
         // Only looked at first: a write would take the cache line from those who wake.
         self.state.load(Ordering::Relaxed) == WOKEN
             && self.state.swap(AWAKE, Ordering::Acquire) == WOKEN
     }
 
-    /// Sleeps until the socket is ready, the waker is used or the time is over.
+    /// Sleeps until the socket is ready, the waker is used or the time has elapsed.
     fn until(&self, socket: &Watched, wanted: PollFlags, time: Duration) {
         let asleep =
             self.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
@@ -252,7 +250,7 @@ mod tests {
         (other, Watched::new(socket.into(), Transport::Unix))
     }
 
-    /// How long it sleeps.
+    /// Returns how long it slept.
     fn sleep(sleep: &Sleep, socket: &Watched, wanted: PollFlags, time: Duration) -> Duration {
         let start = Instant::now();
         sleep.until(socket, wanted, time);

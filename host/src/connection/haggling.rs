@@ -1,6 +1,6 @@
-//! The negotiation with a client: options and their answers, until an export is agreed on.
+//! Option haggling: options and their replies, until an export is agreed on.
 //!
-//! The decisions are [`crate::nbd`]'s; here bytes are moved, and exports are found and opened.
+//! [`crate::nbd`] makes the decisions; this module does the IO and looks up and opens exports.
 
 use std::sync::Arc;
 
@@ -14,30 +14,30 @@ use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Ses
 use crate::places::{Full, Place};
 use crate::transport::Stream;
 
-/// How much of a list is made before it is sent, in bytes.
+/// The length of the parts in which a list is sent, in bytes.
 const LIST_PART: usize = 64 << 10;
 
-/// What haggling came to.
+/// The result of option haggling.
 pub(super) enum Haggled {
     Agreed(Agreed),
-    /// The client was told that TLS starts.
+    /// STARTTLS was acknowledged.
     StartTls,
-    /// The client wants no more.
+    /// The client aborted.
     Aborted,
 }
 
-/// What transmission begins with.
+/// What the transmission phase starts with.
 pub(super) struct Agreed {
     pub(super) session: Session,
     pub(super) disk: Arc<dyn Device>,
-    /// Where the client is counted.
+    /// The client's place in the quota of the export.
     pub(super) _place: Option<Place>,
-    /// What came along with the last option: requests.
+    /// Requests that were received with the last option.
     pub(super) rest: Vec<u8>,
 }
 
-/// Haggles about options, once `output` was sent, until it is too late. The client's time does not run
-/// while it waits for an export that is compiled or opened, which has limits of its own.
+/// Sends `output` and haggles until the deadline. The deadline is extended by the time that the
+/// client waits for an export to be compiled and opened, which has limits of its own.
 pub(super) async fn negotiate<S: Stream>(
     stream: &mut S,
     handshake: &mut Handshake,
@@ -63,9 +63,9 @@ pub(super) async fn negotiate<S: Stream>(
     }
 }
 
-/// What a client wants that takes more than an answer.
+/// What an option asks for beyond a reply.
 enum Wanted {
-    /// To know of this export, or have it.
+    /// An export, to be described or used.
     Export(String, Purpose),
     StartTls,
     Nothing,
@@ -76,14 +76,14 @@ struct Haggling<'a, S> {
     stream: &'a mut S,
     handshake: &'a mut Handshake,
     context: &'a Context,
-    /// What has come and was not looked at.
+    /// Bytes that were received and not parsed yet.
     input: Vec<u8>,
-    /// What is to be sent.
+    /// Bytes to send.
     output: Vec<u8>,
 }
 
 impl<S: Stream> Haggling<'_, S> {
-    /// Answers options until one asks for more than that.
+    /// Answers options until one asks for more than a reply.
     async fn next(&mut self) -> Result<Wanted, End> {
         loop {
             if *self.context.phase.borrow() != Phase::Serving {
@@ -118,7 +118,7 @@ impl<S: Stream> Haggling<'_, S> {
         }
     }
 
-    /// Answers for an export. Returns what transmission begins with, if it does.
+    /// Replies to an option about an export. Returns what transmission starts with if it follows.
     async fn answer(&mut self, opened: Opened<'_>) -> Result<Option<Agreed>, End> {
         if *self.context.phase.borrow() != Phase::Serving {
             self.handshake.shutting_down();
@@ -142,7 +142,7 @@ impl<S: Stream> Haggling<'_, S> {
         Ok(Some(Agreed { session, disk, _place: place, rest }))
     }
 
-    /// Lists the exports. Of many, the list is sent in parts.
+    /// Sends the list of exports, in parts if it is long.
     async fn list(&mut self) -> Result<(), End> {
         for export in self.context.exports.iter() {
             let description = export.description();
@@ -166,8 +166,8 @@ impl<S: Stream> Haggling<'_, S> {
     }
 }
 
-/// An export with its disk, and the place of a client that is going to use it. The error is none for an
-/// export that there is not, else why it cannot be had.
+/// An export, its device, and a place in its quota if it is going to be used. The error is why the
+/// export is not available, or `None` if it does not exist.
 type Opened<'a> = Result<(&'a Arc<Export>, Arc<dyn Device>, Option<Place>), Option<String>>;
 
 async fn open<'a>(context: &'a Context, name: &str, purpose: Purpose) -> Opened<'a> {

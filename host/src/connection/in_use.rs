@@ -1,4 +1,4 @@
-//! How many clients use an export: those that negotiated one, not those that only looked.
+//! Counting connections in the transmission phase.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ struct Count {
     ever: bool,
 }
 
-/// Stands for one of them while it lives.
+/// Counts as a connection while it lives.
 pub(super) struct User(InUse);
 
 impl InUse {
@@ -26,7 +26,7 @@ impl InUse {
         User(self.clone())
     }
 
-    /// Waits until there was one and there is none any more.
+    /// Waits until there has been a connection and all have ended.
     pub async fn ends(&self) {
         // It is not an error: the sender is held here.
         let _ = self.0.subscribe().wait_for(|count| count.ever && count.now == 0).await;

@@ -1,8 +1,8 @@
-//! One client, from its greeting to its end: the IO of the protocol.
+//! The connection of one client, from the greeting to its end.
 //!
-//! The decisions are [`crate::nbd`]'s, the work is the disk's; here bytes are moved and time is
-//! kept. Whatever a client does ends in an [`End`], never in a panic, and in no more memory than
-//! the limits here allow.
+//! [`crate::nbd`] makes the decisions and the device executes commands; this module does the IO and
+//! keeps the time. Whatever a client does, its connection ends with an [`End`] and not in a panic,
+//! and takes no more memory than the limits here allow.
 
 mod dedicated;
 mod haggling;
@@ -36,60 +36,60 @@ pub use in_use::InUse;
 pub use peers::{Patience, Peers};
 use transmission::{Outcome, Transmission};
 
-/// How far the server is on its way to its end.
+/// The phases of a server's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Clients are served.
+    /// Not shutting down: clients are served.
     Serving,
-    /// What is in flight is finished, everything else is answered that the server stops.
+    /// Requests in flight are finished; new ones are refused with ESHUTDOWN.
     Draining,
-    /// Connections end now.
+    /// Connections are closed.
     Closing,
 }
 
-/// What connections share.
+/// What all connections share.
 #[derive(Clone)]
 pub struct Context {
-    /// What there is to serve.
+    /// The exports that are served.
     pub exports: Arc<Exports>,
-    /// What is offered in the handshake.
+    /// What the handshake offers.
     pub handshake: HandshakeConfig,
-    /// Starts TLS with clients. There is one if the handshake offers TLS.
+    /// Accepts TLS connections. Required if the handshake offers TLS.
     pub tls: Option<Arc<Acceptor>>,
-    /// How long a client may negotiate; none for as long as it likes.
+    /// How long a client may negotiate; unlimited if `None`.
     pub handshake_timeout: Option<Duration>,
-    /// Tells when to stop.
+    /// The server's phase, watched for shutdown.
     pub phase: watch::Receiver<Phase>,
-    /// Counts those that use an export.
+    /// Counts the connections in the transmission phase.
     pub in_use: InUse,
-    /// The threads of busy connections.
+    /// The dedicated threads of busy connections.
     pub threads: Threads,
-    /// All connections.
+    /// The registry of connections in the transmission phase.
     pub peers: Peers,
-    /// Places for clients of the exports.
+    /// The quotas of connections for each export.
     pub places: ExportPlaces,
 }
 
 /// How a connection ended.
 #[derive(Debug)]
 pub enum End {
-    /// The client said good-bye, or went without a request under way.
+    /// The client disconnected, with no request under way.
     Disconnected,
-    /// The server stops.
+    /// The server is stopping.
     Stopped,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     Protocol(ProtocolError),
-    /// The client is not let in by TLS, or does not speak it.
+    /// The TLS handshake failed.
     Tls(tls::Failure),
     /// The client took too long to negotiate.
     HandshakeTimeout,
-    /// The client stopped in the middle of a request, or took nothing of a reply, for too long.
+    /// The client stalled in the middle of a request, or did not read its replies, for too long.
     Stalled,
-    /// The client asked for nothing for too long.
+    /// The client was idle for too long.
     Idle,
-    /// A read failed when its reply had begun, in which there was no place for an error any more.
+    /// A read failed after its reply had begun, where the protocol has no room for an error.
     Unanswerable,
-    /// The connection failed or ended in the middle of something.
+    /// The stream failed, or ended in the middle of a message.
     Transport(io::Error),
 }
 
@@ -134,7 +134,7 @@ impl From<io::Error> for End {
     }
 }
 
-/// Serves one client to its end.
+/// Serves one client until its connection ends.
 pub async fn serve<S: Stream>(mut stream: S, context: Context) -> End {
     let mut deadline = context.handshake_timeout.map(|timeout| Instant::now() + timeout);
     let mut handshake = Handshake::new(context.handshake);
@@ -150,7 +150,7 @@ pub async fn serve<S: Stream>(mut stream: S, context: Context) -> End {
     }
 }
 
-/// Goes on once a client was told that TLS starts.
+/// Continues after the reply to STARTTLS.
 async fn serve_inside_tls<S: Stream>(
     stream: S,
     mut handshake: Handshake,
@@ -176,7 +176,7 @@ async fn serve_inside_tls<S: Stream>(
     }
 }
 
-/// Serves a client after its handshake.
+/// Serves the transmission phase.
 async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End {
     let Agreed { session, disk, _place, rest } = agreed;
     let Context { mut phase, in_use, threads, peers, .. } = context;
@@ -203,7 +203,7 @@ async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End
     end(&mut transmission.stream, reason).await
 }
 
-/// A connection on a thread of its own.
+/// A connection on a dedicated thread.
 struct Alone<S> {
     transmission: Transmission<S>,
     phase: watch::Receiver<Phase>,
@@ -217,8 +217,8 @@ impl<S: Stream> Busy for Alone<S> {
     }
 }
 
-/// Serves on a thread of its own until the connection is idle, or until it ends: then with the
-/// reason.
+/// Serves on a dedicated thread until the connection is idle or ends. Returns the reason if it has
+/// ended.
 async fn lend<S: Stream>(
     mut transmission: Transmission<S>,
     phase: watch::Receiver<Phase>,
@@ -245,7 +245,7 @@ async fn lend<S: Stream>(
     Ok((transmission, reason))
 }
 
-/// Closes a connection in the orderly way, if it is still there.
+/// Shuts the stream down, unless it is broken.
 async fn end<S: Stream>(stream: &mut S, reason: End) -> End {
     if !matches!(reason, End::Transport(_) | End::Stalled) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
@@ -253,10 +253,10 @@ async fn end<S: Stream>(stream: &mut S, reason: End) -> End {
     reason
 }
 
-/// How long the orderly end of a connection may take.
+/// How long the shutdown of a stream may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Negotiates until it is too late.
+/// Runs a part of the negotiation until the deadline.
 async fn in_time<T>(
     deadline: Option<Instant>,
     context: &Context,

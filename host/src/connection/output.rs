@@ -1,7 +1,8 @@
-//! What waits to be sent, and reads that go out without waiting.
+//! The output of a connection: buffered replies, and the content of reads, which is sent from where
+//! it is.
 //!
-//! What waits is bounded: of a read, what neither the stream takes nor has room here stays where it is,
-//! and is read again when it can be sent.
+//! The buffer is bounded. Content that the stream does not accept and that finds no room in the
+//! buffer is not copied; it is read again when it can be sent.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -15,57 +16,58 @@ use crate::device::Content;
 use crate::nbd::{self, ReplyTo, Run};
 use crate::transport::poll_write_rest;
 
-/// A read below this many bytes is copied into the batch of replies.
+/// Content of a read that is shorter than this, in bytes, is copied into the buffer.
 const SEND_ALONE: u64 = 32 << 10;
 
-/// How many pieces one system call is given.
+/// The most slices for one system call.
 const GATHER: usize = 64;
 
-/// A buffer that grew beyond this is not kept.
+/// The largest buffer that is kept, in bytes.
 const KEEP: usize = 1 << 20;
 
-/// When so many bytes were sent, and no fewer than wait, those that wait move to the front.
+/// Once this many bytes were sent, and no fewer than are waiting, the waiting ones move to the
+/// front.
 const MOVE: usize = 64 << 10;
 
-/// Zeroes to send for holes.
+/// The zeroes that are sent for holes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Replies in the order in which they are to be sent.
+/// Replies, in the order in which they are sent.
 #[derive(Default)]
 pub(super) struct Output {
     bytes: Vec<u8>,
-    /// How many of them were sent.
+    /// How many of `bytes` were sent.
     sent: usize,
-    /// How many bytes were sent since the beginning.
+    /// The number of bytes sent on the connection.
     total: u64,
 }
 
-/// A part of a read's reply that there was no room for.
+/// The part of a read's reply that found no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unsent {
-    /// What belongs to a chunk whose header was sent.
+    /// The rest of the chunk whose header was sent.
     pub(super) owed: Span,
-    /// What comes after that, of which nothing was sent.
+    /// What follows that chunk, of which nothing was sent.
     pub(super) rest: Span,
 }
 
 impl Output {
-    /// Where small replies are appended.
+    /// Returns the buffer, to append small replies to.
     pub(super) fn batch(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// How many bytes wait.
+    /// Returns the number of bytes waiting to be sent.
     pub(super) fn waiting(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
-    /// How many bytes were sent since the beginning.
+    /// Returns the number of bytes sent on the connection.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Sends what waits. Ready when nothing waits any more.
+    /// Sends the buffer. Ready when it is empty.
     pub(super) fn poll_send<S>(
         &mut self,
         stream: &mut S,
@@ -85,7 +87,7 @@ impl Output {
         polled.map(Ok)
     }
 
-    /// Gives memory back while nothing waits.
+    /// Frees the buffer if it is empty.
     pub(super) fn rest(&mut self) {
         if self.waiting() == 0 {
             *self = Self { total: self.total, ..Self::default() };
@@ -100,8 +102,8 @@ impl Output {
         }
     }
 
-    /// Sees to it that the buffer does not grow with what was sent: to a client that always asks for
-    /// more, it may never run empty.
+    /// Drops bytes that were sent from the buffer, which may never run empty while a client keeps
+    /// sending requests.
     fn make_room(&mut self) {
         if self.sent >= MOVE && self.sent >= self.waiting() {
             self.bytes.drain(..mem::take(&mut self.sent));
@@ -109,9 +111,9 @@ impl Output {
         }
     }
 
-    /// Answers a read, or the part of one that `content` is. Much of it is sent at once, from where it
-    /// is. What the stream does not take now is copied if it fits into `room`, for the content must
-    /// not be held while a client is slow; what does not fit is returned.
+    /// Answers a read, or a part of one. Long content is sent at once, from where it is. What the
+    /// stream does not accept is copied as far as it fits into `room`, for content must not be held
+    /// while the client is slow. Returns what does not fit.
     pub(super) fn read<S>(
         &mut self,
         stream: &mut S,
@@ -150,8 +152,8 @@ impl Output {
         Ok(None)
     }
 
-    /// Goes on with a chunk whose header was sent: sends `content`, which is a part of it. Returns how
-    /// many bytes had no room.
+    /// Sends `content` as the next part of a chunk whose header was sent. Returns how many bytes
+    /// found no room.
     pub(super) fn go_on<S>(
         &mut self,
         stream: &mut S,
@@ -166,7 +168,7 @@ impl Output {
         self.send_run(stream, cx, length, &mut Rest { content, index: 0, skip: 0 }, room)
     }
 
-    /// Sends what waits and then `left` bytes of a read. Returns how many of them had no room.
+    /// Sends the buffer and then `left` bytes of a read. Returns how many of them found no room.
     fn send_run<S>(
         &mut self,
         stream: &mut S,
@@ -201,8 +203,8 @@ impl Output {
         Ok(0)
     }
 
-    /// Writes as much as one system call can be given, until all of that is written or the stream
-    /// takes no more. Returns how many bytes it took, and whether it takes no more.
+    /// Writes as many slices as one system call takes, until they are written or the stream blocks.
+    /// Returns how many bytes were written, and whether the stream blocks.
     fn gather<S>(
         &self,
         stream: &mut S,
@@ -240,32 +242,32 @@ impl Output {
     }
 }
 
-/// A read that is to be answered, or a part of one.
+/// A read to answer, or a part of one.
 #[derive(Clone, Copy)]
 pub(super) struct Read<'a> {
     pub(super) reply: ReplyTo,
-    /// Where on the disk the content is.
+    /// The span of the content.
     pub(super) span: Span,
     pub(super) content: &'a Content,
-    /// The reply ends with it.
+    /// Whether the reply ends with this content.
     pub(super) ends: bool,
-    /// How many bytes may wait.
+    /// How many bytes may be buffered.
     pub(super) room: usize,
 }
 
-/// The content of a read from some place on.
+/// A position in the content of a read, and what follows it.
 #[derive(Clone, Copy)]
 struct Rest<'a> {
     content: &'a Content,
-    /// Of the chunk.
+    /// The index of the chunk.
     index: usize,
-    /// Bytes of the chunk that are behind.
+    /// The offset within the chunk.
     skip: usize,
 }
 
 impl<'a> Rest<'a> {
-    /// Bytes from the place on, at most `limit` and at least one, zeroes where there is a hole. The
-    /// place moves behind them.
+    /// Returns the next bytes, at least one and at most `limit`, zeroes for a hole, and moves past
+    /// them.
     fn next_slice(&mut self, limit: u64) -> &'a [u8] {
         let Some(chunk) = self.content.chunk(self.index) else {
             // Content is as long as was asked for; if it were not, zeroes keep the stream aligned.
@@ -288,7 +290,7 @@ impl<'a> Rest<'a> {
         slice
     }
 
-    /// Appends the bytes of a run; of a hole there are none, it is passed over.
+    /// Appends the bytes of a run. A hole has none and is skipped.
     fn copy(&mut self, run: &Run, bytes: &mut Vec<u8>) {
         match run.hole {
             true => self.pass(run.span.length),

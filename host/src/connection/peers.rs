@@ -1,8 +1,8 @@
-//! The connections of a process in their transmission phase: how many there are, how much each may
-//! have waiting to be sent, and which of them are closed because their clients do nothing.
+//! The registry of connections in the transmission phase: it divides the output buffers among them,
+//! and closes those whose clients are stalled or idle.
 //!
-//! A connection says what it does by writing a few numbers that belong to it; a task looks at them
-//! now and then. So no connection keeps a timer, and those that are busy pay next to nothing.
+//! Each connection publishes its progress in a few atomics, which a task inspects periodically. So
+//! connections need no timers, and busy ones pay next to nothing.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -12,30 +12,30 @@ use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 
-/// What all connections together may have waiting to be sent, in bytes; each has the same part of it.
+/// The size of all output buffers together, in bytes. It is divided evenly.
 const WAITING: usize = 256 << 20;
 
-/// The least and the most that one connection may have, in bytes.
+/// The least and the greatest size of one connection's output buffer, in bytes.
 const LEAST_ROOM: usize = 64 << 10;
 const MOST_ROOM: usize = 512 << 10;
 
-/// A client that has to send or to take something has moved on when it was at least this much, in
-/// bytes, or all of it.
+/// A client that has to send or receive makes progress when it moves at least this many bytes, or
+/// all that is missing.
 const PROGRESS: u64 = 64 << 10;
 
-/// How long until connections are looked at again, at most.
+/// The longest interval between two inspections.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long clients may do nothing; none for as long as they like.
+/// How long clients may make no progress; unlimited where `None`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
-    /// In the middle of a request or a reply, if it is next to nothing that they do.
+    /// In the middle of a request or a reply.
     pub stalled: Option<Duration>,
-    /// Wherever they are to do something.
+    /// Whenever it is the client's turn, also between two requests.
     pub idle: Option<Duration>,
 }
 
-/// All connections.
+/// The registry of connections.
 #[derive(Clone, Default)]
 pub struct Peers(Arc<Registry>);
 
@@ -43,20 +43,20 @@ pub struct Peers(Arc<Registry>);
 struct Registry {
     peers: Mutex<HashMap<u64, Watched>>,
     next: AtomicU64,
-    /// How much each connection may have waiting, in bytes.
+    /// The size of each connection's output buffer, in bytes.
     room: AtomicUsize,
 }
 
-/// A connection as the registry has it.
+/// A connection's entry in the registry.
 struct Watched {
     activity: Arc<Activity>,
-    /// What it had moved when it was last seen to have moved on, and when it was.
+    /// When it was last seen to have made progress.
     progress: Seen,
-    /// The same for any byte.
+    /// When it was last seen to have moved any byte.
     byte: Seen,
 }
 
-/// What a connection had moved at some time.
+/// The number of bytes that a connection had moved at a time.
 #[derive(Clone, Copy)]
 struct Seen {
     moved: u64,
@@ -64,7 +64,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether so many bytes were moved until now; then that is what is seen.
+    /// Whether at least `least` bytes were moved since; if so, they are recorded.
     fn has_moved(&mut self, least: u64, moved: u64, now: Instant) -> bool {
         let has = moved - self.moved >= least;
         if has {
@@ -78,34 +78,35 @@ impl Seen {
     }
 }
 
-/// One connection, for as long as it is served.
+/// A connection's handle to the registry, which removes it when dropped.
 pub(super) struct Peer {
     peers: Peers,
     key: u64,
     activity: Arc<Activity>,
-    /// The waker that is kept for those who close it, to be replaced when it is another or was used.
+    /// The waker that is kept for those who close it, to be replaced when it is another or was
+    /// used.
     registered: Option<Waker>,
 }
 
-/// What a connection says of itself, and is told.
+/// What a connection and the registry tell each other.
 #[derive(Default)]
 struct Activity {
-    /// How many bytes were received and sent.
+    /// The number of bytes received and sent.
     moved: AtomicU64,
     /// A [`Waits`].
     waits: AtomicU8,
-    /// A [`Waits`] for which it is to be closed; [`Waits::Nothing`] if it is not.
+    /// A [`Waits`]: why the connection has to be closed; [`Waits::Nothing`] if it has not.
     closed: AtomicU8,
-    /// It is to see whether its client is still there.
+    /// The connection has to check whether its client is still there.
     look: AtomicBool,
     waker: AtomicWaker,
 }
 
-/// What a connection waits for.
+/// What a connection waits for, of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Waits {
-    /// Nothing of its client.
+    /// Nothing: it is not the client's turn.
     Nothing,
     /// The next request.
     Request,
@@ -124,7 +125,7 @@ impl Waits {
 }
 
 impl Peers {
-    /// Another connection.
+    /// Registers a connection.
     pub(super) fn enter(&self) -> Peer {
         let activity = Arc::new(Activity::default());
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
@@ -137,8 +138,9 @@ impl Peers {
         Peer { peers: self.clone(), key, activity, registered: None }
     }
 
-    /// Closes those whose clients do nothing for too long, and has those that wait for something else
-    /// see whether their clients are still there, as long as this is polled.
+    /// Inspects the connections periodically, for as long as this is polled. Closes those whose
+    /// clients are stalled or idle for too long, and asks those that wait for something else to
+    /// check whether their clients are still there.
     pub async fn watch(&self, patience: Patience) {
         let shortest = patience.stalled.into_iter().chain(patience.idle).min();
         let pause = shortest.map_or(LONGEST_PAUSE, |shortest| shortest / 4);
@@ -186,14 +188,14 @@ impl Registry {
 }
 
 impl Peer {
-    /// How many bytes may wait to be sent.
+    /// Returns the size of the output buffer, in bytes.
     #[inline]
     pub(super) fn room(&self) -> usize {
         self.peers.0.room.load(Ordering::Relaxed)
     }
 
-    /// Says what is waited for, and how many bytes were received and sent so far. The waker is used
-    /// when the connection is to be closed.
+    /// Publishes what the connection waits for, and how many bytes it has received and sent. The
+    /// waker is used when the connection has to be closed.
     #[inline]
     pub(super) fn wait(&mut self, waits: Waits, moved: u64, waker: &Waker) {
         self.activity.moved.store(moved, Ordering::Relaxed);
@@ -209,7 +211,7 @@ impl Peer {
         self.registered = Some(waker.clone());
     }
 
-    /// Whether it is time to see whether the client is still there. This is said once.
+    /// Returns true, once, if the connection has to check whether its client is still there.
     #[inline]
     pub(super) fn take_look(&mut self) -> bool {
         let look = self.activity.look.load(Ordering::Relaxed)
@@ -220,7 +222,7 @@ impl Peer {
         look
     }
 
-    /// What the client has waited too long with, if it is to be closed for that.
+    /// Returns what was waited for too long, if the connection has to be closed for that.
     #[inline]
     pub(super) fn closed(&self) -> Waits {
         Waits::from(self.activity.closed.load(Ordering::Relaxed))

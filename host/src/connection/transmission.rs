@@ -1,9 +1,10 @@
 //! The transmission phase: requests in, replies out.
 //!
-//! All requests that one read from the socket brings are executed before anything is sent, and
-//! small replies leave together. A request is a future that is polled once where it was parsed; if
-//! it is not ready then, it becomes a task of its own, so that a slow one holds up none of the
-//! others, a slow client holds up no disk, and a client that goes away interrupts no guest.
+//! All requests that arrive with one read from the socket are executed before anything is sent, and
+//! small replies are sent together. A request is a future that is polled once where it was parsed.
+//! If it is not ready then, it is spawned as a task, so that a slow request does not delay the
+//! others, a slow client does not block a disk, and a client that goes away does not interrupt a
+//! guest.
 
 mod ahead;
 mod execution;
@@ -40,8 +41,8 @@ use pace::Pace;
 use reading::Reading;
 use request::{Awaited, Refused, Waiting, Write};
 
-/// How long a client that closed its side is still worked for when there is nothing to send, by which
-/// it could be seen whether it listens.
+/// How long to go on executing for a client that closed its side of the stream, while there is
+/// nothing to send that would show whether it still reads.
 const HUNG_UP_TIME: Duration = Duration::from_secs(10);
 
 /// A connection after its handshake.
@@ -49,57 +50,58 @@ pub(super) struct Transmission<S> {
     pub(super) stream: S,
     session: Session,
     gate: Arc<Gate>,
-    /// What was read and not used yet.
+    /// Bytes that were received and not parsed yet.
     input: BytesMut,
-    /// How long the input may become by the next read.
+    /// The length up to which the next read fills the input.
     input_room: usize,
     state: State,
     output: Output,
-    /// Where the next request's future is polled first.
+    /// Memory for the next request's execution.
     slot: Option<Execution>,
     in_flight: InFlight,
-    /// A read whose reply is longer than what may wait to be sent. Nothing else is sent before it is.
+    /// A read whose reply exceeds what may be buffered. Nothing else is sent until it is complete.
     reading: Option<Reading>,
     peer: Peer,
-    /// The stream did not take all that was to be sent.
+    /// The stream did not accept all of the output.
     blocked: bool,
-    /// How many bytes were received.
+    /// The number of bytes received.
     total: u64,
-    /// The thread serves this connection only.
+    /// The current thread serves this connection only.
     own_thread: bool,
     draining: bool,
     pace: Pace,
-    /// Since the last header, data was received to where it belongs.
+    /// Since the last header, payload was received directly into the device's memory.
     received: bool,
-    /// How many requests that are next were looked at already.
+    /// The number of requests in the input that were prefetched for.
     seen: usize,
     /// Requests started since the last report to the dedicated thread.
     begun: usize,
 }
 
-/// What the next bytes are.
+/// What the next bytes of the input are.
 enum State {
-    /// A header.
+    /// A request header.
     Header,
-    /// Data of an admitted write.
+    /// The payload of an admitted write.
     Write(Write),
-    /// What a BLOCK_STATUS asks about.
+    /// The payload of BLOCK_STATUS.
     Filter { request: Request, data: Vec<u8>, missing: usize },
-    /// Not of interest yet: there is no memory for the request before them.
+    /// Not looked at: the request before them waits for memory.
     Waiting { waiting: Waiting, buffer: Awaited },
-    /// What belongs to a refused request.
+    /// The payload of a refused request, which is discarded.
     Drain { refused: Refused, missing: u64 },
-    /// Nothing: the client said good-bye.
+    /// None: the client sent NBD_CMD_DISC.
     Finished,
-    /// Nothing: the client closed its side between two requests. Perhaps it still listens.
+    /// None: the client closed its side of the stream between two requests. It may still read
+    /// replies.
     HungUp(Pin<Box<Sleep>>),
 }
 
-/// Why a connection is not served any longer.
+/// Why [`Transmission::run`] returns.
 pub(super) enum Outcome {
-    /// It has ended.
+    /// The connection has ended.
     End(End),
-    /// It is worth a thread.
+    /// The connection is busy enough for a thread of its own.
     Busy,
 }
 
@@ -107,7 +109,7 @@ impl<S> Transmission<S>
 where
     S: Stream,
 {
-    /// Begins with `input`: what was read beyond the handshake.
+    /// Creates the transmission phase. `input` is what was received beyond the handshake.
     pub(super) fn new(
         stream: S,
         session: Session,
@@ -139,8 +141,8 @@ where
         }
     }
 
-    /// Serves until the connection ends, or until it is busy if it `may_be_busy`. It may be dropped
-    /// between any two polls, and called again.
+    /// Serves until the connection ends or, if `may_be_busy`, until it is busy. The future is
+    /// cancel safe: it may be dropped between any two polls and be created again.
     pub(super) async fn run(
         &mut self,
         phase: &mut watch::Receiver<Phase>,
@@ -154,10 +156,10 @@ where
                 Phase::Draining => self.draining = true,
                 Phase::Closing => return Outcome::End(End::Stopped),
             }
-            // No guest runs in the future that `select!` may drop: what is not ready at once was
-            // spawned.
+            // No guest runs in the future that `select!` may drop: executions that are not ready at
+            // once are spawned.
             tokio::select! {
-                // What comes after the server was told to stop is refused.
+                // Requests that arrive after the server was told to stop are refused.
                 biased;
                 changed = phase.changed() => if changed.is_err() {
                     return Outcome::End(End::Stopped);
@@ -193,7 +195,7 @@ where
         polled
     }
 
-    /// What the client is to do next.
+    /// What the client has to do next.
     fn waits(&self) -> Waits {
         match &self.state {
             _ if self.blocked => Waits::Rest,
@@ -223,7 +225,7 @@ where
             }
             let mut sent = self.output.poll_send(&mut self.stream, cx)?.is_ready();
             if !self.reads_next() {
-                // Before a read there is no need to: what waits to be sent goes out with it.
+                // Not needed before a read, for TLS sends what it has buffered then.
                 sent &= Pin::new(&mut self.stream).poll_flush(cx)?.is_ready();
             }
             let ended = match &mut self.state {
@@ -240,15 +242,15 @@ where
             }
             self.blocked = !sent;
             if (held_back || self.reading.is_some()) && sent && !self.reading_waits() {
-                // There is room for more.
+                // There is room for more replies.
                 continue;
             }
             if !self.may_execute() {
-                // Woken when something was sent or is completed, or there is memory.
+                // Woken when output was sent, a task has completed, or memory is available.
                 return Poll::Pending;
             }
             if !needs_input {
-                // Sending has made room for requests that are here already.
+                // Sending has made room for requests that were received already.
                 continue;
             }
             if self.ends_batch() {
@@ -263,8 +265,8 @@ where
         }
     }
 
-    /// If a thread waits for this connection alone, tells it how many requests were begun. Then it is
-    /// for the thread to say when to read on, and it does so soon.
+    /// Reports the number of requests started to the dedicated thread, if there is one. Returns
+    /// true if it was reported: the thread then decides when to read on, which it does soon.
     fn ends_batch(&mut self) -> bool {
         let begun = mem::take(&mut self.begun);
         if begun == 0 {
@@ -274,7 +276,7 @@ where
         alone.inspect(|socket| socket.end_batch(begun)).is_some()
     }
 
-    /// Whether the client is listened to.
+    /// Whether the next step is to read from the client.
     fn reads_next(&self) -> bool {
         !matches!(self.state, State::Finished | State::HungUp(_)) && self.may_execute()
     }
@@ -286,13 +288,13 @@ where
             && self.has_room()
     }
 
-    /// Whether more may be made that is to be sent.
+    /// Whether there is room for more output.
     fn has_room(&self) -> bool {
         self.output.waiting() == 0 || self.output.waiting() < self.peer.room() / 2
     }
 
-    /// The end of the client's stream between two requests is its good-bye, which does not say that
-    /// it does not wait for answers any more.
+    /// Handles the end of the client's stream. Between two requests it is a disconnect, but the
+    /// client may still wait for replies.
     fn hang_up(&mut self) -> Result<(), End> {
         match self.state {
             State::Header if self.input.is_empty() => {
@@ -303,11 +305,11 @@ where
         }
     }
 
-    /// Takes the next request, or the next part of one, from the input. False when more input is
-    /// needed.
+    /// Takes the next request, or the next part of one, from the input. Returns false if it needs
+    /// more input.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if let State::Header = self.state {
-            // The most frequent one, without a move.
+            // The most frequent state, handled without moving it.
             return self.step_header(cx);
         }
         match mem::replace(&mut self.state, State::Header) {
@@ -388,12 +390,12 @@ where
 }
 
 impl<S> Transmission<S> {
-    /// Nobody waits for answers any more.
+    /// Tells executions that the client has gone away.
     pub(super) fn cancel(&self) {
         self.gate.cancel();
     }
 
-    /// Gives back the memory that is of use to a busy connection.
+    /// Frees the buffers that only a busy connection needs.
     pub(super) fn rest(&mut self) {
         if self.input.is_empty() {
             self.input = BytesMut::new();

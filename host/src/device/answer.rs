@@ -1,37 +1,37 @@
-//! What comes back from a device.
+//! The answers of a device.
 
 use super::Lease;
 use crate::block::{Chunk, Extents};
 
 /// The answer to a command that succeeded.
 pub enum Answer {
-    /// There is nothing more to say.
+    /// To commands without a result.
     Done,
-    /// What was read.
+    /// The content, as long as the span.
     Read(Content),
-    /// What is allocated: at least one extent, from the beginning of the span.
+    /// At least one extent, from the beginning of the span.
     Extents(Extents),
 }
 
-/// What was read: as many bytes as were asked for.
+/// The content of a read.
 pub enum Content {
-    /// It is where the device has it.
+    /// In the device's memory.
     Lease(Lease),
-    /// It is a copy.
+    /// A copy.
     Copied(Vec<Part>),
 }
 
-/// A piece of a copy.
+/// A part of a copy.
 #[derive(Debug)]
 pub enum Part {
-    /// These bytes.
+    /// Bytes.
     Data(Vec<u8>),
-    /// So many zeroes.
+    /// This many zeroes.
     Hole(u32),
 }
 
 impl Content {
-    /// The chunk at an index, none after the last.
+    /// Returns the chunk at an index; `None` after the last one.
     pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
         match self {
             Self::Lease(lease) => lease.chunk(index),
@@ -42,12 +42,12 @@ impl Content {
         }
     }
 
-    /// All chunks, in order.
+    /// Returns all chunks in order.
     pub fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> + Clone {
         (0..).map_while(|index| self.chunk(index))
     }
 
-    /// A copy, which holds nobody up.
+    /// Copies the content, so that no lease is held any longer.
     pub fn into_copy(self) -> Self {
         if let Self::Copied(_) = self {
             return self;
@@ -58,7 +58,7 @@ impl Content {
     }
 }
 
-/// Appends content to a copy.
+/// Appends a copy of the content.
 pub(super) fn copy_chunks(content: &Content, parts: &mut Vec<Part>) {
     for chunk in content.chunks() {
         match (chunk, parts.last_mut()) {

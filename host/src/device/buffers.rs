@@ -1,40 +1,40 @@
-//! The memory that the host takes for requests: what clients send and what is read for them, as long
-//! as it is neither the guest's nor sent.
+//! The memory for the payloads of requests: what clients send and what is read for them, while it
+//! is neither in a guest nor sent.
 //!
-//! Each export has a share, so that the clients of one hold up no others; what the shares come to
-//! together is bounded for the process. As long as there is enough for all, a share is the export's
-//! own. Whoever wants more than there is waits, in order, and with it
-//! the connection: nothing more is read from it.
+//! Each export has a share, so that its clients do not delay those of other exports. All shares
+//! together are bounded for the process; as long as there is enough for every export, a share is
+//! its own. A request for which there is no memory waits in a FIFO queue, and nothing more is read
+//! from its connection.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-/// The memory for requests of a process.
+/// The request memory of a process.
 #[derive(Clone, Debug)]
 pub struct ProcessBuffers {
     permits: Arc<Semaphore>,
     limit: u64,
 }
 
-/// The memory for requests of one export.
+/// The request memory of an export.
 #[derive(Clone, Debug)]
 pub struct Buffers {
     export: Arc<Semaphore>,
-    /// What it takes from together with others, unless what it has is its own.
+    /// The process's memory, unless the share is the export's own.
     process: Option<Arc<Semaphore>>,
-    /// The most that one request takes, in units.
+    /// The most units that one request takes.
     most: u32,
 }
 
-/// Memory that a request has. It goes back when this is dropped.
+/// Memory taken for a request, released when dropped.
 #[derive(Debug)]
 pub struct Buffer {
     _export: OwnedSemaphorePermit,
     _process: Option<OwnedSemaphorePermit>,
 }
 
-/// What is counted, in bytes.
+/// The unit of account, in bytes.
 const UNIT: u64 = 4096;
 
 fn units(bytes: u64) -> usize {
@@ -42,24 +42,24 @@ fn units(bytes: u64) -> usize {
 }
 
 impl ProcessBuffers {
-    /// At most `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Self { permits: Arc::new(Semaphore::new(units(limit))), limit }
     }
 
-    /// The bound, in bytes.
+    /// Returns the limit, in bytes.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// A share of this, of at most `limit` bytes, which others may have taken.
+    /// Creates a share of at most `limit` bytes, for which exports compete.
     pub fn share(&self, limit: u64) -> Buffers {
         Buffers { process: Some(self.permits.clone()), ..Buffers::own(limit.min(self.limit)) }
     }
 }
 
 impl Buffers {
-    /// Memory of its own, of `limit` bytes.
+    /// Creates a share of `limit` bytes that is the export's own.
     pub fn own(limit: u64) -> Self {
         let units = units(limit);
         Self {
@@ -69,13 +69,13 @@ impl Buffers {
         }
     }
 
-    /// So many units for so many bytes. What is more than all there is counts as that: then a request
-    /// is executed when it is the only one.
+    /// Returns the units for a number of bytes. A request for more than the limit takes all of it,
+    /// so that it is executed when it is the only one.
     fn units(&self, bytes: u64) -> u32 {
         u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most)
     }
 
-    /// Memory for a request, if there is some now.
+    /// Takes memory for a request, if there is enough.
     pub fn try_take(&self, bytes: u64) -> Option<Buffer> {
         let units = self.units(bytes);
         let take = |semaphore: &Arc<Semaphore>| -> Result<_, TryAcquireError> {
@@ -89,7 +89,7 @@ impl Buffers {
     /// Waits for memory for a request.
     pub async fn take(self, bytes: u64) -> Buffer {
         let units = self.units(bytes);
-        // First its own: those who wait for it hold nothing of what others need.
+        // The export's share first, so that requests waiting for it hold nothing of the process's.
         let export = self.export.acquire_many_owned(units).await.expect("it is never closed");
         let process = match self.process {
             Some(process) => Some(process.acquire_many_owned(units).await),

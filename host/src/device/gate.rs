@@ -13,8 +13,8 @@ use super::{
 };
 use crate::block::{Command, Span};
 
-/// The way to a device for the commands of one connection. A command that panics fails, and nothing else
-/// of the connection.
+/// The way to a device for the commands of one connection. A command that panics fails, and nothing
+/// else of the connection.
 pub struct Gate {
     device: Arc<dyn Device>,
     cancelled: Cancelled,
@@ -80,8 +80,8 @@ impl Gate {
         })
     }
 
-    /// Writes the first bytes of a write, of whose data `here` has come, as far as there is a lease for
-    /// them. Returns how many bytes were written.
+    /// Writes the first bytes of a write, of whose data `here` has come, as far as there is a lease
+    /// for them. Returns how many bytes were written.
     pub fn try_write_some(&self, offset: u64, here: &[u8], fua: bool) -> usize {
         let span = Span { offset, length: here.len() as u64 };
         let written = || {
@@ -97,9 +97,9 @@ impl Gate {
         written.unwrap_or(0)
     }
 
-    /// [`Device::execute`]. The execution must be polled by [`Self::poll`] or driven by [`Self::finish`], which
-    /// catch panics. A wrapper that catches them would double its size, and executions are moved
-    /// before they are polled.
+    /// [`Device::execute`]. The execution must be polled by [`Self::poll`] or driven by
+    /// [`Self::finish`], which catch panics. A wrapper that catches them would double its size, and
+    /// executions are moved before they are polled.
     pub fn execute(&self, command: Command, payload: Bytes, place: Option<Execution>) -> Execution {
         let order = Order { command, payload, cancelled: self.cancelled.clone() };
         self.device.clone().execute(order, place)

@@ -43,8 +43,8 @@ pub trait Leased: Send + Sync {
     fn write(&mut self, data: &[u8]);
 
     /// Memory to receive data into, which thereby is written: that of the whole lease followed by
-    /// `behind`, or of the first bytes of the lease alone. `None` if the device has no such memory, or the
-    /// lease is for reading.
+    /// `behind`, or of the first bytes of the lease alone. `None` if the device has no such memory,
+    /// or the lease is for reading.
     fn scatter<'a>(&'a mut self, behind: &'a mut [u8]) -> Option<Scatter<'a>>;
 }
 

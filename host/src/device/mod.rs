@@ -1,11 +1,11 @@
 //! Devices: what an export serves.
 //!
-//! Connections know devices through the trait [`Device`] alone. [`guest`] implements it with the instances
-//! of a component; programs that use this library may implement it natively.
+//! Connections know devices through the trait [`Device`] alone. [`guest`] implements it with the
+//! instances of a component; programs that use this library may implement it natively.
 //!
-//! A command takes one of two ways. Where the bytes are at hand, a [`Lease`] gives access to them; all else
-//! is executed by [`Device::execute`]. Each connection has a [`Gate`], through which all of its
-//! commands go.
+//! A command takes one of two ways. Where the bytes are at hand, a [`Lease`] gives access to them;
+//! all else is executed by [`Device::execute`]. Each connection has a [`Gate`], through which all
+//! of its commands go.
 
 mod answer;
 mod buffers;
@@ -30,8 +30,8 @@ pub use lease::{Lease, Leased, Mode};
 
 /// A block device.
 ///
-/// Commands come from several connections at once; which of them wait for which is for the device to
-/// decide. An execution that was begun is driven to its end, whatever becomes of the client.
+/// Commands come from several connections at once; which of them wait for which is for the device
+/// to decide. An execution that was begun is driven to its end, whatever becomes of the client.
 pub trait Device: Send + Sync + 'static {
     /// The size of the device and what it offers to clients.
     fn geometry(&self) -> &Geometry;
@@ -39,32 +39,32 @@ pub trait Device: Send + Sync + 'static {
     /// The budget for the payloads of commands that are under way.
     fn buffers(&self) -> &Buffers;
 
-    /// A lease of the first bytes of a span, if they are at hand and nobody else is using them. It may
-    /// cover less than the span.
+    /// A lease of the first bytes of a span, if they are at hand and nobody else is using them. It
+    /// may cover less than the span.
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease>;
 
-    /// Hints that a span is needed soon, so that the processor can fetch its first bytes. This pays off
-    /// when it is called for several spans in a row.
+    /// Hints that a span is needed soon, so that the processor can fetch its first bytes. This pays
+    /// off when it is called for several spans in a row.
     fn prefetch(&self, _span: Span) {}
 
-    /// Prepares the execution of a command, in the memory of `place` if there is one. Nothing happens
-    /// before it is polled.
+    /// Prepares the execution of a command, in the memory of `place` if there is one. Nothing
+    /// happens before it is polled.
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution;
 
-    /// The number of bytes of a write that may be executed as a write of their own when only the first
-    /// `here` bytes of its data have come. With 0, a write is executed as a whole.
+    /// The number of bytes of a write that may be executed as a write of their own when only the
+    /// first `here` bytes of its data have come. With 0, a write is executed as a whole.
     fn splits_write(&self, _span: Span, _here: u64) -> u64 {
         0
     }
 
-    /// Whether executions may be polled on the calling thread; if not, they are given to [`Self::spawn`].
-    /// `own_thread` says that the thread serves a single connection.
+    /// Whether executions may be polled on the calling thread; if not, they are given to
+    /// [`Self::spawn`]. `own_thread` says that the thread serves a single connection.
     fn may_run_here(&self, _own_thread: bool) -> bool {
         true
     }
 
-    /// Polls an execution on the calling thread. If it is pending, the flag tells whether that is because
-    /// it computes for long.
+    /// Polls an execution on the calling thread. If it is pending, the flag tells whether that is
+    /// because it computes for long.
     fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
         (execution.poll(cx), false)
     }
@@ -112,8 +112,8 @@ pub type Polled<'a> = Pin<&'a mut (dyn Future<Output = Outcome> + Send)>;
 /// A future that drives an execution and delivers its result.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Tells the executions of a connection that its client has gone away. Work of many steps may end early
-/// then, but what a client has sent to be written is written.
+/// Tells the executions of a connection that its client has gone away. Work of many steps may end
+/// early then, but what a client has sent to be written is written.
 #[derive(Clone, Debug, Default)]
 pub struct Cancelled(Arc<AtomicBool>);
 

@@ -1,13 +1,12 @@
-//! When something that failed may be tried again: later each time, so that those who ask cannot keep
-//! the machine busy.
+//! Exponential backoff for retries, so that repeated requests cannot keep the machine busy.
 
 use std::time::{Duration, Instant};
 
-/// How long the first pause is, and the longest.
+/// The first and the longest pause.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How often something failed in a row, and when it may be tried again.
+/// The number of consecutive failures, and the time of the next retry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     failures: u32,
@@ -15,14 +14,15 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// After a failure; `before` is what was noted after the last one.
+    /// Returns the backoff after a failure. `before` is the backoff after the previous failure in a
+    /// row.
     pub(crate) fn after(before: Option<Self>, now: Instant) -> Self {
         let failures = before.map_or(0, |before| before.failures.saturating_add(1));
         let pause = FIRST.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
         Self { failures, next: now + pause.min(LONGEST) }
     }
 
-    /// How long it must not be tried yet; none if it may be.
+    /// Returns the time left until a retry is allowed, or `None` if it is allowed now.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
         self.next.checked_duration_since(now).filter(|left| !left.is_zero())
     }

@@ -1,4 +1,4 @@
-//! One export: from a name to an open disk, and what clients are told on the way.
+//! A single export: opening its disk, and its status in the meantime.
 
 use std::fmt;
 use std::future::Future;
@@ -14,26 +14,26 @@ use crate::block::ErrorCode;
 use crate::device::Device;
 use crate::device::guest::{GuestDevice, Recipe};
 
-/// Makes the recipe of a disk, which may mean compiling its component.
+/// Creates the recipe of a disk, which may require compiling its component.
 pub trait Source: Send + Sync {
-    /// Makes it; `stage` is told how far it has got.
+    /// Creates the recipe, and calls `stage` to report progress.
     fn recipe<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a>;
 
-    /// What the person who chose the disk calls it.
+    /// Returns the user's name for the disk.
     fn label(&self) -> &str;
 }
 
-/// A recipe that is being made.
+/// A future that creates a recipe.
 pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Recipe, Problem>> + Send + 'a>>;
 
-/// How far an export has got.
+/// The progress of an export that is being started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Its component is looked for among those that were compiled before, or is started.
+    /// The component is looked up in the cache of compiled components, or is being started.
     Loading,
-    /// Its component is compiled.
+    /// The component is being compiled.
     Compiling,
-    /// Its disk is opened.
+    /// The disk is being opened.
     Opening,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// A disk under a name.
+/// A named disk.
 pub struct Export {
     name: String,
     source: Option<Box<dyn Source>>,
@@ -56,14 +56,14 @@ pub struct Export {
 
 #[derive(Default)]
 struct Status {
-    /// Once the component is loaded.
+    /// Set once the component is loaded.
     recipe: Option<Recipe>,
     phase: Phase,
 }
 
 #[derive(Clone, Default)]
 enum Phase {
-    /// It is opened when somebody asks.
+    /// The disk is opened on demand.
     #[default]
     Closed,
     Busy(Stage),
@@ -74,9 +74,9 @@ enum Phase {
 /// An export that cannot be served.
 #[derive(Clone, Debug)]
 pub struct Failed {
-    /// Why.
+    /// The reason.
     pub problem: Arc<Problem>,
-    /// When it may be tried again; none for never.
+    /// When a retry is allowed; `None` for never.
     backoff: Option<Backoff>,
 }
 
@@ -91,14 +91,14 @@ impl fmt::Display for Failed {
 }
 
 impl Failed {
-    /// True if it may be tried now.
+    /// Returns true if a retry is allowed now.
     fn is_due(&self) -> bool {
         self.backoff.is_some_and(|backoff| backoff.left(Instant::now()).is_none())
     }
 }
 
 impl Export {
-    /// An export of a component that is loaded. It is not open yet.
+    /// Creates an export of a component that is loaded. Its disk is not open yet.
     pub fn new(mut recipe: Recipe) -> Arc<Self> {
         let name = recipe.export_name.clone();
         recipe.component = recipe.component.for_export(&name);
@@ -106,25 +106,26 @@ impl Export {
         Arc::new(Self { name, source: None, status: watch::Sender::new(status) })
     }
 
-    /// An export of a device that is open, and stays so.
+    /// Creates an export of a device that is open, and stays open.
     pub fn of_device(name: &str, device: Arc<dyn Device>) -> Arc<Self> {
         let status = Status { recipe: None, phase: Phase::Open(device) };
         Arc::new(Self { name: name.to_owned(), source: None, status: watch::Sender::new(status) })
     }
 
-    /// An export of a component that is still to be loaded.
+    /// Creates an export of a component that is still to be loaded.
     pub fn of_source(name: &str, source: Box<dyn Source>) -> Arc<Self> {
         let status = watch::Sender::new(Status::default());
         Arc::new(Self { name: name.to_owned(), source: Some(source), status })
     }
 
-    /// The name by which clients ask for it.
+    /// Returns the name by which clients request the export.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A line for people: the disk's own, where it is open and has one, else the component's; or
-    /// why there is no disk.
+    /// Returns a human-readable description: the disk's own if it is open and has one, or else the
+    /// component's. While there is no disk, it may be the stage of loading, or the reason of a
+    /// failure.
     pub fn description(&self) -> String {
         let status = self.status.borrow();
         let of_component =
@@ -138,35 +139,38 @@ impl Export {
         of_disk.filter(|own| !own.is_empty()).or(of_component).unwrap_or_default().to_owned()
     }
 
-    /// The disk; it is opened if it is not open yet. Whoever asks while that is under way waits.
+    /// Returns the disk, and opens it if it is not open yet. Concurrent callers wait for the same
+    /// attempt.
     ///
     /// # Errors
     ///
-    /// Why it cannot be opened. Where another try can help, it is made by the first who asks after a
-    /// pause.
+    /// Returns an error if the disk cannot be opened. If a retry can help, the first caller after a
+    /// pause makes it.
     pub async fn disk(self: &Arc<Self>) -> Result<Arc<dyn Device>, Failed> {
         loop {
             if let Some(attempt) = self.attempt() {
-                // The caller may go away while the component is at work; the opening must not.
+                // The caller may be cancelled while the component is at work; the attempt must not
+                // be.
                 tokio::spawn(attempt.open_and_log());
             }
             match self.settled().await {
                 Phase::Open(disk) => return Ok(disk),
                 Phase::Failed(failed) => return Err(failed),
-                // Somebody tried it, and closed it again.
+                // Another caller opened the disk and closed it again.
                 Phase::Closed | Phase::Busy(_) => {}
             }
         }
     }
 
-    /// Opens the disk when the server starts; from the call on, whoever asks waits for it. Unless it is
-    /// to be kept open it is closed again: then it takes no memory until somebody needs it.
+    /// Opens the disk at server startup. From this call on, callers of [`Self::disk`] wait for the
+    /// attempt. Unless `keep` is true, the disk is then closed again, so that it takes no memory
+    /// until it is needed.
     ///
-    /// The future must not be dropped half way. Nothing is logged.
+    /// The future must not be dropped before it completes. Failures are not logged.
     ///
     /// # Errors
     ///
-    /// As [`Self::disk`].
+    /// Returns an error under the same conditions as [`Self::disk`].
     pub fn start(
         self: &Arc<Self>,
         keep: bool,
@@ -181,17 +185,18 @@ impl Export {
         }
     }
 
-    /// Waits until the export is open, closed or failed, or takes long: then it is compiled.
+    /// Waits until the export is open, closed or failed, or its component is being compiled, which
+    /// takes long.
     pub async fn settled_or_compiling(&self) {
         let wanted = |status: &Status| {
             let stage = status.stage();
             stage.is_none() || stage == Some(Stage::Compiling)
         };
-        // The sender is ours.
+        // This cannot fail, because `self` owns the sender.
         let _ = self.status.subscribe().wait_for(wanted).await;
     }
 
-    /// Whether it cannot be served, as things are.
+    /// Returns true if the last attempt to open the disk failed.
     pub fn has_failed(&self) -> bool {
         matches!(self.status.borrow().phase, Phase::Failed(_))
     }
@@ -200,12 +205,13 @@ impl Export {
         let mut changes = self.status.subscribe();
         match changes.wait_for(|status| status.stage().is_none()).await {
             Ok(status) => status.phase.clone(),
-            // The sender is ours.
+            // This cannot fail, because `self` owns the sender.
             Err(_) => Phase::Closed,
         }
     }
 
-    /// Takes it upon the caller to open the disk, if somebody has to.
+    /// Begins an attempt to open the disk, which the caller must carry out. Returns `None` if none
+    /// is needed or allowed now.
     fn attempt(self: &Arc<Self>) -> Option<Attempt> {
         let mut before = None;
         let taken = self.status.send_if_modified(|status| {
@@ -231,7 +237,7 @@ impl Export {
     ///
     /// # Errors
     ///
-    /// When the component fails to; this is logged.
+    /// Returns an error if the component fails to flush; this is logged.
     pub async fn finish(&self) -> Result<(), ErrorCode> {
         match self.opened() {
             Some(disk) => disk.last_flush().await.map(drop),
@@ -256,10 +262,10 @@ impl Status {
     }
 }
 
-/// An export that is being opened. Whatever happens, it is not busy any more when this is dropped.
+/// An attempt to open an export. Dropping it always ends the export's busy phase.
 struct Attempt {
     export: Arc<Export>,
-    /// How the last one ended.
+    /// The previous failure, if the last attempt failed.
     before: Option<Failed>,
     ended: bool,
 }
@@ -271,7 +277,8 @@ impl Attempt {
         Ok(())
     }
 
-    /// As [`Self::open`], for want of anybody else to tell. What was told already is not told again.
+    /// Like [`Self::open`], but logs a failure. One with the same message as the previous attempt's
+    /// is logged at debug level only.
     async fn open_and_log(self) {
         let name = self.export.name.clone();
         let before = self.before.as_ref().map(|failed| failed.problem.to_string());

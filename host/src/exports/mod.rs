@@ -1,7 +1,7 @@
-//! What a server serves: exports by name, each a disk that is opened when it is first needed.
+//! The exports of a server: named disks, each opened when it is first needed.
 //!
-//! One that cannot be had stays on the list, with the reason; the others do not notice. Where
-//! components come from, and how exports are reached, is not known here.
+//! An export that fails stays on the list, with the reason, and does not affect the others. This
+//! module does not know where components come from, or how clients reach the exports.
 
 mod backoff;
 mod export;
@@ -17,7 +17,7 @@ pub(crate) use backoff::Backoff;
 pub use export::{Export, Failed, Loading, Source, Stage};
 pub use problem::Problem;
 
-/// All exports of a server. The first is the default one: it also answers to the empty name.
+/// All exports of a server. The first is the default export, which the empty name selects as well.
 #[derive(Default)]
 pub struct Exports {
     list: Vec<Arc<Export>>,
@@ -25,11 +25,11 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Makes the exports known in this order.
+    /// Creates a list of exports in this order.
     ///
     /// # Errors
     ///
-    /// When two have the same name.
+    /// Returns an error if two exports have the same name.
     pub fn new(list: Vec<Arc<Export>>) -> Result<Self, DuplicateName> {
         let mut by_name = HashMap::new();
         for (index, export) in list.iter().enumerate() {
@@ -40,13 +40,13 @@ impl Exports {
         Ok(Self { list, by_name })
     }
 
-    /// One export and no other.
+    /// Creates a list of a single export.
     pub fn only(export: Arc<Export>) -> Self {
         let by_name = HashMap::from([(export.name().to_owned(), 0)]);
         Self { list: vec![export], by_name }
     }
 
-    /// The export that a client means.
+    /// Returns the export that a client requests by this name.
     pub fn find(&self, name: &str) -> Option<&Arc<Export>> {
         match self.by_name.get(name) {
             Some(&index) => self.list.get(index),
@@ -55,7 +55,7 @@ impl Exports {
         }
     }
 
-    /// All of them, in order.
+    /// Iterates over the exports in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
         self.list.iter()
     }

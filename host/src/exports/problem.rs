@@ -9,29 +9,29 @@ use crate::device::guest::OpenError;
 /// Why an export cannot be served.
 #[derive(Debug)]
 pub enum Problem {
-    /// Its component was not compiled or loaded, or did not describe itself.
+    /// Its component could not be compiled or loaded, or did not describe itself.
     Load {
-        /// What the person who chose it calls it.
+        /// The user's name for it.
         component: String,
-        /// Why not. Exports of the same component share it.
+        /// The reason, shared by all exports of the same component.
         error: Arc<LoadError>,
     },
-    /// Its component has no such parameters.
+    /// Its parameters do not match those of the component.
     Parameters(String),
-    /// Its disk was not opened.
+    /// Its disk could not be opened.
     Open {
-        /// What the person who chose it calls it.
+        /// The user's name for it.
         what: String,
-        /// Why not.
+        /// The reason.
         error: OpenError,
     },
-    /// This program failed.
+    /// The server panicked.
     Panicked,
 }
 
 impl Problem {
-    /// True if it may go well another time. What depends on the component and its parameters
-    /// alone does not: a component sees nothing that would change.
+    /// Returns true if a retry may succeed. A failure that depends only on the component and its
+    /// parameters is permanent, because a component has no inputs that could change.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Load { error, .. } => error.may_pass(),

@@ -1,4 +1,4 @@
-//! The one place that judges requests.
+//! Admission of requests: the only place that decides whether a request is executed.
 
 use super::codes::{ALLOCATION_ID, CommandCode, command_flag, transmission_flag};
 use super::error::ProtocolError;
@@ -9,66 +9,68 @@ use super::style::ReplyStyle;
 use crate::block::{Command, ErrorCode, Span};
 use std::fmt;
 
-/// The payload by which BLOCK_STATUS selects our only context: the effect length and one id.
+/// The length of the payload by which BLOCK_STATUS selects our only context: the effect length and
+/// one context id.
 const FILTER_LEN: u64 = 12;
 
-/// What is to be done with a request.
+/// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// How many bytes follow the header. They are the data of an admitted write, or belong to
-    /// [`Verdict::Filter`], or are to be read and dropped.
+    /// The number of payload bytes that follow the header. They are the data of an admitted write,
+    /// are to be passed to [`Session::admit_filter`], or are to be read and discarded.
     pub payload: u64,
-    /// The answer.
+    /// The decision.
     pub verdict: Verdict,
 }
 
-/// The answer to a request.
+/// The decision on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Give it to the disk. A write has [`Admission::payload`] bytes of data.
+    /// Execute the command. A write has [`Admission::payload`] bytes of data.
     Execute(Command),
-    /// Read the payload, a few bytes, and ask [`Session::admit_filter`].
+    /// Read the payload, which is a few bytes long, and call [`Session::admit_filter`].
     Filter,
     /// Reply with an error.
     Refuse {
         /// The error.
         error: ErrorCode,
-        /// Why; its [`fmt::Display`] is the text for people.
+        /// The reason. Its [`fmt::Display`] is the message of the error reply.
         reason: Refusal,
     },
-    /// Answer what is outstanding and close the connection. There is no reply.
+    /// Send the outstanding replies and close the connection. The request itself has no reply.
     Disconnect,
 }
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The command is not one of the spec's.
+    /// The spec defines no such command.
     UnknownCommand,
-    /// The command is known, but was not offered.
+    /// The command is known, but the export does not offer it.
     NotOffered,
-    /// A flag is unknown, not offered, or not for this command.
+    /// A flag is unknown, was not offered, or does not apply to this command.
     Flags,
     /// The disk is read-only.
     ReadOnly,
     /// The length is zero.
     Empty,
-    /// It reaches beyond the end of the disk.
+    /// The request extends past the end of the disk.
     BeyondEnd,
-    /// It is not aligned to the minimum block size that the client was told.
+    /// The request is not aligned to the minimum block size that was advertised to the client.
     Misaligned,
-    /// It is longer than the maximum payload.
+    /// The request is longer than the maximum payload.
     TooLong,
-    /// A flush has an offset or a length.
+    /// A flush has a nonzero offset or length.
     ReservedFields,
     /// No metadata context was selected for this export.
     NoContext,
-    /// The payload of BLOCK_STATUS is malformed, or names contexts twice or that were not selected.
+    /// The payload of BLOCK_STATUS is malformed, repeats a context, or names one that was not
+    /// selected.
     Filter,
 }
 
 impl Refusal {
-    /// The text for people.
+    /// Returns a human-readable message.
     pub fn text(self) -> &'static str {
         match self {
             Self::UnknownCommand => "unknown command",
@@ -93,18 +95,20 @@ impl fmt::Display for Refusal {
 }
 
 impl Session {
-    /// Judges a request by what was negotiated.
+    /// Decides whether a request is executed, by what was negotiated.
     ///
-    /// Fails if its payload is so long that reading it would be a favour to an attacker: the
-    /// connection cannot go on (spec: "Size constraints").
+    /// # Errors
+    ///
+    /// Returns [`ProtocolError::PayloadTooLong`] if the payload is longer than the server is
+    /// willing to read. The connection cannot continue then (spec: "Size constraints").
     #[inline]
     pub fn admit(&self, request: &Request) -> Result<Admission, ProtocolError> {
         if request.command == CommandCode::DISC {
             return Ok(Admission { payload: 0, verdict: Verdict::Disconnect });
         }
         let payload = match self.style {
-            // Over extended headers a write must have PAYLOAD_LEN, but QEMU's client leaves it out.
-            // Its data follows all the same.
+            // With extended headers a write must have PAYLOAD_LEN, but QEMU's client omits the
+            // flag. The data follows all the same.
             _ if request.command == CommandCode::WRITE => request.length,
             ReplyStyle::Extended if has(request.flags, command_flag::PAYLOAD_LEN) => request.length,
             _ => 0,
@@ -120,8 +124,8 @@ impl Session {
         Ok(Admission { payload, verdict })
     }
 
-    /// Judges a request for which [`Self::admit`] said [`Verdict::Filter`], by its payload: an
-    /// effect length of 64 bits and context ids of 32 bits (spec: NBD_CMD_BLOCK_STATUS).
+    /// Decides on a request for which [`Self::admit`] returned [`Verdict::Filter`], by its payload:
+    /// an effect length of 64 bits and context ids of 32 bits (spec: NBD_CMD_BLOCK_STATUS).
     pub fn admit_filter(&self, request: &Request, payload: &[u8]) -> Verdict {
         let (Some(length), Some(id)) = (payload.first_chunk(), payload.last_chunk()) else {
             return inval(Refusal::Filter);
@@ -133,7 +137,7 @@ impl Session {
         self.judge_block_status(&request).unwrap_or_else(|verdict| verdict)
     }
 
-    /// `Err` is an early return; both arms are verdicts.
+    /// Decides on a request. `Err` is only an early return: both variants hold a verdict.
     #[inline]
     fn judge(&self, request: &Request) -> Result<Verdict, Verdict> {
         use CommandCode as C;
@@ -198,8 +202,8 @@ impl Session {
             return Err(inval(Refusal::NoContext));
         }
         let span = self.span(request, ErrorCode::Inval)?;
-        // Descriptors of up to 16 bytes are the variable part of a chunk, which must not exceed the
-        // maximum payload (spec: "Structured reply types").
+        // Descriptors of up to 16 bytes make up the variable part of a chunk, which must not exceed
+        // the maximum payload (spec: "Structured reply types").
         let limit = match has(request.flags, command_flag::REQ_ONE) {
             true => 1,
             false => MAX_EXTENTS.min(self.maximum_payload() as usize / 16).max(1),
@@ -207,7 +211,7 @@ impl Session {
         Ok(Verdict::Execute(Command::Extents { span, limit }))
     }
 
-    /// Whether all flags are for this command and were offered (spec: "Error values").
+    /// Checks that all flags apply to this command and were offered (spec: "Error values").
     #[inline]
     fn check_flags(&self, request: &Request) -> Result<(), Verdict> {
         use CommandCode as C;
@@ -223,7 +227,7 @@ impl Session {
                     REQ_ONE | offered(PAYLOAD_LEN, transmission_flag::BLOCK_STATUS_PAYLOAD)
                 }
                 C::WRITE | C::FLUSH | C::TRIM | C::CACHE => 0,
-                // Whatever the flags, it is the command that is wrong.
+                // The command itself is refused later; its flags do not matter.
                 _ => u16::MAX,
             };
         if request.flags & !allowed != 0 {
@@ -249,7 +253,8 @@ impl Session {
         Ok(())
     }
 
-    /// The span of a request, if it is one; `beyond` is the error where it leaves the disk.
+    /// Returns the span of a request if it is valid. `beyond` is the error for a span that extends
+    /// past the end of the disk.
     #[inline]
     fn span(&self, request: &Request, beyond: ErrorCode) -> Result<Span, Verdict> {
         let (offset, length) = (request.offset, request.length);
@@ -265,8 +270,9 @@ impl Session {
         Ok(Span { offset, length })
     }
 
-    /// EOVERFLOW is what a client is prepared for that could have been sent fragments (spec:
-    /// NBD_CMD_READ, "Structured replies").
+    /// Refuses a read above the maximum payload. EOVERFLOW is the error that clients with
+    /// structured replies expect, as they could have been sent fragments (spec: NBD_CMD_READ,
+    /// "Structured replies").
     fn read_too_long(&self) -> Verdict {
         let error = match self.style {
             ReplyStyle::Simple => ErrorCode::Inval,

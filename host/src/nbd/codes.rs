@@ -1,9 +1,9 @@
-//! The numbers of the specification, by their names.
+//! The numeric constants of the specification, under the names it gives them.
 
 use crate::block::ErrorCode;
 use std::fmt;
 
-/// One set of codes: a type, its named values, and how they are shown.
+/// Defines one set of codes: a type, its named values, and how they are displayed.
 macro_rules! codes {
     (
         $(#[$doc:meta])*
@@ -35,7 +35,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What a client asks for while haggling (spec: "Option types").
+    /// The options that a client sends while haggling (spec: "Option types").
     OptionCode(u32) {
         EXPORT_NAME = 0x1 "Choose the export, end haggling and proceed to transmission."
         ABORT = 0x2 "Abort the negotiation and terminate the session."
@@ -51,7 +51,7 @@ codes! {
 }
 
 codes! {
-    /// What a server answers to an option (spec: "Option reply types").
+    /// The replies of a server to an option (spec: "Option reply types").
     OptionReplyType(u32) {
         ACK = 0x1 "The option is accepted and no further information follows."
         SERVER = 0x2 "A description of an export."
@@ -71,7 +71,7 @@ codes! {
 }
 
 codes! {
-    /// What is told about an export (spec: "Option reply types", NBD_REP_INFO).
+    /// The kinds of information about an export (spec: "Option reply types", NBD_REP_INFO).
     InfoType(u16) {
         EXPORT = 0x0 "Size and transmission flags."
         NAME = 0x1 "The canonical name of the export."
@@ -81,7 +81,7 @@ codes! {
 }
 
 codes! {
-    /// What a client asks of the disk (spec: "Request types").
+    /// The commands of a request (spec: "Request types").
     CommandCode(u16) {
         READ = 0x0 "Read data."
         WRITE = 0x1 "Write the payload."
@@ -95,7 +95,7 @@ codes! {
 }
 
 codes! {
-    /// What a chunk of a reply holds (spec: "Structured reply types").
+    /// The content of a reply chunk (spec: "Structured reply types").
     ChunkType(u16) {
         NONE = 0x0 "Nothing: the end of a reply."
         OFFSET_DATA = 0x1 "Data of the export at an offset."
@@ -107,11 +107,11 @@ codes! {
     }
 }
 
-/// What messages begin with.
+/// The magic numbers that messages begin with.
 pub mod magic {
-    /// NBDMAGIC, the first half of a server's greeting.
+    /// NBDMAGIC, the first eight bytes of the greeting.
     pub const INIT: u64 = 0x4e42_444d_4147_4943;
-    /// IHAVEOPT, the second half, and what every option begins with.
+    /// IHAVEOPT, which follows in the greeting and begins every option.
     pub const OPTION: u64 = 0x4948_4156_454f_5054;
     /// A reply to an option.
     pub const OPTION_REPLY: u64 = 0x0003_e889_0455_65a9;
@@ -127,16 +127,16 @@ pub mod magic {
     pub const EXTENDED_REPLY: u32 = 0x6e8a_278c;
 }
 
-/// The flags of the greeting and, with the same values, of the client's answer (spec: "Handshake
+/// The flags of the greeting and, with the same values, of the client's response (spec: "Handshake
 /// flags", "Client flags").
 pub mod handshake_flag {
     /// Fixed newstyle negotiation.
     pub const FIXED_NEWSTYLE: u16 = 1 << 0;
-    /// No 124 zero bytes after the answer to EXPORT_NAME.
+    /// The 124 zero bytes after the reply to EXPORT_NAME are omitted.
     pub const NO_ZEROES: u16 = 1 << 1;
 }
 
-/// What the server says that the client may use (spec: "Transmission flags").
+/// What the server allows the client to use (spec: "Transmission flags").
 pub mod transmission_flag {
     /// Always set.
     pub const HAS_FLAGS: u16 = 1 << 0;
@@ -164,19 +164,19 @@ pub mod transmission_flag {
     pub const BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 }
 
-/// How a command is to be done (spec: "Command flags").
+/// How a command is to be executed (spec: "Command flags").
 pub mod command_flag {
-    /// Answer when the data is on permanent storage.
+    /// Reply only once the data is on permanent storage.
     pub const FUA: u16 = 1 << 0;
     /// Do not create a hole.
     pub const NO_HOLE: u16 = 1 << 1;
     /// Do not fragment the reply.
     pub const DF: u16 = 1 << 2;
-    /// One extent is enough.
+    /// Describe only one extent.
     pub const REQ_ONE: u16 = 1 << 3;
-    /// Fail rather than be as slow as a write.
+    /// Fail rather than zero as slowly as a write.
     pub const FAST_ZERO: u16 = 1 << 4;
-    /// The length is that of a payload.
+    /// The length is that of the payload.
     pub const PAYLOAD_LEN: u16 = 1 << 5;
 }
 
@@ -194,16 +194,16 @@ pub mod state_flag {
     pub const ZERO: u32 = 1 << 1;
 }
 
-/// The name of the one metadata context there is.
+/// The name of the only supported metadata context.
 pub const BASE_ALLOCATION: &str = "base:allocation";
 
-/// The query that lists the whole namespace of [`BASE_ALLOCATION`].
+/// The query that lists all contexts in the namespace of [`BASE_ALLOCATION`].
 pub const BASE_WILDCARD: &str = "base:";
 
-/// The id under which [`BASE_ALLOCATION`] is selected.
+/// The context id of [`BASE_ALLOCATION`].
 pub const ALLOCATION_ID: u32 = 1;
 
-/// The number of an error on the wire (spec: "Error values").
+/// Returns the number of an error on the wire (spec: "Error values").
 pub const fn errno(error: ErrorCode) -> u32 {
     match error {
         ErrorCode::Perm => 1,

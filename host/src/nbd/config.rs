@@ -1,31 +1,32 @@
-//! What a handshake offers.
+//! The configuration of the handshake.
 
-/// Where TLS stands (spec: "Server-side requirements").
+/// How TLS is offered (spec: "Server-side requirements").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsMode {
-    /// There is none: the spec's NOTLS.
+    /// TLS is not available: the spec's NOTLS.
     #[default]
     Off,
-    /// Clients may use it, and must for exports that say so: SELECTIVETLS.
+    /// Clients may use TLS, and must do so for exports that require it: SELECTIVETLS.
     On,
-    /// Nothing is told without it: FORCEDTLS.
+    /// Nothing is revealed without TLS: FORCEDTLS.
     Require,
 }
 
-/// What a handshake offers.
+/// What the server offers during the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeConfig {
-    /// Where TLS stands.
+    /// How TLS is offered.
     pub tls: TlsMode,
-    /// Whether clients may have structured replies.
+    /// Whether clients may negotiate structured replies.
     pub structured_replies: bool,
     /// Whether clients may select metadata contexts.
     pub meta_contexts: bool,
-    /// Whether clients may have extended headers.
+    /// Whether clients may negotiate extended headers.
     pub extended_headers: bool,
-    /// Whether options but EXPORT_NAME are understood. Off only to test clients.
+    /// Whether options other than EXPORT_NAME are supported. Disabled only to test clients.
     pub fixed_newstyle: bool,
-    /// Whether the zeroes after EXPORT_NAME can be left out. Off only to test clients.
+    /// Whether the zeroes after the reply to EXPORT_NAME can be omitted. Disabled only to test
+    /// clients.
     pub no_zeroes: bool,
 }
 

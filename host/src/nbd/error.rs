@@ -1,41 +1,42 @@
-//! What ends a connection.
+//! Errors that end a connection.
 
 use super::codes::{CommandCode, OptionCode};
 use std::error::Error;
 use std::fmt;
 
-/// A violation, or a request that can only be refused by disconnecting. No reply is due.
+/// A protocol violation, or a request that can only be refused by disconnecting. No reply is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     /// The client set flags that the greeting did not offer.
     ClientFlags {
-        /// All that it set.
+        /// All flags that the client set.
         flags: u32,
-        /// What it might have set.
+        /// The flags that were offered.
         offered: u16,
     },
     /// An option does not begin with IHAVEOPT.
     OptionMagic {
-        /// What it begins with.
+        /// The number it begins with.
         magic: u64,
     },
-    /// The options of this client are longer than [`super::limits::MAX_HANDSHAKE_BYTES`].
+    /// The options of this client add up to more than [`super::limits::MAX_HANDSHAKE_BYTES`].
     TooManyBytes {
-        /// The option that was too much.
+        /// The option that exceeded the limit.
         option: OptionCode,
         /// The length of its data.
         length: u32,
     },
     /// The client sent more than [`super::limits::MAX_OPTIONS`] options.
     TooManyOptions,
-    /// An option that needs fixed newstyle negotiation, which this server does not offer.
+    /// The client sent an option that needs fixed newstyle negotiation, which this server does not
+    /// offer.
     NotFixedNewstyle {
         /// The option.
         option: OptionCode,
     },
-    /// More bytes came along with STARTTLS: what is not encrypted must not be obeyed.
+    /// Unencrypted bytes were received after STARTTLS; they must not be acted on.
     PlaintextAfterStartTls {
-        /// How many.
+        /// The number of bytes.
         bytes: usize,
     },
     /// EXPORT_NAME with a name of this many bytes, above [`super::limits::MAX_STRING`].
@@ -47,33 +48,33 @@ pub enum ProtocolError {
     ExportNameNotText,
     /// EXPORT_NAME after extended headers were negotiated.
     ExportNameWithExtendedHeaders,
-    /// EXPORT_NAME of an export that is not there.
+    /// EXPORT_NAME for an export that does not exist.
     ExportUnknown,
-    /// EXPORT_NAME of an export that is there, but could not be opened.
+    /// EXPORT_NAME for an export that exists, but could not be opened.
     ExportFailed,
-    /// EXPORT_NAME of an export that policy forbids.
+    /// EXPORT_NAME for an export that policy forbids.
     ExportForbidden,
-    /// EXPORT_NAME of an export that is only served over TLS.
+    /// EXPORT_NAME for an export that is only served over TLS.
     ExportNeedsTls,
-    /// EXPORT_NAME while the server is about to stop.
+    /// EXPORT_NAME while the server is shutting down.
     ExportShutdown,
-    /// A request does not begin with the magic number that was agreed on.
+    /// A request does not begin with the magic number of the negotiated header.
     RequestMagic {
-        /// What it begins with.
+        /// The number it begins with.
         magic: u32,
     },
-    /// A request header was cut short.
+    /// A request header is incomplete.
     RequestTruncated {
-        /// How long it is.
+        /// The number of bytes there are.
         length: usize,
     },
-    /// A request announces a payload that nobody wants to read.
+    /// A request announces a payload that is too long to be read.
     PayloadTooLong {
         /// The command.
         command: CommandCode,
         /// The length of the payload.
         length: u64,
-        /// The longest that would have been read.
+        /// The length of the longest payload that would have been read.
         limit: u64,
     },
 }

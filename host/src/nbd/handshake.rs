@@ -9,18 +9,20 @@ use super::option_reply::{ExportSummary, OptionReply};
 use super::screen::{Standing, has_data, screen};
 use super::style::ReplyStyle;
 
-/// What is to be done next. Whatever was appended to the output is to be sent first.
+/// What the caller has to do next. Whatever was appended to the output must be sent first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Read more, and call [`Handshake::advance`] with it and what was not consumed.
+    /// Read more input and call [`Handshake::advance`] with the unconsumed bytes followed by the
+    /// new ones.
     NeedInput,
-    /// Call [`Handshake::listed`].
+    /// Call [`Handshake::list`] for each export, then [`Handshake::listed`].
     List,
-    /// Look for an export and call [`Handshake::opened`].
+    /// Look up an export and call [`Handshake::opened`].
     Open {
-        /// As the client spelled it, at most [`MAX_STRING`] bytes; empty for the default export.
+        /// The name as the client sent it, at most [`MAX_STRING`] bytes; empty for the default
+        /// export.
         name: String,
-        /// What for.
+        /// What the export is opened for.
         purpose: Purpose,
     },
     /// Start TLS and call [`Handshake::tls_established`], or close the connection.
@@ -42,16 +44,16 @@ pub enum Purpose {
 
 /// The server's side of one handshake.
 ///
-/// [`Self::advance`] is called with input until it returns an event other than
-/// [`Event::NeedInput`], again once the event was answered, and no more after [`Event::Abort`], an
-/// error, or once [`Self::opened`] returned a session. With [`Event::NeedInput`], what it leaves of
-/// its input is less than [`MAX_OPTION_DATA`](super::limits::MAX_OPTION_DATA) bytes: a buffer of
-/// that size is always enough.
+/// Call [`Self::advance`] with input until it returns an event other than [`Event::NeedInput`], and
+/// again once that event has been answered. Do not call it after [`Event::Abort`], after an error,
+/// or once [`Self::opened`] has returned a session. With [`Event::NeedInput`], fewer than
+/// [`MAX_OPTION_DATA`](super::limits::MAX_OPTION_DATA) bytes of the input are left unconsumed: a
+/// buffer of that size is always large enough.
 #[derive(Debug)]
 pub struct Handshake {
     pub(super) config: HandshakeConfig,
     pub(super) state: State,
-    /// What the client answered to the greeting.
+    /// The client's flags, sent in response to the greeting.
     pub(super) client_flags: u16,
     pub(super) tls: bool,
     pub(super) shutting_down: bool,
@@ -60,7 +62,7 @@ pub struct Handshake {
     bytes: u64,
 }
 
-/// All that STARTTLS makes us forget.
+/// What was negotiated so far. STARTTLS discards all of it.
 #[derive(Debug, Default)]
 pub(super) struct Haggled {
     pub(super) style: ReplyStyle,
@@ -72,23 +74,23 @@ pub(super) struct Haggled {
 pub(super) enum State {
     ClientFlags,
     Header,
-    /// The data of an option is dropped as it arrives.
+    /// The data of an option is discarded as it arrives.
     Skip {
         option: OptionCode,
         left: u32,
         then: Then,
     },
-    /// The data of an option is waited for.
+    /// The data of an option has not arrived completely yet.
     Data {
         option: OptionCode,
         length: usize,
     },
-    /// An event is to be answered.
+    /// An event has been returned and not been answered yet.
     Waiting(Pending),
     Ended,
 }
 
-/// What to do about an option whose data does not matter.
+/// What to do with an option once its data has been discarded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Then {
     Obey,
@@ -107,7 +109,7 @@ pub(super) enum Pending {
 }
 
 impl Handshake {
-    /// A handshake before its first byte.
+    /// Creates a handshake in which nothing has been sent or received yet.
     pub fn new(config: HandshakeConfig) -> Self {
         Self {
             config,
@@ -121,7 +123,7 @@ impl Handshake {
         }
     }
 
-    /// What the server sends before anything else.
+    /// Returns the greeting, which the server sends before anything else.
     pub fn greeting(&self) -> [u8; 18] {
         let mut greeting = [0; 18];
         greeting[0..8].copy_from_slice(&magic::INIT.to_be_bytes());
@@ -130,10 +132,16 @@ impl Handshake {
         greeting
     }
 
-    /// Takes what it can from the front of `input`, appends replies to `output`, and tells how many
-    /// bytes it took and what is to be done next.
+    /// Consumes as much of `input` as it can and appends replies to `output`. Returns how many
+    /// bytes were consumed and what to do next.
     ///
-    /// Of one call, the output is bounded by a hundred bytes or so for each of [`MAX_OPTIONS`].
+    /// The output of one call is bounded: about a hundred bytes for each of [`MAX_OPTIONS`]
+    /// options.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the client violates the protocol, or if an option can only be refused by
+    /// disconnecting.
     pub fn advance(
         &mut self,
         input: &[u8],
@@ -175,7 +183,7 @@ impl Handshake {
         Ok((input.len() - rest.len(), event.unwrap_or(Event::NeedInput)))
     }
 
-    /// Answers [`Event::List`] with one more export. [`Self::listed`] comes after the last one.
+    /// Answers [`Event::List`] with one more export. Call [`Self::listed`] after the last one.
     pub fn list(&mut self, export: &ExportSummary<'_>, output: &mut Vec<u8>) {
         if matches!(self.state, State::Waiting(Pending::List)) {
             OptionReply { option: OptionCode::LIST, out: output }.server(export);
@@ -194,8 +202,8 @@ impl Handshake {
         OptionReply { option: OptionCode::LIST, out: output }.ack();
     }
 
-    /// Answers [`Event::StartTls`], once all further bytes are encrypted. Nothing that was
-    /// negotiated before counts (spec: NBD_OPT_STARTTLS).
+    /// Answers [`Event::StartTls`] once all further bytes are encrypted. Whatever was negotiated
+    /// before is discarded (spec: NBD_OPT_STARTTLS).
     pub fn tls_established(&mut self) {
         if !matches!(self.state, State::Waiting(Pending::StartTls)) {
             debug_assert!(false, "no TLS is asked for");
@@ -206,8 +214,8 @@ impl Handshake {
         self.haggled = Haggled::default();
     }
 
-    /// From now on, all options but ABORT are refused (spec: "Termination of the session during
-    /// option haggling").
+    /// Refuses all further options but ABORT (spec: "Termination of the session during option
+    /// haggling").
     pub fn shutting_down(&mut self) {
         self.shutting_down = true;
     }
@@ -228,7 +236,7 @@ impl Handshake {
         Ok(())
     }
 
-    /// Takes in the header of an option and decides what becomes of its data.
+    /// Parses the header of an option and decides what to do with its data.
     fn begin_option(&mut self, header: &[u8; OPTION_HEADER_LEN]) -> Result<State, ProtocolError> {
         let [m0, m1, m2, m3, m4, m5, m6, m7, o0, o1, o2, o3, l0, l1, l2, l3] = *header;
         let magic = u64::from_be_bytes([m0, m1, m2, m3, m4, m5, m6, m7]);
@@ -252,7 +260,7 @@ impl Handshake {
             return Err(ProtocolError::NotFixedNewstyle { option });
         }
         if option == OptionCode::SET_META_CONTEXT {
-            // It replaces what was selected even if it fails.
+            // The option replaces the selected contexts even if it fails.
             self.haggled.selected = None;
         }
         let then = match screen(&self.standing(), option, length) {
@@ -275,8 +283,8 @@ impl Handshake {
         }
     }
 
-    /// Whether the client speaks fixed newstyle. If not, there is no TLS for it (spec: "Server-side
-    /// requirements").
+    /// Returns whether the client speaks fixed newstyle. If not, it cannot use TLS (spec:
+    /// "Server-side requirements").
     pub(super) fn is_fixed(&self) -> bool {
         self.client_flags & handshake_flag::FIXED_NEWSTYLE != 0
     }
@@ -297,7 +305,7 @@ impl Handshake {
         Ok(State::Data { option: OptionCode::EXPORT_NAME, length: length as usize })
     }
 
-    /// Answers an option whose data was skipped. `excess` bytes came after it.
+    /// Handles an option whose data was discarded. `excess` bytes were received after it.
     fn finish_skipped(
         &mut self,
         option: OptionCode,
@@ -337,7 +345,7 @@ impl Handshake {
         Ok(None)
     }
 
-    /// Takes in an option's data.
+    /// Handles an option whose data has arrived.
     fn finish_data(
         &mut self,
         option: OptionCode,

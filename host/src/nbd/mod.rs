@@ -1,25 +1,25 @@
-//! The NBD protocol without sockets and clocks: bytes in, decisions and bytes out.
+//! The NBD protocol without sockets or clocks: bytes in, decisions and bytes out.
 //!
-//! A connection begins with a [`Handshake`], which ends in a [`Session`]. The session turns what
-//! comes over the wire into a [`Request`], the request into an [`Admission`], and gives out the
-//! [`ReplyTo`] that encodes whatever is answered. Storage is spoken of in the words of
-//! [`crate::block`]; of WebAssembly nothing is known here.
+//! A connection begins with a [`Handshake`], which ends in a [`Session`]. The session parses what
+//! it receives into a [`Request`], turns the request into an [`Admission`], and provides the
+//! [`ReplyTo`] that encodes the reply. Storage is described by the types of [`crate::block`]; this
+//! module knows nothing of WebAssembly.
 //!
 //! # Layout
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `codes` | the numbers of the specification, by their names |
+//! | `codes` | the numeric constants of the specification, by name |
 //! | `limits` | every bound on what a client may ask for |
 //! | `config` | what the handshake offers |
 //! | `handshake` | option haggling as a state machine |
-//! | `screen`, `opened` | its decisions: by an option's header, by the export asked for |
-//! | `option`, `option_reply` | the data of options, the replies to them |
+//! | `screen`, `opened` | its decisions: by an option's header, by the requested export |
+//! | `option`, `option_reply` | option data and option replies |
 //! | `style`, `session` | what was negotiated |
-//! | `request` | the headers of requests |
-//! | `admit` | the one place that judges requests |
-//! | `reply`, `read` | replies, and how reads are cut into content chunks |
-//! | `error` | what ends a connection |
+//! | `request` | request headers |
+//! | `admit` | the only place that admits or refuses requests |
+//! | `reply`, `read` | replies, and how reads are split into content chunks |
+//! | `error` | errors that end a connection |
 //!
 //! "The spec" is `doc/proto.md` of the NetworkBlockDevice project together with its branch
 //! `extension-ext-header`; sections are quoted by their titles.

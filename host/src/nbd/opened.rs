@@ -1,4 +1,4 @@
-//! What is answered once it is known whether an export can be had.
+//! Answers the options that open an export.
 
 use super::codes::{ALLOCATION_ID, OptionCode, OptionReplyType, handshake_flag};
 use super::config::TlsMode;
@@ -10,32 +10,34 @@ use super::session::{Negotiated, Session};
 use super::style::ReplyStyle;
 use std::mem;
 
-/// The zeroes after the answer to EXPORT_NAME that once were reserved.
+/// The formerly reserved zeroes after the reply to EXPORT_NAME.
 const RESERVED_ZEROES: [u8; 124] = [0; 124];
 
 /// Why an export cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError<'a> {
-    /// There is no export of this name.
+    /// There is no export with this name.
     Unknown,
-    /// It is there, but could not be opened.
+    /// The export exists, but could not be opened.
     Failed {
-        /// Why, for the client's eyes; may be empty, of any length and content.
+        /// The reason, as sent to the client. May be empty, and of any length and content.
         text: &'a str,
     },
-    /// This client may not have it.
+    /// This client may not use the export.
     Policy,
-    /// It is only served over TLS, which is not running.
+    /// The export is only served over TLS, and TLS is not running.
     TlsRequired,
-    /// The server is about to stop.
+    /// The server is shutting down.
     Shutdown,
 }
 
 impl Handshake {
-    /// Answers [`Event::Open`](super::Event::Open) with the export or why it cannot be had. Returns
-    /// the session if transmission begins.
+    /// Answers [`Event::Open`](super::Event::Open) with the export, or with why it cannot be
+    /// served. Returns the session if transmission begins.
     ///
-    /// Fails if EXPORT_NAME cannot be satisfied, for it has no error reply.
+    /// # Errors
+    ///
+    /// Returns an error if EXPORT_NAME cannot be satisfied: it has no error reply.
     pub fn opened(
         &mut self,
         export: Result<&ExportInfo<'_>, OpenError<'_>>,
@@ -103,7 +105,7 @@ impl Handshake {
         Some(session)
     }
 
-    /// Answers INFO and GO, alike but for what follows.
+    /// Answers INFO or GO, whose replies are the same.
     fn tell(
         &self,
         option: OptionCode,
@@ -162,8 +164,8 @@ impl Handshake {
         reply.ack();
     }
 
-    /// The session that begins, or would begin, with an export that was asked for as `name`: the
-    /// contexts count that were selected for the same name.
+    /// Returns the session that begins, or would begin, with an export requested as `name`.
+    /// Metadata contexts are active only if they were selected for the same name.
     fn session(&self, name: &str, export: &ExportInfo<'_>, block_sizes: bool) -> Session {
         let style = self.haggled.style;
         let selected = self.haggled.selected.as_deref() == Some(name);
@@ -171,7 +173,8 @@ impl Handshake {
         Session::new(export.geometry, Negotiated { style, block_sizes, allocation })
     }
 
-    /// The reply to INFO or GO of an export that cannot be had.
+    /// Returns the type and the message of the reply to INFO or GO for an export that cannot be
+    /// served.
     fn describe<'a>(&self, error: OpenError<'a>) -> (OptionReplyType, &'a str) {
         match error {
             OpenError::Unknown => (OptionReplyType::ERR_UNKNOWN, "there is no such export"),
@@ -190,8 +193,8 @@ impl Handshake {
         }
     }
 
-    /// As [`Self::describe`], for the options that must not be answered ERR_TLS_REQD (spec:
-    /// "SELECTIVETLS mode").
+    /// Like [`Self::describe`], but for the options that must not be answered with ERR_TLS_REQD
+    /// (spec: "SELECTIVETLS mode").
     fn describe_for_contexts<'a>(&self, error: OpenError<'a>) -> (OptionReplyType, &'a str) {
         match error {
             OpenError::TlsRequired => {
@@ -201,7 +204,7 @@ impl Handshake {
         }
     }
 
-    /// Whether STARTTLS would be accepted.
+    /// Returns whether STARTTLS would be accepted.
     fn can_start_tls(&self) -> bool {
         self.config.tls != TlsMode::Off && !self.tls && self.is_fixed()
     }

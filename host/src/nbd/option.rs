@@ -1,4 +1,4 @@
-//! The data of options.
+//! Parsers for option data.
 
 use super::codes::{BASE_ALLOCATION, BASE_WILDCARD, InfoType, OptionReplyType};
 use super::limits::{MAX_QUERIES, MAX_STRING};
@@ -6,9 +6,9 @@ use super::limits::{MAX_QUERIES, MAX_STRING};
 /// Why the data of an option was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// A length reaches beyond the data.
+    /// A length extends past the end of the data.
     Short,
-    /// Something follows the data.
+    /// Bytes are left over after the data.
     Trailing,
     /// A string is longer than [`MAX_STRING`].
     LongString,
@@ -19,7 +19,7 @@ pub(super) enum Malformed {
 }
 
 impl Malformed {
-    /// The reply that says so.
+    /// Returns the option reply type that reports this.
     pub(super) fn reply_type(self) -> OptionReplyType {
         match self {
             Self::ManyQueries => OptionReplyType::ERR_TOO_BIG,
@@ -27,7 +27,7 @@ impl Malformed {
         }
     }
 
-    /// The text for people.
+    /// Returns a human-readable message.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Short => "the option data ends too early",
@@ -39,14 +39,14 @@ impl Malformed {
     }
 }
 
-/// The data of INFO and GO.
+/// The data of an INFO or GO option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InfoRequest {
     pub(super) name: String,
     pub(super) wanted: Wanted,
 }
 
-/// Which information a client wants, beside NBD_INFO_EXPORT that it gets anyway.
+/// Which information a client wants besides NBD_INFO_EXPORT, which is always sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) name: bool,
@@ -73,11 +73,11 @@ impl InfoRequest {
     }
 }
 
-/// The data of LIST_META_CONTEXT and SET_META_CONTEXT.
+/// The data of a LIST_META_CONTEXT or SET_META_CONTEXT option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ContextRequest {
     pub(super) name: String,
-    /// Whether there is no query at all.
+    /// Whether there are no queries, which in LIST_META_CONTEXT asks for all contexts.
     pub(super) all: bool,
     /// Whether the wildcard of the namespace is among the queries.
     pub(super) wildcard: bool,
@@ -91,7 +91,8 @@ impl ContextRequest {
         let name = reader.string()?.to_owned();
         let count = reader.u32()?;
         let mut request = Self { name, all: count == 0, wildcard: false, allocation: false };
-        // Four bytes at least for each query: a count that cannot be true is not a great number.
+        // A query takes at least four bytes, so a count that the data cannot hold is malformed, not
+        // too big.
         if count as usize > reader.rest.len() / 4 {
             return Err(Malformed::Short);
         }
@@ -108,12 +109,12 @@ impl ContextRequest {
     }
 }
 
-/// Checks the name that is all of an EXPORT_NAME's data.
+/// Parses the data of EXPORT_NAME, which is nothing but the name of the export.
 pub(super) fn export_name(data: &[u8]) -> Result<String, Malformed> {
     string(data).map(str::to_owned)
 }
 
-/// Checks a string (spec: "Conventions").
+/// Validates a string (spec: "Conventions").
 fn string(bytes: &[u8]) -> Result<&str, Malformed> {
     if bytes.len() > MAX_STRING {
         return Err(Malformed::LongString);

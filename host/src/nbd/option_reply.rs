@@ -1,4 +1,4 @@
-//! The replies to options.
+//! Encodes option replies.
 
 use super::codes::{BASE_ALLOCATION, InfoType, OptionCode, OptionReplyType, magic};
 use super::limits::{MAX_STRING, MAX_TEXT};
@@ -7,12 +7,12 @@ use super::session::{Session, advertised};
 use super::text::cut;
 use crate::block::Geometry;
 
-/// An export as LIST tells it.
+/// An export as LIST describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportSummary<'a> {
-    /// The name that INFO, GO and EXPORT_NAME expect.
+    /// The name to use in INFO, GO and EXPORT_NAME.
     pub name: &'a str,
-    /// A line for people, perhaps empty.
+    /// A human-readable line; may be empty.
     pub description: &'a str,
 }
 
@@ -21,30 +21,30 @@ pub struct ExportSummary<'a> {
 pub struct ExportInfo<'a> {
     /// The canonical name, as in [`ExportSummary`].
     pub name: &'a str,
-    /// A line for people, as in [`ExportSummary`].
+    /// A human-readable line, as in [`ExportSummary`].
     pub description: &'a str,
-    /// What it offers.
+    /// The size of the export, its block sizes and what it offers.
     pub geometry: &'a Geometry,
 }
 
-/// Appends the replies to one option.
+/// Appends the replies to one option to a buffer.
 pub(super) struct OptionReply<'a> {
     pub(super) option: OptionCode,
     pub(super) out: &'a mut Vec<u8>,
 }
 
 impl OptionReply<'_> {
-    /// The final reply to an option that was accepted.
+    /// Appends the final reply to an option that was accepted.
     pub(super) fn ack(&mut self) {
         self.put(OptionReplyType::ACK, &[]);
     }
 
-    /// The final reply to an option that was refused.
+    /// Appends the final reply to an option that was refused.
     pub(super) fn error(&mut self, kind: OptionReplyType, text: &str) {
         self.put(kind, &[cut(text, MAX_TEXT).as_bytes()]);
     }
 
-    /// One entry of a list.
+    /// Appends one entry of the list of exports.
     pub(super) fn server(&mut self, export: &ExportSummary<'_>) {
         let name = cut(export.name, MAX_STRING).as_bytes();
         let description = cut(export.description, MAX_STRING).as_bytes();
@@ -52,7 +52,8 @@ impl OptionReply<'_> {
         self.put(OptionReplyType::SERVER, &[&length, name, description]);
     }
 
-    /// The information about an export that every INFO and GO is given, and what else it wants.
+    /// Appends the information about an export that every INFO and GO gets, and whatever else the
+    /// client wants.
     pub(super) fn infos(&mut self, export: &ExportInfo<'_>, wanted: Wanted, session: &Session) {
         let size = export.geometry.size.to_be_bytes();
         let flags = session.transmission_flags().to_be_bytes();
@@ -70,7 +71,7 @@ impl OptionReply<'_> {
         }
     }
 
-    /// The metadata context `base:allocation`.
+    /// Appends the metadata context `base:allocation`.
     pub(super) fn allocation(&mut self, id: u32) {
         let id = id.to_be_bytes();
         self.put(OptionReplyType::META_CONTEXT, &[&id, BASE_ALLOCATION.as_bytes()]);
@@ -88,7 +89,8 @@ impl OptionReply<'_> {
         parts.iter().for_each(|part| self.out.extend_from_slice(part));
     }
 
-    /// All parts of a reply are bounded strings, so their length fits 32 bits.
+    /// Appends the header of a reply. All parts of a reply are bounded strings, so the length fits
+    /// into 32 bits.
     fn header(&mut self, kind: OptionReplyType, length: usize) {
         self.out.extend_from_slice(&magic::OPTION_REPLY.to_be_bytes());
         self.out.extend_from_slice(&self.option.0.to_be_bytes());

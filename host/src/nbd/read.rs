@@ -1,61 +1,62 @@
-//! How the answer to a read is cut into content chunks.
+//! Splits the reply to a read into content chunks.
 
 use crate::block::Span;
 
-/// Holes that are shorter are sent as zeroes: few chunks are worth more than few bytes.
+/// Shorter holes are sent as zeroes: saving a chunk is worth more than saving a few bytes.
 const MIN_HOLE: u64 = 4096;
 
-/// Chunks begin and end at multiples of it where possible (spec: NBD_CMD_READ).
+/// Chunks begin and end at multiples of this where possible (spec: NBD_CMD_READ).
 const ALIGNMENT: u64 = 512;
 
-/// A part of what the disk gave for a read, in order.
+/// A part of what the disk returned for a read, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// This many bytes.
+    /// This many bytes of data.
     Data(u64),
-    /// This many zero bytes that are not there.
+    /// This many zeroes, which are not stored anywhere.
     Hole(u64),
 }
 
-/// A part of the reply to a read: one content chunk, or all of a simple reply.
+/// A part of the reply to a read: one content chunk, or an entire simple reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What it covers.
+    /// The part of the disk that it covers.
     pub span: Span,
-    /// Whether it is a hole, which has no bytes. A run that is not may cover pieces that are holes:
-    /// their zeroes are sent.
+    /// Whether it is a hole, which is sent without data. A run of data may include pieces that are
+    /// holes: they are sent as zeroes.
     pub hole: bool,
-    /// Whether the reply ends with it.
+    /// Whether it is the last run of the reply.
     pub last: bool,
 }
 
-/// The runs of a reply, in order. They are adjacent and cover the span of the request.
+/// An iterator over the runs of a reply, in order. They are adjacent and cover the span of the
+/// request.
 #[derive(Clone, Debug)]
 pub struct Runs<I> {
     pieces: I,
     rest: Span,
-    /// Where the pieces taken so far end.
+    /// The offset at which the pieces consumed so far end.
     seen: u64,
-    /// A hole that follows the run given out last.
+    /// A hole that follows the run returned last.
     pending: Option<Span>,
-    /// Everything in one run, a hole if this says so.
+    /// If set, there is a single run, and this is whether it is a hole.
     whole: Option<bool>,
 }
 
 impl<I: Iterator<Item = Piece> + Clone> Runs<I> {
-    /// A run for each long hole, and for what is between them.
+    /// Creates an iterator with a run for each long hole and for the data between them.
     pub(super) fn new(span: Span, pieces: I) -> Self {
         Self { pieces, rest: span, seen: span.offset, pending: None, whole: None }
     }
 
-    /// One run: a hole if there is nothing else.
+    /// Creates an iterator with a single run, which is a hole if all pieces are.
     pub(super) fn one(span: Span, pieces: I) -> Self {
         let hole = |piece| matches!(piece, Piece::Hole(_) | Piece::Data(0));
         let whole = Some(pieces.clone().all(hole));
         Self { whole, ..Self::new(span, pieces) }
     }
 
-    /// One run, which is sent as data.
+    /// Creates an iterator with a single run, which is sent as data.
     pub(super) fn one_of_data(span: Span, pieces: I) -> Self {
         Self { whole: Some(false), ..Self::new(span, pieces) }
     }
@@ -89,7 +90,7 @@ impl<I: Iterator<Item = Piece>> Runs<I> {
         Run { span, hole, last: self.rest.length == 0 }
     }
 
-    /// The next hole that deserves a chunk, without its unaligned edges.
+    /// Returns the next hole that is worth a chunk, without its unaligned edges.
     fn next_hole(&mut self) -> Option<Span> {
         let (begin, end) = (self.rest.offset, self.rest.end());
         let mut hole = None;
@@ -114,8 +115,8 @@ impl<I: Iterator<Item = Piece>> Runs<I> {
     }
 }
 
-/// The part of a hole from `start` to `stop` that makes a chunk. Edges at the beginning or the end
-/// of the read are the client's choice and need no alignment.
+/// Returns the part of the hole from `start` to `stop` that is worth a chunk, if any. Edges at the
+/// beginning or the end of the read were chosen by the client and need no alignment.
 fn worthwhile(begin: u64, start: u64, stop: u64, end: u64) -> Option<Span> {
     let first = match start == begin {
         true => start,

@@ -1,4 +1,4 @@
-//! What is answered during transmission.
+//! Encodes the replies of the transmission phase.
 
 use super::codes::{ALLOCATION_ID, ChunkType, command_flag, errno, magic, reply_flag, state_flag};
 use super::limits::MAX_TEXT;
@@ -8,14 +8,15 @@ use super::style::ReplyStyle;
 use super::text::cut;
 use crate::block::{ErrorCode, Extent, Extents, Span, Status};
 
-/// The longest descriptor of 32 bits that keeps what follows aligned to any minimum block size.
+/// The longest extent of a 32-bit descriptor that leaves whatever follows aligned to any minimum
+/// block size.
 const MAX_SHORT_EXTENT: u64 = 0xffff_0000;
 
-/// What the replies to one request repeat, and in which style they are.
+/// Encodes the reply to one request, in the negotiated style.
 ///
-/// Each request is answered by exactly one of [`Self::success`], [`Self::error`],
-/// [`Self::error_at`], [`Self::block_status`], or the runs of a read. All append to `out`, and
-/// nothing else allocates.
+/// Answer each request with exactly one of [`Self::success`], [`Self::error`], [`Self::error_at`],
+/// [`Self::block_status`], or the runs of a read. All of them append to `out`, and nothing else
+/// allocates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
     cookie: u64,
@@ -35,36 +36,37 @@ impl ReplyTo {
         }
     }
 
-    /// The cookie of the request.
+    /// Returns the cookie of the request.
     pub fn cookie(&self) -> u64 {
         self.cookie
     }
 
-    /// The offset of the request.
+    /// Returns the offset of the request.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Which headers the reply has.
+    /// Returns the style of the reply.
     pub fn style(&self) -> ReplyStyle {
         self.style
     }
 
-    /// Whether a read is to be answered by at most one content chunk.
+    /// Returns whether a read must be answered with at most one content chunk (DF).
     pub fn do_not_fragment(&self) -> bool {
         self.df
     }
 
-    /// Whether all of the answer to a read is one run, whatever it consists of.
+    /// Returns whether the reply to a read is always a single run, whatever the disk returns.
     pub fn is_one_run(&self) -> bool {
         self.style == ReplyStyle::Simple || self.df
     }
 
-    /// Cuts the answer to a read of `span`, which consists of `pieces`, into runs: as many as there
-    /// are long holes if the client can take that, else one.
+    /// Splits the reply to a read of `span`, which consists of `pieces`, into runs: one for each
+    /// long hole and for the data between them if the client can take that, otherwise a single one.
     ///
-    /// The pieces are together as long as the span. What is missing counts as a hole, what is too
-    /// much is left out, so that the reply is in order whatever the disk gave.
+    /// The pieces should add up to the length of the span. If they are shorter, the rest counts as
+    /// a hole; if they are longer, the excess is ignored. The reply is thus valid whatever the disk
+    /// returned.
     pub fn runs<I>(&self, span: Span, pieces: I) -> Runs<I::IntoIter>
     where
         I: IntoIterator<Item = Piece>,
@@ -78,7 +80,7 @@ impl ReplyTo {
         }
     }
 
-    /// The whole reply to a request that succeeded and has nothing to tell.
+    /// Appends the complete reply to a request that succeeded and returns no content.
     #[inline]
     pub fn success(&self, out: &mut Vec<u8>) {
         match self.style {
@@ -87,8 +89,9 @@ impl ReplyTo {
         }
     }
 
-    /// The whole reply to a request that failed, or its end if content was sent before. Of `text`,
-    /// as much is sent as the spec recommends; with simple replies nothing.
+    /// Appends the complete reply to a request that failed, or the end of the reply if content was
+    /// sent before. As much of `text` is sent as the spec recommends, and none of it in simple
+    /// replies.
     pub fn error(&self, error: ErrorCode, text: &str, out: &mut Vec<u8>) {
         if self.style == ReplyStyle::Simple {
             return self.simple(errno(error), out);
@@ -98,8 +101,8 @@ impl ReplyTo {
         put_error(error, text, out);
     }
 
-    /// As [`Self::error`], and tells where on the disk. The place must lie within the request, and
-    /// after all content that was sent.
+    /// Like [`Self::error`], but includes the offset at which the error occurred. `place` must lie
+    /// within the request and after all content that was sent.
     pub fn error_at(&self, error: ErrorCode, text: &str, place: u64, out: &mut Vec<u8>) {
         if self.style == ReplyStyle::Simple {
             return self.simple(errno(error), out);
@@ -110,10 +113,10 @@ impl ReplyTo {
         out.extend_from_slice(&place.to_be_bytes());
     }
 
-    /// What comes before the bytes of a run; a hole is complete with it.
+    /// Appends the header of a run. The data follows it; a hole has none.
     ///
-    /// The last run of a reply says so: all of its bytes must be at hand, for an error can no
-    /// longer be told.
+    /// The last run is marked as such and ends the reply: all of its bytes must be available, for
+    /// no error can be reported any more.
     #[inline]
     pub fn run(&self, run: &Run, out: &mut Vec<u8>) {
         let done = if run.last { reply_flag::DONE } else { 0 };
@@ -122,7 +125,7 @@ impl ReplyTo {
             _ if run.hole => {
                 self.chunk(done, ChunkType::OFFSET_HOLE, 12, out);
                 out.extend_from_slice(&run.span.offset.to_be_bytes());
-                // A read is no longer than the maximum payload, which has 32 bits.
+                // A read is no longer than the maximum payload, which fits into 32 bits.
                 out.extend_from_slice(&(run.span.length as u32).to_be_bytes());
             }
             _ => {
@@ -132,8 +135,8 @@ impl ReplyTo {
         }
     }
 
-    /// The whole reply to a BLOCK_STATUS for `span`: what is known of it from its beginning on. If
-    /// that is nothing, all of it counts as data, which is always safe to say.
+    /// Appends the complete reply to a BLOCK_STATUS for `span`: the known extents from its
+    /// beginning. If there are none, all of the span is reported as data, which is always safe.
     pub fn block_status(&self, span: Span, extents: &Extents, out: &mut Vec<u8>) {
         let unknown = [Extent { length: span.length, status: Status::DATA }];
         let extents = match extents.as_slice() {
@@ -158,7 +161,7 @@ impl ReplyTo {
         }
     }
 
-    /// An extent that does not fit into 32 bits is cut, and nothing can follow it.
+    /// An extent whose length does not fit into 32 bits is shortened, and is the last one.
     fn short_extents(&self, extents: &[Extent], out: &mut Vec<u8>) {
         let fitting =
             extents.iter().take_while(|extent| extent.length <= u64::from(u32::MAX)).count();
@@ -183,7 +186,8 @@ impl ReplyTo {
         out.extend_from_slice(&header);
     }
 
-    /// The header of a chunk. Its length is bounded by the maximum payload and so fits 32 bits.
+    /// Appends the header of a chunk. The length is bounded by the maximum payload and thus fits
+    /// into 32 bits.
     #[inline]
     fn chunk(&self, flags: u16, kind: ChunkType, length: u64, out: &mut Vec<u8>) {
         let mut header = [0; 32];

@@ -1,29 +1,29 @@
-//! The headers of requests.
+//! Request headers.
 
 use super::codes::{CommandCode, magic};
 use super::error::ProtocolError;
 
-/// The length of a compact request header.
+/// The length of a compact request header, in bytes.
 pub(super) const COMPACT_LEN: usize = 28;
 
-/// The length of an extended request header.
+/// The length of an extended request header, in bytes.
 pub(super) const EXTENDED_LEN: usize = 32;
 
-/// The length of the longest request header.
+/// The length of the longest request header, in bytes.
 pub const MAX_HEADER_LEN: usize = EXTENDED_LEN;
 
-/// A request as it came over the wire. Nothing in it is to be trusted.
+/// A request as received from the client. None of it has been validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Bits of [`super::codes::command_flag`], and others.
+    /// Bits of [`super::codes::command_flag`], and possibly unknown ones.
     pub flags: u16,
-    /// What is asked for.
+    /// The requested command.
     pub command: CommandCode,
-    /// Chosen by the client, repeated in every reply.
+    /// Chosen by the client and repeated in every reply to the request.
     pub cookie: u64,
-    /// Where on the disk.
+    /// The offset on the disk, in bytes.
     pub offset: u64,
-    /// Of the span or of the payload.
+    /// The length of the span or of the payload, in bytes.
     pub length: u64,
 }
 
@@ -38,7 +38,7 @@ impl Request {
         Self::parse::<EXTENDED_LEN>(header, magic::EXTENDED_REQUEST, |header| u64_at(header, 24))
     }
 
-    /// The two headers differ in their magic and in the length, which comes last.
+    /// Parses either header. They differ in the magic number and in the length, which comes last.
     #[inline]
     fn parse<const N: usize>(
         header: &[u8],

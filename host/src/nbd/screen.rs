@@ -1,11 +1,11 @@
-//! Which options are refused before their data is looked at.
+//! Decides which options are refused before their data is parsed.
 
 use super::codes::{OptionCode, OptionReplyType};
 use super::config::{HandshakeConfig, TlsMode};
 use super::limits::MAX_OPTION_DATA;
 use super::style::ReplyStyle;
 
-/// How far a client has got.
+/// The state of the handshake that decides which options are accepted.
 pub(super) struct Standing {
     pub(super) config: HandshakeConfig,
     /// TLS is running.
@@ -16,7 +16,8 @@ pub(super) struct Standing {
     pub(super) shutting_down: bool,
 }
 
-/// Whether an option can be obeyed, as far as its header tells; else how it is refused.
+/// Decides by its header whether an option is accepted. If it is not, returns the type and the
+/// message of the error reply.
 pub(super) fn screen(
     standing: &Standing,
     option: OptionCode,
@@ -70,7 +71,7 @@ pub(super) fn screen(
     }
 }
 
-/// Whether the data of an option matters.
+/// Returns whether an option has data that is to be parsed.
 pub(super) fn has_data(option: OptionCode) -> bool {
     matches!(
         option,

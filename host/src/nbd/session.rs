@@ -1,4 +1,4 @@
-//! What was negotiated.
+//! The transmission phase as it was negotiated.
 
 use super::codes::transmission_flag::*;
 use super::error::ProtocolError;
@@ -8,43 +8,46 @@ use super::request::{COMPACT_LEN, EXTENDED_LEN, Request};
 use super::style::ReplyStyle;
 use crate::block::{BlockSizes, Capabilities, Geometry};
 
-/// What a client asked for and got before transmission.
+/// What a client negotiated before transmission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Negotiated {
-    /// By STRUCTURED_REPLY or EXTENDED_HEADERS.
+    /// The style of replies, by STRUCTURED_REPLY or EXTENDED_HEADERS.
     pub style: ReplyStyle,
-    /// Whether GO asked for the block sizes: such a client abides by them.
+    /// Whether GO requested the block sizes: such a client has to respect them.
     pub block_sizes: bool,
     /// Whether `base:allocation` was selected for this export.
     pub allocation: bool,
 }
 
-/// The transmission phase of one connection: how it speaks, and what it may ask of its disk.
+/// The transmission phase of one connection: the style of its messages, and what may be requested
+/// from its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     pub(super) style: ReplyStyle,
     pub(super) allocation: bool,
     pub(super) flags: u16,
     pub(super) size: u64,
-    /// Offsets and lengths have none of these bits.
+    /// The bits that must not be set in offsets and lengths.
     pub(super) misaligned: u64,
-    /// The longest payload of a read or write that is executed.
+    /// The longest payload, in bytes, of a read or write that is executed.
     pub(super) maximum: u64,
-    /// The longest payload that is read at all.
+    /// The longest payload, in bytes, that is read at all.
     pub(super) payload_cap: u64,
 }
 
 impl Session {
-    /// A session on a disk.
+    /// Creates a session for a disk.
     pub fn new(geometry: &Geometry, negotiated: Negotiated) -> Self {
         let sizes = advertised(geometry.block_sizes);
-        // A client that was told nothing may count on the defaults; storage sees to the rest.
+        // A client that did not get the block sizes may rely on the defaults; storage handles what
+        // the disk itself does not take.
         let maximum = match negotiated.block_sizes {
             true => sizes.maximum,
             false => sizes.maximum.max(DEFAULT_MAXIMUM_PAYLOAD),
         };
-        // With extended headers the spec wants to see the client off ("Request message"), without
-        // it wants patience; nobody is sent away for less than the default payload.
+        // If a payload is too long, the spec wants the client disconnected with extended headers
+        // ("Request message"), and without them the payload read where possible. No client is
+        // disconnected for less than the default payload.
         let payload_cap = match negotiated.style {
             ReplyStyle::Extended => u64::from(maximum.max(DEFAULT_MAXIMUM_PAYLOAD)),
             ReplyStyle::Simple | ReplyStyle::Structured => MAX_DRAIN,
@@ -63,7 +66,7 @@ impl Session {
         }
     }
 
-    /// The length of every request header.
+    /// Returns the length of a request header, in bytes.
     #[inline]
     pub fn header_len(&self) -> usize {
         match self.style {
@@ -72,7 +75,12 @@ impl Session {
         }
     }
 
-    /// Reads a request header from the first [`Self::header_len`] bytes.
+    /// Parses a request header from the first [`Self::header_len`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ProtocolError::RequestTruncated`] if there are fewer bytes, and
+    /// [`ProtocolError::RequestMagic`] if the magic number is wrong.
     #[inline]
     pub fn parse(&self, header: &[u8]) -> Result<Request, ProtocolError> {
         match self.style {
@@ -81,30 +89,30 @@ impl Session {
         }
     }
 
-    /// Where the reply to a request goes.
+    /// Returns the encoder for the reply to a request.
     #[inline]
     pub fn reply_to(&self, request: &Request) -> ReplyTo {
         ReplyTo::new(self.style, request)
     }
 
-    /// Which headers replies have.
+    /// Returns the negotiated style of replies.
     pub fn style(&self) -> ReplyStyle {
         self.style
     }
 
-    /// What the client was told: bits of [`super::codes::transmission_flag`].
+    /// Returns the advertised transmission flags: bits of [`super::codes::transmission_flag`].
     pub fn transmission_flags(&self) -> u16 {
         self.flags
     }
 
-    /// The longest payload of a read or write that is admitted, in bytes.
+    /// Returns the longest payload of a read or write that is admitted, in bytes.
     pub fn maximum_payload(&self) -> u32 {
         u32::try_from(self.maximum).unwrap_or(MAX_PAYLOAD)
     }
 }
 
-/// The block sizes that clients are told: those of the disk, with payloads that we are willing to
-/// take.
+/// Returns the block sizes that are advertised to clients: those of the disk, limited to the
+/// payloads that the server accepts.
 pub(super) fn advertised(sizes: BlockSizes) -> BlockSizes {
     BlockSizes {
         minimum: sizes.minimum,
@@ -113,7 +121,8 @@ pub(super) fn advertised(sizes: BlockSizes) -> BlockSizes {
     }
 }
 
-/// The spec's "Transmission flags" of a disk. A bit is set only for what a request may use.
+/// Returns the transmission flags for a disk (spec: "Transmission flags"). A flag is set only if
+/// requests may use what it stands for.
 fn transmission_flags(capabilities: Capabilities, negotiated: Negotiated) -> u16 {
     let Capabilities { writable, flush, fua, trim, zero, .. } = capabilities;
     let Capabilities { fast_zero, cache, multi_conn, rotational, .. } = capabilities;

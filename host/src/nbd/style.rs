@@ -1,14 +1,14 @@
-//! The three forms in which a server replies.
+//! The three styles of replies.
 
 use std::fmt;
 
-/// Which headers replies have.
+/// Which replies, and which headers, a session uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyStyle {
     /// Simple replies only.
     #[default]
     Simple,
-    /// Structured replies, and simple ones for success without content.
+    /// Structured replies, and simple replies for success without content.
     Structured,
     /// Extended headers in both directions.
     Extended,

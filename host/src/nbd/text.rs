@@ -1,7 +1,7 @@
-//! Strings that may be sent.
+//! Truncates strings to what may be sent.
 
-/// The longest front of `text` that is a string in the sense of the spec ("Conventions") and has at
-/// most `limit` bytes: it ends at a character's end and before the first NUL.
+/// Returns the longest prefix of `text` that is a string in the sense of the spec ("Conventions")
+/// and has at most `limit` bytes. It ends at a character boundary and before the first NUL.
 pub(super) fn cut(text: &str, limit: usize) -> &str {
     let text = text.split('\0').next().unwrap_or_default();
     &text[..text.floor_char_boundary(limit)]

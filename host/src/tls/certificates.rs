@@ -1,7 +1,7 @@
-//! A directory of certificates, with the names of files that nbdkit's users know.
+//! A directory of certificates, with the file names that nbdkit uses.
 //!
-//! Everything is judged before it is used: a server that starts can be reached by clients that have
-//! the authority's certificate.
+//! Everything is validated before it is used: once a server has started, clients that have the
+//! authority's certificate will accept it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,41 +22,41 @@ use openssl::x509::{
 use super::failure::explain;
 use super::files;
 
-/// The files that a directory of certificates must have: the authority's certificate, the server's,
-/// and its private key. One more it may have, [`REVOKED`].
+/// The files that a directory of certificates must contain: the authority's certificate, the
+/// server's, and its private key. It may also contain [`REVOKED`].
 pub const FILES: [&str; 3] = [AUTHORITY, CERTIFICATE, KEY];
 
 const AUTHORITY: &str = "ca-cert.pem";
 const CERTIFICATE: &str = "server-cert.pem";
 const KEY: &str = "server-key.pem";
 
-/// The list of certificates that the authority has revoked.
+/// The file with the certificate revocation lists (CRLs) of the authority.
 const REVOKED: &str = "ca-crl.pem";
 
 /// OpenSSL's X509_V_ERR_UNABLE_TO_GET_CRL.
 const NO_LIST: i32 = 3;
 
-/// How PEM begins.
+/// How a PEM block begins.
 const BEGIN: &str = "-----BEGIN ";
 
-/// What a server shows, and by what it judges clients.
+/// The server's credentials, and what clients are verified against.
 pub(super) struct Certificates {
-    /// The server's own, and those between it and the authority's.
+    /// The server's certificate, followed by the intermediate ones.
     chain: Vec<X509>,
     key: PKey<Private>,
-    /// By these clients are judged, if they are.
+    /// The authorities that clients are verified against, if they are verified.
     authorities: Option<Authorities>,
 }
 
 struct Authorities {
     certificates: Vec<X509>,
     revoked: Vec<X509Crl>,
-    /// Where OpenSSL reads the same lists.
+    /// The file from which OpenSSL loads the same lists.
     revoked_file: PathBuf,
 }
 
 impl Certificates {
-    /// Reads and judges the files of a directory.
+    /// Loads and validates the files in a directory.
     pub(super) fn load(directory: &Path, verify_peer: bool) -> anyhow::Result<Self> {
         require_files(directory)?;
         let file = |name: &str| directory.join(name);
@@ -82,7 +82,7 @@ impl Certificates {
         Ok(Self { chain, key, authorities: verify_peer.then_some(authorities) })
     }
 
-    /// Gives all this to OpenSSL.
+    /// Configures OpenSSL with all of this.
     pub(super) fn install(self, builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
         let mut chain = self.chain.into_iter();
         if let Some(certificate) = chain.next() {
@@ -94,7 +94,7 @@ impl Certificates {
         builder.set_private_key(&self.key)?;
         let Some(authorities) = self.authorities else { return Ok(()) };
         for certificate in &authorities.certificates {
-            // Clients are told whose certificates count.
+            // Clients are told which authorities are accepted.
             builder.add_client_ca(certificate)?;
         }
         builder.set_cert_store(authorities.store_with_revoked()?);
@@ -110,7 +110,7 @@ impl Authorities {
         for certificate in &self.certificates {
             store.add_cert(certificate.clone())?;
         }
-        // Who is in the file is trusted, whoever has signed it.
+        // Every certificate in the file is trusted, whoever has signed it.
         store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
         Ok(store)
     }
@@ -125,7 +125,7 @@ impl Authorities {
         Ok(store.build())
     }
 
-    /// Whether clients that trust the authorities will trust the server.
+    /// Checks that clients that trust the authorities will trust the server.
     fn check(&self, chain: &[X509]) -> anyhow::Result<()> {
         let mut store = self.store()?;
         store.set_purpose(X509PurposeId::SSL_SERVER)?;
@@ -146,7 +146,7 @@ impl Authorities {
         bail!("it does not lead to {AUTHORITY}: {at}: {}", result.error_string())
     }
 
-    /// Whether the lists of revoked certificates are of the authorities and up to date.
+    /// Checks that the authorities have signed the revocation lists, and that these are up to date.
     fn check_revoked(&self) -> anyhow::Result<()> {
         let now = Asn1Time::days_from_now(0)?;
         for list in &self.revoked {
@@ -166,7 +166,7 @@ impl Authorities {
     }
 }
 
-/// That there is no list of an authority does not count against its certificates.
+/// Accepts certificates whose authority has no revocation list. Returns whether that was the error.
 fn is_without_list(context: &mut X509StoreContextRef) -> bool {
     if context.error().as_raw() != NO_LIST {
         return false;
@@ -175,12 +175,12 @@ fn is_without_list(context: &mut X509StoreContextRef) -> bool {
     true
 }
 
-/// Who a certificate is for.
+/// Returns the subject of a certificate.
 pub(super) fn subject(certificate: &X509Ref) -> String {
     name(certificate.subject_name())
 }
 
-/// A name as people write it: `CN=server,O=Example`.
+/// Formats a name in the usual way: `CN=server,O=Example`.
 fn name(name: &X509NameRef) -> String {
     let part = |entry: &openssl::x509::X509NameEntryRef| {
         let field = entry.object().nid().short_name().unwrap_or("?");
@@ -213,7 +213,7 @@ fn is_missing(path: &Path) -> bool {
     std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// The certificates of a file: at least one.
+/// Reads the certificates in a file, at least one.
 fn certificates(path: &Path) -> anyhow::Result<Vec<X509>> {
     let pem = files::read(path)?;
     let certificates =
@@ -233,12 +233,12 @@ fn private_key(path: &Path) -> anyhow::Result<PKey<Private>> {
     key.map_err(explain).context("read the private key, which should be in PEM")
 }
 
-/// The lists of revoked certificates in a file that need not be there.
+/// Reads the revocation lists in a file that need not exist.
 fn revoked(path: &Path) -> anyhow::Result<Vec<X509Crl>> {
     if is_missing(path) {
         return Ok(Vec::new());
     }
-    // OpenSSL reads it again, and only under such a name.
+    // OpenSSL reads the file again, and takes only paths that are UTF-8.
     ensure!(path.to_str().is_some(), "the path is not UTF-8");
     let text = files::read(path)?;
     let text = String::from_utf8_lossy(&text);

@@ -1,4 +1,4 @@
-//! Why a client did not come in.
+//! Reasons for a failed handshake.
 
 use std::fmt;
 use std::io;
@@ -9,29 +9,29 @@ use openssl::x509::X509VerifyResult;
 
 use super::keys::KeysError;
 
-/// A handshake that failed.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The connection was lost, or ended.
+    /// The connection was lost or closed.
     Transport(io::Error),
-    /// The client has a certificate, but not one to let it in for.
+    /// The client presented a certificate that is not accepted.
     Certificate(X509VerifyResult),
-    /// The client did not get so far as to show that it has a pre-shared key.
+    /// The handshake failed before the client showed that it has a pre-shared key.
     NoKey(ErrorStack),
-    /// The client gave a name for which there is no key.
+    /// The client sent an identity for which there is no key.
     Identity(String),
-    /// The client gave a name, but has another key than we, or something else is wrong.
+    /// The client sent a known identity, but has a different key, or something else is wrong.
     Key {
-        /// The name.
+        /// The identity.
         identity: String,
-        /// What OpenSSL found.
+        /// The errors that OpenSSL reported.
         errors: ErrorStack,
     },
-    /// The file of keys cannot be used any more.
+    /// The key file can no longer be used.
     Keys(Arc<KeysError>),
-    /// The client does not speak TLS, or not as we do, or does not trust us.
+    /// The client does not speak TLS, or not in a way that we accept, or does not trust us.
     Protocol(ErrorStack),
-    /// OpenSSL did not even begin.
+    /// OpenSSL could not begin the handshake.
     Internal(ErrorStack),
 }
 
@@ -69,12 +69,12 @@ impl std::error::Error for Failure {
     }
 }
 
-/// A complaint of OpenSSL's, for people.
+/// Converts OpenSSL's errors into a human-readable one.
 pub(super) fn explain(errors: ErrorStack) -> anyhow::Error {
     anyhow::anyhow!("{}", reasons(&errors))
 }
 
-/// OpenSSL's own words, without its file names.
+/// Returns OpenSSL's messages without its file names.
 fn reasons(errors: &ErrorStack) -> String {
     let reasons: Vec<&str> = errors.errors().iter().filter_map(|error| error.reason()).collect();
     match reasons.is_empty() {

@@ -1,4 +1,4 @@
-//! Files that are small, and some of which others must not see.
+//! Reads small files, some of which hold secrets.
 
 use std::fmt;
 use std::fs::File;
@@ -6,19 +6,19 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// More than any file of certificates or keys has, in bytes.
+/// The longest file that is read, in bytes: more than certificates or keys ever need.
 const MAX: u64 = 4 << 20;
 
-/// Why a file is not read.
+/// Why a file was not read.
 #[derive(Debug)]
 pub enum FileError {
-    /// The system does not let us.
+    /// The system reported an error.
     Io(io::Error),
-    /// It is a pipe, a directory, a device.
+    /// It is not a regular file, but a pipe, a directory or a device.
     NotRegular,
-    /// It is far too long.
+    /// The file is far too long.
     TooLong,
-    /// It holds secrets, and everybody may read or write it.
+    /// The file holds secrets, but its mode lets everybody read or write it.
     Exposed {
         /// Its permissions.
         mode: u32,
@@ -48,17 +48,17 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // An io::Error is shown by ourselves.
+        // `Display` already shows the `io::Error`.
         None
     }
 }
 
-/// The content of a file.
+/// Returns the content of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     read_if(path, |_| Ok(()))
 }
 
-/// The content of a file that others can neither read nor change.
+/// Returns the content of a file that others can neither read nor write.
 pub(super) fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
     read_if(path, |mode| match mode & 0o006 {
         0 => Ok(()),
@@ -70,7 +70,7 @@ fn read_if(
     path: &Path,
     permitted: impl FnOnce(u32) -> Result<(), FileError>,
 ) -> Result<Vec<u8>, FileError> {
-    // Before it is opened, which could wait for whoever writes into a pipe.
+    // Checked before opening: opening a pipe could block until somebody opens it for writing.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FileError::NotRegular);
     }

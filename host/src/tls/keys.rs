@@ -1,7 +1,7 @@
 //! Pre-shared keys: a file of lines `identity:key`, as `psktool` writes it.
 //!
-//! The key is in hexadecimal digits. An identity that begins with `#` is in hexadecimal digits,
-//! too; any other line that begins so is a comment. Keys are never part of a message.
+//! The key is hexadecimal. An identity that begins with `#` is hexadecimal, too; any other line
+//! that begins with `#` is a comment. Keys never appear in messages.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,59 +9,59 @@ use std::sync::Arc;
 
 use super::files::{self, FileError};
 
-/// The longest key, in bytes: what OpenSSL takes.
+/// The longest key, in bytes: the most that OpenSSL accepts.
 const MAX_KEY: usize = 256;
 
-/// The longest identity, in bytes: what OpenSSL takes.
+/// The longest identity, in bytes: the most that OpenSSL accepts.
 const MAX_IDENTITY: usize = 256;
 
-/// Where keys are looked up.
+/// A key file in which keys are looked up.
 #[derive(Debug)]
 pub(super) struct Keys {
     file: PathBuf,
-    /// The identity of the first line that has one.
+    /// The identity of the first entry.
     pub(super) first: Vec<u8>,
 }
 
-/// What a look-up came to.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(super) enum Lookup {
-    /// There is a key.
+    /// The identity has a key.
     Found { identity: String, length: usize },
-    /// There is none of this name.
+    /// There is no such identity.
     Unknown { identity: String },
-    /// The file cannot be used any more.
+    /// The file can no longer be used.
     Failed(Arc<KeysError>),
 }
 
-/// What is wrong with a file of keys.
+/// What is wrong with a key file.
 #[derive(Debug)]
 pub enum KeysError {
-    /// It cannot be read.
+    /// The file cannot be read.
     File(FileError),
-    /// A line is not what it should be.
+    /// A line is malformed.
     Line {
-        /// Counted from 1.
+        /// The line number, counted from 1.
         number: usize,
         /// What is wrong.
         problem: Problem,
     },
-    /// There are no keys in it.
+    /// The file contains no keys.
     Empty,
 }
 
-/// What is wrong with a line of a file of keys.
+/// What is wrong with a line of a key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// There is no colon.
     NoColon,
     /// There is nothing before the colon.
     NoIdentity,
-    /// There is too much before the colon.
+    /// The identity is too long.
     LongIdentity,
     /// There is nothing after the colon.
     NoKey,
-    /// There is something else after the colon than pairs of hexadecimal digits.
+    /// What follows the colon is not made of pairs of hexadecimal digits.
     NotHexadecimal,
     /// The key is too long.
     LongKey,
@@ -101,9 +101,9 @@ impl fmt::Display for Problem {
 }
 
 impl Keys {
-    /// Reads the file to see that it is in order.
+    /// Reads the file to check that it is valid.
     pub(super) fn new(file: &Path) -> Result<Self, KeysError> {
-        // A server may leave the directory that it was started in.
+        // The server may change its working directory.
         let file = std::path::absolute(file).map_err(FileError::from)?;
         let mut first = None;
         for entry in entries(&files::read_secret(&file)?) {
@@ -113,8 +113,8 @@ impl Keys {
         Ok(Self { file, first: first.ok_or(KeysError::Empty)? })
     }
 
-    /// Looks for the key of an identity in the file as it is now, and copies it to the front of
-    /// `key`. Where two lines have the same identity the first counts.
+    /// Looks up the key of an identity in the current content of the file, and copies it to the
+    /// front of `key`. If an identity occurs more than once, the first line counts.
     pub(super) fn look_up(&self, identity: &[u8], key: &mut [u8]) -> Lookup {
         let name = String::from_utf8_lossy(identity).into_owned();
         match self.find(identity) {
@@ -141,7 +141,7 @@ impl Keys {
 }
 
 impl Lookup {
-    /// How many bytes the key has; none if there is no key.
+    /// Returns the length of the key in bytes, or zero if there is no key.
     pub(super) fn key_length(&self) -> usize {
         match self {
             Self::Found { length, .. } => *length,
@@ -150,13 +150,13 @@ impl Lookup {
     }
 }
 
-/// A line that has a key.
+/// A line with a key.
 struct Entry {
     identity: Vec<u8>,
     key: Vec<u8>,
 }
 
-/// All lines of a file that have keys.
+/// Returns the entries of a file.
 fn entries(text: &[u8]) -> impl Iterator<Item = Result<Entry, KeysError>> {
     let lines = text.split(|&byte| byte == b'\n').enumerate();
     lines.filter_map(|(index, line)| {
@@ -165,12 +165,12 @@ fn entries(text: &[u8]) -> impl Iterator<Item = Result<Entry, KeysError>> {
     })
 }
 
-/// What a line means; nothing if it is blank or a comment.
+/// Parses a line. Returns `None` if it is blank or a comment.
 fn entry(line: &[u8]) -> Option<Result<Entry, Problem>> {
     if line.is_empty() {
         return None;
     }
-    // The key has no colon in it, the identity may have some.
+    // The key contains no colon; the identity may contain some.
     let colon = line.iter().rposition(|&byte| byte == b':');
     let (identity, key) = match (colon, line) {
         (None, [b'#', ..]) => return None,
@@ -192,7 +192,7 @@ fn entry(line: &[u8]) -> Option<Result<Entry, Problem>> {
     Some(Err(problem))
 }
 
-/// What pairs of hexadecimal digits stand for.
+/// Decodes pairs of hexadecimal digits. Returns `None` if there is anything else.
 fn bytes(digits: &[u8]) -> Option<Vec<u8>> {
     let (pairs, []) = digits.as_chunks::<2>() else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16);

@@ -1,20 +1,20 @@
-//! TLS: who may come, and streams that encrypt.
+//! TLS: authentication of clients, and encrypted streams.
 //!
-//! An [`Acceptor`] is made once, of the files that a person names, and every mistake in them is
-//! told then. It turns a stream into a [`TlsStream`] by a handshake with the client. The work is
-//! OpenSSL's, which sees no sockets: it reads and writes memory, and the stream moves the bytes.
-//! What is said over the stream is not known here.
+//! An [`Acceptor`] is created once from the files that the user names, and any mistake in them is
+//! reported then. It turns a stream into a [`TlsStream`] by a handshake with the client. OpenSSL
+//! does the work without access to sockets: it reads and writes memory, and the stream moves the
+//! bytes. This module knows nothing of what is sent over the stream.
 //!
 //! # Layout
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `certificates` | reads a directory of certificates and judges it |
+//! | `certificates` | loads and validates a directory of certificates |
 //! | `keys` | reads a file of pre-shared keys |
-//! | `files` | reads what others must not see |
-//! | `policy` | the versions and ciphers that are good enough |
+//! | `files` | reads files, and checks the permissions of those that hold secrets |
+//! | `policy` | the versions and ciphers that are offered |
 //! | `failure` | why a handshake failed |
-//! | `stream`, `pipe` | the stream, and the memory between it and OpenSSL |
+//! | `stream`, `pipe` | the stream, and the buffers between it and OpenSSL |
 
 mod certificates;
 mod failure;
@@ -46,22 +46,23 @@ use certificates::Certificates;
 use keys::{Keys, Lookup};
 use stream::HandshakeError;
 
-/// Makes streams of clients encrypted ones, if the clients are who they should be.
+/// Encrypts the streams of clients, and authenticates the clients if they need credentials.
 pub struct Acceptor {
     context: SslContext,
-    /// Where a connection keeps how its pre-shared key was found.
+    /// The index under which a connection stores the result of its key lookup.
     lookup: Index<Ssl, Lookup>,
-    /// The first identity that has such a key; none where clients need none.
+    /// The first identity that has a pre-shared key; `None` with certificates.
     first_identity: Option<Vec<u8>>,
 }
 
 impl Acceptor {
-    /// The server shows the certificate of this directory. With `verify_peer`, clients must have
-    /// one as well, which the directory's authority has signed and not revoked.
+    /// Creates an acceptor that presents the certificate in `directory`. With `verify_peer`,
+    /// clients must present one as well, which the directory's authority has signed and not
+    /// revoked.
     ///
     /// # Errors
     ///
-    /// What is wrong with which file.
+    /// Returns an error that names the file and what is wrong with it.
     pub fn with_certificates(directory: &Path, verify_peer: bool) -> anyhow::Result<Self> {
         let certificates = Certificates::load(directory, verify_peer)?;
         Self::new(None, |builder, _| {
@@ -70,12 +71,12 @@ impl Acceptor {
         })
     }
 
-    /// Server and client know each other by a key of this file, which is read again for each
-    /// client.
+    /// Creates an acceptor that authenticates server and client by a pre-shared key in `file`,
+    /// which is read again for each client.
     ///
     /// # Errors
     ///
-    /// What is wrong with the file.
+    /// Returns an error that says what is wrong with the file.
     pub fn with_keys(file: &Path) -> anyhow::Result<Self> {
         let keys = Keys::new(file).with_context(|| file.display().to_string())?;
         Self::new(Some(keys.first.clone()), |builder, index| {
@@ -90,8 +91,8 @@ impl Acceptor {
         })
     }
 
-    /// The first identity that has a pre-shared key, for want of knowing who will come; none with
-    /// certificates.
+    /// Returns the first identity that has a pre-shared key, as an example, since the clients are
+    /// not known in advance. Returns `None` with certificates.
     pub fn first_identity(&self) -> Option<&[u8]> {
         self.first_identity.as_deref()
     }
@@ -109,12 +110,13 @@ impl Acceptor {
         make().map_err(failure::explain).context("set up TLS")
     }
 
-    /// Makes the stream of a client an encrypted one. What it sends from now on must be TLS. When
-    /// that fails, the client is told why as far as TLS has words for it, and the stream is closed.
+    /// Performs the handshake with a client and returns the encrypted stream. Whatever the client
+    /// sends from now on must be TLS. If the handshake fails, the client is sent a TLS alert where
+    /// there is one for the cause, and the stream is closed.
     ///
     /// # Errors
     ///
-    /// Why it failed.
+    /// Returns the reason if the handshake fails.
     pub async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -151,7 +153,7 @@ impl Acceptor {
         }
     }
 
-    /// What was agreed on, and who the client is, in a line for people.
+    /// Returns a human-readable line with what was negotiated and who the client is.
     pub fn describe<S>(&self, stream: &TlsStream<S>) -> String {
         let ssl = stream.ssl();
         let cipher = ssl.current_cipher().map_or("no cipher", |cipher| cipher.name());
@@ -168,7 +170,7 @@ impl Acceptor {
 
 impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What it holds is secret.
+        // The fields hold secrets.
         f.debug_struct("Acceptor").finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Memory between OpenSSL and a stream: what arrived and what is to be sent, both encrypted.
+//! The buffers between OpenSSL and a stream, for input and output, both encrypted.
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -11,42 +11,43 @@ use tokio_util::io::poll_read_buf;
 
 use crate::transport::poll_write_rest;
 
-/// How much is read from the stream at once, at first, and at most once a client has shown that it
-/// sends so much.
+/// How much is read from the stream at once: initially, and at most, once a client has shown that
+/// it sends that much.
 const INPUT_MIN: usize = 4 << 10;
 const INPUT_MAX: usize = 128 << 10;
 
-/// When as much waits to be sent no more is encrypted: some records for one system call.
+/// Once this many bytes wait to be sent, nothing more is encrypted: several records for one system
+/// call.
 pub(super) const HIGH_WATER: usize = 64 << 10;
 
-/// When as much waits to be sent nothing is read. What is written does not get so far, but what TLS
-/// itself answers to a client that asks for new keys again and again, and never reads.
+/// Once this many bytes wait to be sent, nothing is read. Writes never fill that much; only the
+/// answers of TLS itself do, to a client that requests new keys again and again and never reads.
 pub(super) const FLOOD: usize = 2 * HIGH_WATER;
 
-/// Both directions. To OpenSSL it is a stream that takes everything and would block when there is
-/// nothing to read.
+/// The buffers of both directions. To OpenSSL this is a stream that accepts all writes and would
+/// block when there is nothing to read.
 #[derive(Default)]
 pub(super) struct Pipe {
     input: Vec<u8>,
-    /// How much of it was taken.
+    /// How much of the input OpenSSL has consumed.
     taken: usize,
     output: Vec<u8>,
-    /// How much of it was sent.
+    /// How much of the output has been sent.
     sent: usize,
 }
 
 impl Pipe {
-    /// How much there is to read.
+    /// Returns how many bytes there are to read.
     pub(super) fn readable(&self) -> usize {
         self.input.len() - self.taken
     }
 
-    /// How much waits to be sent.
+    /// Returns how many bytes wait to be sent.
     pub(super) fn waiting(&self) -> usize {
         self.output.len() - self.sent
     }
 
-    /// Reads from a stream. It is ready with zero at its end.
+    /// Reads from a stream. Ready with zero at its end.
     pub(super) fn poll_fill<S>(
         &mut self,
         stream: &mut S,
@@ -68,7 +69,7 @@ impl Pipe {
         poll_read_buf(Pin::new(stream), cx, &mut (&mut self.input).limit(room))
     }
 
-    /// Sends what waits. Ready when nothing waits any more.
+    /// Sends the pending output. Ready when there is none left.
     pub(super) fn poll_send<S>(
         &mut self,
         stream: &mut S,
@@ -78,7 +79,8 @@ impl Pipe {
         S: AsyncWrite + Unpin,
     {
         let polled = poll_write_rest(stream, cx, &self.output, &mut self.sent)?;
-        // Also when something is left: to a client that always asks for more it may never run empty.
+        // Even if something is left: with a client that keeps requesting more, the buffer may never
+        // be empty.
         self.output.drain(..mem::take(&mut self.sent));
         polled.map(Ok)
     }

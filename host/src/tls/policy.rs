@@ -1,19 +1,19 @@
-//! Which versions and ciphers are good enough.
+//! The versions and cipher suites that are offered.
 //!
-//! TLS 1.2 with authenticated encryption, and TLS 1.3. AES with 128 bits comes first, which is no
-//! weaker in practice and takes 10 rounds where 256 bits take 14.
+//! These are TLS 1.2 with authenticated encryption, and TLS 1.3. AES with 128-bit keys comes first:
+//! it is no weaker in practice, and takes 10 rounds where 256-bit keys take 14.
 //!
-//! OpenSSL ignores a name of a cipher that it does not know, so nothing else is written here than
-//! names of ciphers, and the tests negotiate each of them.
+//! OpenSSL ignores cipher names that it does not know, so the lists contain nothing but names of
+//! ciphers, and the tests negotiate each of them.
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
     SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVersion,
 };
 
-/// A cipher suite that servers of a kind offer.
+/// A cipher suite, and which servers offer it.
 struct Suite {
-    /// OpenSSL's name.
+    /// The name that OpenSSL uses.
     name: &'static str,
     version: Version,
     credentials: Credentials,
@@ -26,7 +26,7 @@ enum Version {
     Tls13,
 }
 
-/// The credentials of the server that a suite is for.
+/// The server credentials that a suite is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Credentials {
     Certificates,
@@ -34,16 +34,16 @@ enum Credentials {
     Either,
 }
 
-/// All suites that are offered, the preferred ones first.
+/// All suites that are offered, in order of preference.
 ///
-/// For certificates, of ECDSA and of RSA keys, these are the suites with forward secrecy and
-/// authenticated encryption that GnuTLS and OpenSSL offer by default. CCM is left out, which is AES
-/// at a fraction of the speed, and so is Diffie-Hellman over integers, by which a client makes the
+/// For certificates with ECDSA or RSA keys, these are the suites with forward secrecy and
+/// authenticated encryption that GnuTLS and OpenSSL offer by default. Left out are CCM, which is
+/// AES at a fraction of the speed, and finite-field Diffie-Hellman, with which a client makes the
 /// server compute for far longer than it does itself.
 ///
-/// In TLS 1.3 a pre-shared key belongs to a hash, which is SHA-256 where nothing else is said, and
-/// files of keys say nothing. In 1.2 the suites without forward secrecy come last; with it there is
-/// but one in GnuTLS and OpenSSL.
+/// In TLS 1.3 a pre-shared key is bound to a hash, which is SHA-256 unless specified otherwise, and
+/// key files do not specify it. In TLS 1.2 the suites without forward secrecy come last; GnuTLS and
+/// OpenSSL have only one that provides it.
 const SUITES: [Suite; 13] = {
     use Credentials::{Certificates, Either, Keys};
     use Version::{Tls12, Tls13};
@@ -67,7 +67,7 @@ const SUITES: [Suite; 13] = {
     ]
 };
 
-/// A context without credentials.
+/// Returns a context builder without credentials.
 pub(super) fn builder() -> Result<SslContextBuilder, ErrorStack> {
     let mut builder = SslContext::builder(SslMethod::tls_server())?;
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
@@ -78,20 +78,20 @@ pub(super) fn builder() -> Result<SslContextBuilder, ErrorStack> {
             | SslOptions::NO_COMPRESSION
             | SslOptions::NO_TICKET,
     );
-    // A client of a disk comes once and stays: there is nothing to resume.
+    // A disk's client connects once and stays: there is nothing to resume.
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
     builder.set_num_tickets(0)?;
-    // An idle connection keeps no buffers.
+    // Idle connections keep no buffers.
     builder.set_mode(SslMode::RELEASE_BUFFERS);
     Ok(builder)
 }
 
-/// Offers what servers that have a certificate offer.
+/// Offers the suites for servers that have a certificate.
 pub(super) fn for_certificates(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     offer(builder, Credentials::Certificates)
 }
 
-/// Offers what servers that have pre-shared keys offer.
+/// Offers the suites for servers that have pre-shared keys.
 pub(super) fn for_keys(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     offer(builder, Credentials::Keys)
 }
@@ -101,7 +101,7 @@ fn offer(builder: &mut SslContextBuilder, credentials: Credentials) -> Result<()
     builder.set_cipher_list(&names(Version::Tls12, credentials))
 }
 
-/// The names of suites as OpenSSL takes them.
+/// Returns the names of suites in the form that OpenSSL takes.
 fn names(version: Version, credentials: Credentials) -> String {
     let suites = SUITES.iter().filter(|suite| {
         let is_for = [credentials, Credentials::Either].contains(&suite.credentials);

@@ -1,4 +1,4 @@
-//! A stream that encrypts what is written and decrypts what is read.
+//! A stream that encrypts what is written to it and decrypts what is read from it.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -12,27 +12,27 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::pipe::{FLOOD, HIGH_WATER, Pipe};
 use crate::transport::{Stream, StreamSocket};
 
-/// The most that one record holds, in bytes.
+/// The most plaintext that one record holds, in bytes.
 const RECORD: usize = 16 << 10;
 
-/// A stream inside TLS.
+/// An encrypted stream.
 ///
-/// What was written goes out when some records have come together, when it is flushed, and before a
-/// read waits for the client: who writes and then reads needs no flush.
+/// Written data is sent when several records have accumulated, on a flush, and before a read waits
+/// for the client: a caller that writes and then reads needs no flush.
 pub struct TlsStream<S> {
     tls: SslStream<Pipe>,
     stream: S,
-    /// The other side said that nothing more will come.
+    /// The peer has announced that nothing more will come.
     ended: bool,
-    /// Where pieces that are small become one record.
+    /// The buffer in which small pieces are combined into one record.
     gathered: Vec<u8>,
 }
 
-/// Why a handshake did not come to an end.
+/// Why a handshake did not complete.
 pub(super) enum HandshakeError {
-    /// The stream failed, or ended.
+    /// The stream failed or ended.
     Transport(io::Error),
-    /// What came over it was not accepted, or the client did not accept what it got.
+    /// The client's messages were not accepted, or the client did not accept ours.
     Tls(ErrorStack),
 }
 
@@ -42,7 +42,7 @@ impl<S> TlsStream<S> {
         Ok(Self { tls, stream, ended: false, gathered: Vec::new() })
     }
 
-    /// How many encrypted bytes wait to be sent.
+    /// Returns how many encrypted bytes wait to be sent.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.tls.get_ref().waiting()
@@ -57,7 +57,7 @@ impl<S> TlsStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// The handshake, on the side that was set.
+    /// Performs the handshake, in the role that was set.
     pub(super) async fn handshake(&mut self) -> Result<(), HandshakeError> {
         std::future::poll_fn(|cx| self.poll_handshake(cx)).await
     }
@@ -83,7 +83,8 @@ where
         }
     }
 
-    /// Sends what is still to be said to a client that is not accepted, and closes the stream.
+    /// Sends what is pending, such as an alert, to a client that is not accepted, and closes the
+    /// stream.
     pub(super) async fn abandon(&mut self) {
         // The client may be gone already.
         let _ = std::future::poll_fn(|cx| self.poll_send(cx)).await;
@@ -94,7 +95,7 @@ where
         self.tls.get_mut().poll_send(&mut self.stream, cx)
     }
 
-    /// Makes room for another record. Ready when there is some.
+    /// Sends until there is room for another record. Ready when there is.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.tls.get_ref().waiting() >= HIGH_WATER
             && self.poll_send(cx)?.is_pending()
@@ -105,7 +106,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Decrypts what has arrived.
+    /// Decrypts what has been received.
     fn decrypt(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
         while buffer.remaining() > 0
             && (self.tls.get_ref().readable() > 0 || self.tls.ssl().pending() > 0)
@@ -127,7 +128,7 @@ where
         Ok(())
     }
 
-    /// Encrypts as many bytes as there is room for.
+    /// Encrypts as many bytes as there is room for and returns their number.
     fn poll_encrypt(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -165,7 +166,7 @@ where
             if this.ended || buffer.filled().len() > before || buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            // Before it waits for the client; who may be waiting for this.
+            // Before waiting for the client, which may be waiting for this output.
             if this.poll_send(cx)?.is_pending() && this.tls.get_ref().waiting() >= FLOOD {
                 return Poll::Pending;
             }
@@ -173,7 +174,7 @@ where
                 continue;
             }
             if ready!(this.tls.get_mut().poll_fill(&mut this.stream, cx))? == 0 {
-                // Without TLS's own good-bye: somebody may have cut it.
+                // There was no close_notify alert: somebody may have cut the stream off.
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -192,8 +193,7 @@ where
         self.poll_encrypt(cx, bytes)
     }
 
-    /// Pieces smaller than a record are copied together; larger ones are encrypted from where they
-    /// are.
+    /// Copies pieces smaller than a record together; larger ones are encrypted without a copy.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -245,11 +245,11 @@ where
         Pin::new(&mut this.stream).poll_flush(cx)
     }
 
-    /// Tells the client that nothing more will come, and does not wait for its answer.
+    /// Sends close_notify to the client, and does not wait for its answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.tls.get_shutdown().contains(ShutdownState::SENT) {
-            // After an error there is nothing that could be said.
+            // After an error nothing can be sent.
             let _ = this.tls.shutdown();
         }
         ready!(this.poll_send(cx))?;

@@ -1,6 +1,6 @@
-//! Connected byte streams: sockets, what is set for them, and writing without waiting.
+//! Connected byte streams: sockets, their options, and writing without blocking.
 //!
-//! It knows nothing of what is said over them.
+//! This module knows nothing of what is sent over them.
 
 mod socket;
 mod tcp;

@@ -1,7 +1,7 @@
-//! A connected stream socket, and two ways to wait for it: with all others, by the runtime, or by a
-//! thread that waits for nothing else.
+//! A connected stream socket, and two ways to wait for it: in the runtime's reactor along with all
+//! others, or on a thread that waits for nothing else.
 //!
-//! It knows nothing of what is said over it.
+//! This module knows nothing of what is sent over it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
@@ -18,14 +18,15 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_vsock::VsockStream;
 
-/// What a connection goes over.
+/// A byte stream that carries a connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// The socket below, if there is one: if a thread could wait for it alone.
+    /// Returns the underlying socket, if there is one that a dedicated thread can wait for.
     fn socket(&mut self) -> Option<&mut StreamSocket> {
         None
     }
 
-    /// The socket, if its bytes are those of the stream: none under TLS.
+    /// Returns the socket if it carries the bytes of the stream unchanged, which it does not under
+    /// TLS.
     fn plaintext_socket(&mut self) -> Option<&mut StreamSocket> {
         None
     }
@@ -54,7 +55,7 @@ impl Stream for Box<dyn Stream> {
 /// A connected stream socket.
 pub struct StreamSocket(Waiting);
 
-/// Who waits for it.
+/// Who waits for a socket to become ready.
 enum Waiting {
     /// The runtime.
     Tcp(TcpStream),
@@ -62,42 +63,42 @@ enum Waiting {
     Unix(UnixStream),
     /// A thread that waits for nothing else.
     Alone(Arc<Watched>),
-    /// Nobody: it cannot be waited for any more.
+    /// Nobody: the socket is no longer usable.
     Lost,
 }
 
-/// A socket that is not the runtime's, and what became of it since somebody last looked. One thread
-/// uses it.
+/// A socket outside the runtime, and its activity since the last [`Self::take_look`]. Only one
+/// thread uses it.
 pub(crate) struct Watched {
     fd: OwnedFd,
     transport: Transport,
-    /// Bits of [`PollFlags`] for which a task found it not ready.
+    /// Bits of [`PollFlags`] for which the socket was found not to be ready.
     wanted: AtomicU16,
     received: AtomicUsize,
     sent: AtomicUsize,
     requests: AtomicUsize,
 }
 
-/// What a socket goes over.
+/// The transport of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// The machine's memory.
+    /// A Unix domain socket, within the machine.
     Unix,
-    /// IP, perhaps within the machine, too.
+    /// TCP over IP, possibly also within the machine.
     Tcp,
 }
 
-/// What became of a socket.
+/// The activity of a socket since the last look.
 #[derive(Clone, Copy)]
 pub(crate) struct Look {
-    /// What to wait for.
+    /// The events to wait for.
     pub(crate) wanted: PollFlags,
-    /// How many bytes came, the end of the stream counted as one.
+    /// How many bytes were received; the end of the stream counts as one.
     pub(crate) received: usize,
     /// How many bytes were sent.
     pub(crate) sent: usize,
-    /// How many requests were begun, if all that was received is used. Nothing was received after
-    /// that.
+    /// How many requests were begun, if everything received has been consumed; otherwise zero.
+    /// Nothing was received after they were counted.
     pub(crate) requests: usize,
 }
 
@@ -117,7 +118,7 @@ impl Watched {
         self.transport
     }
 
-    /// What became of it since this was last called.
+    /// Returns the activity since the last call and resets it.
     pub(crate) fn take_look(&self) -> Look {
         let look = Look {
             wanted: PollFlags::from_bits_truncate(self.wanted.load(Ordering::Relaxed)),
@@ -125,7 +126,7 @@ impl Watched {
             sent: self.sent.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
         };
-        // Stores alone are cheaper than swaps.
+        // Only one thread uses the socket, so stores suffice; they are cheaper than swaps.
         self.wanted.store(0, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         self.sent.store(0, Ordering::Relaxed);
@@ -134,24 +135,25 @@ impl Watched {
     }
 
     fn poll_receive(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // SAFETY: nothing becomes uninitialized that was initialized. To initialize the room, of up
-        // to 256 KiB, before each receive takes 4 us; to receive a request takes half of one.
+        // SAFETY: no initialized byte becomes uninitialized. Initializing the buffer, which has up
+        // to 256 KiB, before each receive would take 4 us; receiving a request takes half a
+        // microsecond.
         let room = unsafe { buffer.unfilled_mut() };
         let received = rustix::net::recv(&self.fd, room, RecvFlags::empty());
         let n = ready!(self.poll_received(received.map(|((bytes, _), _)| bytes.len())))?;
-        // SAFETY: these are the first of what was unfilled, and have just been initialized.
+        // SAFETY: these are the first bytes of the unfilled part and have just been initialized.
         unsafe { buffer.assume_init(n) };
         buffer.advance(n);
         Poll::Ready(Ok(()))
     }
 
-    /// Says how many requests were begun with what was received. Nothing is received after this before
-    /// somebody has looked.
+    /// Records how many requests were begun with what was received. Nothing may be received between
+    /// this and the next [`Self::take_look`].
     pub(crate) fn end_batch(&self, n: usize) {
         add(&self.requests, n);
     }
 
-    /// Receives to several places, one after the other.
+    /// Receives into several buffers, one after the other.
     pub(crate) fn poll_receive_to(&self, places: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
         self.poll_received(rustix::io::readv(&self.fd, places))
     }
@@ -211,8 +213,9 @@ impl From<UnixStream> for StreamSocket {
 }
 
 impl StreamSocket {
-    /// Whether the other side has closed the connection, as far as that can be seen without sending:
-    /// over TCP, it may only have stopped to send.
+    /// Returns whether the peer has closed the connection, as far as that can be detected without
+    /// sending. A TCP peer that has closed its side may only have stopped sending and does not
+    /// count.
     pub(crate) fn is_hung_up(&self) -> bool {
         let fd = match &self.0 {
             Waiting::Tcp(stream) => stream.as_fd(),
@@ -220,14 +223,14 @@ impl StreamSocket {
             Waiting::Alone(watched) => watched.as_fd(),
             Waiting::Lost => return true,
         };
-        // These are told whether or not they are asked for.
+        // HUP and ERR are reported whether or not they are requested.
         let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok()
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
-    /// The socket itself, if a thread waits for nothing else.
+    /// Returns the socket if it has left the runtime.
     pub(crate) fn alone(&self) -> Option<&Watched> {
         match &self.0 {
             Waiting::Alone(watched) => Some(watched),
@@ -235,11 +238,13 @@ impl StreamSocket {
         }
     }
 
-    /// Takes the socket from the runtime: who polls must see to it when to poll again.
+    /// Removes the socket from the runtime's reactor. From now on the caller has to know when to
+    /// poll again.
     ///
     /// # Errors
     ///
-    /// None that is known. The socket cannot be used after one.
+    /// Returns an error if the socket is not in the reactor, or if it cannot be removed, for which
+    /// no cause is known. The socket is unusable afterwards.
     pub(crate) fn leave_reactor(&mut self) -> io::Result<Arc<Watched>> {
         let watched = match mem::replace(&mut self.0, Waiting::Lost) {
             Waiting::Tcp(stream) => Watched::new(stream.into_std()?.into(), Transport::Tcp),
@@ -251,11 +256,13 @@ impl StreamSocket {
         Ok(watched)
     }
 
-    /// Leaves it to the runtime again to wait for the socket, when nobody else watches it.
+    /// Returns the socket to the runtime's reactor. There must be no other reference to the
+    /// [`Watched`].
     ///
     /// # Errors
     ///
-    /// When the runtime cannot. The socket cannot be used then.
+    /// Returns an error if another reference exists, if the socket has not left the reactor, or if
+    /// the runtime cannot register it. The socket is unusable afterwards.
     pub(crate) fn join_reactor(&mut self) -> io::Result<()> {
         let Waiting::Alone(watched) = mem::replace(&mut self.0, Waiting::Lost) else {
             return Err(lost());
@@ -329,7 +336,7 @@ impl AsyncWrite for StreamSocket {
         true
     }
 
-    /// Nothing is kept here.
+    /// Does nothing: nothing is buffered here.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,6 +1,6 @@
-//! The options of TCP connections.
+//! TCP socket options.
 //!
-//! It knows nothing of what is said over them.
+//! This module knows nothing of what is sent over the connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,25 +9,25 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
 
-/// After how long without a sign of life a client is asked for one, how often, and how many times in
-/// vain.
+/// How long a client may be silent before it is probed, the interval between probes, and how many
+/// unanswered probes end the connection.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_COUNT: u32 = 4;
 
-/// How the rate of sending is found within a machine (tcp(7), TCP_CONGESTION): by what is lost, of
-/// which there is nothing. Every Linux has it and lets everybody choose it. BBR, which many
-/// systems prefer, measures rates and keeps to them, which is right for networks; here what it
-/// measures is how threads take turns, and reads of 256 KiB come at 2.4 to 3.6 GiB/s, another rate for
-/// each connection, instead of 4.7.
+/// The congestion control for connections within one machine (tcp(7), TCP_CONGESTION). Reno adapts
+/// to loss, and there is none here. Every Linux system has it and lets any user choose it. BBR,
+/// which many systems prefer, measures the rate and keeps to it. That is right for networks; within
+/// a machine it measures how threads take turns, and reads of 256 KiB run at 2.4 to 3.6 GiB/s, at a
+/// different rate on each connection, instead of 4.7.
 const WITHIN_MACHINE: &str = "reno";
 
-/// Small replies are not held back. A machine that vanished without a word is found out, or its
-/// connections would be taken for ever.
+/// Sets the options of an accepted connection. Small replies are not delayed, and keepalive detects
+/// machines that vanished silently, which would otherwise occupy their connections for ever.
 ///
 /// # Errors
 ///
-/// Those of the system; what comes after the option that failed is not set.
+/// Returns an error if an option cannot be set. The options that come after it are not set then.
 pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -40,8 +40,8 @@ pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether both ends are the same machine's: they have the same address, or one that leads nowhere
-/// else.
+/// Returns whether both ends are on this machine: their addresses are the same, or the peer's is a
+/// loopback address.
 fn is_within_machine(local: SocketAddr, peer: SocketAddr) -> bool {
     let (local, peer) = (local.ip().to_canonical(), peer.ip().to_canonical());
     local == peer || peer.is_loopback()

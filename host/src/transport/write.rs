@@ -1,4 +1,4 @@
-//! Sending without waiting, for those who keep what is to be sent themselves.
+//! Nonblocking writes for callers that keep their own output buffer.
 
 use std::io;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-/// Writes what comes after the first `sent` bytes, and counts them on. Ready when all are written.
+/// Writes `bytes` from index `sent` on and advances `sent`. Ready when everything is written.
 pub(crate) fn poll_write_rest<S>(
     stream: &mut S,
     cx: &mut Context<'_>,

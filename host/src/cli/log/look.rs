@@ -1,4 +1,4 @@
-//! How the lines of the log look.
+//! The format of log lines.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,19 +15,19 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-/// What is logged, and how lines look.
+/// The level of the log and the format of its lines.
 #[derive(Clone)]
 pub(super) struct Look {
     pub(super) level: Level,
     pub(super) json: bool,
     pub(super) name: Option<String>,
-    /// True while lines begin with the time: syslog has its own.
+    /// True while lines begin with a timestamp; syslog adds its own.
     pub(super) timed: Arc<AtomicBool>,
     pub(super) colored: bool,
 }
 
 impl Look {
-    /// Formats events as lines for a writer.
+    /// Returns a subscriber that formats events as lines and writes them to `writer`.
     pub(super) fn subscriber<W>(&self, writer: W) -> impl Subscriber + Send + Sync + use<W>
     where
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -48,7 +48,7 @@ impl Look {
         tracing_subscriber::registry().with(lines).with(targets)
     }
 
-    /// What a function logs, as lines.
+    /// Returns the lines that a function logs.
     pub(super) fn format(&self, log: &dyn Fn()) -> Vec<u8> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let collected = lines.clone();
@@ -58,7 +58,7 @@ impl Look {
     }
 }
 
-/// Collects lines.
+/// A writer that collects lines in memory.
 struct Collector(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Collector {
@@ -71,7 +71,7 @@ impl Write for Collector {
     }
 }
 
-/// The time, where it is wanted.
+/// Writes the timestamp if it is enabled.
 struct Clock(Arc<AtomicBool>);
 
 impl FormatTime for Clock {
@@ -120,7 +120,7 @@ where
     }
 }
 
-/// Puts what an event says into an object.
+/// Inserts the fields of an event into a JSON object.
 struct Fields<'a>(&'a mut Map<String, Value>);
 
 impl Visit for Fields<'_> {

@@ -1,4 +1,4 @@
-//! Where lines of the log go. Writing to it may block.
+//! The destinations of the log. Writing to one may block.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use syslog::{Facility, Formatter3164};
 use tracing::Level;
 
-/// Where lines go.
+/// The destination of log lines.
 pub(super) enum Sink {
     Stderr,
     Syslog { logger: Box<Logger>, name: String },
@@ -22,7 +22,7 @@ type Logger = syslog::Logger<syslog::LoggerBackend, Formatter3164>;
 
 impl Sink {
     pub(super) fn file(path: &Path) -> io::Result<Self> {
-        // The process may leave its directory.
+        // The process may change its working directory later.
         let path = std::path::absolute(path)?;
         let file = File::options().append(true).create(true).open(&path)?;
         Ok(Self::File(file, path))
@@ -38,7 +38,8 @@ impl Sink {
         Ok(Self::Syslog { logger: Box::new(syslog::unix(formatter)?), name: name.to_owned() })
     }
 
-    /// Opens a file again, by its name, which whoever renamed it expects.
+    /// Reopens a log file by its path, as is expected after it was renamed. Does nothing for other
+    /// sinks.
     pub(super) fn reopen(&mut self) -> Result<(), (PathBuf, io::Error)> {
         let Self::File(_, path) = self else { return Ok(()) };
         let path = path.clone();
@@ -46,7 +47,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes a line, which ends with a newline.
+    /// Writes a line, which must end with a newline.
     pub(super) fn write(&mut self, level: Level, line: &[u8]) -> io::Result<()> {
         match self {
             Self::Stderr => write_all(rustix::stdio::stderr(), line),
@@ -58,7 +59,7 @@ impl Sink {
                 if send(logger, level, line).is_ok() {
                     return Ok(());
                 }
-                // A daemon that was started again has another socket.
+                // A restarted syslog daemon has a new socket.
                 *self = Self::syslog(name).map_err(io::Error::other)?;
                 match self {
                     Self::Syslog { logger, .. } => {
@@ -80,15 +81,15 @@ fn send(logger: &mut Logger, level: Level, line: &str) -> Result<(), syslog::Err
     }
 }
 
-/// Writes without the lock and the buffer of [`std::io::Stderr`], which others would wait for while
-/// this blocks.
+/// Writes all bytes, bypassing the lock and the buffer of [`std::io::Stderr`]: other threads would
+/// wait for its lock while this write blocks.
 fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::INTR) => {}
-            // Whoever shares stderr may have set it so.
+            // A process that shares stderr may have made it non-blocking.
             Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&file, PollFlags::OUT)], None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),

@@ -1,8 +1,8 @@
-//! The thread that writes the log, and the queue before it.
+//! The thread that writes the log, and the queue that feeds it.
 //!
-//! The thread starts with the first line: most servers never log one, and a thread takes its time of
-//! their start. Whoever logs only puts a line into the queue. The queue is bounded; lines for which there is no
-//! room are counted, and their number is logged once there is room again.
+//! The thread is started by the first line: most servers never log one, and starting a thread would
+//! delay their startup. Logging only puts a line into the queue. The queue is bounded; lines that
+//! do not fit are dropped and counted, and their number is logged once there is room again.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,20 +15,20 @@ use tracing::Level;
 
 use super::sink::Sink;
 
-/// How many lines may wait.
+/// The maximum number of queued lines.
 const LINES: usize = 1024;
 
-/// How many bytes the lines that wait may have together.
+/// The maximum total size of the queued lines, in bytes.
 const BYTES: usize = 1 << 20;
 
-/// Turns what is logged within a function into a line.
+/// Formats what a function logs as a line.
 pub(super) type Format = Box<dyn Fn(&dyn Fn()) -> Vec<u8> + Send>;
 
-/// The way to the thread.
+/// The sending side of the queue.
 pub(super) struct Queue {
     sender: Sender<Message>,
     state: Arc<State>,
-    /// What the thread will have, until it starts.
+    /// What is handed to the thread when it starts; `None` afterwards.
     waiting: Mutex<Option<(Writer, Receiver<Message>)>>,
     started: AtomicBool,
 }
@@ -37,16 +37,16 @@ pub(super) struct Queue {
 struct State {
     lines: AtomicUsize,
     bytes: AtomicUsize,
-    /// Lines for which there was no room.
+    /// The number of lines dropped because they did not fit.
     lost: AtomicU64,
-    /// Set while the thread has been asked to open its file again.
+    /// Set while a request to reopen the file is pending.
     reopening: AtomicBool,
 }
 
 enum Message {
     Line(Level, Box<[u8]>),
     Reopen,
-    /// The sender is dropped when it is done.
+    /// The sender is dropped when the sink has been replaced.
     Replace(Sink, SyncSender<()>),
     Flush(SyncSender<()>),
 }
@@ -60,7 +60,7 @@ impl Queue {
         Self { sender, state, waiting, started: AtomicBool::new(false) }
     }
 
-    /// Puts a line into the queue, or counts it as lost. Never blocks.
+    /// Queues a line, or drops it and counts it as lost. Never blocks.
     pub(super) fn push(&self, level: Level, line: &[u8]) {
         let sent = self.state.reserve(level, line.len())
             && self.sender.send(Message::Line(level, line.into())).is_ok();
@@ -70,13 +70,14 @@ impl Queue {
         self.start();
     }
 
-    /// Starts the thread if it has not been. Where that fails, the next line tries again.
+    /// Starts the thread if it is not running yet. If that fails, the next line tries again.
     fn start(&self) {
         if self.started.load(Ordering::Acquire) {
             return;
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // A thread that fails to start would drop what it was given.
+        // If the thread fails to start, its closure is dropped along with everything moved into it,
+        // so the writer is sent once the thread runs.
         let (sender, given) = mpsc::channel::<(Writer, Receiver<Message>)>();
         let run = move || {
             if let Ok((writer, messages)) = given.recv() {
@@ -87,28 +88,28 @@ impl Queue {
             && thread::Builder::new().name("log".into()).spawn(run).is_ok()
             && let Some(given) = waiting.take()
         {
-            // The thread waits for it.
+            // The thread is waiting for this message.
             let _ = sender.send(given);
             self.started.store(true, Ordering::Release);
         }
     }
 
-    /// Has a file opened again by its name.
+    /// Requests that the log file is reopened by its path.
     pub(super) fn reopen(&self) {
-        // Signals may come faster than files are opened.
+        // Signals may arrive faster than the file can be reopened.
         if !self.state.reopening.swap(true, Ordering::Relaxed) {
             let _ = self.sender.send(Message::Reopen);
             self.start();
         }
     }
 
-    /// Has what is logged from now on written elsewhere. Waits until all before was written, for no
-    /// longer than `limit`.
+    /// Redirects all subsequent lines to another sink. Waits until all earlier lines are written,
+    /// for at most `limit`.
     pub(super) fn replace(&self, sink: Sink, limit: Duration) {
         self.ask(|done| Message::Replace(sink, done), limit);
     }
 
-    /// Waits until all that was logged is written, for no longer than `limit`.
+    /// Waits until all queued lines are written, for at most `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         if self.started.load(Ordering::Acquire) {
             self.ask(Message::Flush, limit);
@@ -119,14 +120,15 @@ impl Queue {
         let (sender, done) = mpsc::sync_channel(0);
         if self.sender.send(message(sender)).is_ok() {
             self.start();
-            // It ends with an error either way.
+            // Nothing is ever sent, so this returns an error on completion as well as on timeout.
             let _ = done.recv_timeout(limit);
         }
     }
 }
 
 impl State {
-    /// Takes room for a line, if there is any. The last quarter is for warnings and errors.
+    /// Reserves room for a line and returns true if it fits. The last quarter of the queue is
+    /// reserved for warnings and errors.
     fn reserve(&self, level: Level, length: usize) -> bool {
         let share = |all: usize| if level <= Level::WARN { all } else { all / 4 * 3 };
         let lines = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
@@ -149,14 +151,14 @@ impl State {
     }
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Writer {
     sink: Sink,
     format: Format,
     state: Arc<State>,
-    /// Lines that could not be written since one could.
+    /// The number of lines that could not be written since the last successful write.
     failed: u64,
-    /// A line was written in part.
+    /// True if the last write failed and may have left a partial line.
     torn: bool,
 }
 
@@ -213,7 +215,8 @@ impl Writer {
         }
     }
 
-    /// Writes a line of the log's own: put into the queue, it might get lost as well.
+    /// Writes a message about the log itself. It bypasses the queue, where it might be dropped as
+    /// well.
     fn say(&mut self, level: Level, log: &dyn Fn()) -> io::Result<()> {
         let line = (self.format)(log);
         self.write(level, &line)

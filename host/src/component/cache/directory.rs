@@ -1,8 +1,9 @@
-//! A directory that no other user can change, nor anything on the way to it. What is in it is not
-//! known here.
+//! Opens a directory that no other user can change, nor anything on the path to it. This module
+//! does not know what the directory contains.
 //!
-//! The way from `/` is walked once, descriptor by descriptor, and each is judged by what it is, not
-//! by its name; from then on the directory is reached by its descriptor alone.
+//! The path from `/` is walked once, descriptor by descriptor, and each directory is judged by its
+//! descriptor, not by its name. From then on, the directory is only accessed through its
+//! descriptor.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -14,25 +15,27 @@ use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// What the directory is opened as, and all above it.
+/// The flags for opening the directory and all directories above it.
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The permission bits of everyone but the owner that let somebody change something.
+/// The permission bits that let anyone but the owner change something.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Files of the directory belong to it, or to root, who can do anything anyway.
+/// Returns whether a file or directory belongs to this user, or to root, who can do anything
+/// anyway.
 pub(super) fn is_trusted(stat: &Stat) -> bool {
     stat.st_uid == 0 || stat.st_uid == geteuid().as_raw()
 }
 
-/// Opens a directory; makes it, and what is missing above it, for its owner alone.
+/// Opens a directory. Creates it, and any missing parent, accessible to its owner only.
 ///
-/// Symbolic links are followed on the way, as a home directory may be reached by some, but not the
-/// last name; what they lead to is judged like everything else.
+/// Symbolic links are followed in the path, since a home directory may be reached through some, but
+/// not for its last component. What they lead to is judged like everything else.
 ///
 /// # Errors
 ///
-/// When another user could change it, or it cannot be had.
+/// Returns an error if another user could change the directory, or if it cannot be opened or
+/// created.
 pub(super) fn open(path: &Path) -> Result<OwnedFd, Refusal> {
     let name = path.file_name().ok_or(Refusal::Io(path.into(), Errno::INVAL.into()))?;
     let parent = path.parent().unwrap_or(Path::new("/"));
@@ -46,13 +49,14 @@ pub(super) fn open(path: &Path) -> Result<OwnedFd, Refusal> {
     if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
         return Err(Refusal::Writable(way, stat.st_mode));
     }
-    // What was opened so far can only be walked through.
+    // The descriptor so far is O_PATH, which cannot be used to read the directory.
     let flags = DIRECTORY | OFlags::RDONLY;
     fs::openat(&directory, ".", flags, Mode::empty())
         .map_err(|error| Refusal::Io(way, error.into()))
 }
 
-/// The part of a path that exists, without links, and the names that are missing below it.
+/// Returns the part of a path that exists, with symbolic links resolved, and the names of the
+/// missing components below it.
 fn resolve(path: &Path) -> Result<(PathBuf, Vec<OsString>), Refusal> {
     let mut missing = Vec::new();
     let mut existing = path;
@@ -74,7 +78,7 @@ fn resolve(path: &Path) -> Result<(PathBuf, Vec<OsString>), Refusal> {
     }
 }
 
-/// Walks to a directory from the root.
+/// Walks from the root to a directory.
 fn walk(path: &Path) -> Result<(OwnedFd, PathBuf), Refusal> {
     let mut way = PathBuf::from("/");
     let root = fs::openat(CWD, "/", DIRECTORY | OFlags::PATH, Mode::empty());
@@ -84,19 +88,19 @@ fn walk(path: &Path) -> Result<(OwnedFd, PathBuf), Refusal> {
         match component {
             Component::RootDir => {}
             Component::Normal(name) => directory = enter(&directory, name, &mut way)?,
-            // A path without links has no others.
+            // A canonical path has no other components.
             _ => return Err(Refusal::Io(path.into(), Errno::INVAL.into())),
         }
     }
     Ok((directory, way))
 }
 
-/// Goes one step down the way.
+/// Opens and judges the next directory of the path.
 fn enter(from: &OwnedFd, name: &OsStr, way: &mut PathBuf) -> Result<OwnedFd, Refusal> {
     way.push(name);
     let entered = match fs::openat(from, name, DIRECTORY | OFlags::PATH, Mode::empty()) {
         Ok(entered) => entered,
-        // A link is no directory, if it is not followed.
+        // A symbolic link that is not followed is not a directory.
         Err(Errno::NOTDIR | Errno::LOOP) if is_link(from, name) => {
             return Err(Refusal::Link(way.clone()));
         }
@@ -111,9 +115,9 @@ fn is_link(directory: &OwnedFd, name: &OsStr) -> bool {
         .is_ok_and(|stat| fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
 }
 
-/// Sees whether others can replace what is in a directory. In a sticky one, as /tmp is, they can
-/// neither rename nor remove what is not theirs, so the next step is safe if it is one of ours: it
-/// is judged next, and it is no link.
+/// Checks that others cannot replace the contents of a directory. In a sticky directory such as
+/// /tmp, they can neither rename nor remove files that are not theirs, so the next component is
+/// safe if it is ours: it is judged next, and it is not a symbolic link.
 fn judge(directory: &OwnedFd, way: &Path) -> Result<(), Refusal> {
     let stat = fs::fstat(directory).map_err(|error| Refusal::Io(way.into(), error.into()))?;
     if !is_trusted(&stat) {
@@ -126,15 +130,16 @@ fn judge(directory: &OwnedFd, way: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Makes a directory for its owner alone, whatever the umask, unless there is something already.
+/// Creates a directory that only its owner can access, whatever the umask, unless something of that
+/// name exists already.
 fn make(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match fs::mkdirat(parent, name, Mode::RWXU) {
         Ok(()) => {
-            // The umask can only have taken permissions away.
+            // The umask may have removed some permissions.
             let made = fs::openat(parent, name, DIRECTORY | OFlags::RDONLY, Mode::empty());
             match made {
                 Ok(made) => Ok(fs::fchmod(&made, Mode::RWXU)?),
-                // Not even its owner may open it.
+                // The umask may have kept even the owner from opening it.
                 Err(_) => Ok(fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?),
             }
         }
@@ -148,16 +153,17 @@ fn make(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
 pub(super) enum Refusal {
     /// Something on the way belongs to another user.
     Owner(PathBuf, u32),
-    /// Others than its owner can change it.
+    /// Users other than its owner can change it.
     Writable(PathBuf, u32),
     /// It is a symbolic link.
     Link(PathBuf),
-    /// It cannot be had.
+    /// It cannot be opened or created.
     Io(PathBuf, io::Error),
 }
 
 impl Refusal {
-    /// True if somebody could do harm, false if there just is no such directory.
+    /// Returns true if another user could do harm, and false if the directory is merely
+    /// unavailable.
     pub(super) fn is_danger(&self) -> bool {
         !matches!(self, Self::Io(..))
     }

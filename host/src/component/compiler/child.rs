@@ -1,7 +1,8 @@
-//! The child process that compiles: the same program, started with other arguments.
+//! The child process that compiles a component: the same program, started with other arguments.
 //!
-//! It limits itself before it reads a byte of the component, reads it from stdin, writes the
-//! code to stdout as a frame, or to stderr why there is none, and says by its exit code which.
+//! It limits itself before it reads a byte of the component, which it reads from stdin. It writes
+//! the code to stdout as a frame, or the reason for its failure to stderr; its exit code says
+//! which.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,13 +19,13 @@ use super::super::artifact::{self, Key, MAX_CODE, MAX_FRAME};
 use super::super::prepared::compiling_engine;
 use super::{CompileLimits, MAX_COMPONENT};
 
-/// What the first argument is. No option nor parameter is spelled so.
+/// The first argument of a child process. No option or parameter is spelled like this.
 const WORD: &str = "--memnbd-compile-stdin";
 
-/// The variable that tells how many threads there may be; it is rayon's.
+/// The environment variable, defined by rayon, that limits the number of threads.
 pub(super) const THREADS: &str = "RAYON_NUM_THREADS";
 
-/// The exit codes. The program's own 1 and 2 are not among them, nor that of a panic.
+/// The exit codes. They differ from the program's own 1 and 2, and from that of a panic.
 pub(super) const COMPILED: i32 = 0;
 pub(super) const INVALID: i32 = 3;
 pub(super) const NO_MACHINE: i32 = 4;
@@ -32,22 +33,22 @@ pub(super) const NO_MEMORY: i32 = 5;
 pub(super) const TOO_LONG: i32 = 6;
 const UNCONFINED: i32 = 7;
 
-/// How it says that there is no memory, where it cannot choose its exit code: an allocation that
-/// failed, a stack or a thread that cannot be had.
+/// Messages that mean a lack of memory where the child cannot choose its exit code: a failed
+/// allocation, or a stack or thread that cannot be created.
 pub(super) const NO_MEMORY_WORDS: [&str; 3] =
     ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"];
 
-/// How much politer than others it is.
+/// The niceness of the child.
 const NICENESS: i32 = 10;
 
-/// The addresses that it may have besides its memory, in bytes: the program itself, and what the
-/// allocator sets aside for each thread.
+/// The address space that it may use in addition to its memory, in bytes: for the program itself,
+/// and for what the allocator reserves for each thread.
 const ADDRESSES: u64 = 1 << 30;
 
-/// More files than it opens.
+/// The limit on open files. It needs fewer.
 const MAX_FILES: u64 = 32;
 
-/// The arguments of a child process of this one.
+/// Returns the arguments for a child process of this process.
 pub(super) fn arguments(direct: bool, key: &Key, limits: &CompileLimits) -> [String; 6] {
     [
         WORD.into(),
@@ -59,7 +60,7 @@ pub(super) fn arguments(direct: bool, key: &Key, limits: &CompileLimits) -> [Str
     ]
 }
 
-/// What a child process was told.
+/// The parsed arguments of a child process.
 struct Orders {
     direct: bool,
     key: Key,
@@ -87,8 +88,8 @@ impl Orders {
     }
 }
 
-/// Compiles, if this process was started for that: then this is the exit code. To be called before
-/// anything else.
+/// Compiles a component if this process was started for that, and returns its exit code. Must be
+/// called before anything else.
 pub fn main() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != WORD {
@@ -101,7 +102,7 @@ pub fn main() -> Option<ExitCode> {
     Some(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// The exit code, and the words for it.
+/// An exit code, and the message for it.
 struct Failure(i32, String);
 
 impl Failure {
@@ -110,7 +111,7 @@ impl Failure {
     }
 
     fn tell(&self) -> i32 {
-        // The code says enough.
+        // The exit code is enough if this fails.
         let _ = writeln!(io::stderr(), "{}", self.1);
         self.0
     }
@@ -142,13 +143,13 @@ fn run(orders: &Orders) -> Result<i32, Failure> {
     Ok(COMPILED)
 }
 
-/// Sees to it that whatever comes harms nobody else.
+/// Limits this process, so that whatever happens in it harms no other.
 fn confine(orders: &Orders) -> anyhow::Result<()> {
     set_no_new_privs(true).context("no new privileges")?;
     set_parent_process_death_signal(Some(Signal::KILL)).context("end with the parent")?;
     let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
     anyhow::ensure!(parent == Some(orders.parent), "the parent has ended already");
-    // When memory runs out, this is the process to kill. Not all systems let us say so.
+    // If memory runs out, this is the process to kill. Not all systems allow this to be set.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     nice(NICENESS).context("nice")?;
     for (resource, most) in [
@@ -164,12 +165,13 @@ fn confine(orders: &Orders) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Limits a resource, for good: but what is there already is not raised.
+/// Limits a resource irrevocably. A lower limit that is already in place is not raised.
 fn limit(resource: Resource, most: u64) -> io::Result<()> {
     let least = |other: Option<u64>| other.map_or(most, |other| other.min(most));
     let Rlimit { current, maximum } = getrlimit(resource);
     let current = Some(least(current));
-    // At the soft limit of CPU time comes the signal that tells, at the hard one SIGKILL.
+    // At the soft limit of CPU time, the kernel sends SIGXCPU, which tells the parent the cause; at
+    // the hard limit, SIGKILL.
     let grace = u64::from(resource == Resource::Cpu);
     let maximum = Some(maximum.map_or(most + grace, |maximum| maximum.min(most + grace)));
     Ok(setrlimit(resource, Rlimit { current, maximum })?)

@@ -1,9 +1,9 @@
-//! The parent's side of compiling: a child process, what it is given, how long it may take, and what
-//! its end means.
+//! The parent's side of compiling: starting a child process, passing it the component, limiting its
+//! time, and interpreting how it ends.
 //!
-//! The child's stdin, stdout and stderr are files in memory, of which the first cannot be changed any
-//! more. So nobody waits for the other, and what the child can write is bounded by its own limit
-//! on the size of files.
+//! The child's stdin, stdout and stderr are memory files, the first of which is sealed against
+//! changes. So neither process waits for the other, and the amount that the child can write is
+//! bounded by its own limit on the size of files.
 
 use std::fmt;
 use std::fs::File;
@@ -24,20 +24,20 @@ use super::super::LoadError;
 use super::super::artifact::{Artifact, Damage, Key, MAX_CODE, MAX_FRAME};
 use super::child;
 
-/// How many threads a child has at most. Each takes memory of its own.
+/// The most threads of a child. Each takes memory of its own.
 const MAX_THREADS: usize = 4;
 
-/// What of the child's words is told, in bytes.
+/// How many bytes of the child's messages are reported.
 const MAX_WORDS: u64 = 2048;
 
-/// What compiling one component may take.
+/// Limits on compiling one component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {
-    /// From its beginning to its end.
+    /// The wall-clock time.
     pub time: Duration,
-    /// Of all processors together, in seconds.
+    /// The CPU time of all threads together, in seconds.
     pub processor: u64,
-    /// In bytes.
+    /// The memory, in bytes.
     pub memory: u64,
 }
 
@@ -47,47 +47,47 @@ impl Default for CompileLimits {
     }
 }
 
-/// What is to be compiled.
+/// A component to compile.
 pub(super) struct Job {
     pub(super) wasm: Bytes,
     pub(super) key: Key,
-    /// For memories that the host maps.
+    /// Whether the code is for memories mapped by the host.
     pub(super) direct: bool,
 }
 
-/// Why a component was not compiled, though it may be in order.
+/// Why a component was not compiled, even though it may be valid.
 #[derive(Debug)]
 pub enum CompileError {
-    /// It took longer than this.
+    /// It took longer than this limit.
     Time(Duration),
-    /// It took more than so many seconds of the processors.
+    /// It took more than this many seconds of CPU time.
     Processor(u64),
-    /// It needed more than so many bytes of memory.
+    /// It needed more than this many bytes of memory.
     Memory(u64),
-    /// There are not so many bytes of memory for it now.
+    /// The budget does not currently have this many bytes of memory for it.
     NoMemory(u64),
-    /// It is more than so many bytes of code.
+    /// It has more than this many bytes of code.
     Length(u64),
     /// The child process could not be started or watched.
     Start(io::Error),
-    /// Somebody killed the child process: the system, when memory runs out.
+    /// The child process was killed, probably by the system because memory ran out.
     Killed,
     /// The compiler failed.
     Failed {
         /// How the child process ended.
         status: ExitStatus,
-        /// What it said.
+        /// Its messages on stderr.
         words: String,
     },
-    /// The child process answered nonsense.
+    /// The child process wrote a damaged frame.
     Damaged(Damage),
-    /// A thread of this process failed.
+    /// A thread of this process panicked.
     Panicked,
 }
 
 impl CompileError {
-    /// True if it may go well another time: it was the machine's load, perhaps, and not the
-    /// component.
+    /// Returns whether compiling may succeed another time, because the cause may be the load of the
+    /// machine rather than the component.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Time(_) | Self::NoMemory(_) | Self::Start(_) | Self::Killed)
     }
@@ -123,11 +123,12 @@ impl fmt::Display for CompileError {
     }
 }
 
-/// Compiles in a child process, and waits for it.
+/// Compiles a component in a child process, and waits for it.
 ///
 /// # Errors
 ///
-/// As compiling in this process, and when the child exceeds a limit.
+/// Returns an error if the component is invalid, as compiling in this process does, or if the child
+/// fails or exceeds a limit.
 pub(super) fn run(job: &Job, limits: &CompileLimits) -> Result<Artifact, LoadError> {
     let failed = |error| LoadError::Compiler(CompileError::Start(error));
     let input = input(&job.wasm).map_err(failed)?;
@@ -141,7 +142,8 @@ pub(super) fn run(job: &Job, limits: &CompileLimits) -> Result<Artifact, LoadErr
     judge(job, limits, status, output, words)
 }
 
-/// The component, from the beginning of a file that can be read and nothing else.
+/// Returns a sealed, read-only memory file that contains the component, positioned at its
+/// beginning.
 fn input(wasm: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(memfd_create("component", flags)?);
@@ -152,7 +154,7 @@ fn input(wasm: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// An empty file that has no name.
+/// Creates an empty memory file.
 fn memory(name: &str) -> io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
@@ -166,7 +168,8 @@ fn start(
 ) -> io::Result<Child> {
     let threads = available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let given = |file: &File| file.try_clone().map(OwnedFd::from).map(Stdio::from);
-    // This program, even if its file was replaced or its directory is closed to this user.
+    // This runs the same program even if its file was replaced, or its directory is inaccessible to
+    // this user.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0(env!("CARGO_PKG_NAME"))
@@ -174,7 +177,7 @@ fn start(
         .env_clear()
         .env(child::THREADS, threads.to_string())
         .current_dir("/")
-        // Ctrl-C is for the server.
+        // Ctrl-C is meant for the server, not for the child.
         .process_group(0)
         .stdin(Stdio::from(OwnedFd::from(input)))
         .stdout(given(output)?)
@@ -182,19 +185,20 @@ fn start(
     command.spawn()
 }
 
-/// How the child ended; none if it had to be killed, for it took too long.
+/// Waits for the child to end, and returns its exit status, or `None` if it took too long and was
+/// killed.
 fn end_of(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let ended = wait(child, limit);
     if !matches!(ended, Ok(true)) {
-        // It may end at this moment.
+        // This fails if the child has just ended.
         let _ = child.kill();
     }
-    // It is over, or dies at once.
+    // The child has ended, or is about to.
     let status = child.wait()?;
     Ok(ended?.then_some(status))
 }
 
-/// Whether a child ends in time. It stays there to be waited for.
+/// Returns whether a child ends in time. Does not reap it.
 fn wait(child: &Child, limit: Duration) -> io::Result<bool> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let end = Instant::now() + limit;
@@ -210,7 +214,7 @@ fn wait(child: &Child, limit: Duration) -> io::Result<bool> {
     }
 }
 
-/// What the end of a child means.
+/// Interprets how a child ended.
 fn judge(
     job: &Job,
     limits: &CompileLimits,
@@ -246,7 +250,7 @@ fn judge(
     Err(LoadError::Compiler(error))
 }
 
-/// What the child said, as one line.
+/// Returns the child's messages as one line.
 fn text(words: &File) -> Result<String, LoadError> {
     let bytes = contents(words, MAX_WORDS);
     let bytes = bytes.map_err(|error| LoadError::Compiler(CompileError::Start(error)))?;
@@ -254,7 +258,8 @@ fn text(words: &File) -> Result<String, LoadError> {
     Ok(text.split_whitespace().collect::<Vec<&str>>().join(" "))
 }
 
-/// A file from its beginning, but no more than so many bytes. Its offset is where the child left it.
+/// Returns the first `most` bytes of a file, or all of it if it is shorter. The file offset is
+/// wherever the child left it.
 fn contents(file: &File, most: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len().min(most);
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
@@ -273,7 +278,7 @@ mod tests {
         Job { wasm: Bytes::new(), key: Key::of(&engine, b""), direct: false }
     }
 
-    /// What is made of the end of a shell script.
+    /// Returns the result for a child that runs a shell script.
     fn end(script: &str, limit: Duration) -> Result<Artifact, LoadError> {
         let (output, words) = (memory("o").unwrap(), memory("w").unwrap());
         let mut command = Command::new("/bin/sh");

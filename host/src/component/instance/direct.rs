@@ -6,20 +6,21 @@ use crate::component::direct::Resident;
 use crate::component::fault::{Breach, Fault};
 
 impl Instance {
-    /// The beginning of a span, as far as it can be read and written without a call. It is good until
-    /// the next call.
+    /// Returns the beginning of a span, as far as it can be read and written without a call. The
+    /// result is valid until the next call.
     #[inline]
     pub fn resident(&self, span: Span) -> Option<Resident> {
         self.pages.as_ref()?.resident(span)
     }
 
-    /// A chunk of what is resident: in order, at least one, none after the last.
+    /// Returns a chunk of the resident bytes. The chunks are in order and there is at least one;
+    /// `None` follows the last.
     #[inline]
     pub fn resident_chunk(&self, resident: Resident, index: usize) -> Option<Chunk<'_>> {
         self.pages.as_ref()?.chunk(resident, index).map(Chunk::Data)
     }
 
-    /// Has the processor fetch the beginning of what is resident.
+    /// Prefetches the beginning of the resident bytes into the processor's caches.
     #[inline]
     pub fn prefetch(&self, resident: Resident) {
         if let Some(pages) = &self.pages {
@@ -27,11 +28,11 @@ impl Instance {
         }
     }
 
-    /// Writes to the beginning of what is resident.
+    /// Writes to the beginning of the resident bytes.
     ///
     /// # Panics
     ///
-    /// When that is shorter than the data.
+    /// Panics if there are fewer resident bytes than `data` has.
     #[inline]
     pub fn write_resident(&mut self, resident: Resident, data: &[u8]) {
         if let Some(pages) = &mut self.pages {
@@ -39,8 +40,9 @@ impl Instance {
         }
     }
 
-    /// What is resident as memory to receive to, and `behind` for what follows; what is received there is
-    /// written. Perhaps it is the beginning only, and then without `behind`.
+    /// Returns the resident bytes as buffers to receive into, followed by `behind` for the bytes
+    /// after them. Bytes received there count as written. The result may cover only the first part
+    /// of the resident bytes, and then it does not include `behind`.
     #[inline]
     pub fn scatter<'a>(
         &'a mut self,
@@ -50,12 +52,13 @@ impl Instance {
         self.pages.as_mut()?.scatter(resident, behind)
     }
 
-    /// A span, if all of it can be read without a call. A page that is not known is asked for, if it is all
-    /// that the span needs: where several are missing, to read is one call, too.
+    /// Returns a span if all of it can be accessed without a call. If the span lies within a single
+    /// page whose location is unknown, the component is asked for it. Longer spans are not worth
+    /// asking for: reading them takes one call, too.
     ///
     /// # Errors
     ///
-    /// The component failed.
+    /// Returns an error if the component fails.
     pub async fn make_resident(&mut self, span: Span) -> Result<Option<Resident>, Fault> {
         if self.pages.as_ref().is_some_and(|pages| pages.is_one(span)) {
             self.map_pages(span).await?;
@@ -63,8 +66,8 @@ impl Instance {
         Ok(self.resident(span).filter(|resident| resident.length() == span.length))
     }
 
-    /// Asks for the pages of a span that are not known. False when the component has not got them all
-    /// where the host can use them.
+    /// Asks the component for those pages of a span whose location is unknown. Returns false if it
+    /// does not have all of them where the host can access them.
     pub(super) async fn map_pages(&mut self, span: Span) -> Result<bool, Fault> {
         let (Some(direct), Some(pages)) = (self.functions.direct, &self.pages) else {
             return Ok(false);
@@ -90,7 +93,7 @@ impl Instance {
         Ok(true)
     }
 
-    /// Forgets the pages that a call may move.
+    /// Removes the pages of a span from the page table, because a call may move them.
     pub(super) fn forget_pages(&mut self, span: Span) {
         if let Some(pages) = &mut self.pages {
             pages.forget(span);

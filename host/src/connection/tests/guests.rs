@@ -234,8 +234,8 @@ async fn a_read_that_fails_late_has_no_content() {
     }
 }
 
-/// Reads longer than what may wait are read in pieces, each when there is room for it; the disk has 32
-/// MiB, of which the first 6 can be read. What is requested after them is answered after them.
+/// Reads longer than what may wait are read in pieces, each when there is room for it; the disk has
+/// 32 MiB, of which the first 6 can be read. What is requested after them is answered after them.
 fn long_reads() -> Guest {
     let read = "(if (i64.ge_u (local.get $offset) (i64.const 0x600000))
           (then (return (call $fail (i32.const 1)))))

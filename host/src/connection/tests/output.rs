@@ -136,7 +136,8 @@ fn reads_arrive_intact_through_random_windows() {
     }
 }
 
-/// Cut at every byte: what came before is what a client gets, wherever the stream stops for a while.
+/// Cut at every byte: what came before is what a client gets, wherever the stream stops for a
+/// while.
 #[test]
 fn a_stream_may_stop_at_every_byte() {
     let session = session(ReplyStyle::Structured);

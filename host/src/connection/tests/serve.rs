@@ -207,7 +207,8 @@ async fn the_server_ends_a_connection_that_does_not_read() {
     assert!(matches!(end, Ok(Ok(End::Stopped))), "{end:?}");
 }
 
-/// A client that gets an answer to what it has not sent yet takes it for one that belongs to nothing.
+/// A client that gets an answer to what it has not sent yet takes it for one that belongs to
+/// nothing.
 #[tokio::test]
 async fn refused_write_is_answered_when_all_of_it_is_here() {
     let (context, _phase) = context().await;

@@ -1,23 +1,22 @@
-//! Looking at requests that are here before it is their turn, so that the processor can fetch what they
-//! reach.
+//! Prefetching for requests that were received but whose turn has not come.
 
 use super::Transmission;
 use crate::block::{Command, Span};
 use crate::nbd::{Admission, Verdict};
 use crate::transport::Stream;
 
-/// How many requests are looked at together.
+/// The number of requests to prefetch for at once.
 const AHEAD: usize = 8;
 
-/// Behind a longer payload nothing is looked at.
+/// The longest payload to look past, in bytes.
 const LONGEST: u64 = 32 << 10;
 
 impl<S> Transmission<S>
 where
     S: Stream,
 {
-    /// Looks at the requests that are next in the input, when there are several. Nothing comes of
-    /// what is wrong with one, before it is its turn.
+    /// Prefetches for the next requests in the input, if there are several. Errors in them are
+    /// reported when their turn comes.
     pub(super) fn look_ahead(&mut self) {
         let length = self.session.header_len();
         let mut spans = [Span { offset: 0, length: 0 }; AHEAD];

@@ -1,4 +1,4 @@
-//! Requests under way: what is answered at once, and what becomes a task of its own.
+//! Executing requests: at once where possible, otherwise in a task.
 
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -17,20 +17,20 @@ use crate::device::{Answer, Buffer, Content, Execution, Outcome};
 use crate::nbd::{ReplyTo, Request};
 use crate::transport::Stream;
 
-/// How many requests of a connection may be under way that were not ready at once.
+/// The most tasks that a connection may have.
 const MAX_IN_FLIGHT: usize = 128;
 
-/// How many bytes they may write and read together. One request may always be under way.
+/// The most bytes that these tasks may read and write together. One request is always accepted.
 const MAX_IN_FLIGHT_BYTES: u64 = 64 << 20;
 
-/// A request, or a part of one, that was not ready at once.
+/// The execution of a request, or of a part of one, that was not ready at once.
 pub(super) struct Started {
     execution: Execution,
-    /// It computes at length.
+    /// It is pending because it computes for long.
     computes: bool,
 }
 
-/// Requests that are tasks of their own.
+/// The tasks of a connection.
 pub(super) struct InFlight {
     pub(super) count: usize,
     bytes: u64,
@@ -38,20 +38,20 @@ pub(super) struct InFlight {
     pub(super) completed: mpsc::UnboundedReceiver<Completed>,
 }
 
-/// A task that ended.
+/// The result of a task.
 pub(super) struct Completed {
     request: Executed,
     result: Outcome,
-    /// The memory that it has until it is answered.
+    /// Its share of the request memory, held until it is answered.
     _buffer: Option<Buffer>,
 }
 
-/// Sees to it that a task is answered however it ends.
+/// Ensures that a request is answered however its task ends.
 struct Completion {
     done: mpsc::UnboundedSender<Completed>,
     request: Executed,
     buffer: Option<Buffer>,
-    /// What it came to; nothing if it was dropped before, for want of threads or in a panic.
+    /// The result; `None` if the task was dropped, because there were no threads or it panicked.
     result: Option<Outcome>,
 }
 
@@ -67,7 +67,7 @@ impl Drop for Completion {
             true => Err(ErrorCode::Io),
             false => Err(ErrorCode::NoMem),
         });
-        // The connection may be gone; then nobody needs the answer.
+        // This fails if the connection is gone, and then nobody needs the answer.
         let completed = Completed { request: self.request, result, _buffer: self.buffer.take() };
         let _ = self.done.send(completed);
     }
@@ -75,12 +75,12 @@ impl Drop for Completion {
 
 impl InFlight {
     pub(super) fn new() -> Self {
-        // Unbounded, but for the number of tasks.
+        // Bounded by the number of tasks.
         let (done, completed) = mpsc::unbounded_channel();
         Self { count: 0, bytes: 0, done, completed }
     }
 
-    /// Whether another request may be under way.
+    /// Whether another task may be started.
     pub(super) fn has_room(&self) -> bool {
         self.count < MAX_IN_FLIGHT && self.bytes < MAX_IN_FLIGHT_BYTES
     }
@@ -90,7 +90,7 @@ impl<S> Transmission<S>
 where
     S: Stream,
 {
-    /// What is needed to answer a request.
+    /// Returns what it takes to answer a request.
     pub(super) fn executed(&self, request: &Request, command: &Command) -> Executed {
         let (span, read) = match *command {
             Command::Read { span } => (span, true),
@@ -104,13 +104,13 @@ where
         let held = match command {
             Command::Read { .. } | Command::Write { .. } => span.length,
             Command::Extents { limit, .. } => (limit * size_of::<Extent>()) as u64,
-            // No more than what a request takes itself.
+            // Nothing beyond the request itself.
             _ => 0,
         };
         Executed { reply: self.session.reply_to(request), span, read, held }
     }
 
-    /// Starts a request without data; if that is all it takes, answers it.
+    /// Executes a request without payload, and answers it if it is ready at once.
     pub(super) fn execute(
         &mut self,
         request: &Request,
@@ -121,8 +121,8 @@ where
         self.execute_with(executed, command, Bytes::new(), cx)
     }
 
-    /// Starts a request with its data; if that is all it takes, answers it. It is held back as long as
-    /// there is no memory for it, if it needs any.
+    /// Executes a request with its payload, and answers it if it is ready at once. A request that
+    /// needs memory is held back until there is some.
     pub(super) fn execute_with(
         &mut self,
         executed: Executed,
@@ -150,7 +150,7 @@ where
         }
     }
 
-    /// As [`Self::execute_with`], for what takes a call of the component or waiting for others.
+    /// As [`Self::execute_with`], for a request for which there is no lease.
     pub(super) fn execute_called(
         &mut self,
         executed: Executed,
@@ -170,7 +170,7 @@ where
         Ok(())
     }
 
-    /// Starts a command. If it is not ready at once, what was started is the error.
+    /// Starts a command. Returns the execution as the error if it is not ready at once.
     pub(super) fn start(
         &mut self,
         command: Command,
@@ -183,7 +183,7 @@ where
         self.call(command, data, cx)
     }
 
-    /// Polls a command once, where it may be polled on this thread.
+    /// Executes a command and polls it once, if it may be polled on this thread.
     fn call(
         &mut self,
         command: Command,
@@ -203,7 +203,7 @@ where
         }
     }
 
-    /// Makes a request a task of its own.
+    /// Spawns a request as a task.
     pub(super) fn spawn_request<F>(
         &mut self,
         executed: Executed,
@@ -218,7 +218,7 @@ where
         let done = self.in_flight.done.clone();
         let completion = Completion { done, request: executed, buffer, result: None };
         let task = async move {
-            // The disk is not held while the connection is busy.
+            // A copy, so that the task holds no lease until the connection gets to it.
             completion.finish(execution.await.map(|answer| match answer {
                 Answer::Read(content) => Answer::Read(content.into_copy()),
                 answer => answer,
@@ -227,13 +227,13 @@ where
         self.gate.spawn(task, computes);
     }
 
-    /// Makes a part of a request a task of its own, and returns where its result comes.
+    /// Spawns a part of a request as a task. Returns the receiver of its result.
     pub(super) fn spawn_part(&self, part: Started) -> oneshot::Receiver<Outcome> {
         let Started { execution, computes } = part;
         let (done, result) = oneshot::channel();
         let gate = self.gate.clone();
         let task = async move {
-            // The connection may be gone; then nobody needs it.
+            // This fails if the connection is gone, and then nobody needs the result.
             let _ = done.send(gate.finish(execution).await);
         };
         self.gate.spawn(task, computes);
@@ -285,8 +285,8 @@ where
         Ok(())
     }
 
-    /// Waits for what was asked before the good-bye, which takes effect although nobody may be left to
-    /// hear of it (spec: NBD_CMD_DISC).
+    /// Waits for the tasks to end: requests that were sent before NBD_CMD_DISC take effect,
+    /// although the client may not be there to see it (spec: NBD_CMD_DISC).
     pub(super) async fn await_in_flight(&mut self) {
         while self.in_flight.count > 0 && self.in_flight.completed.recv().await.is_some() {
             self.in_flight.count -= 1;

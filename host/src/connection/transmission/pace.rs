@@ -1,9 +1,9 @@
-//! How quickly things come on a connection: whether it is busy.
+//! Detecting busy connections, by how quickly their requests follow each other.
 
 use std::time::{Duration, Instant};
 
-/// What comes so soon after what came before is quick, and a connection is busy when that has
-/// happened so many times in a row.
+/// A connection is busy once it has received data this soon after the previous data, this many
+/// times in a row.
 const QUICK: Duration = Duration::from_millis(1);
 const BUSY: u32 = 16;
 
@@ -13,7 +13,7 @@ pub(super) struct Pace {
     /// Whether busy connections are looked for.
     watched: bool,
     last: Option<Instant>,
-    /// How many times in a row it was quick.
+    /// How many times in a row data came quickly.
     count: u32,
 }
 
@@ -23,7 +23,7 @@ impl Pace {
         self.watched = watched;
     }
 
-    /// Something came. True when that makes the connection busy, which is told once.
+    /// Records that data was received. Returns true once, when that makes the connection busy.
     pub(super) fn is_busy(&mut self) -> bool {
         self.watched && self.came(Instant::now())
     }

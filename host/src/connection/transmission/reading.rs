@@ -1,9 +1,9 @@
-//! Reads whose replies are longer than what may wait to be sent: they are read in pieces, each when there
-//! is room for it.
+//! Reads whose replies exceed what may be buffered: they are read in pieces, each when there is
+//! room for it.
 //!
-//! While that lasts nothing else is sent on the connection. A piece that fails is an error in the
-//! reply, unless the reply has promised its bytes already: then the connection ends, for the protocol
-//! has no other way (spec: "Structured reply chunk message").
+//! Meanwhile nothing else is sent on the connection. If a piece fails, the reply ends with an
+//! error, unless the header of a chunk has announced the bytes already: then the connection is
+//! closed, for the protocol has no other way (spec: "Structured reply chunk message").
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,46 +21,45 @@ use crate::device::{Answer, Buffer, Content};
 use crate::nbd::{ReplyTo, Run};
 use crate::transport::Stream;
 
-/// The longest piece, in bytes. Reads that are no longer are executed in one.
+/// The longest piece, in bytes. Shorter reads are executed as a whole.
 pub(super) const PIECE: u64 = 4 << 20;
 
-/// How long a piece is that is read by a call when there is no memory for a longer one. It takes none of
-/// the export's: what holds that may be replies that come after this one, so nothing here waits for
-/// it.
+/// The length of a piece for which there is no memory in the export's budget, in bytes. Waiting for
+/// memory could deadlock: it may be held by replies that are sent after this one.
 const SMALL_PIECE: u64 = 256 << 10;
 
-/// A read whose reply is under way.
+/// A read whose reply is being sent.
 pub(super) struct Reading {
     reply: ReplyTo,
-    /// What belongs to a chunk whose header was sent.
+    /// The rest of the chunk whose header was sent.
     owed: Span,
-    /// What comes after that, of which nothing was sent.
+    /// What follows that chunk, of which nothing was sent.
     rest: Span,
-    /// The piece that is being read by a call of the component.
+    /// The piece that is being executed.
     called: Option<Called>,
 }
 
-/// A piece that is being read.
+/// A piece that is being executed.
 struct Called {
     span: Span,
     content: oneshot::Receiver<Piece>,
 }
 
-/// What was read, and the memory that it takes.
+/// The content of a piece, and the memory taken for it.
 type Piece = (Result<Content, ErrorCode>, Option<Buffer>);
 
 impl Reading {
-    /// A read of which nothing was sent.
+    /// Starts with a read of which nothing was sent.
     pub(super) fn new(reply: ReplyTo, span: Span) -> Self {
         Self { reply, owed: Span { length: 0, ..span }, rest: span, called: None }
     }
 
-    /// The rest of one of which something was sent.
+    /// Continues a read of which a part was sent.
     pub(super) fn after(reply: ReplyTo, unsent: Unsent) -> Self {
         Self { reply, owed: unsent.owed, rest: unsent.rest, called: None }
     }
 
-    /// The next piece, which is empty when nothing is left.
+    /// Returns the next piece, empty if nothing is left.
     fn next(&self) -> Span {
         if let Some(called) = &self.called {
             return called.span;
@@ -74,7 +73,7 @@ impl<S> Transmission<S>
 where
     S: Stream,
 {
-    /// Goes on with the read that is under way, as far as there is room.
+    /// Continues the read that is being answered, as far as there is room.
     pub(super) fn poll_reading(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Some(mut reading) = self.reading.take() {
             let piece = reading.next();
@@ -103,7 +102,7 @@ where
         Ok(())
     }
 
-    /// Whether a call of the component is waited for.
+    /// Whether it waits for an execution.
     pub(super) fn reading_waits(&self) -> bool {
         self.reading.as_ref().is_some_and(|reading| reading.called.is_some())
     }
@@ -133,7 +132,7 @@ where
                     Answer::Read(content) => content.into_copy(),
                     Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
                 });
-                // The connection may be gone; then nobody needs it.
+                // This fails if the connection is gone, and then nobody needs the result.
                 let _ = done.send((content, buffer));
             };
             self.gate.spawn(task, false);
@@ -143,13 +142,13 @@ where
         let polled = Pin::new(&mut called.content).poll(cx);
         polled.map(|content| {
             reading.called = None;
-            // It is dropped when there are no threads for it.
+            // The sender is dropped if there are no threads.
             let (content, _buffer) = content.unwrap_or((Err(ErrorCode::NoMem), None));
             Ok((span, content?))
         })
     }
 
-    /// Sends what was read. What there is no room for is read again.
+    /// Sends the content of a piece. What finds no room is read again later.
     fn send_piece(
         &mut self,
         mut reading: Reading,
@@ -160,7 +159,7 @@ where
         let room = self.peer.room();
         let reply = reading.reply;
         if reading.owed.length == 0 && reply.is_one_run() {
-            // Its header is for all of it.
+            // The header announces the whole read.
             let run = Run { span: reading.rest, hole: false, last: true };
             reply.run(&run, self.output.batch());
             reading.owed = reading.rest;

@@ -1,4 +1,4 @@
-//! Requests that are not executed: their payload is dropped as it comes, then they are answered.
+//! Refused requests: their payload is discarded, then they are answered.
 
 use super::request::Refused;
 use super::{State, Transmission};
@@ -27,8 +27,8 @@ where
         self.drain(Refused { reply, error, text }, payload);
     }
 
-    /// Answers when the payload is behind: clients do not expect an answer to what they have not
-    /// sent yet.
+    /// Answers once the payload was discarded: clients do not expect a reply to a request that they
+    /// have not sent completely.
     pub(super) fn drain(&mut self, refused: Refused, payload: u64) {
         match payload {
             0 => self.answer_refused(refused),

@@ -11,7 +11,7 @@ use crate::block::{Command, ErrorCode, Span};
 use crate::device::{Buffer, Outcome};
 use crate::nbd::ReplyTo;
 
-/// The text of EIO: the cause is in the server's log, and none of the client's business.
+/// The text of EIO. The cause is in the server's log; it is not for clients.
 const FAILED: &str = "the disk could not do it; the server's log says why";
 
 /// What it takes to answer a request.
@@ -20,34 +20,34 @@ pub(super) struct Executed {
     pub(super) reply: ReplyTo,
     pub(super) span: Span,
     pub(super) read: bool,
-    /// What it holds in memory when it is not executed at once, in bytes.
+    /// The memory that it takes if it is not executed at once, in bytes.
     pub(super) held: u64,
 }
 
-/// An admitted write of which not all data is here.
+/// An admitted write whose payload has not arrived completely.
 pub(super) struct Write {
     pub(super) executed: Executed,
-    /// What is still to be executed, in bytes of the disk.
+    /// The part of the device that is still to be written.
     pub(super) rest: Span,
     pub(super) fua: bool,
-    /// Where the data of the rest is collected, when it is not executed from the input.
+    /// The payload of the rest, if it is collected outside of the input buffer.
     pub(super) collected: Option<Vec<u8>>,
-    /// The memory that collected data may take.
+    /// The memory taken for the collected payload.
     pub(super) buffer: Option<Buffer>,
-    /// What the part before the rest comes to, if that was not ready at once.
+    /// The result of the part before the rest, if that was not ready at once.
     pub(super) before: Option<oneshot::Receiver<Outcome>>,
 }
 
 impl Write {
-    /// Begins to collect, with memory for it.
+    /// Starts to collect the payload, given memory for it.
     pub(super) fn collecting(self, buffer: Buffer) -> Self {
-        // Nothing more is allocated for a length before its first bytes are here; `limit` in
-        // `poll_read` bounds the rest.
+        // No more is allocated before the first bytes have arrived; `limit` in `poll_read` bounds
+        // what follows.
         let length = (self.rest.length as usize).min(INPUT_MAX);
         Self { collected: Some(Vec::with_capacity(length)), buffer: Some(buffer), ..self }
     }
 
-    /// How many bytes are still to come, those in the input included.
+    /// The number of bytes that are missing, including those in the input.
     pub(super) fn missing(&self) -> usize {
         let collected = self.collected.as_ref().map_or(0, Vec::len);
         self.rest.length as usize - collected
@@ -56,9 +56,9 @@ impl Write {
 
 /// What is held back until there is memory for it.
 pub(super) enum Waiting {
-    /// A request whose data is here.
+    /// A request whose payload has arrived.
     Execute { executed: Executed, command: Command, data: Bytes },
-    /// A write whose data is to be collected.
+    /// A write whose payload is to be collected.
     Collect(Write),
 }
 

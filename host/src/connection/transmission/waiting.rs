@@ -11,7 +11,7 @@ impl<S> Transmission<S>
 where
     S: Stream,
 {
-    /// Holds a request back, and with it all that the client sends after it.
+    /// Holds back a request until there is memory for it, and with it all that follows it.
     pub(super) fn wait_for_buffer(
         &mut self,
         bytes: u64,
@@ -23,7 +23,7 @@ where
         self.poll_waiting(cx)
     }
 
-    /// Goes on with what was held back, if there is memory for it now.
+    /// Continues with the request that was held back, if there is memory for it now.
     #[inline]
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let State::Waiting { buffer, .. } = &mut self.state else { return Ok(()) };

@@ -1,4 +1,5 @@
-//! Writes whose data is not all here: in parts as it comes, or collected first.
+//! Writes whose payload has not arrived completely: executed in parts as it arrives, or collected
+//! first.
 
 use std::task::Context;
 
@@ -13,7 +14,7 @@ use crate::device::Answer;
 use crate::nbd::Request;
 use crate::transport::Stream;
 
-/// So much of a payload is worth being written before the rest is here.
+/// The least part of a payload that is written before the rest has arrived, in bytes.
 const PART_AT_ONCE: u64 = 32 << 10;
 
 impl<S> Transmission<S>
@@ -39,7 +40,7 @@ where
         Ok(())
     }
 
-    /// Collects the data of the rest of a write, once there is memory for it.
+    /// Collects the rest of a payload, once there is memory for it.
     fn collect(&mut self, write: Write, cx: &mut Context<'_>) -> Result<(), End> {
         let length = write.rest.length;
         match self.gate.buffers().try_take(length) {
@@ -49,7 +50,7 @@ where
         Ok(())
     }
 
-    /// Executes as much of a write as is here and can be executed.
+    /// Executes what can be executed of a write with the payload that has arrived.
     pub(super) fn step_write(
         &mut self,
         mut write: Write,
@@ -67,7 +68,7 @@ where
         }
         let here = self.input.len() as u64;
         if write.rest.length == 0 {
-            // All was received to where it belongs.
+            // All of it was received directly into the device.
             self.answer(write.executed, Ok(Answer::Done), cx)?;
             return Ok(true);
         }
@@ -77,7 +78,7 @@ where
             return Ok(true);
         }
         let worth_it = match self.can_receive() {
-            // The rest is then received to where it belongs.
+            // The rest can then be received directly into the device.
             true => here > 0 && write.rest.length - here >= PAYLOAD_ALONE as u64,
             false => here >= PART_AT_ONCE,
         };
@@ -99,14 +100,14 @@ where
         Ok(true)
     }
 
-    /// Starts what is left of a write, with its data.
+    /// Executes the rest of a write, whose payload has arrived.
     fn execute_rest(&mut self, write: Write, data: Bytes, cx: &mut Context<'_>) -> Result<(), End> {
         let Write { executed, rest, fua, buffer, before, .. } = write;
         let command = Command::Write { span: rest, fua };
         if let Some(before) = before {
             let gate = self.gate.clone();
             let execution = async move {
-                // It is dropped when there are no threads for it.
+                // The sender is dropped if there are no threads.
                 before.await.unwrap_or(Err(ErrorCode::NoMem))?;
                 gate.finish(gate.execute(command, data, None)).await
             };
@@ -119,7 +120,7 @@ where
         }
     }
 
-    /// Starts the next `length` bytes of a write, whose data is at the beginning of the input.
+    /// Executes the next `length` bytes of a write, whose payload is at the start of the input.
     fn execute_part(
         &mut self,
         mut write: Write,
@@ -138,7 +139,8 @@ where
                 self.drain(refused, write.rest.length);
             }
             Err(execution) => {
-                // It holds the disk, and so must not wait for more data. The rest comes after it.
+                // It may hold a lock of the device, so it must not wait for the client. The rest is
+                // executed after it.
                 write.before = Some(self.spawn_part(execution));
                 self.collect(write, cx)?;
             }

@@ -1,8 +1,8 @@
-//! Access that does not fall on the component's minimum blocks, for clients that did not ask for
+//! Access that is not aligned to the component's minimum block, for clients that did not ask for
 //! block sizes.
 //!
-//! Reads take whole blocks and cut; writes read the blocks at the edges, change them and write them
-//! back, alone among the writers; zeroes do that at the edges; trims leave the edges alone.
+//! Reads read whole blocks and cut off the rest. Writes read, modify and write the blocks at the
+//! edges, to the exclusion of other writers, and so do zeroes. Trims leave out the edges.
 
 use super::GuestDevice;
 use super::zero::Zero;
@@ -19,15 +19,15 @@ impl GuestDevice {
         (span.offset | span.length) & (self.minimum() - 1) == 0
     }
 
-    /// The whole blocks that a span touches. They are within the disk, for its size is a multiple
-    /// of the minimum block.
+    /// Returns the whole blocks that a span touches. They lie within the device, whose size is a
+    /// multiple of the minimum block.
     pub(super) fn widened(&self, span: Span) -> Span {
         let mask = self.minimum() - 1;
         let offset = span.offset & !mask;
         Span { offset, length: ((span.end() - offset) + mask) & !mask }
     }
 
-    /// The whole blocks within a span, if there are any.
+    /// Returns the whole blocks within a span, if there are any.
     fn narrowed(&self, span: Span) -> Option<Span> {
         let mask = self.minimum() - 1;
         let offset = span.offset.checked_add(mask)? & !mask;
@@ -67,7 +67,7 @@ impl GuestDevice {
     ) -> Result<(), ErrorCode> {
         let _alone = self.blocks.write().await;
         let wide = self.widened(span);
-        // At most a payload and two blocks, for the payload is bounded.
+        // At most the longest payload and two blocks.
         let mut blocks = Vec::with_capacity(wide.length as usize);
         let minimum = self.minimum();
         let first = Span { offset: wide.offset, length: minimum };
@@ -103,7 +103,7 @@ impl GuestDevice {
         }
         let span = zero.span;
         let Some(middle) = self.narrowed(span) else {
-            // Within one block, or over the border of two: that takes reading and writing.
+            // No whole block: read, modify and write.
             if zero.fast {
                 return Err(ErrorCode::NotSup);
             }
@@ -111,7 +111,7 @@ impl GuestDevice {
             return self.write_unaligned(span, &zeroes, zero.fua).await;
         };
         {
-            // First, for a fast zero that fails must have changed nothing.
+            // This comes first, for a fast zero that fails must not have changed anything.
             let _shared = self.share_blocks().await;
             self.zero(Zero { span: middle, ..zero }, cancelled).await?;
         }

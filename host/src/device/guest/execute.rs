@@ -1,4 +1,4 @@
-//! From a command to what the device does for it.
+//! Executing commands: the implementation of [`Device`].
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use crate::device::{
     execution,
 };
 
-/// Parts of a write end at multiples of this, which spares the component the edges.
+/// Parts of a write end at multiples of this, in bytes, so that the component gets no odd edges.
 const PART_UNIT: u64 = 32 << 10;
 
 impl Device for GuestDevice {
@@ -39,7 +39,7 @@ impl Device for GuestDevice {
         execution(async move { self.execute_order(order).await }, place)
     }
 
-    /// A device whose instances keep it in memory, byte by byte, can be given any part.
+    /// A striped device that is addressed in bytes accepts any part.
     fn splits_write(&self, span: Span, here: u64) -> u64 {
         if !self.shards.is_striped() || self.component.block_sizes.minimum > 1 {
             return 0;
@@ -92,7 +92,7 @@ impl GuestDevice {
         #[cfg(test)]
         assert!(!self.panics.swap(false, std::sync::atomic::Ordering::Relaxed), "for a test");
         match command {
-            // What is written takes effect all the same.
+            // Writes take effect all the same.
             Command::Read { .. } if cancelled.is_cancelled() => Err(ErrorCode::Shutdown),
             Command::Read { span } if self.is_aligned(span) => {
                 self.read(span).await.map(Answer::Read)
@@ -100,7 +100,7 @@ impl GuestDevice {
             Command::Write { span, fua } if self.is_aligned(span) => {
                 self.write(span, &payload, fua).await.map(|()| Answer::Done)
             }
-            // Apart, so that the futures of the frequent ones are small: they are moved.
+            // Boxed, so that the futures of the frequent commands are small: they are moved.
             command => Box::pin(self.execute_rare(command, payload, cancelled)).await,
         }
     }

@@ -1,16 +1,16 @@
-//! What is allocated, put together from what the shards know.
+//! Extents of a device, merged from those of its shards.
 
 use tokio::task::consume_budget;
 
 use super::GuestDevice;
 use crate::block::{ErrorCode, Extent, Extents, Span, Status};
 
-/// How often a shard's view is looked at for one answer; an answer may end early.
+/// The number of steps for one answer, times the number of shards. An answer may end early.
 const MAX_WORK: usize = 1 << 20;
 
 impl GuestDevice {
-    /// The extents of a span, in minimum blocks: a block that lies partly within it counts as far
-    /// as it does.
+    /// Returns the extents of a span. Of minimum blocks that lie partly within it, that part
+    /// counts.
     pub(super) async fn extents(&self, span: Span, limit: usize) -> Result<Extents, ErrorCode> {
         let mut extents = Extents::new(span.length, limit);
         if !self.component.extents {
@@ -28,7 +28,7 @@ impl GuestDevice {
         Ok(extents)
     }
 
-    /// All of the span is served by any one shard. One call: what comes is enough for an answer.
+    /// One shard serves all of the span. What one call returns is enough for an answer.
     async fn extents_of_one(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), ErrorCode> {
         for extent in self.ask(self.shards.index(span.offset), span).await? {
             if !sink.push(extent.length, extent.status) {
@@ -38,11 +38,11 @@ impl GuestDevice {
         Ok(())
     }
 
-    /// Walks over the span, at each place believing the shard to which its stripe belongs. Where
-    /// all shards say the same, which stripe it is does not matter and the walk takes long steps.
+    /// Walks over the span and takes the extent of each stripe from the shard to which it belongs.
+    /// Where all shards agree, the walk need not stop at the end of the stripe.
     async fn extents_of_all(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), ErrorCode> {
-        // A shard that was not started would say what any fresh instance says, and a started one
-        // says that of the stripes that are not its own.
+        // A shard that was not started has the extents of a fresh instance, which started ones
+        // report for stripes that are not theirs.
         let mut views = Vec::with_capacity(self.shards.count());
         for index in 0..self.shards.count() {
             views.push(self.shards.lock(index).await.is_started().then(View::default));
@@ -50,8 +50,8 @@ impl GuestDevice {
         let proxy = views.iter().position(Option::is_some).unwrap_or(0);
         views[proxy].get_or_insert_default();
         let mut at = span.offset;
-        // Where shards that own little say something else than the others, the walk can be longer
-        // than anybody wants to wait for.
+        // Where shards disagree stripe by stripe, the walk could take longer than anybody wants to
+        // wait.
         let mut steps = (MAX_WORK / views.len()).max(1);
         while at < span.end() && steps > 0 {
             steps -= 1;
@@ -89,14 +89,14 @@ impl GuestDevice {
     }
 }
 
-/// The extents that are being built, less what lies before the span that was asked for.
+/// Builds the answer, without what lies before the span that was asked for.
 struct Sink<'a> {
     extents: &'a mut Extents,
     skip: u64,
 }
 
 impl Sink<'_> {
-    /// Returns whether more is wanted.
+    /// Adds an extent. Returns whether more are wanted.
     fn push(&mut self, length: u64, status: Status) -> bool {
         let skipped = length.min(self.skip);
         self.skip -= skipped;
@@ -104,18 +104,18 @@ impl Sink<'_> {
     }
 }
 
-/// What one shard said of the place where the walk is and of what follows.
+/// The extents that one shard returned for the current position and what follows.
 #[derive(Default)]
 struct View {
     extents: Vec<Extent>,
-    /// The current one of them.
+    /// The index of the current one.
     index: usize,
-    /// Where it ends.
+    /// The end of the current one.
     end: u64,
 }
 
 impl View {
-    /// Makes the extent current that holds `at`. False when more must be asked.
+    /// Moves to the extent that contains `at`. Returns false if the shard has to be asked for more.
     fn advance(&mut self, at: u64) -> bool {
         while self.index < self.extents.len() && self.end <= at {
             self.index += 1;
@@ -126,7 +126,7 @@ impl View {
         self.index < self.extents.len()
     }
 
-    /// Starts over with extents from `at` on, of which there is at least one.
+    /// Starts over with at least one extent from `at` on.
     fn refill(&mut self, at: u64, extents: Vec<Extent>) {
         self.end = at + extents[0].length;
         self.index = 0;

@@ -90,8 +90,8 @@ impl Leased for GuestLease {
 }
 
 impl GuestDevice {
-    /// A lease of the first bytes of a span, as far as their pages are known and lie in one shard. `None` if
-    /// there are none, or the shard is locked.
+    /// A lease of the first bytes of a span, as far as their pages are known and lie in one shard.
+    /// `None` if there are none, or the shard is locked.
     #[inline]
     pub(super) fn lease(&self, span: Span, mode: Mode) -> Option<GuestLease> {
         let shard = self.leased_shard(span.offset)?;
@@ -123,8 +123,8 @@ impl GuestDevice {
         Some(())
     }
 
-    /// The shard of an offset, if the device has leases at all. Devices with blocks of more than one byte have
-    /// none, for they have to see to parts of blocks first.
+    /// The shard of an offset, if the device has leases at all. Devices with blocks of more than
+    /// one byte have none, for they have to see to parts of blocks first.
     #[inline]
     fn leased_shard(&self, offset: u64) -> Option<&Arc<RwLock<Shard>>> {
         let leases = self.leases && !self.is_dead();

@@ -1,14 +1,12 @@
-//! A device whose blocks are decided about by a component: one or more instances of it behind the
-//! commands of the protocol.
+//! A device that is implemented by a component, with one or more instances.
 //!
-//! It gives commands to instances (`shards`), supplies what the component lacks (zeroing by
-//! writing, FUA by flushing, access within a minimum block, everything is data), and sees to it
-//! that a device whose component failed stays dead. It knows nothing of NBD's messages nor of
-//! wasmtime.
+//! It spreads commands over the instances (`shards`), emulates what the component lacks (zeroing by
+//! writing, FUA by flushing, access to parts of blocks, extents), and makes sure that a device
+//! whose component failed stays dead. It knows neither NBD's messages nor wasmtime.
 //!
-//! What is executed owns all it needs, so that it can be spawned when it is not ready at once; it must be
-//! driven to its end, for a guest may be half way through its work. On which threads it may be polled
-//! is for `schedule` to say.
+//! An execution owns all it needs, so that it can be spawned if it is not ready at once. It must be
+//! driven to its end, for a guest may be in the middle of its work. `schedule` decides on which
+//! threads executions are polled.
 
 mod align;
 mod execute;
@@ -36,13 +34,13 @@ pub use recipe::{Budgets, OpenError, Recipe};
 use schedule::Schedule;
 use shards::{Locked, Shards};
 
-/// How many stripes one request to cache reaches.
+/// The most stripes that one cache command reaches.
 const MAX_CACHED_STRIPES: usize = 1024;
 
 /// How much data stays in the processor's cache while it is copied twice, in bytes.
 const CACHED_PIECE: u64 = 128 << 10;
 
-/// A device that is open.
+/// A device that is implemented by a component.
 pub struct GuestDevice {
     export_name: String,
     component: component::Disk,
@@ -50,23 +48,23 @@ pub struct GuestDevice {
     shards: Shards,
     schedule: Schedule,
     buffers: Buffers,
-    /// There are pages that can be leased, and no blocks that could be written in part.
+    /// The component has direct access, and blocks of one byte.
     leases: bool,
-    /// The component failed; everything is answered with EIO.
+    /// The component failed; all commands fail with EIO.
     dead: AtomicBool,
-    /// The next request panics.
+    /// The next execution panics.
     #[cfg(test)]
     panics: AtomicBool,
-    /// Writers of whole blocks share it, a writer of parts of blocks has it alone.
+    /// Held for reading by writers of whole blocks, for writing by writers of parts of blocks.
     blocks: RwLock<()>,
 }
 
 impl GuestDevice {
-    /// Opens the disk with a first instance of its component.
+    /// Opens the device with a first instance of the component.
     ///
     /// # Errors
     ///
-    /// What the component says against it, or how it failed.
+    /// Returns an error if the component refuses to open it, or fails.
     pub async fn open(recipe: Recipe) -> Result<Self, OpenError> {
         let compute = Compute::default();
         if recipe.component.is_built_in() {
@@ -88,7 +86,8 @@ impl GuestDevice {
             block_sizes: BlockSizes { maximum: MAX_TRANSFER, ..component.block_sizes },
             capabilities: Capabilities {
                 writable,
-                // What needs no flush is durable as it is: offering both costs nothing.
+                // Without a flush in the component, writes are durable at once: both can be
+                // offered.
                 flush: true,
                 fua: true,
                 zero: writable,
@@ -113,17 +112,17 @@ impl GuestDevice {
         })
     }
 
-    /// Whether its component failed.
+    /// Whether the component failed.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
     }
 
-    /// The memory its instances share.
+    /// The memory budget of the instances.
     pub fn memory(&self) -> &MemoryBudget {
         self.shards.memory()
     }
 
-    /// Ends the disk. The first to do so logs why.
+    /// Marks the device as dead. The first to do so logs the cause.
     fn die(&self, fault: &Fault) -> ErrorCode {
         if !self.dead.swap(true, Ordering::Relaxed) {
             let printed = match self.shards.recent_output() {
@@ -135,14 +134,14 @@ impl GuestDevice {
                  now on",
                 self.export_name
             );
-            // On threads that may take their time: memory that is given back is unmapped.
+            // On compute threads, for unmapping memory takes its time.
             self.schedule.spawn(Box::pin(self.shards.clear()), true);
         }
         ErrorCode::Io
     }
 
-    /// Passes a component's answer on, unless it was a fault: then the instance is dropped and the
-    /// disk dies.
+    /// Returns the component's answer. If it is a fault, drops the instance and marks the device as
+    /// dead.
     fn kill_on_fault<T>(
         &self,
         shard: &mut Locked,
@@ -157,8 +156,7 @@ impl GuestDevice {
         }
     }
 
-    /// The shard that may change what is at an offset, its instance started. Nobody else can use it
-    /// until it is dropped.
+    /// Locks the shard that may write at an offset, and starts its instance if necessary.
     async fn shard(&self, offset: u64) -> Result<Locked, ErrorCode> {
         match self.started(self.shards.index(offset)).await {
             Ok(shard) => Ok(shard),
@@ -168,9 +166,8 @@ impl GuestDevice {
         }
     }
 
-    /// The shard of an index, or one that knows as well what is in that one's stripes: where it
-    /// cannot be started, they are as they were when the disk was opened, and that every instance
-    /// knows.
+    /// Locks a shard for reading. If it cannot be started, its stripes are as they were when the
+    /// device was opened, so any started shard will do.
     async fn shard_to_read(&self, index: usize) -> Result<Locked, ErrorCode> {
         match self.started(index).await {
             Ok(shard) => Ok(shard),
@@ -187,8 +184,8 @@ impl GuestDevice {
         shard.ok_or(ErrorCode::NoMem)
     }
 
-    /// A shard whose instance is started. That it cannot be says nothing against those that are: what
-    /// they hold is served on.
+    /// Locks a shard and starts its instance if necessary. If that fails, the other shards are
+    /// still served.
     async fn started(&self, index: usize) -> Result<Locked, Unavailable> {
         let mut shard = self.shards.lock(index).await;
         if self.is_dead() {
@@ -198,7 +195,7 @@ impl GuestDevice {
         if shard.is_started() {
             return Ok(shard);
         }
-        // Apart, so that the futures of requests are small: they are moved, and this is rare.
+        // Boxed, so that the futures of requests are small: they are moved, and this is rare.
         match Box::pin(self.shards.start(&mut shard, &self.component)).await {
             Ok(()) => Ok(shard),
             Err(failure) => {
@@ -225,7 +222,7 @@ impl GuestDevice {
         Ok(Content::Copied(parts))
     }
 
-    /// What one call of the component's `read` can read.
+    /// Reads a span that one call of the component can read.
     async fn read_one(&self, span: Span) -> Result<Content, ErrorCode> {
         let mut shard = self.shard_to_read(self.shards.index(span.offset)).await?;
         let resident = shard.instance_mut().make_resident(span).await;
@@ -259,7 +256,7 @@ impl GuestDevice {
         self.flush_instead_of_fua(fua).await
     }
 
-    /// With blocks of one byte nobody writes parts of them.
+    /// Not needed with blocks of one byte, of which nobody writes a part.
     async fn share_blocks(&self) -> Option<tokio::sync::RwLockReadGuard<'_, ()>> {
         if self.component.block_sizes.minimum == 1 {
             return None;
@@ -291,7 +288,7 @@ impl GuestDevice {
         Ok(())
     }
 
-    /// It is a hint: of a long span, which may have 2^47 stripes, the first ones are enough.
+    /// As this is a hint, only the first stripes of a long span are reached; it may have 2^47.
     async fn cache(&self, span: Span) -> Result<(), ErrorCode> {
         let mut left = span;
         for _ in 0..MAX_CACHED_STRIPES {
@@ -309,14 +306,14 @@ impl GuestDevice {
         Ok(())
     }
 
-    /// How much of a read or write at an offset one call can take.
+    /// Returns how many bytes one call can read or write at an offset.
     fn longest_transfer(&self, offset: u64) -> u64 {
         let transfer = u64::from(self.component.block_sizes.maximum);
         transfer.min(self.shards.left_in_stripe(offset))
     }
 
-    /// What of a write is given to an instance at once: to one that keeps its stripes in memory,
-    /// so little that it is still in the processor's cache when the instance copies it.
+    /// Returns the part of a write for one call. For instances that keep stripes in memory it is so
+    /// short that it is still in the processor's cache when the instance copies it.
     fn first_piece(&self, span: Span) -> Span {
         match self.shards.is_striped() {
             true => Span { offset: span.offset, length: span.length.min(CACHED_PIECE) },
@@ -330,10 +327,10 @@ impl GuestDevice {
     }
 }
 
-/// Why a shard cannot be asked.
+/// Why a shard cannot be used.
 enum Unavailable {
-    /// The disk is dead.
+    /// The device is dead.
     Dead,
-    /// Its instance was not started, and cannot be now: mostly for want of memory.
+    /// Its instance cannot be started, mostly for want of memory.
     NoMemory,
 }

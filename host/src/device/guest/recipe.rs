@@ -1,4 +1,4 @@
-//! What a disk is made of, and why it could not be made. How it is made is not known here.
+//! The configuration of a guest device, and the errors of opening one.
 
 use std::{error, fmt, io};
 
@@ -6,47 +6,47 @@ use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Fault, MemoryBudget};
 use crate::device::Buffers;
 
-/// What a disk is made of.
+/// The configuration of a guest device.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// The code.
+    /// The component.
     pub component: Component,
-    /// The name that clients use.
+    /// The name of the export.
     pub export_name: String,
-    /// Whether writing is refused whatever the component can do.
+    /// Whether writes are refused, whatever the component can do.
     pub read_only: bool,
-    /// For the component's `open`.
+    /// The parameters, for the component's `open`.
     pub parameters: Vec<(String, String)>,
-    /// What its instances and its requests may take.
+    /// The budgets of its instances and requests.
     pub budgets: Budgets,
 }
 
-/// What the instances of a disk and the requests of its clients may take.
+/// The memory budgets of a device.
 #[derive(Clone, Debug)]
 pub struct Budgets {
-    /// The memory of all instances together.
+    /// For all of its instances together.
     pub memory: MemoryBudget,
-    /// The host's memory for requests.
+    /// For the payloads of requests.
     pub buffers: Buffers,
 }
 
 impl Budgets {
-    /// Budgets that nobody shares: so many bytes for the instances, and for requests as much as the
-    /// longest ones take.
+    /// Creates budgets that are not shared: `max_memory` bytes for the instances, and enough for
+    /// the longest requests.
     pub fn alone(max_memory: u64) -> Self {
         let most = 2 * u64::from(MAX_TRANSFER);
         Self { memory: MemoryBudget::new(max_memory), buffers: Buffers::own(most) }
     }
 }
 
-/// Why a disk could not be opened.
+/// Why a device could not be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The component refused, in its own words.
+    /// The component refused, with this message.
     Refused(String),
     /// The component failed.
     Fault(Fault),
-    /// There are no threads on which the component could run, or they failed.
+    /// The component's threads could not be started, or failed.
     Threads(io::Error),
 }
 

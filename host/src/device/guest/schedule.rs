@@ -1,12 +1,11 @@
-//! Where the guests of a disk run: at once on the thread that has the request, or on the threads of
-//! their export (`compute`).
+//! Where the guests of a device run: on the IO thread that has the request, or on the compute
+//! threads of the export (`compute`).
 //!
-//! Threads that do IO for several exports run no guest that could keep them: only the built-in
-//! components, whose calls are short, and those no longer than until the clock first interrupts them.
-//! A thread of one busy connection runs other guests as well, for it is only that connection which
-//! waits. That costs less than a change of threads as long as the calls are short. A component that
-//! takes longer pays with time in which all its calls go to the threads of the export, whose
-//! priority is low.
+//! IO threads serve several exports, so they run only the built-in components, whose calls are
+//! short, and those only until the clock first interrupts them. The dedicated thread of a busy
+//! connection runs other guests as well, for they delay only that connection; as long as calls are
+//! short, this costs less than switching threads. A component whose calls take longer is penalized:
+//! for a time, all of its calls run on the compute threads, which have low priority.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,22 +18,21 @@ use crate::component::poll_guest;
 use crate::compute::Compute;
 use crate::device::Task;
 
-/// A call that takes no longer than this may take it on the thread of a connection: to change threads
-/// costs a good part of it.
+/// How long a call may take on the dedicated thread of a connection without a penalty. Switching
+/// threads costs a good part of this.
 const SHORT: Duration = Duration::from_micros(200);
 
-/// For the time that calls take beyond that, they leave so many times as much to others.
+/// The penalty, as a multiple of the time that a call took beyond [`SHORT`].
 const REST: u32 = 20;
 
-/// Where the guests of a disk run.
+/// Decides where the guests of a device run.
 #[derive(Debug)]
 pub(super) struct Schedule {
     compute: Compute,
-    /// The component is a built-in one.
+    /// The component is built in.
     built_in: bool,
     start: Instant,
-    /// Until when guests run on their own threads only, in nanoseconds after the start; 0 when they
-    /// never did.
+    /// The end of the penalty, in nanoseconds after `start`; 0 if there was none.
     resting: AtomicU64,
 }
 
@@ -43,7 +41,8 @@ impl Schedule {
         Self { compute, built_in, start: Instant::now(), resting: AtomicU64::new(0) }
     }
 
-    /// Whether a guest may be called on this thread, which serves one connection only or several.
+    /// Whether a guest may run on the calling thread. `own_thread` says that it serves a single
+    /// connection.
     #[inline]
     pub(super) fn may_run_here(&self, own_thread: bool) -> bool {
         self.built_in || (own_thread && !self.rests())
@@ -58,7 +57,8 @@ impl Schedule {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Polls a request on this thread. If it is not ready, tells whether a guest was interrupted.
+    /// Polls an execution on the calling thread. If it is pending, the flag tells whether a guest
+    /// was interrupted by the clock.
     #[inline]
     pub(super) fn poll<F>(
         &self,
@@ -87,7 +87,7 @@ impl Schedule {
         let _ = self.resting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, longer);
     }
 
-    /// Runs what may call a guest to its end, where it keeps nobody waiting.
+    /// Runs a task that may call a guest to its end, where it delays nobody else.
     pub(super) async fn run<F>(&self, task: F) -> io::Result<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
@@ -98,8 +98,8 @@ impl Schedule {
         }
     }
 
-    /// Makes a request that was not ready at once a task of its own. It is dropped if there are no
-    /// threads for it.
+    /// Spawns an execution that was not ready at once. It is dropped if there are no threads for
+    /// it.
     pub(super) fn spawn(&self, request: Task, interrupted: bool) {
         if !self.built_in || interrupted {
             return spawn_on(&self.compute, request);
@@ -119,8 +119,8 @@ fn spawn_on(compute: &Compute, request: Task) {
     }
 }
 
-/// Polls a request to its end, or until a guest was interrupted: then it comes back. It may wait for
-/// others before its guest runs.
+/// Polls a task to its end, or until the clock interrupts a guest: then the task is returned. It
+/// may have to wait for a lock before its guest runs.
 async fn until_interrupted(request: Task) -> Option<Task> {
     let mut request = Some(request);
     poll_fn(|cx| {

@@ -1,12 +1,11 @@
-//! The instances of a disk, and which of them serves what.
+//! The instances of a device, and which of them serves what.
 //!
-//! A disk has a fixed number of shards. Each is a place for one instance, which is started when it
-//! is first needed, and locked while a call is made or its memory is changed; those who only read
-//! there share it. A striped disk gives each stripe to the shard that a hash of its number names, so
-//! there is nothing to look up and nothing to remember: stripes are spread evenly whatever pattern
-//! the client writes. There are enough shards for several cores to work side by side, and for each
-//! to hold, filled evenly, half of what its 32-bit memory can hold when the disk's budget is used
-//! up.
+//! A device has a fixed number of shards. A shard holds one instance, which is started when it is
+//! first needed. It is locked for writing while the instance is called or its memory is written,
+//! and for reading while its memory is read. In a striped device, a hash of the stripe's number
+//! selects the shard, so there is no table, and stripes are spread evenly whatever a client writes.
+//! There are enough shards for several cores to work in parallel, and so many that each is about
+//! half full (of the 4 GiB of a 32-bit memory) when the device's budget is used up.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,49 +20,50 @@ use crate::block::Span;
 use crate::component::{Breach, Disk, Fault, Instance, MemoryBudget, Sharing};
 use crate::machine;
 
-/// How much each shard of a striped disk is planned to hold, in bytes.
+/// How much each shard of a striped device is planned to hold, in bytes.
 const PLANNED_PER_SHARD: u64 = 2 << 30;
 
-/// A budget below twice this is not divided, in bytes: what is trimmed in one shard is of no use to the
-/// others, and in a small budget that would be felt.
+/// The least budget per shard, in bytes. Memory that is trimmed in one shard is of no use to the
+/// others, which would matter in a small budget.
 const LEAST_PER_SHARD: u64 = 512 << 20;
 
-/// So much of a disk is worth a shard, in bytes: a small disk takes one, and with it few addresses
-/// and mappings.
+/// The least size per shard, in bytes: a small device has one shard, and takes few addresses and
+/// mappings.
 const LEAST_DISK_PER_SHARD: u64 = 64 << 20;
 
-/// In tests of this crate, disks of some stripes have several shards.
+/// In unit tests, devices of a few stripes have several shards.
 const LEAST_DISK: u64 = if cfg!(test) { 64 << 10 } else { LEAST_DISK_PER_SHARD };
 
-/// The most shards, as a logarithm. Each takes 4 GiB of the process's 128 TiB of addresses, and
+/// The logarithm of the most shards. Each takes 4 GiB of the process's 128 TiB of addresses, and
 /// some of the 65530 mappings that Linux gives to a process.
 const MAX_BITS: u32 = 12;
 
-/// How many calls an interchangeable component gets at once.
+/// The number of instances of an interchangeable component.
 const INTERCHANGEABLE: usize = 16;
 
-/// After a further instance could not be started, none is started for so many times as long as that
-/// took, if it took longer than requests should: every request that needs one would.
+/// After a failure to start a further instance that took longer than [`SLOW_START`], the next
+/// attempt is made after this many times as long, for every request that needs an instance would
+/// make one.
 const START_PAUSE: u32 = 10;
 const SLOW_START: Duration = Duration::from_millis(5);
 
-/// How often a busy shard is tried before the request is put aside: calls are often shorter than
-/// putting aside takes.
+/// How often to try to lock a busy shard before waiting for it: calls are often shorter than it
+/// takes to spawn a task.
 const SPINS: usize = 64;
 
-/// How often others may run first after that: who has the shard may have been interrupted.
+/// How often to yield the processor after that: the holder of the lock may have been preempted.
 const YIELDS: usize = 8;
 
-/// A shard that is its holder's alone.
+/// A shard locked for writing.
 pub(super) type Locked = OwnedRwLockWriteGuard<Shard>;
 
-/// A shard that others may look at, too.
+/// A shard locked for reading.
 pub(super) type Shared = OwnedRwLockReadGuard<Shard>;
 
-/// Where a shard is.
+/// A shard and its queue.
 struct ShardSlot {
     shard: Arc<RwLock<Shard>>,
-    /// How many have given up trying and wait for their turn.
+    /// The number of requests that wait for the lock.
     waiting: AtomicUsize,
 }
 
@@ -74,7 +74,7 @@ impl ShardSlot {
     }
 }
 
-/// The shards of one disk.
+/// The shards of a device.
 pub(super) struct Shards {
     recipe: Recipe,
     budget: MemoryBudget,
@@ -83,19 +83,19 @@ pub(super) struct Shards {
     failure: Mutex<StartFailure>,
 }
 
-/// That further instances could not be started.
+/// Failures to start further instances.
 #[derive(Default)]
 struct StartFailure {
-    /// Until when no other is.
+    /// When the next attempt may be made.
     until: Option<Instant>,
-    /// It was logged, and none was started since.
+    /// A failure was logged, and no instance was started since.
     logged: bool,
 }
 
 enum Layout {
     /// One shard for everything.
     One,
-    /// Any shard for anything; the number is where to look first.
+    /// Any shard for anything. The number is the next one to use if all are busy.
     Any(AtomicUsize),
     /// Shards by stripe.
     Striped {
@@ -107,7 +107,7 @@ enum Layout {
 }
 
 impl Shards {
-    /// Starts a first instance and lays out the shards as it says.
+    /// Starts a first instance and lays out the shards as its `open` demands.
     pub(super) async fn open(recipe: Recipe) -> Result<(Self, Disk), OpenError> {
         let budget = recipe.budgets.memory.clone();
         let opened = open_instance(&recipe, &budget).await;
@@ -142,7 +142,7 @@ impl Shards {
         }
     }
 
-    /// The shards whose flushes together cover everything: the first so many.
+    /// The number of shards to flush, starting with the first.
     pub(super) fn to_flush(&self) -> usize {
         self.count()
     }
@@ -151,7 +151,7 @@ impl Shards {
         matches!(self.layout, Layout::Striped { .. })
     }
 
-    /// The shard that serves an offset.
+    /// Returns the index of the shard that serves an offset.
     #[inline]
     pub(super) fn index(&self, offset: u64) -> usize {
         match &self.layout {
@@ -159,22 +159,22 @@ impl Shards {
             Layout::Any(next) => self.idle(next),
             Layout::Striped { bits: 0, .. } => 0,
             Layout::Striped { shift, bits } => {
-                // Fibonacci hashing: 2^64 divided by the golden ratio, of which the top bits are
-                // well spread for any arithmetic progression.
+                // Fibonacci hashing: multiplied by 2^64 divided by the golden ratio, the top bits
+                // are spread well for any arithmetic progression.
                 let hash = (offset >> shift).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 (hash >> (64 - bits)) as usize
             }
         }
     }
 
-    /// A shard that is idle, one that was started if possible; else the next in turn.
+    /// Returns an idle shard, or the next in turn if all are busy.
     fn idle(&self, next: &AtomicUsize) -> usize {
         let unlocked = |index: &usize| self.shard(*index).try_write().is_ok();
         let turn = || next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
         (0..self.slots.len()).find(unlocked).unwrap_or_else(turn)
     }
 
-    /// How many bytes from an offset to the end of its stripe; without stripes, no end.
+    /// Returns the number of bytes from an offset to the end of its stripe, if there are stripes.
     #[inline]
     pub(super) fn left_in_stripe(&self, offset: u64) -> u64 {
         match self.layout {
@@ -183,12 +183,12 @@ impl Shards {
         }
     }
 
-    /// The part of a span that lies in its first stripe.
+    /// Returns the part of a span that lies in its first stripe.
     pub(super) fn first_stripe(&self, span: Span) -> Span {
         Span { offset: span.offset, length: span.length.min(self.left_in_stripe(span.offset)) }
     }
 
-    /// Whether to go through a span stripe by stripe takes no more calls than to ask every shard.
+    /// Whether a span has fewer stripes than there are shards.
     pub(super) fn few_stripes(&self, span: Span) -> bool {
         match self.layout {
             Layout::Striped { shift, .. } => span.length >> shift < self.slots.len() as u64,
@@ -196,20 +196,20 @@ impl Shards {
         }
     }
 
-    /// A shard, for those who do not wait for it.
+    /// Returns a shard, to try to lock it.
     #[inline]
     pub(super) fn shard(&self, index: usize) -> &Arc<RwLock<Shard>> {
         &self.slots[index].shard
     }
 
-    /// A shard, if nobody else uses it.
+    /// Locks a shard, if it is not locked.
     fn try_lock(&self, index: usize) -> Option<Locked> {
         self.shard(index).clone().try_write_owned().ok()
     }
 
-    /// Waits until nobody else uses a shard, and everybody who came before has had it: a lock that
-    /// goes to whoever is there first lets a write overtake the trim that was sent before it. The
-    /// protocol allows that, but clients count on it, as fio does in `rw=trimwrite`.
+    /// Locks a shard, in the order of arrival: an unfair lock would let a write overtake the trim
+    /// that was sent before it. The protocol allows that, but clients such as fio (`rw=trimwrite`)
+    /// count on the order.
     pub(super) async fn lock(&self, index: usize) -> Locked {
         let slot = &self.slots[index];
         for attempt in 0..SPINS + YIELDS {
@@ -217,7 +217,7 @@ impl Shards {
                 return shard;
             }
             if slot.waiting.load(Ordering::Relaxed) > 0 {
-                // It is not going to be free before all of them have had it.
+                // They come first.
                 break;
             }
             match attempt < SPINS {
@@ -231,7 +231,7 @@ impl Shards {
         shard
     }
 
-    /// A started shard, one that is not in use if possible.
+    /// Locks a started shard, an idle one if possible.
     pub(super) async fn any_started(&self) -> Option<Locked> {
         let indexes = 0..self.slots.len();
         let started = |index| self.try_lock(index).filter(|shard| shard.is_started());
@@ -247,12 +247,12 @@ impl Shards {
         None
     }
 
-    /// Starts the instance of a shard, which must open the same disk as the first one did. That it
-    /// cannot be started says nothing against the disk.
+    /// Starts the instance of a shard, which must open the same disk as the first one did. A
+    /// failure does not affect the device.
     ///
     /// # Errors
     ///
-    /// Why it could not be started, if that is worth being told.
+    /// Returns the cause if it should be logged.
     pub(super) async fn start(&self, shard: &mut Shard, disk: &Disk) -> Result<(), Option<Fault>> {
         let begin = Instant::now();
         if self.failure().until.is_some_and(|until| begin < until) {
@@ -268,7 +268,7 @@ impl Shards {
                 let took = begin.elapsed();
                 let mut failure = self.failure();
                 failure.until = (took > SLOW_START).then(|| Instant::now() + START_PAUSE * took);
-                // Want of memory is what the error code says.
+                // Want of memory is not logged: the client gets ENOSPC.
                 let told = matches!(fault, Fault::OutOfMemory { .. } | Fault::NoMemory { .. })
                     || failure.logged;
                 failure.logged |= !told;
@@ -281,7 +281,7 @@ impl Shards {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the instance of a shard, which makes room for others.
+    /// Drops the instance of a shard, which frees memory for others.
     pub(super) fn stop(&self, shard: &mut Shard) {
         shard.stop();
         self.failure().until = None;
@@ -289,26 +289,26 @@ impl Shards {
 
     async fn start_same(&self, disk: &Disk) -> Result<Instance, Fault> {
         let (mut instance, opened) = open_instance(&self.recipe, &self.budget).await?;
-        // What it says for people may differ.
+        // The description may differ.
         let same = |opened: &Disk| {
             Disk { description: disk.description.clone(), ..opened.clone() } == *disk
         };
         if opened.as_ref().is_ok_and(same) {
             return Ok(instance);
         }
-        // What it says against the same arguments now may be that it cannot do with so little.
+        // It may refuse the same parameters now because it got too little memory.
         Err(match instance.was_refused_memory() {
             true => Fault::NoMemory { limit: self.budget.limit() },
             false => Fault::Breach { function: "open", breach: Breach::AnotherDisk },
         })
     }
 
-    /// The lines that the instances printed last.
+    /// Returns the lines that the instances printed last.
     pub(super) fn recent_output(&self) -> Vec<String> {
         self.recipe.component.recent_output()
     }
 
-    /// Drops all instances: those that are in use when their users have done with them.
+    /// Drops all instances, each as soon as its lock is free.
     pub(super) fn clear(&self) -> impl Future<Output = ()> + Send + use<> {
         let shards: Vec<_> = self.slots.iter().map(|slot| slot.shard.clone()).collect();
         async move {
@@ -319,8 +319,7 @@ impl Shards {
     }
 }
 
-/// Starts an instance and lets it open the disk. The inner error is what the component says against
-/// it.
+/// Starts an instance and calls its `open`. The inner error is the component's message.
 async fn open_instance(
     recipe: &Recipe,
     budget: &MemoryBudget,
@@ -330,7 +329,7 @@ async fn open_instance(
     Ok((instance, disk))
 }
 
-/// How many shards a striped disk gets, as a logarithm.
+/// Returns the logarithm of the number of shards of a striped device.
 fn shard_bits(size: u64, shift: u32, max_memory: u64, least_disk: u64) -> u32 {
     let cores = machine::processors().get() as u64;
     let most = size.min(max_memory);
@@ -342,7 +341,7 @@ fn shard_bits(size: u64, shift: u32, max_memory: u64, least_disk: u64) -> u32 {
     wanted.min(stripes).min(1 << least.ilog2()).min(1 << MAX_BITS).ilog2()
 }
 
-/// A place for an instance.
+/// A place for one instance.
 pub(super) struct Shard {
     instance: Option<Instance>,
 }
@@ -352,29 +351,29 @@ impl Shard {
         self.instance.is_some()
     }
 
-    /// The instance, if it is started.
+    /// Returns the instance, if it is started.
     #[inline]
     pub(super) fn started(&self) -> Option<&Instance> {
         self.instance.as_ref()
     }
 
-    /// As [`Self::started`], to change it.
+    /// As [`Self::started`], mutably.
     #[inline]
     pub(super) fn started_mut(&mut self) -> Option<&mut Instance> {
         self.instance.as_mut()
     }
 
-    /// The instance of a shard that was started.
+    /// Returns the instance of a shard that was started.
     pub(super) fn instance(&self) -> &Instance {
         self.started().expect("a locked shard was started")
     }
 
-    /// As [`Self::instance`], to call or change it.
+    /// As [`Self::instance`], mutably.
     pub(super) fn instance_mut(&mut self) -> &mut Instance {
         self.started_mut().expect("a locked shard was started")
     }
 
-    /// Drops the instance and gives its memory back.
+    /// Drops the instance and frees its memory.
     pub(super) fn stop(&mut self) {
         self.instance = None;
     }

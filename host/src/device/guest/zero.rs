@@ -1,4 +1,4 @@
-//! Zeroing and trimming: spans that may be the whole disk.
+//! Zeroing and trimming, of spans that may be as long as the device.
 
 use tokio::task::consume_budget;
 
@@ -7,12 +7,12 @@ use super::{GuestDevice, Unavailable};
 use crate::block::{ErrorCode, Span};
 use crate::device::Cancelled;
 
-/// The longest span that is zeroed in more steps than there are instances: as much as a client may
-/// ask for that has no extended headers. What is longer could keep a disk busy for years (spec: "Size
+/// The longest span that is zeroed stripe by stripe, in bytes: the most that a client without
+/// extended headers can ask for. A longer one could keep a device busy for years (spec: "Size
 /// constraints").
 const MAX_IN_STEPS: u64 = 4 << 30;
 
-/// How a span is to be zeroed.
+/// A span to zero, and how.
 #[derive(Clone, Copy)]
 pub(super) struct Zero {
     pub(super) span: Span,
@@ -38,7 +38,7 @@ impl GuestDevice {
         self.flush_instead_of_fua(zero.fua).await
     }
 
-    /// It stops early when nobody waits for it.
+    /// Zeroes stripe by stripe. Stops early if the client has gone away.
     async fn zero_stripes(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), ErrorCode> {
         let mut left = zero.span;
         while left.length > 0 && !cancelled.is_cancelled() {
@@ -51,8 +51,8 @@ impl GuestDevice {
         Ok(())
     }
 
-    /// Asks every shard once. Those that are started come first: what they give back may be the
-    /// memory that the others need.
+    /// Calls every shard once. Those that are started come first: the others may need the memory
+    /// that they free.
     async fn zero_shards(&self, zero: Zero) -> Result<(), ErrorCode> {
         let mut others = Vec::new();
         for index in 0..self.shards.count() {
@@ -82,7 +82,7 @@ impl GuestDevice {
         self.drop_if_empty(&mut shard).await
     }
 
-    /// What a component without `zero` gets instead. It stops early when nobody waits for it.
+    /// Emulates `zero` by writing. Stops early if the client has gone away.
     async fn write_zeroes(&self, span: Span, cancelled: &Cancelled) -> Result<(), ErrorCode> {
         static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
         let mut left = span;
@@ -124,7 +124,7 @@ impl GuestDevice {
         }
         if !shard.is_started() {
             if self.shards.is_striped() {
-                // It was never started, or was dropped because it held nothing: nothing to trim.
+                // It was never started, or was dropped when it was empty: there is nothing to trim.
                 return Ok(());
             }
             drop(shard);
@@ -138,8 +138,8 @@ impl GuestDevice {
         Ok(())
     }
 
-    /// Gives the memory of a shard back when it holds nothing. One that has taken none stays: to
-    /// start it again costs more than it would give back.
+    /// Drops the instance of a shard that holds nothing, to free its memory. An instance whose
+    /// memory has not grown is kept, for starting it again would cost more.
     async fn drop_if_empty(&self, shard: &mut Locked) -> Result<(), ErrorCode> {
         if !self.shards.is_striped() || !shard.instance().has_grown() {
             return Ok(());

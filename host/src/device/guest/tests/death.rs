@@ -102,8 +102,8 @@ async fn error_codes_kill_nothing() {
     }
 }
 
-/// Another instance of the same component opens a disk of another size: it is not used, and the first
-/// one does all the work.
+/// Another instance of the same component opens a disk of another size: it is not used, and the
+/// first one does all the work.
 #[tokio::test]
 async fn another_disk_on_the_second_open_is_not_used() {
     let random = ("wasi:random/random@0.2.0", r#"(export "get-random-u64" (func (result u64)))"#);
@@ -129,7 +129,8 @@ async fn another_disk_on_the_second_open_is_not_used() {
     assert!(warnings.len() == 1 && warnings[0].contains("another disk"), "{warnings:?}");
 }
 
-/// A fault of the host's is one of the disk's, too, for a guest may have been in the middle of a call.
+/// A fault of the host's is one of the disk's, too, for a guest may have been in the middle of a
+/// call.
 #[tokio::test]
 async fn a_panic_kills_the_disk_and_is_answered() {
     let logs = Logs::capture();
