@@ -1,11 +1,13 @@
-//! Builds the components that the host has built in, and compiles them for the processor that the
-//! program is for. `MEMNBD_COMPONENT_<NAME>` and `MEMNBD_CODE_<NAME>` are the paths of each.
+//! Builds the host's built-in components, and compiles them for the target processor. It sets
+//! `MEMNBD_COMPONENT_<NAME>` to the path of each component, and `MEMNBD_CODE_<NAME>` to the path of
+//! its machine code.
 //!
-//! They are built by a cargo of their own, for wasm32-wasip2, in a target directory of their own.
-//! The target's libraries come from rustup, or else are built from Debian's sources by Debian's
-//! compiler; the two give the same components.
+//! The components are built for wasm32-wasip2 by a separate cargo process, in a separate target
+//! directory. The libraries of that target come from rustup, or else are built from Debian's
+//! sources with Debian's compiler; both ways produce the same components.
 //!
-//! And makes libraries a part of the program, and its relocations small, where it can.
+//! Where possible, it also links some libraries statically, and packs the relocations of the
+//! program.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +21,8 @@ mod settings;
 const TARGET: &str = "wasm32-wasip2";
 const COMPONENTS: [&str; 2] = ["memory", "pattern"];
 
-/// Small, fast, and without what nobody could read in a sandbox, whatever the host's profile is.
+/// The profile of the components, whatever the host's own profile is: small and fast, without debug
+/// information, which nobody could read in a sandbox.
 const PROFILE: [&str; 7] = [
     "opt-level=3",
     "lto=true",
@@ -48,10 +51,11 @@ fn main() {
     }
 }
 
-/// With shared libraries of OpenSSL, every start would take a millisecond more, with TLS or without.
-/// The crate's own way to ask for static ones does not find those of a system.
+/// Links OpenSSL statically. With the shared libraries every start takes a millisecond longer,
+/// whether TLS is used or not. The crate's own option for static linking does not find the
+/// libraries of the system.
 ///
-/// Where there are none, or they need further libraries, the shared ones do.
+/// If there are no static libraries, or they need further libraries, the shared ones are used.
 fn link_openssl_statically() {
     const KNOWN: [&str; 5] = ["-lssl", "-lcrypto", "-ldl", "-lpthread", "-pthread"];
     let pkg_config = |question| print("pkg-config", &["--static", question, "openssl"]);
@@ -63,7 +67,8 @@ fn link_openssl_statically() {
     }
 }
 
-/// As with OpenSSL, for the library that unwinds the stack in a panic: a tenth of a millisecond.
+/// Statically links the library that unwinds the stack after a panic. As with OpenSSL, this makes
+/// every start faster, by a tenth of a millisecond.
 fn link_libgcc_statically() {
     if !native_glibc() || env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("x86_64") {
         return;
@@ -73,14 +78,14 @@ fn link_libgcc_statically() {
     }
 }
 
-/// The linker looks for libraries in a directory that has static ones alone, under the names by
-/// which it is asked for them, before it looks among the system's. Nothing changes if one is not
-/// there.
+/// Makes the linker use static libraries: before the directories of the system, it searches one
+/// that contains only these, under the names that it looks for. Does nothing if one of them is
+/// missing.
 fn link_statically(directory: &str, libraries: &[(PathBuf, &str)]) {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join(directory);
     let _ = fs::remove_dir_all(&out);
     for (library, name) in libraries {
-        // What `cc` does not find, it names without a directory.
+        // `cc` prints the name of a library that it does not find without a directory.
         if !library.is_absolute()
             || !library.exists()
             || fs::create_dir_all(&out).is_err()
@@ -92,9 +97,10 @@ fn link_statically(directory: &str, libraries: &[(PathBuf, &str)]) {
     println!("cargo::rustc-link-search=native={}", out.display());
 }
 
-/// The program is relocated when it starts; packed, the list of what to relocate takes 10 KiB instead
-/// of 1.2 MiB, which would all be read. The dynamic linker understands it since glibc 2.36, and what is built
-/// here is run here.
+/// Packs the relocations that are applied when the program starts. Packed, they take 10 KiB instead
+/// of 1.2 MiB, all of which would be read at every start. The dynamic linker supports this since
+/// glibc 2.36. The version of the build machine decides, as the program is assumed to run where it
+/// is built.
 fn pack_relocations() {
     if !native_glibc() {
         return;
@@ -106,7 +112,8 @@ fn pack_relocations() {
     }
 }
 
-/// Whether the program is for such a machine as builds it, with Linux and the GNU C library.
+/// Returns whether the program is built for the build machine's own target, and that is Linux with
+/// the GNU C library.
 fn native_glibc() -> bool {
     let target = |name: &str| env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     env::var("HOST") == env::var("TARGET") && target("OS") == "linux" && target("ENV") == "gnu"
@@ -121,7 +128,7 @@ fn build() -> Result<(), String> {
     let mut cargo = compiler()?;
     cargo.current_dir(&root).args(["build", "--locked", "--release", "--target", TARGET]);
     cargo.arg("--target-dir").arg(&out);
-    // No C library, nor the start-up objects that come with it.
+    // Link neither a C library nor its start-up objects.
     cargo.env("RUSTFLAGS", "-Clink-self-contained=no");
     for setting in PROFILE {
         cargo.arg("--config").arg(format!("profile.release.{setting}"));
@@ -152,8 +159,8 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// Machine code of a component, which the host loads as it is. It uses what all processors of the
-/// target have.
+/// Compiles a component to machine code that the host can load without further processing. The code
+/// uses only features that all processors of the target have.
 fn compile(wasm: &Path) -> wasmtime::Result<Vec<u8>> {
     let mut config = wasmtime::Config::new();
     settings::of_code(&mut config);
@@ -162,7 +169,11 @@ fn compile(wasm: &Path) -> wasmtime::Result<Vec<u8>> {
     wasmtime::Engine::new(&config)?.precompile_component(&fs::read(wasm)?)
 }
 
-/// A cargo with a compiler that has the target.
+/// Returns a command that runs cargo with a compiler that supports the components' target.
+///
+/// # Errors
+///
+/// Returns an error if there is no such compiler, or no linker for it.
 fn compiler() -> Result<Command, String> {
     let rustc = PathBuf::from(env::var_os("RUSTC").expect("cargo sets it"));
     let libraries = print(&rustc, &["--print", "target-libdir", "--target", TARGET]);
@@ -188,22 +199,23 @@ fn compiler() -> Result<Command, String> {
     let place = places.iter().find(|place| place.join("wasm-component-ld").exists());
     let place = place.ok_or(NO_LINKER)?.clone();
     let linker = place.join("wasm-component-ld");
-    // It calls wasm-ld, which rustup keeps here.
+    // The linker calls wasm-ld, which rustup installs in this directory.
     places.insert(0, place.join("gcc-ld"));
 
     let mut cargo = clean("/usr/bin/cargo".into());
     cargo.args(["-Zbuild-std=core,alloc"]);
-    // Building the libraries from source is not stable; Debian's compiler is.
+    // Building the libraries from source is an unstable feature, but Debian's compiler is a stable
+    // release.
     cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", debian);
     cargo.env("CARGO_TARGET_WASM32_WASIP2_LINKER", linker);
     cargo.env("PATH", env::join_paths(places).map_err(|error| format!("PATH: {error}"))?);
-    // Where cargo put the libraries of the other compiler.
+    // Cargo has set this to the libraries of the other compiler.
     cargo.env_remove("LD_LIBRARY_PATH");
     Ok(cargo)
 }
 
-/// A cargo that knows nothing of the build that runs this script, except where crates come from and
-/// how many jobs there may be.
+/// Returns a command that runs cargo without the environment of the build that runs this script,
+/// except for the settings of where crates come from and how many jobs may run.
 fn clean(cargo: OsString) -> Command {
     let kept = ["HOME", "HTTP_", "MAKEFLAGS", "NET_", "REGISTR", "SOURCE_", "TERM_"];
     let mut command = Command::new(cargo);
@@ -220,7 +232,7 @@ fn clean(cargo: OsString) -> Command {
     command
 }
 
-/// What a program prints when asked, if it is there and answers.
+/// Runs a program and returns what it prints, or `None` if it is missing, fails or prints nothing.
 fn print(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).stderr(Stdio::null()).output().ok()?;
     let text = output.status.success().then(|| String::from_utf8(output.stdout).ok())??;
@@ -228,7 +240,8 @@ fn print(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// The files that a file of dependencies names, as make reads it: spaces in names are escaped.
+/// Returns the files that a dependency file in make syntax lists. Spaces in names are escaped
+/// there.
 fn dependencies(path: &Path) -> Result<Vec<String>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut inputs = Vec::new();

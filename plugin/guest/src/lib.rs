@@ -1,9 +1,9 @@
-//! What the components in `plugin/` share: how sizes are spelled, and the few pieces of a runtime
-//! that a component without `std` must bring along.
+//! Code shared by the components in `plugin/`: parsing of sizes, and the minimal runtime that a
+//! component without `std` needs.
 //!
-//! The runtime (`runtime`) exists only where components run, on wasm32: a heap, a panic handler
-//! and the allocation function of the canonical ABI. Everything else is plain code that is tested
-//! natively. Nothing here knows the contract in `wit/`.
+//! The module `runtime` exists only on wasm32, where components run. It provides a heap, a panic
+//! handler and the allocation function of the canonical ABI. Everything else is plain code that is
+//! tested natively. Nothing here depends on the contract in `wit/`.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

@@ -1,7 +1,8 @@
-//! The heap, the panic handler, `cabi_realloc`, and what the compiler expects of a C library.
+//! The heap, the panic handler, `cabi_realloc`, and the functions of a C library that the compiler
+//! relies on.
 //!
-//! A component that is panicking or out of heap traps: the host tells which export died, and there
-//! is nobody in the component to whom more could be said.
+//! A component traps when it panics or its heap is exhausted. The host reports which export
+//! trapped; the component has no way to report more.
 
 use alloc::alloc::Layout;
 
@@ -13,17 +14,19 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// Compares bytes. The compiler calls it for slices, and counts on a C library that has it; copying
-/// and filling are instructions of WebAssembly.
+/// Compares `length` bytes at two addresses, like C's `memcmp`.
+///
+/// The compiler calls it to compare slices, and expects a C library to define it. Copying and
+/// filling need no such function, as they are WebAssembly instructions.
 ///
 /// # Safety
 ///
-/// `length` bytes can be read at both addresses.
-// SAFETY: the component has no C library that would define it too.
+/// `length` bytes must be readable at both addresses.
+// SAFETY: no C library is linked into the component, so there is no other definition of the symbol.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, length: usize) -> i32 {
     for at in 0..length {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         let (left, right) = unsafe { (*left.add(at), *right.add(at)) };
         if left != right {
             return i32::from(left) - i32::from(right);
@@ -32,19 +35,19 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, length: usize) ->
     0
 }
 
-/// Allocates as the canonical ABI asks: `new_size` bytes, with what was at `old` moved there.
-/// Traps when there is no memory.
+/// Allocates `new_size` bytes as the canonical ABI requires, and moves the content of `old` there.
+/// Traps if there is not enough memory.
 ///
 /// # Safety
 ///
-/// `old` comes from this function with `old_size` and `align`, or `old_size` is 0; `align` is a
-/// power of two.
+/// Either `old_size` is 0, or `old` was returned by this function for `old_size` and `align`.
+/// `align` must be a power of two.
 pub unsafe fn reallocate(old: *mut u8, old_size: usize, align: usize, new_size: usize) -> *mut u8 {
     if new_size == 0 {
         return core::ptr::without_provenance_mut(align);
     }
-    // SAFETY: the canonical ABI asks for alignments of 1, 2, 4 and 8 and for sizes within a 32-bit
-    // memory; `old` is as the caller promised.
+    // SAFETY: the canonical ABI uses only alignments of 1, 2, 4 and 8 and sizes that fit into a
+    // 32-bit memory; the caller guarantees that `old` is valid.
     let new = unsafe {
         if old_size == 0 {
             alloc::alloc::alloc(Layout::from_size_align_unchecked(new_size, align))
@@ -59,12 +62,12 @@ pub unsafe fn reallocate(old: *mut u8, old_size: usize, align: usize, new_size: 
     new
 }
 
-/// Exports [`reallocate`] under the name by which a host allocates in a component.
+/// Exports [`reallocate`] as `cabi_realloc`, which the host calls to allocate in a component.
 #[macro_export]
 macro_rules! export_realloc {
     () => {
-        // SAFETY: no other symbol of a component has this name, and the host keeps the rules of
-        // the canonical ABI, which are those of `reallocate`.
+        // SAFETY: no other symbol of a component has this name, and the host follows the rules of
+        // the canonical ABI, which imply those of `reallocate`.
         #[unsafe(no_mangle)]
         unsafe extern "C" fn cabi_realloc(
             old: *mut u8,

@@ -1,21 +1,26 @@
-//! Sizes as people type them, in nbdkit's notation.
+//! Parsing of human-readable sizes, in nbdkit's notation.
 
 use core::fmt;
 
-/// The largest disk, in bytes: NBD clients keep offsets in signed 64-bit integers.
+/// The largest disk, in bytes: NBD clients store offsets in signed 64-bit integers.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
-/// Parses a size: a decimal number or a hexadecimal one after `0x`, then perhaps one suffix, in
-/// upper or lower case: `b` (bytes), `s` (sectors of 512 bytes), or `k`, `m`, `g`, `t`, `p`, `e`
-/// (powers of 1024).
+/// Parses a size: a number, either decimal or hexadecimal with the prefix `0x`, and an optional
+/// suffix in upper or lower case: `b` (bytes), `s` (sectors of 512 bytes), or `k`, `m`, `g`, `t`,
+/// `p`, `e` (powers of 1024).
 ///
-/// In a hexadecimal number `b` and `e` are digits. A decimal number with a leading zero is refused:
-/// releases of nbdkit disagree on whether it is octal. The largest size is [`MAX_SIZE`].
+/// In a hexadecimal number `b` and `e` are digits. Decimal numbers with a leading zero are
+/// rejected, because releases of nbdkit disagree on whether they are octal.
+///
+/// # Errors
+///
+/// Returns an error if `text` is not a size, or if the size is larger than [`MAX_SIZE`].
 pub fn parse_size(text: &str) -> Result<u64, SizeError<'_>> {
     parse(text).map_err(|reason| SizeError { text, reason })
 }
 
-/// A text that is not a size. Displayed, it quotes the text and says what would be right.
+/// The error for text that is not a valid size. Its `Display` output quotes the text and says what
+/// would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizeError<'a> {
     text: &'a str,
@@ -53,7 +58,7 @@ fn parse(text: &str) -> Result<u64, Reason> {
         return Err(Reason::LeadingZero);
     }
     let unit = unit(suffix)?;
-    // The digits are digits, so that nothing but overflow can fail here.
+    // All characters are digits of this radix, so this can only fail on overflow.
     let number = u64::from_str_radix(digits, radix).map_err(|_| Reason::TooLarge)?;
     number.checked_mul(unit).filter(|size| *size <= MAX_SIZE).ok_or(Reason::TooLarge)
 }

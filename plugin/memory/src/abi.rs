@@ -1,16 +1,16 @@
 //! The exports of the contract.
 //!
-//! `describe`, `open` and the functions without lists are implemented over generated bindings. The
-//! others are written by hand, for two reasons: `read` lends out the pages
-//! themselves (the capability `lends-chunks`), which generated code would copy and free; and
-//! nothing may be allocated once the disk is open, lest a full memory be a trap.
+//! `describe`, `open` and the functions without lists are implemented with generated bindings. The
+//! others are written by hand, for two reasons: `read` lends out the pages themselves (the
+//! capability `lends-chunks`), which generated code would copy and free; and nothing may be
+//! allocated once the disk is open, because running out of memory would then be a trap.
 //!
 //! # Safety
 //!
-//! A component has one thread, and the host never calls one function of it during another; it
-//! calls `cabi_realloc` before the export that the memory is for. So one call at a time borrows
-//! statics. What is returned by address lies in statics or in pages, and stays as it is until the
-//! next call.
+//! A component has one thread, and the host never calls one of its functions during a call of
+//! another; it calls `cabi_realloc` before the export that the memory is for. Therefore only one
+//! call at a time borrows statics. Everything that is returned by address lies in statics or in
+//! pages, and stays unchanged until the next call.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -33,7 +33,7 @@ wit_bindgen::generate!({
     skip: ["read", "write", "extents", "page"],
 });
 
-/// A static that belongs to the call under way.
+/// A static that only the call in progress accesses.
 struct Static<T>(UnsafeCell<T>);
 
 // SAFETY: there is one thread.
@@ -44,23 +44,31 @@ impl<T> Static<T> {
         Self(UnsafeCell::new(value))
     }
 
+    /// Borrows the value for the duration of a call.
+    ///
     /// # Safety
     ///
-    /// Only exports call it, once in a call for each static.
+    /// Only exports may call this, at most once per call for each static.
     #[allow(clippy::mut_from_ref)]
     unsafe fn borrow(&self) -> &mut T {
-        // SAFETY: calls do not overlap, see the module's documentation.
+        // SAFETY: calls do not overlap; see the module's documentation.
         unsafe { &mut *self.0.get() }
     }
 }
 
 static STORE: Static<Option<Store<Linear>>> = Static::new(None);
 
+/// Borrows the open disk.
+///
+/// # Panics
+///
+/// Panics if the disk is not open.
+///
 /// # Safety
 ///
-/// As [`Static::borrow`].
+/// See [`Static::borrow`].
 unsafe fn store() -> &'static mut Store<Linear> {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let store = unsafe { STORE.borrow() };
     store.as_mut().expect("the host opens the disk first")
 }
@@ -154,18 +162,18 @@ impl direct_access::Guest for Memory {
 
 export!(Memory);
 
-/// A read is at most this long, so that it meets at most this many pages.
+/// The maximum number of chunks of a read, which touches no more pages than this.
 const MAX_CHUNKS: usize = (LANDING_SIZE / PAGE_SIZE) as usize + 1;
-/// The most extents that the contract allows.
+/// The maximum number of extents that the contract allows.
 const MAX_EXTENTS: usize = 4096;
 
-/// `result<list<T>, error-code>` as the canonical ABI lays it out. It is never an error here.
+/// `result<list<T>, error-code>` in the layout of the canonical ABI. It is never an error here.
 #[repr(C)]
 struct ListResult<T, const N: usize> {
     tag: u8,
     list: *const T,
     length: usize,
-    /// Where the list is built. The host sees no more of it than `list` and `length` say.
+    /// The storage of the list. The host sees only the items that `list` and `length` describe.
     items: [T; N],
 }
 
@@ -185,7 +193,8 @@ impl<T: Copy, const N: usize> ListResult<T, N> {
     }
 }
 
-/// `chunk`: of tag 0 `data`, the address and length of a list; of tag 1 `hole`, its length.
+/// `chunk`: tag 0 is `data`, with the address and length of a list; tag 1 is `hole`, with its
+/// length.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct RawChunk {
@@ -194,7 +203,7 @@ struct RawChunk {
     length: u32,
 }
 
-/// `extent`. Bit 0 of its status says `hole`, bit 1 `zero`.
+/// `extent`. In its status, bit 0 is `hole` and bit 1 is `zero`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct RawExtent {
@@ -243,7 +252,7 @@ extern "C" fn extents(offset: u64, length: u64) -> *const ListResult<RawExtent, 
     extents
 }
 
-/// `option<list<u8>>`: a tag and, where that is 1, an address and a length.
+/// `option<list<u8>>`: a tag and, if that is 1, an address and a length.
 #[repr(C)]
 struct OptionalList {
     tag: u8,
@@ -265,7 +274,7 @@ extern "C" fn page(offset: u64) -> *const OptionalList {
     page
 }
 
-/// `result<_, error-code>`: a tag and, where that is 1, the error.
+/// `result<_, error-code>`: a tag and, if that is 1, the error.
 type EmptyResult = [u8; 2];
 
 // SAFETY: as above.
@@ -273,7 +282,7 @@ type EmptyResult = [u8; 2];
 extern "C" fn write(offset: u64, data: u32, length: u32, _fua: u32) -> *const EmptyResult {
     // SAFETY: the only borrow in this call.
     let store = unsafe { store() };
-    // `cabi_realloc` sees to it.
+    // `cabi_realloc` ensures this.
     assert!(data == store.landing() && length <= LANDING_SIZE);
     match store.write(offset, length) {
         Ok(()) => &[0, 0],
@@ -281,13 +290,14 @@ extern "C" fn write(offset: u64, data: u32, length: u32, _fua: u32) -> *const Em
     }
 }
 
-/// Until the disk is open this allocates from the heap, what `open` is called with. Afterwards
-/// the only thing that a host allocates is the payload of a write, and its place is the landing
-/// zone.
+/// Allocates memory for the arguments of the host's calls.
+///
+/// Before the disk is open, this allocates the arguments of `open` from the heap. Afterwards the
+/// host only allocates the payloads of writes, which go into the landing zone.
 ///
 /// # Safety
 ///
-/// As [`memnbd_guest::runtime::reallocate`].
+/// See [`memnbd_guest::runtime::reallocate`].
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cabi_realloc(
@@ -298,7 +308,7 @@ unsafe extern "C" fn cabi_realloc(
 ) -> *mut u8 {
     // SAFETY: the host calls this before the export borrows anything.
     let Some(store) = (unsafe { STORE.borrow() }) else {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         return unsafe { memnbd_guest::runtime::reallocate(old, old_size, align, new_size) };
     };
     assert!(old_size == 0 && align == 1 && new_size <= LANDING_SIZE as usize);

@@ -1,13 +1,13 @@
-//! Which page holds which part of the disk: a radix tree from index to page.
+//! The map from parts of the disk to the pages that hold them: a radix tree from index to page.
 //!
-//! An index is an offset divided by the page size. A node has 512 entries of 32 bits; those of a
-//! leaf are pages, those of the levels above are nodes, and 0 is absence. The tree is as high as
-//! the disk is large, one level for 16 MiB and six for 2^63 bytes, and has only the branches that
-//! lead to pages. Consecutive indexes fall into one leaf, and the last leaf is remembered: then
-//! finding a page is one comparison and one load.
+//! An index is an offset divided by the page size. A node has 512 entries of 32 bits. The entries
+//! of a leaf are pages, those of the levels above are nodes, and 0 means absent. The height of the
+//! tree depends on the size of the disk: one level for 16 MiB, six for 2^63 bytes. Only branches
+//! that lead to pages exist. Runs of consecutive indexes share a leaf, and the directory caches the
+//! leaf that was used last: finding a page in that leaf takes one comparison and one load.
 //!
-//! Nodes live in pages, 16 in each. A node without entries is unlinked and used again, but its page
-//! stays with the directory: branches come and go in the same numbers.
+//! Nodes are stored in pages, 16 in each. A node without entries is unlinked and reused, but its
+//! page stays with the directory, because the number of branches tends to remain the same.
 
 use core::ops::Range;
 
@@ -19,22 +19,22 @@ const FANOUT: u32 = 1 << FANOUT_BITS;
 const NODE_SIZE: u32 = FANOUT * 4;
 const NODES_PER_PAGE: u32 = PAGE_SIZE / NODE_SIZE;
 
-/// A node: its address divided by [`NODE_SIZE`]. 0 is none.
+/// A node, identified by its address divided by [`NODE_SIZE`]. 0 means none.
 type Node = u32;
 
 const NO_LEAF: u64 = u64::MAX;
 
-/// What the directory knows of an index.
+/// The result of looking up an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
-    /// This page.
+    /// The index has this page.
     Present(Page),
-    /// Nothing, nor under the indexes after it: so many, this one included. There may be more, and
-    /// they may go beyond the last index of the disk.
+    /// This many indexes have no page, beginning with the one that was looked up. More of the
+    /// following indexes may be absent, and the run may extend beyond the last index of the disk.
     Absent(u64),
 }
 
-/// The tree.
+/// A radix tree from index to page.
 pub struct Directory {
     root: Node,
     /// The number of levels, at least 1. A node of level 1 is a leaf.
@@ -42,23 +42,24 @@ pub struct Directory {
     /// The first unused node, or 0. The first entry of an unused node is the next one; its other
     /// entries are 0.
     unused: Node,
-    /// Nodes that were never used, all of whose entries are 0.
+    /// Nodes that were never used. All of their entries are 0.
     fresh: Range<Node>,
-    /// The leaf that was used last, and its indexes without the bits that select within it.
+    /// The leaf that was used last. `last_key` is its indexes without the bits that select an
+    /// entry.
     last_leaf: Node,
     last_key: u64,
 }
 
 impl Directory {
-    /// A directory for indexes below `indexes`.
+    /// Creates a directory for indexes below `indexes`.
     pub fn new(indexes: u64) -> Self {
         let bits = u64::BITS - indexes.saturating_sub(1).leading_zeros();
         let levels = bits.div_ceil(FANOUT_BITS).max(1);
         Self { root: 0, levels, unused: 0, fresh: 0..0, last_leaf: 0, last_key: NO_LEAF }
     }
 
-    /// Looks an index up. If nothing is there, it looks on until it knows of `wanted` absent
-    /// indexes.
+    /// Looks up an index. If it is absent, also counts the absent indexes that follow, at least
+    /// until `wanted` are found or the node ends.
     pub fn find<M: Memory>(&mut self, pages: &mut Pages<M>, index: u64, wanted: u64) -> Slot {
         let (mut node, mut level) = if index >> FANOUT_BITS == self.last_key {
             (self.last_leaf, 1)
@@ -80,8 +81,8 @@ impl Directory {
         }
     }
 
-    /// Makes the branch that leads to an index, so that [`Directory::insert`] can be called.
-    /// `None` when there is no page for it.
+    /// Creates the branch that leads to an index, so that [`Directory::insert`] can be called.
+    /// Returns `None` if there is no page left for its nodes.
     pub fn reserve<M: Memory>(&mut self, pages: &mut Pages<M>, index: u64) -> Option<()> {
         if index >> FANOUT_BITS == self.last_key {
             return Some(());
@@ -103,14 +104,19 @@ impl Directory {
         Some(())
     }
 
-    /// Enters a page under an absent index, the last one that was reserved.
+    /// Inserts a page at an absent index.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the index is not in the leaf that was reserved last.
     pub fn insert<M: Memory>(&mut self, pages: &mut Pages<M>, index: u64, page: Page) {
         assert_eq!(index >> FANOUT_BITS, self.last_key, "the branch was reserved");
         set_entry(pages, self.last_leaf, position(index, 1), page);
     }
 
-    /// Removes all entries from `first` to `last`, both included, and releases their pages.
-    /// Returns how many there were. It takes time for what is there, not for what is absent.
+    /// Removes all entries from `first` to `last`, inclusive, and releases their pages. Returns the
+    /// number of removed pages. The time it takes depends on the number of entries that are
+    /// present, not on the number of absent ones.
     pub fn remove<M: Memory>(&mut self, pages: &mut Pages<M>, first: u64, last: u64) -> u64 {
         self.last_key = NO_LEAF;
         if self.root == 0 {
@@ -124,8 +130,8 @@ impl Directory {
         removed
     }
 
-    /// Does it below one node; `first` and `last` are within what the node covers. Backwards, so
-    /// that the pages are allocated forwards afterwards.
+    /// Removes entries below one node, which covers both `first` and `last`. It releases pages in
+    /// descending order, so that they are later allocated in ascending order.
     fn remove_below<M: Memory>(
         &mut self,
         pages: &mut Pages<M>,
@@ -182,25 +188,26 @@ impl Directory {
         self.fresh.next()
     }
 
-    /// Takes a node back whose entries are all 0.
+    /// Puts a node whose entries are all 0 on the list of unused nodes.
     fn release<M: Memory>(&mut self, pages: &mut Pages<M>, node: Node) {
         set_entry(pages, node, 0, self.unused);
         self.unused = node;
     }
 }
 
-/// How many indexes a node of a level covers.
+/// Returns the number of indexes that a node of a level covers.
 fn span(level: u32) -> u64 {
     1 << (FANOUT_BITS * level)
 }
 
-/// The entry of a node of a level under which an index is found.
+/// Returns the position of the entry for an index in a node of a level.
 fn position(index: u64, level: u32) -> u32 {
     (index >> (FANOUT_BITS * (level - 1))) as u32 & (FANOUT - 1)
 }
 
-/// How many indexes are absent from `index` on, whose entry in a node of a level is 0: up to the
-/// next entry that is not, the end of the node, or `wanted`.
+/// Returns the number of consecutive absent indexes from `index` on, whose entry in a node of a
+/// level is 0. It stops counting at the next nonzero entry, at the end of the node, or once it has
+/// found `wanted` of them.
 fn absent<M: Memory>(pages: &mut Pages<M>, node: Node, level: u32, index: u64, wanted: u64) -> u64 {
     let step = span(level - 1);
     let mut run = step - (index & (step - 1));
@@ -226,7 +233,7 @@ fn is_empty<M: Memory>(pages: &mut Pages<M>, node: Node) -> bool {
 
 #[cfg(test)]
 impl Directory {
-    /// Every page with content, and every page with nodes, each once. Checks the tree on the way.
+    /// Returns all pages with content and all pages with nodes, each once, and checks the tree.
     pub(crate) fn audit<M: Memory>(&mut self, pages: &mut Pages<M>) -> (Vec<Page>, Vec<Page>) {
         let mut content = Vec::new();
         let mut nodes: Vec<Node> = self.fresh.clone().collect();

@@ -1,22 +1,23 @@
-//! A sparse disk in memory, as a component: all zeroes at first, up to 2^63-1 bytes, gone with
-//! its instance.
+//! A component that keeps a sparse disk in memory. The disk has up to 2^63-1 bytes, is all zeroes
+//! at first, and is lost when its instance is dropped.
 //!
 //! # Layout
 //!
-//! - [`store`]: the disk: what reading, writing, zeroing mean, in pages of 32 KiB.
-//! - [`directory`]: which page holds which part of the disk.
-//! - [`pages`]: where pages come from.
-//! - `linear`: the memory of the component as pages. Only here and in `abi` is there unsafe code.
+//! - [`store`]: the disk, which implements reads, writes and zeroing in pages of 32 KiB.
+//! - [`directory`]: the map from parts of the disk to the pages that hold them.
+//! - [`pages`]: the page allocator.
+//! - `linear`: the component's memory as a source of pages. Only this module and `abi` contain
+//!   unsafe code.
 //! - `abi`: the exports of the contract in `wit/`.
 //!
-//! The first three are plain code over a trait for memory, and tested natively against a model.
-//! The last two exist only on wasm32.
+//! The first three are plain code that is generic over a trait for memory, and are tested natively
+//! against a model. The last two exist only on wasm32.
 //!
 //! # Running out of memory
 //!
-//! After `open` nothing here allocates from a heap. A payload arrives in memory set aside for it;
-//! chunks and extents are told from static memory. So a write for which there is no page
-//! fails with `enospc`, and everything else goes on.
+//! After `open` nothing here allocates from a heap. Payloads arrive in memory that is reserved for
+//! them, and chunks and extents are returned in static memory. Therefore a write that needs a page
+//! when none is left fails with `enospc`, and everything else keeps working.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

@@ -1,13 +1,13 @@
-//! The memory of the component itself, as pages.
+//! The component's own memory as a source of pages.
 //!
-//! This is where pages meet raw addresses. What makes it safe: `start..end` is one run that
-//! came from `memory.grow`, so nothing else in the component (stack, statics, heap) lies in it, and
-//! nothing else ever gets a part of it, as `memory.grow` gives each byte out once. The heap may
-//! grow as well; if it does between two growths of ours, the run would have a gap, and then ours
-//! fails instead. Every access is checked against the run.
+//! This module turns pages into raw addresses. It is sound because `start..end` is one contiguous
+//! run obtained from `memory.grow`: nothing else in the component (stack, statics, heap) lies in it
+//! or will ever be given a part of it, as `memory.grow` returns each byte only once. The heap may
+//! also grow the memory. If it does so between two calls of `Linear::grow`, the run would have a
+//! gap, so the second call fails instead. Every access is checked against the bounds of the run.
 //!
-//! The host reads and writes in the run too (payloads, chunks), but only while no call is under
-//! way, so that no reference into it lives then.
+//! The host also reads and writes in the run (payloads, chunks), but only while no call is in
+//! progress, when no reference into the run is live.
 
 use core::arch::wasm32::{memory_grow, memory_size};
 use core::slice;
@@ -16,20 +16,24 @@ use crate::pages::{GROW_UNIT, Memory, PAGE_BITS, Page};
 
 const WASM_PAGE_BITS: u32 = 16;
 
-/// The run of memory that belongs to the disk. There is one.
+/// The run of memory that belongs to the disk. There is only one.
 pub(crate) struct Linear {
     start: usize,
-    /// The end, less `start`: the end itself may be 2^32.
+    /// The length, stored instead of the end because the end may be 2^32.
     length: usize,
 }
 
 impl Linear {
-    /// Nothing yet.
+    /// Creates an empty run.
     pub(crate) fn new() -> Self {
         Self { start: 0, length: 0 }
     }
 
-    /// The pointer to a range that was checked to be ours.
+    /// Returns a pointer to a range of the run.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range is not within the run.
     fn range(&self, start: u32, length: u32) -> *mut u8 {
         let at = (start as usize).wrapping_sub(self.start);
         assert!(at <= self.length && length as usize <= self.length - at);
@@ -56,8 +60,8 @@ impl Memory for Linear {
     }
 
     fn bytes(&self, start: u32, length: u32) -> &[u8] {
-        // SAFETY: the range is ours, initialised (with zeroes, by `memory.grow`), and changed only
-        // through `&mut self`.
+        // SAFETY: the range is within the run, initialised (with zeroes, by `memory.grow`), and
+        // changed only through `&mut self`.
         unsafe { slice::from_raw_parts(self.range(start, length), length as usize) }
     }
 
@@ -68,19 +72,19 @@ impl Memory for Linear {
 
     fn copy(&mut self, from: u32, to: u32, length: u32) {
         let (from, to) = (self.range(from, length), self.range(to, length));
-        // SAFETY: both ranges are ours; `copy` allows them to overlap.
+        // SAFETY: both ranges are within the run; `copy` allows them to overlap.
         unsafe { core::ptr::copy(from, to, length as usize) }
     }
 
     fn word(&self, at: u32) -> u32 {
         let bytes = self.range(at, 4).cast::<[u8; 4]>();
-        // SAFETY: the range is ours, and bytes need no alignment.
+        // SAFETY: the range is within the run, and bytes need no alignment.
         u32::from_le_bytes(unsafe { bytes.read() })
     }
 
     fn set_word(&mut self, at: u32, value: u32) {
         let bytes = self.range(at, 4).cast::<[u8; 4]>();
-        // SAFETY: the range is ours, and bytes need no alignment.
+        // SAFETY: the range is within the run, and bytes need no alignment.
         unsafe { bytes.write(value.to_le_bytes()) }
     }
 }

@@ -1,73 +1,75 @@
-//! Where pages come from: a memory that only grows, and a list of the pages that came back.
+//! The page allocator: a memory that only grows, and a free list of released pages.
 //!
-//! The memory is one run of pages:
+//! The memory is one contiguous run of pages:
 //!
 //! ```text
 //!   | pages given out or on the free list, and the landing zone | fresh: never touched |
 //! ```
 //!
-//! The landing zone is where the payload of a write arrives before it is known where it belongs.
-//! It is set aside from the start and no page of it is ever given out, so that a write can arrive
-//! however full the memory is. It moves when its pages are adopted, see [`Pages::adopt`].
+//! The payload of a write arrives in the landing zone, before its destination is known. The zone is
+//! reserved from the start and its pages are never allocated, so that a write can arrive however
+//! full the memory is. The zone moves when its pages are adopted; see [`Pages::adopt`].
 //!
-//! This module does not know what pages are for.
+//! This module does not depend on how pages are used.
 
 use core::ops::Range;
 
 /// The length of a page in bytes.
 pub const PAGE_SIZE: u32 = 1 << PAGE_BITS;
-/// The logarithm of [`PAGE_SIZE`].
+/// The base-2 logarithm of [`PAGE_SIZE`].
 pub const PAGE_BITS: u32 = 15;
 
-/// The longest payload of a write, in bytes: the length of the landing zone.
+/// The length of the landing zone in bytes, which is the maximum length of a write's payload.
 pub const LANDING_SIZE: u32 = 2 << 20;
 const LANDING_PAGES: u32 = LANDING_SIZE / PAGE_SIZE;
 
-/// A page: its address divided by [`PAGE_SIZE`]. No page has the number 0.
+/// A page, identified by its address divided by [`PAGE_SIZE`]. No page has the number 0.
 pub type Page = u32;
 
-/// The address of the first byte of a page.
+/// Returns the address of the first byte of a page.
 pub fn address(page: Page) -> u32 {
     page << PAGE_BITS
 }
 
-/// Memory that can grow, addressed by bytes with 32 bits.
+/// Memory that can grow, with 32-bit byte addresses.
 ///
-/// The methods panic when what they are given does not lie within what [`Memory::grow`] returned.
+/// # Panics
+///
+/// The methods panic if a range is not within the memory that [`Memory::grow`] has added.
 pub trait Memory {
-    /// Adds pages at the end, all zeroes, and returns the first. They begin where the ones of
-    /// the call before ended, and at an address above 0. `count` is a multiple of
-    /// [`GROW_UNIT`]. `None` when there is no more memory; nothing is added then.
+    /// Adds `count` pages of zeroes at the end, and returns the first. They begin where the pages
+    /// of the previous call ended, and at an address above 0. `count` must be a multiple of
+    /// [`GROW_UNIT`]. Returns `None` and adds nothing if there is not enough memory.
     fn grow(&mut self, count: u32) -> Option<Page>;
 
-    /// The bytes in a range.
+    /// Returns the bytes in a range.
     fn bytes(&self, start: u32, length: u32) -> &[u8];
 
-    /// The bytes in a range, to change.
+    /// Returns the bytes in a range, mutably.
     fn bytes_mut(&mut self, start: u32, length: u32) -> &mut [u8];
 
-    /// Copies bytes from one range to another; they may overlap.
+    /// Copies bytes from one range to another. The ranges may overlap.
     fn copy(&mut self, from: u32, to: u32, length: u32);
 
-    /// The little-endian number at an address.
+    /// Returns the little-endian number at an address.
     fn word(&self, at: u32) -> u32;
 
-    /// Changes the number at an address.
+    /// Sets the little-endian number at an address.
     fn set_word(&mut self, at: u32, value: u32);
 }
 
-/// The pages by which a WebAssembly memory (in units of 64 KiB) can grow.
+/// The unit in which a WebAssembly memory grows (64 KiB), in pages.
 pub const GROW_UNIT: u32 = (64 << 10) / PAGE_SIZE;
 
-/// A page that [`Pages::allocate`] gave.
+/// A page that [`Pages::allocate`] returned.
 pub struct Allocated {
-    /// Which.
+    /// The page.
     pub page: Page,
-    /// Whether all of its bytes are zero. If not, they are anything.
+    /// Whether all of its bytes are zero. If not, they are arbitrary.
     pub zeroed: bool,
 }
 
-/// The allocator.
+/// The page allocator.
 pub struct Pages<M> {
     memory: M,
     /// The first page of the free list, or 0. The first word of a free page is the next one.
@@ -75,20 +77,21 @@ pub struct Pages<M> {
     /// Pages that were never touched, at the end of the memory.
     fresh: Range<Page>,
     landing: Page,
-    /// How many pages the memory has.
+    /// The number of pages in the memory.
     total: u32,
 }
 
 impl<M: Memory> Pages<M> {
-    /// Sets the landing zone aside; `None` when the memory is too small even for that.
+    /// Creates an allocator and reserves its landing zone. Returns `None` if the memory is too
+    /// small for the zone.
     pub fn new(mut memory: M) -> Option<Self> {
         let landing = memory.grow(LANDING_PAGES)?;
         let end = landing + LANDING_PAGES;
         Some(Self { memory, free: 0, fresh: end..end, landing, total: LANDING_PAGES })
     }
 
-    /// The address at which the next payload is to be put, at most [`LANDING_SIZE`] bytes. It is
-    /// that of a page.
+    /// Returns the address at which to put the next payload of at most [`LANDING_SIZE`] bytes. It
+    /// is the address of a page.
     pub fn landing(&self) -> u32 {
         address(self.landing)
     }
@@ -98,7 +101,7 @@ impl<M: Memory> Pages<M> {
         &mut self.memory
     }
 
-    /// Takes a page; `None` when there is none.
+    /// Allocates a page. Returns `None` if there is none left.
     pub fn allocate(&mut self) -> Option<Allocated> {
         if self.free != 0 {
             let page = self.free;
@@ -111,22 +114,24 @@ impl<M: Memory> Pages<M> {
         self.fresh.next().map(|page| Allocated { page, zeroed: true })
     }
 
-    /// Gives a page back. The page given back last is the first to be allocated again.
+    /// Releases a page. The page released last is the first to be allocated again.
     pub fn release(&mut self, page: Page) {
         self.memory.set_word(address(page), self.free);
         self.free = page;
     }
 
-    /// Whether [`Pages::adopt`] is worth trying: no, while there are free pages to use up.
+    /// Returns whether [`Pages::adopt`] is worth trying, which is not the case while the free list
+    /// has pages to use up.
     pub fn can_adopt(&self) -> bool {
         self.free == 0
     }
 
-    /// Gives out the first `count` pages of the landing zone (at most all of them) with what is in
-    /// them, and sets up another zone. Returns the first, or `None` when copying is better or
-    /// the only way: when there are free pages to use up, or no more memory.
+    /// Allocates the first `count` pages of the landing zone (at most all of them) with their
+    /// content, and sets up another zone. Returns the first page, or `None` if the caller should
+    /// copy instead: if the free list has pages to use up, or there is not enough memory for
+    /// another zone.
     ///
-    /// After this the content of the old landing zone beyond the adopted pages is lost.
+    /// On success the content of the old landing zone beyond the adopted pages is lost.
     pub fn adopt(&mut self, count: u32) -> Option<Page> {
         if !self.can_adopt() {
             return None;
@@ -134,7 +139,7 @@ impl<M: Memory> Pages<M> {
         let first = self.landing;
         let rest = first + count..first + LANDING_PAGES;
         if rest.end == self.fresh.start {
-            // Nothing was allocated since the zone came here: it slides on.
+            // No fresh page was allocated since the zone was set up here: it slides forward.
             self.ensure_fresh(count)?;
             self.landing = rest.start;
             self.fresh.start += count;
@@ -142,7 +147,7 @@ impl<M: Memory> Pages<M> {
             self.ensure_fresh(LANDING_PAGES)?;
             self.landing = self.fresh.start;
             self.fresh.start += LANDING_PAGES;
-            // Backwards, so that they are allocated forwards and make long runs.
+            // In descending order, so that they are allocated in ascending order as long runs.
             rest.rev().for_each(|page| self.release(page));
         }
         Some(first)
@@ -153,8 +158,9 @@ impl<M: Memory> Pages<M> {
         if missing == 0 { Some(()) } else { self.extend(missing) }
     }
 
-    /// Grows the memory by at least `needed` pages: in steps that are small at first, and large
-    /// enough later that growing costs nothing per page, but by less when memory is short.
+    /// Grows the memory by at least `needed` pages. The steps are small at first, later large
+    /// enough to make the cost of growing per page negligible, and smaller again when memory is
+    /// short.
     fn extend(&mut self, needed: u32) -> Option<()> {
         const MIB: u32 = (1 << 20) / PAGE_SIZE;
         let needed = needed.next_multiple_of(GROW_UNIT);
@@ -178,10 +184,10 @@ impl<M: Memory> Pages<M> {
     }
 }
 
-/// What tests ask of the allocator.
+/// Helpers for tests.
 #[cfg(test)]
 impl<M: Memory> Pages<M> {
-    /// Every page that is free, fresh or in the landing zone.
+    /// Returns all pages that are free, fresh or in the landing zone.
     pub(crate) fn not_in_use(&self) -> Vec<Page> {
         let mut pages: Vec<Page> = self.fresh.clone().collect();
         pages.extend(self.landing..self.landing + LANDING_PAGES);
@@ -193,7 +199,7 @@ impl<M: Memory> Pages<M> {
         pages
     }
 
-    /// How many pages there are.
+    /// Returns the number of pages in the memory.
     pub(crate) fn total(&self) -> u32 {
         self.total
     }

@@ -1,85 +1,87 @@
-//! The disk: what reading, writing, zeroing and asking for extents mean, in pages.
+//! The disk: implements reads, writes, zeroing and extents in terms of pages.
 //!
 //! A page exists from the first write into it until a zero or trim leaves nothing but zeroes in it.
-//! What has no page reads as zeroes. Callers keep the promises of the contract: every range
-//! is at least one byte and lies within the disk.
+//! Parts of the disk without a page read as zeroes. Callers must uphold the guarantees of the
+//! contract: every range has at least one byte and lies within the disk.
 //!
-//! It knows neither the ABI nor where memory comes from.
+//! This module depends neither on the ABI nor on the source of the memory.
 
 use crate::directory::{Directory, Slot};
 use crate::pages::{Memory, PAGE_BITS, PAGE_SIZE, Page, Pages, address};
 use crate::zero::is_zero;
 
-/// The pages that one call of [`Store::extents`] looks into. It bounds the time of a call to
-/// some milliseconds, however much is stored.
+/// The maximum number of pages that one call of [`Store::extents`] examines. It bounds the duration
+/// of a call to a few milliseconds, however much is stored.
 const EXTENT_PAGES: u32 = 4096;
 
-/// There is no memory for what was to be stored.
+/// The error for running out of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoSpace;
 
-/// A piece of what a read finds.
+/// A part of the result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
-    /// So many bytes at this address.
+    /// Bytes in memory.
     Data {
-        /// Of the first byte.
+        /// The address of the first byte.
         address: u32,
-        /// At least 1.
+        /// The number of bytes, at least 1.
         length: u32,
     },
-    /// So many zeroes.
+    /// This many zeroes.
     Hole(u32),
 }
 
-/// What is known of a run of bytes.
+/// The allocation status of a run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It has no pages.
+    /// The run has no pages.
     Hole,
-    /// It has pages, and they hold zeroes.
+    /// The run has pages, which hold only zeroes.
     Zero,
-    /// It has pages, and they hold something else somewhere.
+    /// The run has pages, each of which holds a nonzero byte.
     Data,
 }
 
-/// The disk.
+/// A sparse disk.
 pub struct Store<M> {
     pub(crate) pages: Pages<M>,
     pub(crate) directory: Directory,
     size: u64,
-    /// How many pages hold content of the disk.
+    /// The number of pages that hold content of the disk.
     stored: u64,
 }
 
-/// The part of a range that falls into one page.
+/// The part of a range that lies in one page.
 struct Part {
     index: u64,
-    /// Where in the page it begins.
+    /// The offset in the page at which the part begins.
     at: u32,
     length: u32,
 }
 
-/// The part with which a range begins.
+/// Returns the first part of a range.
 fn first_part(offset: u64, length: u64) -> Part {
     let at = offset as u32 & (PAGE_SIZE - 1);
     Part { index: offset >> PAGE_BITS, at, length: length.min(u64::from(PAGE_SIZE - at)) as u32 }
 }
 
 impl<M: Memory> Store<M> {
-    /// A disk of `size` bytes; `None` when there is no memory even for its landing zone.
+    /// Creates a disk of `size` bytes. Returns `None` if there is not enough memory for its landing
+    /// zone.
     pub fn new(size: u64, memory: M) -> Option<Self> {
         let directory = Directory::new(size.div_ceil(u64::from(PAGE_SIZE)));
         Some(Self { pages: Pages::new(memory)?, directory, size, stored: 0 })
     }
 
-    /// The bytes that are held in pages.
+    /// Returns the number of bytes in pages that hold content of the disk.
     pub fn stored(&self) -> u64 {
         self.stored << PAGE_BITS
     }
 
-    /// The address and the length of the page that begins at an offset, or what the disk has of it. It
-    /// keeps its place until it is zeroed or trimmed.
+    /// Returns the address and the length of the page that begins at an offset, or `None` if there
+    /// is no such page. The length is less than [`PAGE_SIZE`] if the disk ends within the page. The
+    /// page does not move until it is zeroed or trimmed.
     pub fn page(&mut self, offset: u64) -> Option<(u32, u32)> {
         let length = (self.size - offset).min(u64::from(PAGE_SIZE)) as u32;
         match self.directory.find(&mut self.pages, offset >> PAGE_BITS, 1) {
@@ -88,13 +90,13 @@ impl<M: Memory> Store<M> {
         }
     }
 
-    /// Where the payload of the next [`Store::write`] is to be put.
+    /// Returns the address at which to put the payload of the next [`Store::write`].
     pub fn landing(&self) -> u32 {
         self.pages.landing()
     }
 
-    /// Tells what is in a range, in order: data where it lies, joined where it lies in one piece.
-    /// What is told holds until something is written, zeroed or trimmed.
+    /// Passes the chunks of a range to `tell`, in order. Data is not copied, and chunks that are
+    /// contiguous in memory are joined. The chunks are valid until the next write, zero or trim.
     pub fn read(&mut self, offset: u64, length: u32, mut tell: impl FnMut(Chunk)) {
         let end = offset + u64::from(length);
         let mut offset = offset;
@@ -123,12 +125,15 @@ impl<M: Memory> Store<M> {
         last.into_iter().for_each(tell);
     }
 
-    /// Writes the `length` bytes of payload at [`Store::landing`]. When it fails, a part
-    /// of the range may have been written.
+    /// Writes the `length` bytes of payload at [`Store::landing`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is not enough memory. Part of the range may have been written.
     pub fn write(&mut self, offset: u64, length: u32) -> Result<(), NoSpace> {
         let landing = self.pages.landing();
         let adoptable = self.adoptable(offset, length);
-        // What is not adopted goes first, as adopting the rest gives up the landing zone.
+        // Copy what is not adopted first, as adopting the rest gives up the landing zone.
         self.copy(landing, offset, adoptable * PAGE_SIZE, length)?;
         if adoptable > 0 && !self.adopt(offset, adoptable) {
             self.copy(landing, offset, 0, adoptable * PAGE_SIZE)?;
@@ -136,7 +141,7 @@ impl<M: Memory> Store<M> {
         Ok(())
     }
 
-    /// Makes a range read as zeroes, and keeps only the pages that hold something else.
+    /// Makes a range read as zeroes, and releases its pages unless they hold other nonzero bytes.
     pub fn zero(&mut self, offset: u64, length: u64) {
         let end = offset + length;
         let first = offset.next_multiple_of(u64::from(PAGE_SIZE));
@@ -155,8 +160,11 @@ impl<M: Memory> Store<M> {
         }
     }
 
-    /// Makes a range read as zeroes, and sees to it that it has pages. When it fails, that is
-    /// true of a part of the range.
+    /// Makes a range read as zeroes, and allocates pages for all of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is not enough memory. Part of the range may have been zeroed.
     pub fn zero_allocated(&mut self, offset: u64, length: u64) -> Result<(), NoSpace> {
         let end = offset + length;
         let mut offset = offset;
@@ -173,8 +181,9 @@ impl<M: Memory> Store<M> {
         Ok(())
     }
 
-    /// Tells what is allocated in a range, in order from its beginning: at least one run, and at
-    /// most `limit`. Neighbours differ. It may stop before the end of the range.
+    /// Passes the length and status of the runs of a range to `tell`, in order from its beginning:
+    /// at least one, and at most `limit`. Adjacent runs differ in status. It may stop before the
+    /// end of the range.
     pub fn extents(
         &mut self,
         offset: u64,
@@ -229,8 +238,8 @@ impl<M: Memory> Store<M> {
         }
     }
 
-    /// How many whole pages at the beginning of a payload could be adopted: those that would come
-    /// to lie in the landing zone as they are to lie in pages, for indexes that have none.
+    /// Returns the number of whole pages at the beginning of a payload that could be adopted: those
+    /// that are aligned in the landing zone as on the disk, and whose indexes have no page yet.
     fn adoptable(&mut self, offset: u64, length: u32) -> u32 {
         let whole = length / PAGE_SIZE;
         if whole == 0 || offset & u64::from(PAGE_SIZE - 1) != 0 || !self.pages.can_adopt() {
@@ -248,19 +257,20 @@ impl<M: Memory> Store<M> {
         count
     }
 
-    /// Makes the first `count` pages of the landing zone those of the disk at `offset`.
-    /// Returns whether it could.
+    /// Makes the first `count` pages of the landing zone the pages of the disk at `offset`. Returns
+    /// whether it succeeded.
     fn adopt(&mut self, offset: u64, count: u32) -> bool {
         let first = offset >> PAGE_BITS;
         let indexes = first..first + u64::from(count);
-        // Branches first: they may take pages, and adopted ones must not be without a place.
+        // Reserve the branches first: they may need pages, and every adopted page must have an
+        // entry.
         let reserved =
             indexes.clone().all(|index| self.directory.reserve(&mut self.pages, index).is_some());
         let Some(adopted) = reserved.then(|| self.pages.adopt(count)).flatten() else {
             return false;
         };
         for (index, page) in indexes.zip(adopted..) {
-            // It is there, so that this finds it and takes no page.
+            // The branch exists, so this only looks it up and allocates no page.
             let _ = self.directory.reserve(&mut self.pages, index);
             self.directory.insert(&mut self.pages, index, page);
         }
@@ -268,7 +278,7 @@ impl<M: Memory> Store<M> {
         true
     }
 
-    /// Copies the payload's bytes from `from` to `to` to where they belong.
+    /// Copies bytes `from..to` of the payload to their pages.
     fn copy(&mut self, landing: u32, offset: u64, from: u32, to: u32) -> Result<(), NoSpace> {
         let mut done = from;
         while done < to {
@@ -285,8 +295,8 @@ impl<M: Memory> Store<M> {
         Ok(())
     }
 
-    /// The page of an index, a new one if it has none. A new one with garbage in it must be
-    /// overwritten in whole before anything else is done.
+    /// Returns the page of an index, and allocates one if there is none. A new page that contains
+    /// garbage must be overwritten completely before anything else is done.
     fn page_for_writing(&mut self, index: u64) -> Result<(Page, Content), NoSpace> {
         if let Slot::Present(page) = self.directory.find(&mut self.pages, index, 1) {
             return Ok((page, Content::Stored));
@@ -299,7 +309,7 @@ impl<M: Memory> Store<M> {
         Ok((allocated.page, content))
     }
 
-    /// Zeroes a part of a page, and drops the page if nothing is left in it.
+    /// Zeroes a part of a page, and releases the page if it then holds only zeroes.
     fn zero_part(&mut self, part: &Part) {
         let Slot::Present(page) = self.directory.find(&mut self.pages, part.index, 1) else {
             return;
@@ -319,25 +329,26 @@ impl<M: Memory> Store<M> {
     }
 }
 
-/// What a page holds that is about to be written.
+/// The content of a page that is about to be written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// Bytes of the disk.
     Stored,
-    /// Nothing yet, and only zeroes.
+    /// A new page, all zeroes.
     Zeroes,
-    /// Nothing yet, and any bytes.
+    /// A new page that contains arbitrary bytes.
     Garbage,
 }
 
-/// The bytes from `offset` to the end of a run of absent pages, or to `end`.
+/// Returns the number of bytes from `offset` to the end of a run of absent pages, or to `end` if
+/// that comes first.
 fn absent_bytes(offset: u64, end: u64, run: u64) -> u64 {
-    // A directory of all 2^48 pages has room for 2^54, so that a run may end beyond 2^64.
+    // A directory for all 2^48 pages covers 2^54 indexes, so a run may end beyond 2^64 bytes.
     let run_end = ((offset >> PAGE_BITS) + run).saturating_mul(u64::from(PAGE_SIZE));
     run_end.min(end) - offset
 }
 
-/// One chunk for two, if the second continues the first.
+/// Joins two chunks if the second continues the first.
 pub(crate) fn join(before: Chunk, next: Chunk) -> Option<Chunk> {
     match (before, next) {
         (Chunk::Hole(before), Chunk::Hole(next)) => Some(Chunk::Hole(before + next)),

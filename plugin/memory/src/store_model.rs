@@ -1,4 +1,4 @@
-//! Long random runs of the disk against a plain model: arrays of bytes, and a flag for each page.
+//! Long random runs of the disk against a simple model: arrays of bytes, and a flag for each page.
 
 use super::*;
 use crate::pages::LANDING_SIZE;
@@ -9,7 +9,7 @@ const LARGEST: u64 = i64::MAX as u64;
 const MIB: u64 = 1 << 20;
 const LEAF: u64 = 16 * MIB;
 
-/// A stretch of the disk, as it should be. It begins at a multiple of the page size.
+/// The expected content of a section of the disk, which begins at a multiple of the page size.
 struct Window {
     base: u64,
     bytes: Vec<u8>,
@@ -23,7 +23,7 @@ impl Window {
         Self { base, bytes: vec![0; length as usize], pages: vec![false; pages] }
     }
 
-    /// A range in it, often at the edges of pages and of the window.
+    /// Returns a random range in the window, often at the edges of pages and of the window.
     fn range(&self, random: &mut Random, longest: u64) -> (usize, usize) {
         let size = self.bytes.len() as u64;
         let longest = longest.min(size);
@@ -87,13 +87,13 @@ impl Window {
     }
 }
 
-/// The disk and its model. The windows are all of it that is ever written.
+/// The disk and its model. Nothing is ever written outside the windows.
 struct Run {
     random: Random,
     store: Store<Vector>,
     windows: Vec<Window>,
     size: u64,
-    /// Random bytes, of which payloads are cut.
+    /// Random bytes from which payloads are taken.
     noise: Vec<u8>,
     failures: u64,
 }
@@ -165,8 +165,9 @@ impl Run {
         }
     }
 
-    /// After a failed write: in its range each byte is the old or the new one, and pages may have
-    /// come to be. The model takes that over; what is outside is compared as ever.
+    /// Updates the model after a failed write. In the range of the write each byte must be the old
+    /// or the new one, and pages may have been allocated; the model adopts both. Everything outside
+    /// the range is compared as usual.
     fn accept_failure(&mut self, chosen: usize, offset: usize, payload: &[u8]) {
         self.failures += 1;
         let window = &mut self.windows[chosen];
@@ -255,7 +256,7 @@ fn largest_disk_behaves_as_an_array_wherever_it_is_used() {
     let windows = [
         (0, 3 * MIB),
         (LEAF - MIB, 3 * MIB),
-        // Where a branch of the directory begins at each level.
+        // The boundaries of branches of the directory at each level.
         ((1 << 33) - MIB, 2 * MIB),
         ((1 << 42) - MIB, 2 * MIB),
         ((1 << 51) - MIB, 2 * MIB),
@@ -272,7 +273,7 @@ fn largest_disk_behaves_as_an_array_wherever_it_is_used() {
 fn full_memory_refuses_and_harms_nothing() {
     let windows = [(0, 2 * MIB), (LEAF - MIB, 2 * MIB), (LARGEST + 1 - 2 * MIB, 2 * MIB - 1)];
     for seed in 300..324 {
-        // Beside the landing zone, room for some of the 192 pages of the windows.
+        // Room for the landing zone and for some of the 192 pages of the windows.
         let limit = 64 + 2 * (seed - 300) as u32 * 3;
         let mut run = Run::new(seed, LARGEST, limit, &windows);
         run.go(600);

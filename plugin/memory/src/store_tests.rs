@@ -1,4 +1,4 @@
-//! What the disk promises, one case at a time.
+//! Tests of the guarantees of the disk, one case at a time.
 
 use super::*;
 use crate::testing::{Vector, disk};
@@ -40,14 +40,14 @@ fn pages_keep_their_places_until_they_are_zeroed() {
     let (address, length) = store.page(PAGE).unwrap();
     assert_eq!(length, PAGE_SIZE);
     assert_eq!(store.memory().bytes(address, 7), [0, 0, 0, 0, 0, 7, 0]);
-    // What is written goes there, and what is written beside changes nothing.
+    // Writes change the page in place, and writes elsewhere do not affect it.
     store.write_bytes(PAGE, &[8; PAGE as usize]).unwrap();
     store.write_bytes(2 * PAGE, &[9; MIB as usize]).unwrap();
     assert_eq!(store.page(PAGE), Some((address, PAGE_SIZE)));
     assert_eq!(store.memory().bytes(address, PAGE_SIZE), [8; PAGE as usize]);
     store.zero(PAGE, PAGE);
     assert_eq!(store.page(PAGE), None);
-    // The last page is as long as the disk has of it.
+    // The last page ends where the disk ends.
     store.write_bytes(3 * MIB, &[1; 100]).unwrap();
     assert_eq!(store.page(3 * MIB).unwrap().1, 100);
     store.audit();

@@ -1,11 +1,12 @@
-//! What tests of the disk need: a memory, random numbers, and checks of all that the disk tells.
+//! Helpers for tests of the disk: a memory, random numbers, and checks of everything that the disk
+//! returns.
 
 use std::cell::Cell;
 
 use crate::pages::{GROW_UNIT, Memory, PAGE_SIZE, Page};
 use crate::store::{Chunk, NoSpace, Status, Store, join};
 
-/// A memory of at most `limit` pages that counts what is done with it.
+/// A memory of at most `limit` pages that counts the words read and the bytes copied.
 pub(crate) struct Vector {
     bytes: Vec<u8>,
     limit: u32,
@@ -61,7 +62,7 @@ impl Memory for Vector {
     }
 }
 
-/// A disk in a memory of `limit` pages.
+/// Creates a disk in a memory of at most `limit` pages.
 pub(crate) fn disk(size: u64, limit: u32) -> Store<Vector> {
     Store::new(size, Vector::new(limit)).expect("the memory has room for the landing zone")
 }
@@ -79,8 +80,8 @@ impl Store<Vector> {
         self.write(offset, length)
     }
 
-    /// What is in a range, checked for being told as it should: in chunks of at least one byte,
-    /// joined wherever possible.
+    /// Reads a range, and checks that its chunks have at least one byte each and are joined
+    /// wherever possible.
     pub(crate) fn read_bytes(&mut self, offset: u64, length: u32) -> Vec<u8> {
         let mut chunks = Vec::new();
         self.read(offset, length, |chunk| chunks.push(chunk));
@@ -115,8 +116,8 @@ impl Store<Vector> {
         runs
     }
 
-    /// Checks that every page of the memory is exactly one of: the disk's, the directory's, in the
-    /// landing zone, free, fresh.
+    /// Checks that every page of the memory is used for exactly one purpose: as content of the
+    /// disk, by the directory, in the landing zone, on the free list, or as a fresh page.
     pub(crate) fn audit(&mut self) {
         let (content, nodes) = self.directory.audit(&mut self.pages);
         assert_eq!(content.len() as u64 * u64::from(PAGE_SIZE), self.stored());
@@ -129,7 +130,7 @@ impl Store<Vector> {
     }
 }
 
-/// Random numbers (splitmix64), the same for the same seed. It tells the seed when a test fails.
+/// A deterministic random number generator (splitmix64). It prints its seed when a test fails.
 pub(crate) struct Random {
     seed: u64,
     state: u64,

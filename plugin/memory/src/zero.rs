@@ -1,7 +1,7 @@
-//! Whether bytes are all zero: asked of every page that is partly zeroed or whose extent is wanted.
+//! Detection of zeroes, used on every page that is partly zeroed or whose extent is requested.
 
-/// Whether all bytes are zero. It stops at the first block that has another one, and reads zeroes
-/// at the speed of memory.
+/// Returns whether all bytes are zero. It stops at the first block that contains a nonzero byte,
+/// and scans zeroes at memory speed.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
     let (blocks, words) = words.as_chunks::<16>();
@@ -10,8 +10,8 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
         && rest.iter().all(|byte| *byte == 0)
 }
 
-/// The bits that are set in any of the words. Without branches, so that words are loaded in
-/// parallel.
+/// Returns the bits that are set in any of the words. It has no branches, so that the words are
+/// loaded in parallel.
 fn any_bits(words: &[[u8; 8]]) -> u64 {
     words.iter().fold(0, |bits, word| bits | u64::from_ne_bytes(*word))
 }

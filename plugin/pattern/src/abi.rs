@@ -1,4 +1,5 @@
-//! The exports of the contract, over generated bindings. This is all that a simple backend takes.
+//! The exports of the contract, implemented with generated bindings. A simple backend needs no more
+//! than this.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -13,7 +14,8 @@ use memnbd_guest::parse_size;
 
 wit_bindgen::generate!({ path: "../../wit", world: "backend" });
 
-/// Reads are made in the component's memory, which grows to hold the longest and never shrinks.
+/// The result of a read is built in the component's memory, which grows to fit the longest read and
+/// never shrinks.
 const MAXIMUM_TRANSFER: u32 = 1 << 20;
 
 struct Pattern;
@@ -66,7 +68,8 @@ impl Guest for Pattern {
         Ok(())
     }
 
-    // The host calls none of the rest, for want of the capability.
+    // The host never calls `zero`, `trim`, `flush` or `extents`, whose capabilities the disk lacks,
+    // nor `stored`, as the disk is not striped.
 
     fn zero(_: u64, _: u64, _: ZeroOptions) -> Result<(), ErrorCode> {
         Err(ErrorCode::Enotsup)

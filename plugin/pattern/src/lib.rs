@@ -1,12 +1,12 @@
-//! A disk whose bytes tell their offsets, as a component: each 8 bytes, at a multiple of 8, hold
-//! that multiple as a big-endian number.
+//! A component whose disk contains its own offsets: every 8-byte word, at an offset that is a
+//! multiple of 8, holds that offset as a big-endian number.
 //!
-//! Nothing is stored. Writing succeeds where the data is what the disk holds anyway, and fails
-//! with `eio` elsewhere: what reads or writes at a wrong offset is found out, from one
-//! end of the largest disk to the other. There is neither zero nor trim, as neither could
-//! do anything.
+//! Nothing is stored. A write succeeds if the data equals what the disk already holds, and fails
+//! with `eio` otherwise. This exposes reads and writes at wrong offsets, anywhere on a disk of any
+//! size. `zero` and `trim` are not supported, as neither could do anything.
 //!
-//! [`fill`] and [`matches()`] are plain code and tested natively; the exports exist only on wasm32.
+//! [`fill`] and [`matches()`] are plain code that is tested natively; the exports exist only on
+//! wasm32.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -15,7 +15,7 @@ extern crate alloc;
 #[cfg(target_arch = "wasm32")]
 mod abi;
 
-/// Puts into `bytes` what the disk holds from `offset` on.
+/// Fills `bytes` with the content of the disk at `offset`.
 pub fn fill(bytes: &mut [u8], offset: u64) {
     let head = bytes.len().min(offset.wrapping_neg() as usize % 8);
     let (unaligned, rest) = bytes.split_at_mut(head);
@@ -24,13 +24,13 @@ pub fn fill(bytes: &mut [u8], offset: u64) {
     let (words, tail) = rest.as_chunks_mut();
     for word in words {
         *word = offset.to_be_bytes();
-        // The last word of the largest disk may be the last below 2^63.
+        // The last word of the largest disk may be the last one below 2^63.
         offset += 8;
     }
     fill_within_word(tail, offset);
 }
 
-/// Whether `bytes` are what the disk holds from `offset` on.
+/// Returns whether `bytes` equal the content of the disk at `offset`.
 pub fn matches(bytes: &[u8], offset: u64) -> bool {
     let mut expected = [0; 512];
     let mut offset = offset;
@@ -45,7 +45,7 @@ pub fn matches(bytes: &[u8], offset: u64) -> bool {
     true
 }
 
-/// Fills bytes that are part of one word.
+/// Fills bytes that lie within one word.
 fn fill_within_word(bytes: &mut [u8], offset: u64) {
     let word = (offset & !7).to_be_bytes();
     let at = offset as usize % 8;
