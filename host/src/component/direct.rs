@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use super::check::Sharing;
 use super::fault::Breach;
-use super::region::{Memories, Region};
+use super::region::{Hint, Memories, Region};
 use crate::block::{MAX_RUNS, Scatter, Span};
 
 /// The base-2 logarithms of the shortest and the longest page length.
@@ -193,12 +193,10 @@ impl Pages {
         self.region.as_ref().map_or(&[], |region| region.bytes(slice.at, slice.length))
     }
 
-    /// Prefetches the beginning of the resident bytes into the processor's caches.
+    /// Returns the place of the resident bytes, to be prefetched.
     #[inline]
-    pub(super) fn prefetch(&self, resident: Resident) {
-        if let Some(region) = &self.region {
-            region.prefetch(resident.first.at);
-        }
+    pub(super) fn hint(&self, resident: Resident) -> Option<Hint> {
+        Some(self.region.as_ref()?.hint(resident.first.at))
     }
 
     /// Writes to the beginning of the resident bytes.

@@ -48,6 +48,7 @@ pub use instance::Instance;
 pub use limits::poll_guest;
 pub use load_error::LoadError;
 pub use memory::MemoryBudget;
+pub use region::Hint;
 
 /// The interface of the contract that a backend exports.
 pub const INTERFACE: &str = "memnbd:block/block-store";

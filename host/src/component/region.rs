@@ -83,6 +83,29 @@ struct Linear(Arc<Mapping>);
 /// cannot be cloned.
 pub(super) struct Region(Arc<Mapping>);
 
+/// A place in the memory of a guest, which may be unmapped by now.
+///
+/// A page of a large disk is not in the processor's caches, nor is its translation in the TLB. With
+/// random access to 4 KiB, half of the server's time was waiting for the two. Waiting for several
+/// pages at a time takes hardly longer than for one: on 4 connections with 16 requests each, the
+/// server's 2.5 us for a read became 1.9, and its 2.6 us for a write 2.2.
+#[derive(Clone, Copy)]
+pub struct Hint(*const u8);
+
+impl Hint {
+    /// Has the processor fetch the first cache lines at the place; it detects how to go on.
+    #[inline]
+    pub fn prefetch(self) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..8 {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            let address = self.0.wrapping_add(64 * line);
+            // SAFETY: it neither reads nor writes, and does not fault, whatever the address is.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+        }
+    }
+}
+
 /// Drives a future that starts an instance, and collects the memories that are created for it.
 ///
 /// Wasmtime does not say which store a memory is for, but it creates the memory within the poll.
@@ -314,26 +337,10 @@ impl Region {
         Some(scatter)
     }
 
-    /// Prefetches the bytes at an address of the guest into the processor's caches: enough of them
-    /// for the hardware prefetcher to continue by itself.
-    ///
-    /// A page of a large disk is in no cache, and its address is not in the TLB. For random
-    /// accesses of 4 KiB, the server spent half of its time waiting for these two. Waiting for
-    /// several pages at once takes hardly longer than waiting for one: on 4 connections with 16
-    /// requests each, prefetching reduced the server's time per read from 2.5 us to 1.9 us, and per
-    /// write from 2.6 us to 2.2 us.
+    /// The place of the bytes at an address of the guest, to be prefetched.
     #[inline]
-    pub(super) fn prefetch(&self, at: u32) {
-        #[cfg(target_arch = "x86_64")]
-        for line in 0..8 {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            let address = self.0.base.as_ptr().wrapping_add(at as usize + 64 * line);
-            // SAFETY: a prefetch neither reads nor writes memory, and does not fault, whatever the
-            // address.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast_const().cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+    pub(super) fn hint(&self, at: u32) -> Hint {
+        Hint(self.0.base.as_ptr().wrapping_add(at as usize).cast_const())
     }
 
     /// Writes bytes at an address of the guest.

@@ -54,8 +54,8 @@ impl Gate {
 
     /// [`Device::prefetch`].
     #[inline]
-    pub fn prefetch(&self, span: Span) {
-        self.device.prefetch(span);
+    pub fn prefetch(&self, spans: &[Span]) {
+        self.device.prefetch(spans);
     }
 
     /// Executes a read or write by a lease, if there is one for all of it. If not, nothing is done.
@@ -68,9 +68,7 @@ impl Gate {
                 all.then_some(Answer::Read(Content::Lease(lease)))
             }
             Command::Write { span, fua } => {
-                let mut lease = self.try_lease(span, Mode::Write { fua })?;
-                let all = lease.length() == span.length;
-                all.then(|| lease.write(payload)).map(|()| Answer::Done)
+                self.device.try_write(span, payload, fua).then_some(Answer::Done)
             }
             _ => None,
         };

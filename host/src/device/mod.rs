@@ -43,9 +43,16 @@ pub trait Device: Send + Sync + 'static {
     /// may cover less than the span.
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease>;
 
-    /// Hints that a span is needed soon, so that the processor can fetch its first bytes. This pays
-    /// off when it is called for several spans in a row.
-    fn prefetch(&self, _span: Span) {}
+    /// Writes `data`, as long as `span`, if there is a lease for all of it. Returns false, with nothing
+    /// written, if there is not. Devices implement this where it costs less than a lease.
+    fn try_write(&self, span: Span, data: &[u8], fua: bool) -> bool {
+        let lease = self.try_lease(span, Mode::Write { fua });
+        let lease = lease.filter(|lease| lease.length() == span.length);
+        lease.map(|mut lease| lease.write(data)).is_some()
+    }
+
+    /// Hints that several spans are needed soon, so that the processor can fetch their first bytes.
+    fn prefetch(&self, _spans: &[Span]) {}
 
     /// Prepares the execution of a command, in the memory of `place` if there is one. Nothing
     /// happens before it is polled.

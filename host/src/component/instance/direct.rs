@@ -4,6 +4,7 @@ use super::Instance;
 use crate::block::{Chunk, Scatter, Span};
 use crate::component::direct::Resident;
 use crate::component::fault::{Breach, Fault};
+use crate::component::region::Hint;
 
 impl Instance {
     /// Returns the beginning of a span, as far as it can be read and written without a call. The
@@ -20,12 +21,10 @@ impl Instance {
         self.pages.as_ref()?.chunk(resident, index).map(Chunk::Data)
     }
 
-    /// Prefetches the beginning of the resident bytes into the processor's caches.
+    /// Returns the place of the resident bytes, to be prefetched.
     #[inline]
-    pub fn prefetch(&self, resident: Resident) {
-        if let Some(pages) = &self.pages {
-            pages.prefetch(resident);
-        }
+    pub fn hint(&self, resident: Resident) -> Option<Hint> {
+        self.pages.as_ref()?.hint(resident)
     }
 
     /// Writes to the beginning of the resident bytes.

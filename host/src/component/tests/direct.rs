@@ -217,7 +217,8 @@ async fn data_is_received_to_pages_that_are_known() {
     assert!(instance.resident(Span { offset: 0, length: 100 }).is_none());
     write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
     write(&mut instance, 0, &[1; 3 * BLOCK as usize]).await;
-    instance.prefetch(instance.resident(Span { offset: 0, length: 100 }).unwrap());
+    let resident = instance.resident(Span { offset: 0, length: 100 }).unwrap();
+    instance.hint(resident).unwrap().prefetch();
     calls(&mut instance).await;
     for (offset, length) in [(0, 1), (4000, 96), (4000, 5000), (0, 3 * BLOCK), (5, 3 * BLOCK - 9)] {
         assert_eq!(receive(&mut instance, offset, length), Some((length as usize, 28)));

@@ -36,11 +36,8 @@ where
             at += length + payload as usize;
         }
         self.seen = headers;
-        if count < 2 {
-            return;
-        }
-        for &span in &spans[..count] {
-            self.gate.prefetch(span);
+        if count > 1 {
+            self.gate.prefetch(&spans[..count]);
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::GuestDevice;
 use super::zero::Zero;
 use crate::block::{Command, ErrorCode, Geometry, Span};
-use crate::component::Fault;
+use crate::component::{Fault, Hint};
 use crate::device::{
     Answer, Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
     execution,
@@ -16,6 +16,9 @@ use crate::device::{
 
 /// Parts of a write end at multiples of this, in bytes, so that the component gets no odd edges.
 const PART_UNIT: u64 = 32 << 10;
+
+/// How many places are looked up before they are prefetched.
+const PREFETCHED: usize = 8;
 
 impl Device for GuestDevice {
     fn geometry(&self) -> &Geometry {
@@ -31,8 +34,21 @@ impl Device for GuestDevice {
         self.lease(span, mode).map(Lease::from)
     }
 
-    fn prefetch(&self, span: Span) {
-        self.prefetch_resident(span);
+    /// Without the reference count of a lease, for which connections would compete.
+    fn try_write(&self, span: Span, data: &[u8], fua: bool) -> bool {
+        self.write_resident(span, data, fua).is_some()
+    }
+
+    /// All places are looked up before the first is prefetched: a prefetch occupies the buffers that
+    /// the next look-up needs.
+    fn prefetch(&self, spans: &[Span]) {
+        for spans in spans.chunks(PREFETCHED) {
+            let mut hints = [None; PREFETCHED];
+            for (hint, &span) in hints.iter_mut().zip(spans) {
+                *hint = self.hint(span);
+            }
+            hints.into_iter().flatten().for_each(Hint::prefetch);
+        }
     }
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {

@@ -7,7 +7,7 @@ use tokio::sync::RwLock;
 use super::GuestDevice;
 use super::shards::{Locked, Shard, Shared};
 use crate::block::{Chunk, Scatter, Span};
-use crate::component::Resident;
+use crate::component::{Hint, Resident};
 use crate::device::{Leased, Mode};
 
 /// Access to bytes in the memory of an instance, which is not called as long as this lives.
@@ -114,13 +114,24 @@ impl GuestDevice {
         Some(GuestLease { guard, bytes: Bytes::Resident(resident) })
     }
 
-    /// Has the processor fetch the first bytes of a span, if their page is known.
+    /// Writes to a span, if all of its pages are known and lie in one shard, which is not locked.
     #[inline]
-    pub(super) fn prefetch_resident(&self, span: Span) -> Option<()> {
+    pub(super) fn write_resident(&self, span: Span, data: &[u8], fua: bool) -> Option<()> {
+        if self.must_flush(fua) || self.shards.first_stripe(span).length < span.length {
+            return None;
+        }
+        let mut shard = self.leased_shard(span.offset)?.try_write().ok()?;
+        let instance = shard.started_mut()?;
+        let resident = instance.resident(span)?;
+        (resident.length() == span.length).then(|| instance.write_resident(resident, data))
+    }
+
+    /// Returns the place of the first bytes of a span, if their page is known.
+    #[inline]
+    pub(super) fn hint(&self, span: Span) -> Option<Hint> {
         let shard = self.leased_shard(span.offset)?.try_read().ok()?;
         let instance = shard.started()?;
-        instance.prefetch(instance.resident(self.shards.first_stripe(span))?);
-        Some(())
+        instance.hint(instance.resident(self.shards.first_stripe(span))?)
     }
 
     /// The shard of an offset, if the device has leases at all. Devices with blocks of more than
