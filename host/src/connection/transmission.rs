@@ -217,7 +217,11 @@ where
             {
                 self.complete(completed, cx)?;
             }
-            let held_back = !may_complete(self);
+            // What waits for room was not polled, so nothing but the output will wake it.
+            let waits_for_room = match self.reading {
+                Some(_) => !self.has_room(),
+                None => !may_complete(self),
+            };
             self.poll_waiting(cx)?;
             let mut needs_input = false;
             while !needs_input && self.may_execute() {
@@ -227,6 +231,10 @@ where
             if !self.reads_next() {
                 // Not needed before a read, for TLS sends what it has buffered then.
                 sent &= Pin::new(&mut self.stream).poll_flush(cx)?.is_ready();
+            }
+            self.blocked = !sent;
+            if sent && (waits_for_room || self.reading_begins()) {
+                continue;
             }
             let ended = match &mut self.state {
                 State::Finished => Some(false),
@@ -239,11 +247,6 @@ where
                     true => Poll::Ready(Ok(Outcome::End(End::Disconnected))),
                     false => Poll::Pending,
                 };
-            }
-            self.blocked = !sent;
-            if (held_back || self.reading.is_some()) && sent && !self.reading_waits() {
-                // There is room for more replies.
-                continue;
             }
             if !self.may_execute() {
                 // Woken when output was sent, a task has completed, or memory is available.

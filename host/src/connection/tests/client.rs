@@ -141,7 +141,7 @@ impl Client {
         Self::over(Box::new(stream), Box::new(server), context, style).await
     }
 
-    async fn over(
+    pub(super) async fn over(
         mut stream: Box<dyn Stream>,
         server: Box<dyn Stream>,
         context: &Context,

@@ -14,7 +14,7 @@ use crate::device::{
 use crate::exports::Export;
 use std::sync::Arc;
 
-const SIZE: usize = 1 << 20;
+const SIZE: usize = 8 << 20;
 
 /// Behind this offset there are no leases.
 const LEASED: u64 = SIZE as u64 / 2;
@@ -200,6 +200,24 @@ async fn a_native_device_is_served_as_a_guest_is() {
         assert_eq!(client.call(CACHE, 0, 4096).await.error, 0);
         assert_eq!(client.call(FLUSH, 0, 0).await.error, 0);
         assert_eq!(device.flushes.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// The reply is longer than what the stream and the output buffer hold, and nothing else follows
+/// that could wake the connection.
+#[tokio::test]
+async fn a_long_reply_is_completed_after_a_disconnect() {
+    for style in STYLES {
+        let (context, _phase) = context_of_exports(vec![Export::of_device("disk", Native::new())]);
+        let (stream, server) = tokio::io::duplex(600 << 10);
+        let mut client = Client::over(Box::new(stream), Box::new(server), &context, style).await;
+        let read = client.send(READ, LEASED, LEASED).await;
+        client.send(DISC, 0, 0).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let replies = client.replies(1).await;
+        assert!(replies[&read].data == [0; LEASED as usize]);
     }
 }
 

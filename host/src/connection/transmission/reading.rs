@@ -102,9 +102,9 @@ where
         Ok(())
     }
 
-    /// Whether it waits for an execution.
-    pub(super) fn reading_waits(&self) -> bool {
-        self.reading.as_ref().is_some_and(|reading| reading.called.is_some())
+    /// Whether there is a read to continue that does not wait for an execution.
+    pub(super) fn reading_begins(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.called.is_none())
     }
 
     fn poll_piece(

@@ -39,8 +39,8 @@ impl Device for GuestDevice {
         self.write_resident(span, data, fua).is_some()
     }
 
-    /// All places are looked up before the first is prefetched: a prefetch occupies the buffers that
-    /// the next look-up needs.
+    /// All places are looked up before the first is prefetched: a prefetch occupies the buffers
+    /// that the next look-up needs.
     fn prefetch(&self, spans: &[Span]) {
         for spans in spans.chunks(PREFETCHED) {
             let mut hints = [None; PREFETCHED];
