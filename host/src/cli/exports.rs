@@ -7,7 +7,7 @@ use super::Failure;
 use super::args::Args;
 use super::budgets::Process;
 use super::components::{self, Choice};
-use super::loading::{Loader, Order};
+use super::loading::{ExportSource, Loader};
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
@@ -58,8 +58,8 @@ async fn export(
 ) -> Result<Arc<Export>, Failure> {
     let name = wish.export_name.clone();
     let supply = loader.supply(component).await?;
-    let order = Order::new(supply, label, wish).map_err(Failure::Usage)?;
-    Ok(Export::of_source(&name, Box::new(order)))
+    let source = ExportSource::new(supply, label, wish).map_err(Failure::Usage)?;
+    Ok(Export::of_source(&name, Box::new(source)))
 }
 
 /// A parsed `--export` option.

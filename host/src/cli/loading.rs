@@ -223,7 +223,7 @@ impl std::fmt::Display for Size {
 }
 
 /// A requested disk whose component may not be loaded yet.
-pub(super) struct Order {
+pub(super) struct ExportSource {
     supply: Arc<Supply>,
     label: String,
     wish: Wish,
@@ -231,8 +231,8 @@ pub(super) struct Order {
     recipe: Option<Recipe>,
 }
 
-impl Order {
-    /// Creates an order. `label` is the user's name for the disk.
+impl ExportSource {
+    /// Creates the source of an export. `label` is the user's name for the disk.
     ///
     /// # Errors
     ///
@@ -243,7 +243,7 @@ impl Order {
     }
 }
 
-impl exports::Source for Order {
+impl exports::Source for ExportSource {
     fn recipe<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
             if let Some(recipe) = &self.recipe {

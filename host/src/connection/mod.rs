@@ -34,7 +34,7 @@ use dedicated::{Busy, ThreadPermit};
 use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
 pub use peers::{Patience, Peers};
-use transmission::{Outcome, Transmission};
+use transmission::{Exit, Transmission};
 
 /// The phases of a server's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,14 +185,14 @@ async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End
     let mut transmission = Transmission::new(stream, session, gate, peers.enter(), rest);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();
-        if let Outcome::End(reason) = transmission.run(&mut phase, may_be_busy).await {
+        if let Exit::End(reason) = transmission.run(&mut phase, may_be_busy).await {
             break reason;
         }
         let Some(permit) = threads.enter() else { continue };
         match lend(transmission, phase.clone(), permit).await {
-            Ok((returned, outcome)) => {
+            Ok((returned, exit)) => {
                 transmission = returned;
-                if let Some(reason) = outcome {
+                if let Some(reason) = exit {
                     break reason;
                 }
             }
@@ -210,9 +210,9 @@ struct Alone<S> {
 }
 
 impl<S: Stream> Busy for Alone<S> {
-    type Output = Outcome;
+    type Output = Exit;
 
-    fn run(&mut self) -> impl Future<Output = Outcome> {
+    fn run(&mut self) -> impl Future<Output = Exit> {
         self.transmission.run(&mut self.phase, false)
     }
 }
@@ -226,21 +226,20 @@ async fn lend<S: Stream>(
 ) -> Result<(Transmission<S>, Option<End>), End> {
     let Some(socket) = transmission.stream.socket() else { return Ok((transmission, None)) };
     let socket = socket.leave_reactor()?;
-    let (alone, outcome) =
-        match dedicated::lend(Alone { transmission, phase }, socket, permit).await {
-            Ok(returned) => returned,
-            // There can be no other thread now.
-            Err(Some(alone)) => (alone, None),
-            Err(None) => return Err(End::Transport(io::Error::other("its thread failed"))),
-        };
+    let (alone, exit) = match dedicated::lend(Alone { transmission, phase }, socket, permit).await {
+        Ok(returned) => returned,
+        // There can be no other thread now.
+        Err(Some(alone)) => (alone, None),
+        Err(None) => return Err(End::Transport(io::Error::other("its thread failed"))),
+    };
     let Alone { mut transmission, .. } = alone;
     transmission.rest();
     if let Some(socket) = transmission.stream.socket() {
         socket.join_reactor()?;
     }
-    let reason = outcome.and_then(|outcome| match outcome {
-        Outcome::End(reason) => Some(reason),
-        Outcome::Busy => None,
+    let reason = exit.and_then(|exit| match exit {
+        Exit::End(reason) => Some(reason),
+        Exit::Busy => None,
     });
     Ok((transmission, reason))
 }

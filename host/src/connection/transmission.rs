@@ -98,7 +98,7 @@ enum State {
 }
 
 /// Why [`Transmission::run`] returns.
-pub(super) enum Outcome {
+pub(super) enum Exit {
     /// The connection has ended.
     End(End),
     /// The connection is busy enough for a thread of its own.
@@ -147,14 +147,14 @@ where
         &mut self,
         phase: &mut watch::Receiver<Phase>,
         may_be_busy: bool,
-    ) -> Outcome {
+    ) -> Exit {
         self.pace.watch(may_be_busy);
         self.own_thread = self.stream.socket().is_some_and(|socket| socket.alone().is_some());
         loop {
             match *phase.borrow_and_update() {
                 Phase::Serving => {}
                 Phase::Draining => self.draining = true,
-                Phase::Closing => return Outcome::End(End::Stopped),
+                Phase::Closing => return Exit::End(End::Stopped),
             }
             // No guest runs in the future that `select!` may drop: executions that are not ready at
             // once are spawned.
@@ -162,33 +162,31 @@ where
                 // Requests that arrive after the server was told to stop are refused.
                 biased;
                 changed = phase.changed() => if changed.is_err() {
-                    return Outcome::End(End::Stopped);
+                    return Exit::End(End::Stopped);
                 },
-                outcome = poll_fn(|cx| self.poll(cx)) => {
+                exit = poll_fn(|cx| self.poll(cx)) => {
                     if let State::Finished = self.state {
                         tokio::select! {
                             () = self.await_in_flight() => {}
                             _ = phase.wait_for(|&phase| phase == Phase::Closing) => {}
                         }
                     }
-                    return outcome;
+                    return exit;
                 }
             }
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         match self.peer.closed() {
             Waits::Nothing => {}
-            Waits::Request => return Poll::Ready(Outcome::End(End::Idle)),
-            Waits::Rest => return Poll::Ready(Outcome::End(End::Stalled)),
+            Waits::Request => return Poll::Ready(Exit::End(End::Idle)),
+            Waits::Rest => return Poll::Ready(Exit::End(End::Stalled)),
         }
         if self.peer.take_look() && self.stream.socket().is_some_and(|socket| socket.is_hung_up()) {
-            return Poll::Ready(Outcome::End(End::Transport(
-                io::ErrorKind::ConnectionReset.into(),
-            )));
+            return Poll::Ready(Exit::End(End::Transport(io::ErrorKind::ConnectionReset.into())));
         }
-        let polled = self.poll_progress(cx).map(|outcome| outcome.unwrap_or_else(Outcome::End));
+        let polled = self.poll_progress(cx).map(|exit| exit.unwrap_or_else(Exit::End));
         if polled.is_pending() {
             self.peer.wait(self.waits(), self.total + self.output.total(), cx.waker());
         }
@@ -207,7 +205,7 @@ where
         }
     }
 
-    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, End>> {
+    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Result<Exit, End>> {
         loop {
             self.poll_reading(cx)?;
             let may_complete =
@@ -244,7 +242,7 @@ where
             if let Some(given_up) = ended {
                 let done = self.in_flight.count == 0 && self.reading.is_none();
                 return match sent && (done || given_up) {
-                    true => Poll::Ready(Ok(Outcome::End(End::Disconnected))),
+                    true => Poll::Ready(Ok(Exit::End(End::Disconnected))),
                     false => Poll::Pending,
                 };
             }
@@ -261,7 +259,7 @@ where
             }
             match self.poll_fill(cx)? {
                 Poll::Ready(0) => self.hang_up()?,
-                Poll::Ready(_) if self.pace.is_busy() => return Poll::Ready(Ok(Outcome::Busy)),
+                Poll::Ready(_) if self.pace.is_busy() => return Poll::Ready(Ok(Exit::Busy)),
                 Poll::Ready(_) => {}
                 Poll::Pending => return Poll::Pending,
             }

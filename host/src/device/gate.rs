@@ -13,15 +13,17 @@ use super::{
 };
 use crate::block::{Command, Span};
 
-/// The way to a device for the commands of one connection. A command that panics fails, and nothing
-/// else of the connection.
+/// The way to a device for the commands of one connection.
+///
+/// A command that panics fails, and the connection goes on. Only what is done with a lease from
+/// [`Self::try_lease`] is the caller's own: a panic there ends the connection.
 pub struct Gate {
     device: Arc<dyn Device>,
     cancelled: Cancelled,
 }
 
 impl Gate {
-    /// The way of a new connection.
+    /// Creates the gate of a new connection.
     pub fn new(device: Arc<dyn Device>) -> Arc<Self> {
         Arc::new(Self { device, cancelled: Cancelled::default() })
     }
@@ -36,9 +38,9 @@ impl Gate {
         self.device.buffers()
     }
 
-    /// [`Device::splits_write`].
-    pub fn splits_write(&self, span: Span, here: u64) -> u64 {
-        self.device.splits_write(span, here)
+    /// [`Device::partial_write_len`].
+    pub fn partial_write_len(&self, span: Span, here: u64) -> u64 {
+        self.device.partial_write_len(span, here)
     }
 
     /// [`Device::may_run_here`].
@@ -61,7 +63,7 @@ impl Gate {
     /// Executes a read or write by a lease, if there is one for all of it. If not, nothing is done.
     #[inline]
     pub fn try_execute(&self, command: Command, payload: &[u8]) -> Option<Answer> {
-        let executed = || match command {
+        self.catch(|| match command {
             Command::Read { span } => {
                 let lease = self.try_lease(span, Mode::Read)?;
                 let all = lease.length() == span.length;
@@ -71,10 +73,6 @@ impl Gate {
                 self.device.try_write(span, payload, fua).then_some(Answer::Done)
             }
             _ => None,
-        };
-        catch_unwind(AssertUnwindSafe(executed)).unwrap_or_else(|_| {
-            self.device.panicked();
-            None
         })
     }
 
@@ -82,17 +80,22 @@ impl Gate {
     /// for them. Returns how many bytes were written.
     pub fn try_write_some(&self, offset: u64, here: &[u8], fua: bool) -> usize {
         let span = Span { offset, length: here.len() as u64 };
-        let written = || {
+        let written = self.catch(|| {
             let mut lease = self.try_lease(span, Mode::Write { fua })?;
             let written = lease.length() as usize;
             lease.write(&here[..written]);
             Some(written)
-        };
-        let written = catch_unwind(AssertUnwindSafe(written)).unwrap_or_else(|_| {
-            self.device.panicked();
-            None
         });
         written.unwrap_or(0)
+    }
+
+    /// Runs what may use a lease. `None` if it panics.
+    #[inline]
+    fn catch<T>(&self, run: impl FnOnce() -> Option<T>) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+            self.device.panicked();
+            None
+        })
     }
 
     /// [`Device::execute`]. The execution must be polled by [`Self::poll`] or driven by

@@ -60,7 +60,7 @@ pub trait Device: Send + Sync + 'static {
 
     /// The number of bytes of a write that may be executed as a write of their own when only the
     /// first `here` bytes of its data have come. With 0, a write is executed as a whole.
-    fn splits_write(&self, _span: Span, _here: u64) -> u64 {
+    fn partial_write_len(&self, _span: Span, _here: u64) -> u64 {
         0
     }
 

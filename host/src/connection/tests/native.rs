@@ -1,5 +1,7 @@
 //! Connections to a device that is not a guest: they know nothing else of one than its trait.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -12,7 +14,6 @@ use crate::device::{
     execution,
 };
 use crate::exports::Export;
-use std::sync::Arc;
 
 const SIZE: usize = 8 << 20;
 
@@ -30,52 +31,54 @@ struct Native {
 }
 
 /// A part of the vector.
-struct Slice<G> {
-    guard: G,
+struct Slice {
+    guard: Guard,
     span: Span,
 }
 
-type Reading = OwnedRwLockReadGuard<Vec<u8>>;
-type Writing = OwnedRwLockWriteGuard<Vec<u8>>;
+enum Guard {
+    Read(OwnedRwLockReadGuard<Vec<u8>>),
+    Write(OwnedRwLockWriteGuard<Vec<u8>>),
+}
 
-fn range(span: Span) -> std::ops::Range<usize> {
+fn range(span: Span) -> Range<usize> {
     span.offset as usize..span.end() as usize
 }
 
-impl Leased for Slice<Reading> {
-    fn length(&self) -> u64 {
-        self.span.length
+impl Slice {
+    fn bytes(&self) -> &[u8] {
+        let bytes: &[u8] = match &self.guard {
+            Guard::Read(bytes) => bytes,
+            Guard::Write(bytes) => bytes,
+        };
+        &bytes[range(self.span)]
     }
 
-    fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
-        (index == 0).then(|| Chunk::Data(&self.guard[range(self.span)]))
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        panic!("it is for reading");
-    }
-
-    fn scatter<'a>(&'a mut self, _: &'a mut [u8]) -> Option<Scatter<'a>> {
-        None
+    fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        match &mut self.guard {
+            Guard::Read(_) => None,
+            Guard::Write(bytes) => Some(&mut bytes[range(self.span)]),
+        }
     }
 }
 
-impl Leased for Slice<Writing> {
+impl Leased for Slice {
     fn length(&self) -> u64 {
         self.span.length
     }
 
     fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
-        (index == 0).then(|| Chunk::Data(&self.guard[range(self.span)]))
+        (index == 0).then(|| Chunk::Data(self.bytes()))
     }
 
     fn write(&mut self, data: &[u8]) {
-        self.guard[range(self.span)][..data.len()].copy_from_slice(data);
+        let bytes = self.bytes_mut().expect("a lease for writing");
+        bytes[..data.len()].copy_from_slice(data);
     }
 
     fn scatter<'a>(&'a mut self, behind: &'a mut [u8]) -> Option<Scatter<'a>> {
         let mut scatter = Scatter::default();
-        scatter.push(&mut self.guard[range(self.span)]);
+        scatter.push(self.bytes_mut()?);
         scatter.push(behind);
         Some(scatter)
     }
@@ -134,7 +137,7 @@ impl Device for Native {
         &self.buffers
     }
 
-    /// Pieces of a lease end where those of nothing begin.
+    /// A lease ends at the border.
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease> {
         let length = span.length.min(LEASED.checked_sub(span.offset)?);
         let span = Span { length, ..span };
@@ -142,12 +145,12 @@ impl Device for Native {
             return None;
         }
         let bytes = self.bytes.clone();
-        let lease = match mode {
-            Mode::Read => Lease::new(Slice { guard: bytes.try_read_owned().ok()?, span }),
-            Mode::Write { .. } => Lease::new(Slice { guard: bytes.try_write_owned().ok()?, span }),
+        let guard = match mode {
+            Mode::Read => Guard::Read(bytes.try_read_owned().ok()?),
+            Mode::Write { .. } => Guard::Write(bytes.try_write_owned().ok()?),
         };
         self.leases.fetch_add(1, Ordering::Relaxed);
-        Some(lease)
+        Some(Lease::new(Slice { guard, span }))
     }
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {

@@ -145,7 +145,8 @@ where
         match self.gate.buffers().try_take(executed.held) {
             Some(buffer) => self.execute_called(executed, Some(buffer), command, data, cx),
             None => {
-                self.wait_for_buffer(executed.held, Waiting::execute(executed, command, data), cx)
+                let waiting = Waiting::Execute { executed, command, data };
+                self.wait_for_buffer(executed.held, waiting, cx)
             }
         }
     }

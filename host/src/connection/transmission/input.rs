@@ -9,6 +9,7 @@ use bytes::{Buf, BufMut};
 use tokio_util::io::poll_read_buf;
 
 use super::{State, Transmission};
+use crate::block::Span;
 use crate::device::Mode;
 use crate::nbd::MAX_HEADER_LEN;
 use crate::transport::Stream;
@@ -27,6 +28,10 @@ pub(super) const PAYLOAD_IN_INPUT: usize = 64 << 10;
 /// The rest of a payload is received into its destination if it is at least this long. A shorter
 /// rest is received into the input buffer, together with what follows it.
 pub(super) const PAYLOAD_ALONE: usize = 32 << 10;
+
+/// The most that is received into a device at once, in bytes: more than sockets usually hold. It
+/// bounds the look-ups for a lease, which are made anew for each part that is received.
+const RECEIVE_MAX: u64 = 1 << 20;
 
 impl<S> Transmission<S>
 where
@@ -88,7 +93,8 @@ where
         let socket = self.stream.plaintext_socket()?.alone()?;
         let mut header = [0; MAX_HEADER_LEN];
         let header = &mut header[..self.session.header_len()];
-        let mut lease = self.gate.try_lease(write.rest, Mode::Write { fua: write.fua })?;
+        let span = Span { length: length.min(RECEIVE_MAX), ..write.rest };
+        let mut lease = self.gate.try_lease(span, Mode::Write { fua: write.fua })?;
         let behind = if lease.length() == length { &mut *header } else { &mut [] };
         let polled = socket.poll_receive_to(lease.scatter(behind)?.slices());
         if let Poll::Ready(Ok(n)) = polled {

@@ -65,12 +65,6 @@ pub(super) enum Waiting {
 /// The wait for memory.
 pub(super) type Awaited = Pin<Box<dyn Future<Output = Buffer> + Send>>;
 
-impl Waiting {
-    pub(super) fn execute(executed: Executed, command: Command, data: Bytes) -> Self {
-        Self::Execute { executed, command, data }
-    }
-}
-
 /// A request that will not be executed.
 #[derive(Clone, Copy)]
 pub(super) struct Refused {

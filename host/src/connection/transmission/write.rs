@@ -28,7 +28,7 @@ where
         fua: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let in_parts = self.gate.splits_write(span, span.length) > 0;
+        let in_parts = self.gate.partial_write_len(span, span.length) > 0;
         let elsewhere = span.length > PAYLOAD_IN_INPUT as u64 && !in_parts;
         let executed = self.executed(request, &Command::Write { span, fua });
         let write =
@@ -91,7 +91,7 @@ where
                 return Ok(true);
             }
         }
-        let part = self.gate.splits_write(write.rest, here);
+        let part = self.gate.partial_write_len(write.rest, here);
         if part == 0 {
             self.state = State::Write(write);
             return Ok(false);

@@ -56,7 +56,7 @@ impl Device for GuestDevice {
     }
 
     /// A striped device that is addressed in bytes accepts any part.
-    fn splits_write(&self, span: Span, here: u64) -> u64 {
+    fn partial_write_len(&self, span: Span, here: u64) -> u64 {
         if !self.shards.is_striped() || self.component.block_sizes.minimum > 1 {
             return 0;
         }
