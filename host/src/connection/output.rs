@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
 use crate::block::{Chunk, Span};
-use crate::device::Content;
+use crate::device::Chunks;
 use crate::nbd::{self, ReplyTo, Run};
 use crate::transport::poll_write_rest;
 
@@ -114,16 +114,17 @@ impl Output {
     /// Answers a read, or a part of one. Long content is sent at once, from where it is. What the
     /// stream does not accept is copied as far as it fits into `room`, for content must not be held
     /// while the client is slow. Returns what does not fit.
-    pub(super) fn read<S>(
+    pub(super) fn read<S, C>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
-        read: &Read<'_>,
+        read: &Read<'_, C>,
     ) -> io::Result<Option<Unsent>>
     where
         S: AsyncWrite + Unpin,
+        C: Chunks,
     {
-        let Read { reply, span, content, ends, room } = *read;
+        let &Read { reply, span, content, ends, room } = read;
         let pieces = content.chunks().map(|chunk| match chunk {
             Chunk::Data(data) => nbd::Piece::Data(data.len() as u64),
             Chunk::Hole(length) => nbd::Piece::Hole(u64::from(length)),
@@ -154,35 +155,37 @@ impl Output {
 
     /// Sends `content` as the next part of a chunk whose header was sent. Returns how many bytes
     /// found no room.
-    pub(super) fn go_on<S>(
+    pub(super) fn go_on<S, C>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
         length: u64,
-        content: &Content,
+        content: &C,
         room: usize,
     ) -> io::Result<u64>
     where
         S: AsyncWrite + Unpin,
+        C: Chunks,
     {
         self.send_run(stream, cx, length, &mut Rest { content, index: 0, skip: 0 }, room)
     }
 
     /// Sends the buffer and then `left` bytes of a read. Returns how many of them found no room.
-    fn send_run<S>(
+    fn send_run<S, C>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
         mut left: u64,
-        rest: &mut Rest<'_>,
+        rest: &mut Rest<'_, C>,
         room: usize,
     ) -> io::Result<u64>
     where
         S: AsyncWrite + Unpin,
+        C: Chunks,
     {
         while left > 0 {
             let waited = self.waiting();
-            let (written, blocked) = self.gather(stream, cx, left, *rest)?;
+            let (written, blocked) = self.gather(stream, cx, left, rest.clone())?;
             let of_those = written.min(waited);
             self.total += written as u64;
             self.sent += of_those;
@@ -205,15 +208,16 @@ impl Output {
 
     /// Writes as many slices as one system call takes, until they are written or the stream blocks.
     /// Returns how many bytes were written, and whether the stream blocks.
-    fn gather<S>(
+    fn gather<S, C>(
         &self,
         stream: &mut S,
         cx: &mut Context<'_>,
         mut left: u64,
-        mut rest: Rest<'_>,
+        mut rest: Rest<'_, C>,
     ) -> io::Result<(usize, bool)>
     where
         S: AsyncWrite + Unpin,
+        C: Chunks,
     {
         let mut slices = [IoSlice::new(&[]); GATHER];
         slices[0] = IoSlice::new(&self.bytes[self.sent..]);
@@ -243,12 +247,11 @@ impl Output {
 }
 
 /// A read to answer, or a part of one.
-#[derive(Clone, Copy)]
-pub(super) struct Read<'a> {
+pub(super) struct Read<'a, C> {
     pub(super) reply: ReplyTo,
     /// The span of the content.
     pub(super) span: Span,
-    pub(super) content: &'a Content,
+    pub(super) content: &'a C,
     /// Whether the reply ends with this content.
     pub(super) ends: bool,
     /// How many bytes may be buffered.
@@ -256,16 +259,21 @@ pub(super) struct Read<'a> {
 }
 
 /// A position in the content of a read, and what follows it.
-#[derive(Clone, Copy)]
-struct Rest<'a> {
-    content: &'a Content,
+struct Rest<'a, C> {
+    content: &'a C,
     /// The index of the chunk.
     index: usize,
     /// The offset within the chunk.
     skip: usize,
 }
 
-impl<'a> Rest<'a> {
+impl<C> Clone for Rest<'_, C> {
+    fn clone(&self) -> Self {
+        Self { content: self.content, index: self.index, skip: self.skip }
+    }
+}
+
+impl<'a, C: Chunks> Rest<'a, C> {
     /// Returns the next bytes, at least one and at most `limit`, zeroes for a hole, and moves past
     /// them.
     fn next_slice(&mut self, limit: u64) -> &'a [u8] {

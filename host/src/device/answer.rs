@@ -16,7 +16,7 @@ pub enum Answer {
 /// The content of a read.
 pub enum Content {
     /// In the device's memory.
-    Lease(Lease),
+    Lease(Lease<'static>),
     /// A copy.
     Copied(Vec<Part>),
 }
@@ -30,9 +30,19 @@ pub enum Part {
     Hole(u32),
 }
 
-impl Content {
+/// Data of a read, chunk by chunk.
+pub trait Chunks {
     /// Returns the chunk at an index; `None` after the last one.
-    pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
+    fn chunk(&self, index: usize) -> Option<Chunk<'_>>;
+
+    /// Returns all chunks in order.
+    fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> + Clone {
+        (0..).map_while(|index| self.chunk(index))
+    }
+}
+
+impl Chunks for Content {
+    fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
         match self {
             Self::Lease(lease) => lease.chunk(index),
             Self::Copied(parts) => parts.get(index).map(|part| match part {
@@ -41,25 +51,27 @@ impl Content {
             }),
         }
     }
+}
 
-    /// Returns all chunks in order.
-    pub fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> + Clone {
-        (0..).map_while(|index| self.chunk(index))
-    }
-
+impl Content {
     /// Copies the content, so that no lease is held any longer.
     pub fn into_copy(self) -> Self {
-        if let Self::Copied(_) = self {
-            return self;
+        match self {
+            Self::Lease(lease) => Self::copy_of(&lease),
+            copied @ Self::Copied(_) => copied,
         }
+    }
+
+    /// Copies chunks.
+    pub fn copy_of(chunks: &impl Chunks) -> Self {
         let mut parts = Vec::new();
-        copy_chunks(&self, &mut parts);
+        copy_chunks(chunks, &mut parts);
         Self::Copied(parts)
     }
 }
 
 /// Appends a copy of the content.
-pub(super) fn copy_chunks(content: &Content, parts: &mut Vec<Part>) {
+pub(super) fn copy_chunks(content: &impl Chunks, parts: &mut Vec<Part>) {
     for chunk in content.chunks() {
         match (chunk, parts.last_mut()) {
             (Chunk::Data(data), Some(Part::Data(bytes))) => bytes.extend_from_slice(data),

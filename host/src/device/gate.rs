@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::{
-    Answer, Buffers, Cancelled, Content, Device, Execution, Lease, Mode, Order, Outcome, Polled,
+    Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled,
 };
 use crate::block::{Command, Span};
 
@@ -50,8 +50,8 @@ impl Gate {
 
     /// [`Device::try_lease`].
     #[inline]
-    pub fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease> {
-        self.device.try_lease(span, mode)
+    pub fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>> {
+        self.catch(|| self.device.try_lease(span, mode))
     }
 
     /// [`Device::prefetch`].
@@ -60,20 +60,20 @@ impl Gate {
         self.device.prefetch(spans);
     }
 
-    /// Executes a read or write by a lease, if there is one for all of it. If not, nothing is done.
+    /// A lease for reading all of a span.
     #[inline]
-    pub fn try_execute(&self, command: Command, payload: &[u8]) -> Option<Answer> {
-        self.catch(|| match command {
-            Command::Read { span } => {
-                let lease = self.try_lease(span, Mode::Read)?;
-                let all = lease.length() == span.length;
-                all.then_some(Answer::Read(Content::Lease(lease)))
-            }
-            Command::Write { span, fua } => {
-                self.device.try_write(span, payload, fua).then_some(Answer::Done)
-            }
-            _ => None,
-        })
+    pub fn try_read(&self, span: Span) -> Option<Lease<'_>> {
+        self.try_lease(span, Mode::Read).filter(|lease| lease.length() == span.length)
+    }
+
+    /// Writes `data`, as long as `span`, if there is a lease for all of it. If not, nothing is written.
+    #[inline]
+    pub fn try_write(&self, span: Span, data: &[u8], fua: bool) -> bool {
+        let written = self.catch(|| {
+            let mut lease = self.device.try_lease(span, Mode::Write { fua })?;
+            (lease.length() == span.length).then(|| lease.write(data))
+        });
+        written.is_some()
     }
 
     /// Writes the first bytes of a write, of whose data `here` has come, as far as there is a lease
@@ -81,7 +81,7 @@ impl Gate {
     pub fn try_write_some(&self, offset: u64, here: &[u8], fua: bool) -> usize {
         let span = Span { offset, length: here.len() as u64 };
         let written = self.catch(|| {
-            let mut lease = self.try_lease(span, Mode::Write { fua })?;
+            let mut lease = self.device.try_lease(span, Mode::Write { fua })?;
             let written = lease.length() as usize;
             lease.write(&here[..written]);
             Some(written)

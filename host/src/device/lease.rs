@@ -1,5 +1,6 @@
 //! Access to the bytes of a device in place.
 
+use super::Chunks;
 use super::guest::GuestLease;
 use crate::block::{Chunk, Scatter};
 
@@ -18,12 +19,12 @@ pub enum Mode {
 /// Access to the first bytes of a span, one at least, without executing a command.
 ///
 /// A lease keeps others from the same bytes, so it must not be held while waiting for a client.
-pub struct Lease(Kind);
+pub struct Lease<'a>(Kind<'a>);
 
 /// Leases of guests are taken for most requests, so they are stored inline.
-enum Kind {
-    Guest(GuestLease),
-    Other(Box<dyn Leased>),
+enum Kind<'a> {
+    Guest(GuestLease<'a>),
+    Other(Box<dyn Leased + 'a>),
 }
 
 /// What a lease does, as implemented by a device.
@@ -48,9 +49,9 @@ pub trait Leased: Send + Sync {
     fn scatter<'a>(&'a mut self, behind: &'a mut [u8]) -> Option<Scatter<'a>>;
 }
 
-impl Lease {
+impl<'a> Lease<'a> {
     /// A lease of a native device.
-    pub fn new(leased: impl Leased + 'static) -> Self {
+    pub fn new(leased: impl Leased + 'a) -> Self {
         Self(Kind::Other(Box::new(leased)))
     }
 
@@ -60,15 +61,6 @@ impl Lease {
         match &self.0 {
             Kind::Guest(lease) => lease.length(),
             Kind::Other(lease) => lease.length(),
-        }
-    }
-
-    /// [`Leased::chunk`].
-    #[inline]
-    pub fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
-        match &self.0 {
-            Kind::Guest(lease) => lease.chunk(index),
-            Kind::Other(lease) => lease.chunk(index),
         }
     }
 
@@ -83,7 +75,7 @@ impl Lease {
 
     /// [`Leased::scatter`].
     #[inline]
-    pub fn scatter<'a>(&'a mut self, behind: &'a mut [u8]) -> Option<Scatter<'a>> {
+    pub fn scatter<'b>(&'b mut self, behind: &'b mut [u8]) -> Option<Scatter<'b>> {
         match &mut self.0 {
             Kind::Guest(lease) => lease.scatter(behind),
             Kind::Other(lease) => lease.scatter(behind),
@@ -91,8 +83,20 @@ impl Lease {
     }
 }
 
-impl From<GuestLease> for Lease {
-    fn from(lease: GuestLease) -> Self {
+impl Chunks for Lease<'_> {
+    /// [`Leased::chunk`].
+    #[inline]
+    fn chunk(&self, index: usize) -> Option<Chunk<'_>> {
+        match &self.0 {
+            Kind::Guest(lease) => lease.chunk(index),
+            Kind::Other(lease) => lease.chunk(index),
+        }
+    }
+}
+
+impl<'a> From<GuestLease<'a>> for Lease<'a> {
+    #[inline]
+    fn from(lease: GuestLease<'a>) -> Self {
         Self(Kind::Guest(lease))
     }
 }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::block::{Command, ErrorCode, Geometry, Span};
-pub use answer::{Answer, Content, Part};
+pub use answer::{Answer, Chunks, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
 pub use gate::Gate;
 pub use lease::{Lease, Leased, Mode};
@@ -41,15 +41,7 @@ pub trait Device: Send + Sync + 'static {
 
     /// A lease of the first bytes of a span, if they are at hand and nobody else is using them. It
     /// may cover less than the span.
-    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease>;
-
-    /// Writes `data`, as long as `span`, if there is a lease for all of it. Returns false, with nothing
-    /// written, if there is not. Devices implement this where it costs less than a lease.
-    fn try_write(&self, span: Span, data: &[u8], fua: bool) -> bool {
-        let lease = self.try_lease(span, Mode::Write { fua });
-        let lease = lease.filter(|lease| lease.length() == span.length);
-        lease.map(|mut lease| lease.write(data)).is_some()
-    }
+    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>>;
 
     /// Hints that several spans are needed soon, so that the processor can fetch their first bytes.
     fn prefetch(&self, _spans: &[Span]) {}

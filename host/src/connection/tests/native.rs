@@ -138,7 +138,7 @@ impl Device for Native {
     }
 
     /// A lease ends at the border.
-    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease> {
+    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>> {
         let length = span.length.min(LEASED.checked_sub(span.offset)?);
         let span = Span { length, ..span };
         if length == 0 {

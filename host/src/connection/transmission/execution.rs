@@ -130,14 +130,26 @@ where
         data: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        if let Some(answer) = self.gate.try_execute(command, &data) {
-            return self.answer(executed, Ok(answer), cx);
-        }
-        if let Command::Read { span } = command
-            && span.length > PIECE
-        {
-            self.reading = Some(Reading::new(executed.reply, span));
-            return Ok(());
+        match command {
+            Command::Read { span } => {
+                if let Some(lease) = self.gate.try_read(span) {
+                    let room = self.peer.room();
+                    let read =
+                        Read { reply: executed.reply, span, content: &lease, ends: true, room };
+                    let unsent = self.output.read(&mut self.stream, cx, &read)?;
+                    self.reading = unsent.map(|unsent| Reading::after(executed.reply, unsent));
+                    return Ok(());
+                }
+                if span.length > PIECE {
+                    self.reading = Some(Reading::new(executed.reply, span));
+                    return Ok(());
+                }
+            }
+            Command::Write { span, fua } if self.gate.try_write(span, &data, fua) => {
+                executed.reply.success(self.output.batch());
+                return Ok(());
+            }
+            _ => {}
         }
         if executed.held == 0 {
             return self.execute_called(executed, None, command, data, cx);
@@ -171,17 +183,18 @@ where
         Ok(())
     }
 
-    /// Starts a command. Returns the execution as the error if it is not ready at once.
-    pub(super) fn start(
+    /// Writes a part of a request. Returns the execution as the error if it is not ready at once.
+    pub(super) fn start_write(
         &mut self,
-        command: Command,
+        span: Span,
         data: Bytes,
+        fua: bool,
         cx: &mut Context<'_>,
     ) -> Result<Outcome, Started> {
-        if let Some(answer) = self.gate.try_execute(command, &data) {
-            return Ok(Ok(answer));
+        if self.gate.try_write(span, &data, fua) {
+            return Ok(Ok(Answer::Done));
         }
-        self.call(command, data, cx)
+        self.call(Command::Write { span, fua }, data, cx)
     }
 
     /// Executes a command and polls it once, if it may be polled on this thread.

@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,8 +17,8 @@ use super::Transmission;
 use super::request::error_text;
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
-use crate::connection::output::{Read, Unsent};
-use crate::device::{Answer, Buffer, Content};
+use crate::connection::output::{Output, Read, Unsent};
+use crate::device::{Answer, Buffer, Chunks, Content, Gate};
 use crate::nbd::{ReplyTo, Run};
 use crate::transport::Stream;
 
@@ -45,6 +46,14 @@ struct Called {
     content: oneshot::Receiver<Piece>,
 }
 
+/// Where the content of a piece is sent.
+struct Receiver<'a, S> {
+    output: &'a mut Output,
+    stream: &'a mut S,
+    /// How many bytes may be buffered.
+    room: usize,
+}
+
 /// The content of a piece, and the memory taken for it.
 type Piece = (Result<Content, ErrorCode>, Option<Buffer>);
 
@@ -67,6 +76,80 @@ impl Reading {
         let from = if self.owed.length > 0 { self.owed } else { self.rest };
         Span { length: from.length.min(PIECE), ..from }
     }
+
+    /// Executes the read of a piece. Returns the part that was read.
+    fn poll_call(
+        &mut self,
+        gate: &Arc<Gate>,
+        piece: Span,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Span, Content), ErrorCode>> {
+        let called = self.called.get_or_insert_with(|| {
+            let buffer = gate.buffers().try_take(piece.length);
+            let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
+            let span = Span { length: piece.length.min(most), ..piece };
+            let (done, content) = oneshot::channel();
+            let driver = gate.clone();
+            let task = async move {
+                let execution = driver.execute(Command::Read { span }, Bytes::new(), None);
+                let result = driver.finish(execution).await;
+                let content = result.map(|answer| match answer {
+                    Answer::Read(content) => content.into_copy(),
+                    Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
+                });
+                // This fails if the connection is gone, and then nobody needs the result.
+                let _ = done.send((content, buffer));
+            };
+            gate.spawn(task, false);
+            Called { span, content }
+        });
+        let span = called.span;
+        let polled = Pin::new(&mut called.content).poll(cx);
+        polled.map(|content| {
+            self.called = None;
+            // The sender is dropped if there are no threads.
+            let (content, _buffer) = content.unwrap_or((Err(ErrorCode::NoMem), None));
+            Ok((span, content?))
+        })
+    }
+
+    /// Sends the content of a piece. What finds no room is read again later.
+    fn send<S, C>(
+        &mut self,
+        to: &mut Receiver<'_, S>,
+        piece: Span,
+        content: &C,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End>
+    where
+        S: Stream,
+        C: Chunks,
+    {
+        let Receiver { output, stream, room } = to;
+        let (reply, room) = (self.reply, *room);
+        if self.owed.length == 0 && reply.is_one_run() {
+            // The header announces the whole read.
+            let run = Run { span: self.rest, hole: false, last: true };
+            reply.run(&run, output.batch());
+            self.owed = self.rest;
+            self.rest = self.rest.after(self.rest.length);
+        }
+        if self.owed.length > 0 {
+            let left = output.go_on(*stream, cx, piece.length, content, room)?;
+            self.owed = self.owed.after(piece.length - left);
+            return Ok(());
+        }
+        let after = self.rest.after(piece.length);
+        let read = Read { reply, span: piece, content, ends: after.length == 0, room };
+        match output.read(*stream, cx, &read)? {
+            None => self.rest = after,
+            Some(Unsent { owed, rest }) => {
+                self.owed = owed;
+                self.rest = Span { length: rest.length + after.length, ..rest };
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<S> Transmission<S>
@@ -84,9 +167,22 @@ where
                 self.reading = Some(reading);
                 return Ok(());
             }
-            match self.poll_piece(&mut reading, piece, cx) {
+            let mut to = Receiver {
+                output: &mut self.output,
+                stream: &mut self.stream,
+                room: self.peer.room(),
+            };
+            if reading.called.is_none()
+                && let Some(lease) = self.gate.try_read(piece)
+            {
+                reading.send(&mut to, piece, &lease, cx)?;
+                self.reading = Some(reading);
+                continue;
+            }
+            match reading.poll_call(&self.gate, piece, cx) {
                 Poll::Ready(Ok((piece, content))) => {
-                    self.send_piece(reading, piece, &content, cx)?;
+                    reading.send(&mut to, piece, &content, cx)?;
+                    self.reading = Some(reading);
                 }
                 Poll::Ready(Err(_)) if reading.owed.length > 0 => return Err(End::Unanswerable),
                 Poll::Ready(Err(error)) => {
@@ -105,81 +201,5 @@ where
     /// Whether there is a read to continue that does not wait for an execution.
     pub(super) fn reading_begins(&self) -> bool {
         self.reading.as_ref().is_some_and(|reading| reading.called.is_none())
-    }
-
-    fn poll_piece(
-        &self,
-        reading: &mut Reading,
-        piece: Span,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(Span, Content), ErrorCode>> {
-        let now = Command::Read { span: piece };
-        if reading.called.is_none()
-            && let Some(Answer::Read(content)) = self.gate.try_execute(now, &[])
-        {
-            return Poll::Ready(Ok((piece, content)));
-        }
-        let called = reading.called.get_or_insert_with(|| {
-            let buffer = self.gate.buffers().try_take(piece.length);
-            let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
-            let span = Span { length: piece.length.min(most), ..piece };
-            let (done, content) = oneshot::channel();
-            let gate = self.gate.clone();
-            let task = async move {
-                let execution = gate.execute(Command::Read { span }, Bytes::new(), None);
-                let result = gate.finish(execution).await;
-                let content = result.map(|answer| match answer {
-                    Answer::Read(content) => content.into_copy(),
-                    Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
-                });
-                // This fails if the connection is gone, and then nobody needs the result.
-                let _ = done.send((content, buffer));
-            };
-            self.gate.spawn(task, false);
-            Called { span, content }
-        });
-        let span = called.span;
-        let polled = Pin::new(&mut called.content).poll(cx);
-        polled.map(|content| {
-            reading.called = None;
-            // The sender is dropped if there are no threads.
-            let (content, _buffer) = content.unwrap_or((Err(ErrorCode::NoMem), None));
-            Ok((span, content?))
-        })
-    }
-
-    /// Sends the content of a piece. What finds no room is read again later.
-    fn send_piece(
-        &mut self,
-        mut reading: Reading,
-        piece: Span,
-        content: &Content,
-        cx: &mut Context<'_>,
-    ) -> Result<(), End> {
-        let room = self.peer.room();
-        let reply = reading.reply;
-        if reading.owed.length == 0 && reply.is_one_run() {
-            // The header announces the whole read.
-            let run = Run { span: reading.rest, hole: false, last: true };
-            reply.run(&run, self.output.batch());
-            reading.owed = reading.rest;
-            reading.rest = reading.rest.after(reading.rest.length);
-        }
-        if reading.owed.length > 0 {
-            let left = self.output.go_on(&mut self.stream, cx, piece.length, content, room)?;
-            reading.owed = reading.owed.after(piece.length - left);
-        } else {
-            let after = reading.rest.after(piece.length);
-            let read = Read { reply, span: piece, content, ends: after.length == 0, room };
-            match self.output.read(&mut self.stream, cx, &read)? {
-                None => reading.rest = after,
-                Some(Unsent { owed, rest }) => {
-                    reading.owed = owed;
-                    reading.rest = Span { length: rest.length + after.length, ..rest };
-                }
-            }
-        }
-        self.reading = Some(reading);
-        Ok(())
     }
 }

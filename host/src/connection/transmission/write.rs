@@ -129,9 +129,8 @@ where
     ) -> Result<(), End> {
         let data = self.input.split_to(length as usize).freeze();
         let span = Span { offset: write.rest.offset, length };
-        let part = Command::Write { span, fua: write.fua };
         write.rest = write.rest.after(length);
-        match self.start(part, data, cx) {
+        match self.start_write(span, data, write.fua, cx) {
             Ok(Ok(_)) => self.state = State::Write(write),
             Ok(Err(error)) => {
                 let refused =

@@ -7,7 +7,7 @@
 use super::GuestDevice;
 use super::zero::Zero;
 use crate::block::{Chunk, ErrorCode, Span};
-use crate::device::{Cancelled, Content, Part};
+use crate::device::{Cancelled, Chunks, Content, Part};
 
 impl GuestDevice {
     fn minimum(&self) -> u64 {

@@ -30,13 +30,8 @@ impl Device for GuestDevice {
     }
 
     #[inline]
-    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease> {
+    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>> {
         self.lease(span, mode).map(Lease::from)
-    }
-
-    /// Without the reference count of a lease, for which connections would compete.
-    fn try_write(&self, span: Span, data: &[u8], fua: bool) -> bool {
-        self.write_resident(span, data, fua).is_some()
     }
 
     /// All places are looked up before the first is prefetched: a prefetch occupies the buffers

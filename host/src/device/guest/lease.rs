@@ -1,8 +1,6 @@
 //! Leases of a guest: reading and writing its memory without a call of the component.
 
-use std::sync::Arc;
-
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::GuestDevice;
 use super::shards::{Locked, Shard, Shared};
@@ -11,55 +9,62 @@ use crate::component::{Hint, Resident};
 use crate::device::{Leased, Mode};
 
 /// Access to bytes in the memory of an instance, which is not called as long as this lives.
-pub struct GuestLease {
-    guard: Guard,
+pub struct GuestLease<'a> {
+    guard: Guard<'a>,
     bytes: Bytes,
 }
 
 /// The lock of the instance's shard.
-enum Guard {
+enum Guard<'a> {
     /// Others may read.
-    Shared(Shared),
+    Read(RwLockReadGuard<'a, Shard>),
     /// Nobody else uses the instance.
-    Exclusive(Locked),
+    Write(RwLockWriteGuard<'a, Shard>),
+    /// As `Read`, for what an execution returns.
+    OwnedRead(Shared),
+    /// As `Write`, for what an execution returns.
+    OwnedWrite(Locked),
 }
 
+#[derive(Clone, Copy)]
 enum Bytes {
     Resident(Resident),
     /// What the last `read` of the instance returned, of this length.
     LastRead(u64),
 }
 
-impl GuestLease {
+impl GuestLease<'_> {
     /// A lease of pages, for reading.
     pub(super) fn shared(shard: Shared, resident: Resident) -> Self {
-        Self { guard: Guard::Shared(shard), bytes: Bytes::Resident(resident) }
+        Self { guard: Guard::OwnedRead(shard), bytes: Bytes::Resident(resident) }
     }
 
     /// A lease of the `length` bytes that the last `read` of the instance returned.
     pub(super) fn last_read(shard: Locked, length: u64) -> Self {
-        Self { guard: Guard::Exclusive(shard), bytes: Bytes::LastRead(length) }
+        Self { guard: Guard::OwnedWrite(shard), bytes: Bytes::LastRead(length) }
     }
 
     #[inline]
     fn shard(&self) -> &Shard {
         match &self.guard {
-            Guard::Shared(shard) => shard,
-            Guard::Exclusive(shard) => shard,
+            Guard::Read(shard) => shard,
+            Guard::Write(shard) => shard,
+            Guard::OwnedRead(shard) => shard,
+            Guard::OwnedWrite(shard) => shard,
         }
     }
 
     /// What can be written; `None` if the lease is for reading.
     #[inline]
     fn writable(&mut self) -> Option<(&mut Shard, Resident)> {
-        match (&mut self.guard, &self.bytes) {
-            (Guard::Exclusive(shard), Bytes::Resident(resident)) => Some((shard, *resident)),
+        match (&mut self.guard, self.bytes) {
+            (Guard::Write(shard), Bytes::Resident(resident)) => Some((shard, resident)),
             _ => None,
         }
     }
 }
 
-impl Leased for GuestLease {
+impl Leased for GuestLease<'_> {
     #[inline]
     fn length(&self) -> u64 {
         match &self.bytes {
@@ -93,37 +98,25 @@ impl GuestDevice {
     /// A lease of the first bytes of a span, as far as their pages are known and lie in one shard.
     /// `None` if there are none, or the shard is locked.
     #[inline]
-    pub(super) fn lease(&self, span: Span, mode: Mode) -> Option<GuestLease> {
+    pub(super) fn lease(&self, span: Span, mode: Mode) -> Option<GuestLease<'_>> {
         let shard = self.leased_shard(span.offset)?;
         let span = self.shards.first_stripe(span);
         let (guard, resident) = match mode {
             Mode::Read => {
-                let shard = shard.clone().try_read_owned().ok()?;
+                let shard = shard.try_read().ok()?;
                 let resident = shard.started()?.resident(span)?;
-                (Guard::Shared(shard), resident)
+                (Guard::Read(shard), resident)
             }
             Mode::Write { fua } => {
                 if self.must_flush(fua) {
                     return None;
                 }
-                let shard = shard.clone().try_write_owned().ok()?;
+                let shard = shard.try_write().ok()?;
                 let resident = shard.started()?.resident(span)?;
-                (Guard::Exclusive(shard), resident)
+                (Guard::Write(shard), resident)
             }
         };
         Some(GuestLease { guard, bytes: Bytes::Resident(resident) })
-    }
-
-    /// Writes to a span, if all of its pages are known and lie in one shard, which is not locked.
-    #[inline]
-    pub(super) fn write_resident(&self, span: Span, data: &[u8], fua: bool) -> Option<()> {
-        if self.must_flush(fua) || self.shards.first_stripe(span).length < span.length {
-            return None;
-        }
-        let mut shard = self.leased_shard(span.offset)?.try_write().ok()?;
-        let instance = shard.started_mut()?;
-        let resident = instance.resident(span)?;
-        (resident.length() == span.length).then(|| instance.write_resident(resident, data))
     }
 
     /// Returns the place of the first bytes of a span, if their page is known.
@@ -137,9 +130,9 @@ impl GuestDevice {
     /// The shard of an offset, if the device has leases at all. Devices with blocks of more than
     /// one byte have none, for they have to see to parts of blocks first.
     #[inline]
-    fn leased_shard(&self, offset: u64) -> Option<&Arc<RwLock<Shard>>> {
+    fn leased_shard(&self, offset: u64) -> Option<&RwLock<Shard>> {
         let leases = self.leases && !self.is_dead();
-        leases.then(|| self.shards.shard(self.shards.index(offset)))
+        leases.then(|| &**self.shards.shard(self.shards.index(offset)))
     }
 
     /// Whether a write has to be followed by a flush, for want of FUA in the component.

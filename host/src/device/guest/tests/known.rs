@@ -17,16 +17,13 @@ async fn known() -> Client {
 }
 
 /// What can be read at once.
-fn read_now(disk: &Client, offset: u64, length: u64) -> Option<Content> {
-    match disk.gate.try_execute(Command::Read { span: Span { offset, length } }, &[])? {
-        Answer::Read(content) => Some(content),
-        _ => panic!("a read answers with content"),
-    }
+fn read_now(disk: &Client, offset: u64, length: u64) -> Option<Lease<'_>> {
+    disk.gate.try_read(Span { offset, length })
 }
 
 fn write_now(disk: &Client, offset: u64, data: &[u8]) -> bool {
     let span = Span { offset, length: data.len() as u64 };
-    disk.gate.try_execute(Command::Write { span, fua: false }, data).is_some()
+    disk.gate.try_write(span, data, false)
 }
 
 #[tokio::test]

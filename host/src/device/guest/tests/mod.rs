@@ -16,7 +16,7 @@ use crate::block::{Chunk, Command, ErrorCode, Extent, Span};
 use crate::component::tests::LONG;
 use crate::component::tests::guest::{Called, Guest, take_log};
 use crate::component::{Component, Engine};
-use crate::device::{Answer, Gate};
+use crate::device::{Answer, Chunks, Content, Gate};
 
 /// Enough for as many shards as there can be of 1 MiB in stripes of 64 KiB.
 const AMPLE: u64 = 1 << 30;
@@ -55,10 +55,18 @@ impl Client {
     }
 
     async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {
-        match self.gate.try_execute(command, &payload) {
-            Some(answer) => Ok(answer),
-            None => self.gate.finish(self.gate.execute(command, payload.into(), None)).await,
+        match command {
+            Command::Read { span } => {
+                if let Some(lease) = self.gate.try_read(span) {
+                    return Ok(Answer::Read(Content::copy_of(&lease)));
+                }
+            }
+            Command::Write { span, fua } if self.gate.try_write(span, &payload, fua) => {
+                return Ok(Answer::Done);
+            }
+            _ => {}
         }
+        self.gate.finish(self.gate.execute(command, payload.into(), None)).await
     }
 
     /// That of a dead disk is, on other threads.
