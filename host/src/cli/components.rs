@@ -3,34 +3,19 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 
 use crate::component::{BuiltIn, Component, Description};
 
 /// The component that is used if none is named.
 pub(super) const DEFAULT: &str = "memory";
 
-/// Starts loading the default component, which most users want, while the command line is parsed.
-/// The server is ready a quarter of a millisecond earlier; if another component is used, that much
-/// time of another processor is wasted. If no thread can be started, the component is loaded later.
+/// Loads the default component, which most users want. The server is ready a quarter of a millisecond
+/// earlier if this is done while the command line is parsed; if another component is used, that much
+/// time of another processor is wasted.
 pub(super) fn prepare_default() {
-    let prepare = || BuiltIn::find(DEFAULT).map(BuiltIn::prepare);
-    *preparing() = thread::Builder::new().name("prepare".into()).spawn(prepare).ok();
-}
-
-/// Waits for the thread of [`prepare_default`]. To be called before the process changes its user,
-/// because a thread that is just ending might miss the change.
-pub(super) fn await_default() {
-    if let Some(thread) = preparing().take() {
-        // Errors are reported when the component is used.
-        let _ = thread.join();
+    if let Some(default) = BuiltIn::find(DEFAULT) {
+        default.prepare();
     }
-}
-
-fn preparing() -> MutexGuard<'static, Option<JoinHandle<Option<()>>>> {
-    static PREPARING: Mutex<Option<JoinHandle<Option<()>>>> = Mutex::new(None);
-    PREPARING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The component that the command line names.

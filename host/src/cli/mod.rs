@@ -12,6 +12,7 @@ mod background;
 mod bounded;
 mod budgets;
 mod captive;
+mod companion;
 mod components;
 mod exports;
 mod information;
@@ -48,6 +49,7 @@ use crate::nbd::HandshakeConfig;
 use crate::nbd::codes::handshake_flag;
 use crate::server::{Options, Server};
 use args::Args;
+use companion::Companion;
 use listen::Bound;
 use log::Log;
 use pidfile::Pidfile;
@@ -86,13 +88,13 @@ pub fn main() -> ExitCode {
     if let Some(code) = component::child_main() {
         return code;
     }
-    components::prepare_default();
+    let companion = Companion::start(components::prepare_default);
     let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => error.exit(),
     };
     args.understand_export();
-    match run(&args) {
+    match run(&args, companion) {
         Ok(code) => code,
         Err(failure) => {
             let line = format!("{}: {failure}\n", args.logging.program());
@@ -107,7 +109,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<ExitCode, Failure> {
+fn run(args: &Args, companion: Companion) -> Result<ExitCode, Failure> {
     if let Some(question) = information::asked(args) {
         let answer = runtime(args)?.block_on(information::answer(args, question))?;
         print(&answer)?;
@@ -131,7 +133,7 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     ready::set_name(args);
     ready::end_with_parent(args, life)?;
     let runtime = runtime(args)?;
-    let result = runtime.block_on(serve(args, source, identity, life));
+    let result = runtime.block_on(serve(args, source, identity, life, companion));
     // A guest that is stuck in its last call must not keep the process alive.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -154,10 +156,11 @@ async fn serve(
     source: ClientSource,
     identity: Identity,
     life: Life<'_>,
+    companion: Companion,
 ) -> Result<(), Failure> {
     let log = Log::start(&args.logging)?;
     let _flushed = log.flush_on_drop();
-    let signals = signals::handle(&log).context("handle signals")?;
+    let signals = signals::handle(&log, companion).context("handle signals")?;
     let leftovers = signals.leftovers().clone();
     limits::raise_descriptors();
     let prepare = |path| Pidfile::prepare(path, identity.changes(), &leftovers);
@@ -180,9 +183,6 @@ async fn serve(
             Bound::listen(sockets, &planned.exports, &identity, &leftovers).await?
         }
     };
-    if identity.changes() {
-        components::await_default();
-    }
     identity.drop_privileges()?;
     // The kernel clears this setting when the user changes.
     ready::end_with_parent(args, life)?;

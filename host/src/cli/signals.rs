@@ -1,7 +1,7 @@
 //! Signal handling.
 //!
-//! A dedicated thread handles signals: they must be able to end the process whatever the other
-//! threads are doing. SIGPIPE is ignored, as in every Rust program, so writing to a peer that is
+//! A thread that does nothing else handles signals: they must be able to end the process whatever the
+//! other threads are doing. SIGPIPE is ignored, as in every Rust program, so writing to a peer that is
 //! gone is an ordinary error.
 
 use std::ffi::c_int;
@@ -9,7 +9,6 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -17,6 +16,7 @@ use signal_hook::low_level;
 use tokio::sync::oneshot;
 
 use super::bounded;
+use super::companion::Companion;
 use super::leftovers::Leftovers;
 use super::log::Log;
 
@@ -32,7 +32,7 @@ pub(super) struct Signals {
 
 /// Starts to handle signals. SIGHUP reopens the log. SIGINT, SIGTERM and SIGQUIT end the process
 /// immediately, until [`Signals::serving`] is called.
-pub(super) fn handle(log: &Log) -> io::Result<Signals> {
+pub(super) fn handle(log: &Log, companion: Companion) -> io::Result<Signals> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP])?;
     let (sender, stop) = oneshot::channel();
     let serving = Arc::new(AtomicBool::new(false));
@@ -43,7 +43,7 @@ pub(super) fn handle(log: &Log) -> io::Result<Signals> {
         stop: Some(sender),
         leftovers: leftovers.clone(),
     };
-    thread::Builder::new().name("signals".into()).spawn(move || handler.run(&mut signals))?;
+    companion.run(move || handler.run(&mut signals))?;
     Ok(Signals { serving, stop, leftovers })
 }
 

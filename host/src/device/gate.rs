@@ -8,9 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::{
-    Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled,
-};
+use super::{Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled};
 use crate::block::{Command, Span};
 
 /// The way to a device for the commands of one connection.
