@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &["transport"]),
     ("nbd", &["block"]),
     ("component", &["block", "budget", "compute", "machine", "throttle"]),
-    ("device", &["block", "component", "compute", "machine"]),
+    ("device", &["block", "component", "compute", "machine", "sync"]),
     ("exports", &["block", "component", "device"]),
     ("last_flush", &["exports"]),
     ("connection", &["block", "device", "exports", "machine", "nbd", "places", "tls", "transport"]),

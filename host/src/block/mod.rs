@@ -105,6 +105,33 @@ pub struct Geometry {
     pub description: String,
 }
 
+impl Geometry {
+    /// Returns what keeps another disk from taking the place of this one under connected clients, who
+    /// go by this geometry; `None` if nothing does.
+    pub fn obstacle_to(&self, other: &Self) -> Option<&'static str> {
+        let (told, offers) = (&self.capabilities, &other.capabilities);
+        let offered = [
+            (told.writable, offers.writable, "is not writable"),
+            (told.flush, offers.flush, "has no flush"),
+            (told.fua, offers.fua, "has no FUA"),
+            (told.trim, offers.trim, "has no trim"),
+            (told.zero, offers.zero, "cannot write zeroes"),
+            (told.fast_zero, offers.fast_zero, "has no fast zeroes"),
+            (told.cache, offers.cache, "has no cache command"),
+            (told.multi_conn, offers.multi_conn, "is not consistent over several connections"),
+        ];
+        if self.size != other.size {
+            return Some("has another size");
+        }
+        if !self.block_sizes.minimum.is_multiple_of(other.block_sizes.minimum)
+            || self.block_sizes.maximum > other.block_sizes.maximum
+        {
+            return Some("does not accept the same block sizes");
+        }
+        offered.into_iter().find(|(told, offers, _)| *told && !offers).map(|(.., what)| what)
+    }
+}
+
 /// A range of bytes within a disk: `offset + length` does not overflow and is at most its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {

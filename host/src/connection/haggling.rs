@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{Context, End, Phase, in_time};
-use crate::device::Device;
+use crate::device::{Device, Port};
 use crate::exports::Export;
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
 use crate::places::{Full, Place};
@@ -29,7 +29,7 @@ pub(super) enum Haggled {
 /// What the transmission phase starts with.
 pub(super) struct Agreed {
     pub(super) session: Session,
-    pub(super) disk: Arc<dyn Device>,
+    pub(super) port: Arc<Port>,
     /// The client's place in the quota of the export.
     pub(super) _place: Option<Place>,
     /// Requests that were received with the last option.
@@ -119,27 +119,35 @@ impl<S: Stream> Haggling<'_, S> {
     }
 
     /// Replies to an option about an export. Returns what transmission starts with if it follows.
-    async fn answer(&mut self, opened: Opened<'_>) -> Result<Option<Agreed>, End> {
+    async fn answer(
+        &mut self,
+        opened: Result<Opened<'_>, Unavailable>,
+    ) -> Result<Option<Agreed>, End> {
         if *self.context.phase.borrow() != Phase::Serving {
             self.handshake.shutting_down();
         }
-        let description = opened.as_ref().map_or_else(|_| String::new(), |(e, ..)| e.description());
+        let description =
+            opened.as_ref().map_or_else(|_| String::new(), |o| o.export.description());
         let info = match &opened {
-            Ok((export, disk, _)) => Ok(ExportInfo {
+            Ok(Opened { export, device, .. }) => Ok(ExportInfo {
                 name: export.name(),
                 description: &description,
-                geometry: disk.geometry(),
+                geometry: device.geometry(),
             }),
             Err(None) => Err(nbd::OpenError::Unknown),
             Err(Some(text)) => Err(nbd::OpenError::Failed { text }),
         };
         let info = info.as_ref().map_err(|error| *error);
         let session = self.handshake.opened(info, &mut self.output)?;
-        let (Some(session), Ok((export, disk, place))) = (session, opened) else { return Ok(None) };
+        let (Some(session), Ok(Opened { export, used: Some((place, port)), .. })) =
+            (session, opened)
+        else {
+            return Ok(None);
+        };
         tracing::debug!("export {:?}: served with {} replies", export.name(), session.style());
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
-        Ok(Some(Agreed { session, disk, _place: place, rest }))
+        Ok(Some(Agreed { session, port, _place: place, rest }))
     }
 
     /// Sends the list of exports, in parts if it is long.
@@ -166,20 +174,31 @@ impl<S: Stream> Haggling<'_, S> {
     }
 }
 
-/// An export, its device, and a place in its quota if it is going to be used. The error is why the
-/// export is not available, or `None` if it does not exist.
-type Opened<'a> = Result<(&'a Arc<Export>, Arc<dyn Device>, Option<Place>), Option<String>>;
+/// An export that is open.
+struct Opened<'a> {
+    export: &'a Arc<Export>,
+    device: Arc<dyn Device>,
+    /// What a client takes that is going to use it: a place in its quota, and a port of its device.
+    used: Option<(Option<Place>, Arc<Port>)>,
+}
 
-async fn open<'a>(context: &'a Context, name: &str, purpose: Purpose) -> Opened<'a> {
+/// Why an export is not available, or `None` if it does not exist.
+type Unavailable = Option<String>;
+
+async fn open<'a>(
+    context: &'a Context,
+    name: &str,
+    purpose: Purpose,
+) -> Result<Opened<'a>, Unavailable> {
     let export = context.exports.find(name).ok_or(None)?;
-    let place = match purpose {
-        Purpose::Transmission => context.places.try_enter(export.name()).map_err(|Full| {
-            Some("the export has as many connections as it may have; try again later".to_owned())
-        })?,
-        Purpose::Info | Purpose::Contexts => None,
-    };
-    match export.disk().await {
-        Ok(disk) => Ok((export, disk, place)),
-        Err(failed) => Err(Some(failed.to_string())),
+    let device = || async { export.disk().await.map_err(|failed| Some(failed.to_string())) };
+    if purpose != Purpose::Transmission {
+        return Ok(Opened { export, device: device().await?, used: None });
     }
+    let place = context.places.try_enter(export.name()).map_err(|Full| {
+        Some("the export has as many connections as it may have; try again later".to_owned())
+    })?;
+    let device = device().await?;
+    let port = export.enter().ok_or_else(|| Some("the export was closed".to_owned()))?;
+    Ok(Opened { export, device, used: Some((place, port)) })
 }

@@ -9,6 +9,7 @@
 mod ahead;
 mod execution;
 mod input;
+mod inside;
 mod pace;
 mod reading;
 mod refusal;
@@ -21,7 +22,7 @@ use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -50,6 +51,11 @@ pub(super) struct Transmission<S> {
     pub(super) stream: S,
     session: Session,
     gate: Arc<Gate>,
+    /// The gate was entered. It is left at the end of each poll, unless a request is under way of
+    /// which a part was executed: one device executes all of it.
+    inside: bool,
+    /// The waker that the gate has for when the device is replaced.
+    registered: Option<Waker>,
     /// Bytes that were received and not parsed yet.
     input: BytesMut,
     /// The length up to which the next read fills the input.
@@ -122,6 +128,8 @@ where
             stream,
             session,
             gate,
+            inside: false,
+            registered: None,
             input,
             input_room: INPUT_MIN,
             state: State::Header,
@@ -186,7 +194,7 @@ where
         if self.peer.take_look() && self.stream.socket().is_some_and(|socket| socket.is_hung_up()) {
             return Poll::Ready(Exit::End(End::Transport(io::ErrorKind::ConnectionReset.into())));
         }
-        let polled = self.poll_progress(cx).map(|exit| exit.unwrap_or_else(Exit::End));
+        let polled = self.poll_inside(cx);
         if polled.is_pending() {
             self.peer.wait(self.waits(), self.total + self.output.total(), cx.waker());
         }
@@ -408,6 +416,7 @@ impl<S> Transmission<S> {
 
 impl<S> Drop for Transmission<S> {
     fn drop(&mut self) {
+        self.leave();
         self.cancel();
     }
 }

@@ -1,29 +1,90 @@
 //! The way of a connection's commands to its device.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::{Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled};
+use super::{Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled, Port};
 use crate::block::{Command, Span};
 
 /// The way to a device for the commands of one connection.
 ///
+/// It is used by who is inside of the connection's [`Port`]: the connection itself between
+/// [`Self::poll_enter`] and [`Self::leave`], and its tasks by a [`Pass`].
+///
 /// A command that panics fails, and the connection goes on. Only what is done with a lease from
 /// [`Self::try_lease`] is the caller's own: a panic there ends the connection.
 pub struct Gate {
+    port: Arc<Port>,
     device: Arc<dyn Device>,
+    /// The generation of the port that has this device.
+    generation: u64,
     cancelled: Cancelled,
+}
+
+/// A gate for a task. Its device is not replaced while this lives.
+pub struct Pass(Arc<Gate>);
+
+impl Deref for Pass {
+    type Target = Gate;
+
+    fn deref(&self) -> &Gate {
+        &self.0
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.port.leave();
+    }
 }
 
 impl Gate {
     /// Creates the gate of a new connection.
-    pub fn new(device: Arc<dyn Device>) -> Arc<Self> {
-        Arc::new(Self { device, cancelled: Cancelled::default() })
+    pub fn new(port: Arc<Port>) -> Arc<Self> {
+        Self::of_port(port, Cancelled::default())
+    }
+
+    fn of_port(port: Arc<Port>, cancelled: Cancelled) -> Arc<Self> {
+        // In this order: with a generation that is too old, the gate is only made once more.
+        let generation = port.generation();
+        Arc::new(Self { device: port.device(), generation, port, cancelled })
+    }
+
+    /// Enters, once the device is not being replaced. If it may have been, since this gate was made,
+    /// `gate` becomes one to the present device, and the result is true. To be followed by
+    /// [`Self::leave`].
+    #[inline]
+    pub fn poll_enter(gate: &mut Arc<Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        ready!(gate.port.poll_enter(cx));
+        let renewed = gate.port.generation() != gate.generation;
+        if renewed {
+            *gate = Self::of_port(gate.port.clone(), gate.cancelled.clone());
+        }
+        Poll::Ready(renewed)
+    }
+
+    /// Has the connection woken when its device was replaced, so that it lets go of the old one. To be
+    /// called again after [`Self::poll_enter`] has returned true.
+    pub fn register(&self, waker: &Waker) {
+        self.port.register(waker);
+    }
+
+    /// Leaves. The device may be replaced from now on.
+    #[inline]
+    pub fn leave(&self) {
+        self.port.leave();
+    }
+
+    /// Returns a gate for a task. To be called by who is inside.
+    pub fn pass(self: &Arc<Self>) -> Pass {
+        self.port.enter_again();
+        Pass(self.clone())
     }
 
     /// Says that the client has gone away.

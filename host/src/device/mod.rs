@@ -5,13 +5,15 @@
 //!
 //! A command takes one of two ways. Where the bytes are at hand, a [`Lease`] gives access to them;
 //! all else is executed by [`Device::execute`]. Each connection has a [`Gate`], through which all
-//! of its commands go.
+//! of its commands go, and a [`Port`], at which it waits while the device is replaced by another.
 
 mod answer;
 mod buffers;
 mod gate;
 pub mod guest;
 mod lease;
+mod port;
+mod turnstile;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,8 +27,10 @@ use tokio_util::sync::ReusableBoxFuture;
 use crate::block::{Command, ErrorCode, Geometry, Span};
 pub use answer::{Answer, Chunks, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
-pub use gate::Gate;
+pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
+pub use port::{InUse, Port, Ports, Replacing};
+pub use turnstile::Turnstile;
 
 /// A block device.
 ///

@@ -4,15 +4,15 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
 use super::problem::Problem;
 use crate::block::ErrorCode;
-use crate::device::Device;
 use crate::device::guest::{GuestDevice, Recipe};
+use crate::device::{Device, InUse, Port, Ports};
 
 /// Creates the recipe of a disk, which may require compiling its component.
 pub trait Source: Send + Sync {
@@ -47,11 +47,38 @@ impl fmt::Display for Stage {
     }
 }
 
+/// Why an export was not pointed at another device.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotReplaced {
+    /// The export is not open.
+    NotOpen,
+    /// Clients were told otherwise of the device: how it differs.
+    Geometry(&'static str),
+    /// Requests under way did not come to their end in time.
+    InUse(InUse),
+}
+
+impl fmt::Display for NotReplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOpen => f.write_str("the export is not open"),
+            Self::Geometry(what) => {
+                write!(f, "the device {what}, and connected clients were told otherwise")
+            }
+            Self::InUse(in_use) => in_use.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NotReplaced {}
+
 /// A named disk.
 pub struct Export {
     name: String,
     source: Option<Box<dyn Source>>,
     status: watch::Sender<Status>,
+    /// The connections that use the disk.
+    ports: Ports,
 }
 
 #[derive(Default)]
@@ -103,19 +130,23 @@ impl Export {
         let name = recipe.export_name.clone();
         recipe.component = recipe.component.for_export(&name);
         let status = Status { recipe: Some(recipe), phase: Phase::Closed };
-        Arc::new(Self { name, source: None, status: watch::Sender::new(status) })
+        Self::with_status(&name, None, status)
     }
 
     /// Creates an export of a device that is open, and stays open.
     pub fn of_device(name: &str, device: Arc<dyn Device>) -> Arc<Self> {
         let status = Status { recipe: None, phase: Phase::Open(device) };
-        Arc::new(Self { name: name.to_owned(), source: None, status: watch::Sender::new(status) })
+        Self::with_status(name, None, status)
     }
 
     /// Creates an export of a component that is still to be loaded.
     pub fn of_source(name: &str, source: Box<dyn Source>) -> Arc<Self> {
-        let status = watch::Sender::new(Status::default());
-        Arc::new(Self { name: name.to_owned(), source: Some(source), status })
+        Self::with_status(name, Some(source), Status::default())
+    }
+
+    fn with_status(name: &str, source: Option<Box<dyn Source>>, status: Status) -> Arc<Self> {
+        let status = watch::Sender::new(status);
+        Arc::new(Self { name: name.to_owned(), source, status, ports: Ports::default() })
     }
 
     /// Returns the name by which clients request the export.
@@ -183,6 +214,45 @@ impl Export {
                 None => export.disk().await.map(drop),
             }
         }
+    }
+
+    /// Returns a port of the disk for a new connection, or `None` if the disk is not open.
+    pub fn enter(&self) -> Option<Arc<Port>> {
+        self.ports.enter(|| self.opened())
+    }
+
+    /// The number of connections that use the export.
+    pub fn connections(&self) -> usize {
+        self.ports.count()
+    }
+
+    /// Points the export at another device, between two requests of each of its clients, who notice
+    /// nothing but that it takes a moment. Requests are held back while those under way come to
+    /// their end, for `limit` at most. Returns the device that was replaced: nobody uses it any more.
+    ///
+    /// What was written is the caller's to carry over. It is safe to drop the future; then nothing
+    /// is replaced.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, with nothing replaced, if the export is not open, a request takes longer
+    /// than `limit`, or the device is not of the geometry that clients were told: it must have the
+    /// same size and block sizes, and offer at least what the present one does.
+    pub async fn replace(
+        &self,
+        device: Arc<dyn Device>,
+        limit: Duration,
+    ) -> Result<Arc<dyn Device>, NotReplaced> {
+        let replacing = self.ports.replacing().await;
+        // It stays open, and nobody else replaces it.
+        let present = self.opened().ok_or(NotReplaced::NotOpen)?;
+        if let Some(obstacle) = present.geometry().obstacle_to(device.geometry()) {
+            return Err(NotReplaced::Geometry(obstacle));
+        }
+        let next = Phase::Open(device.clone());
+        let commit = || self.status.send_modify(|status| status.phase = next);
+        replacing.replace(&device, limit, commit).await.map_err(NotReplaced::InUse)?;
+        Ok(present)
     }
 
     /// Waits until the export is open, closed or failed, or its component is being compiled, which

@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use backoff::Backoff;
-pub use export::{Export, Failed, Loading, Source, Stage};
+pub use export::{Export, Failed, Loading, NotReplaced, Source, Stage};
 pub use problem::Problem;
 
 /// All exports of a server. The first is the default export, which the empty name selects as well.

@@ -3,8 +3,11 @@
 /// What the host has in its own module of this name.
 mod sync {
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 }
 
 #[path = "../../../host/src/budget.rs"]
 pub mod budget;
+
+#[path = "../../../host/src/device/turnstile.rs"]
+pub mod turnstile;

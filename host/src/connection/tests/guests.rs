@@ -36,7 +36,7 @@ pub(super) fn slow_half() -> Guest {
         "(if (i64.ge_u (local.get $offset) (i64.const 0x80000)) (then {}))
          (call $hole (i32.const 0x1000) (local.get $length))
          (call $list (i32.const 0x1000) (i32.const 1))",
-        slow(1000)
+        slow(3000)
     );
     Guest::new().with("read", read).opened(|disk| disk.sharing = (1, 0))
 }

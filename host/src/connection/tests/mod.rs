@@ -7,6 +7,7 @@ mod dedicated;
 mod guests;
 mod native;
 mod output;
+mod replace;
 mod serve;
 mod streams;
 mod waiting;

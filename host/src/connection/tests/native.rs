@@ -10,7 +10,7 @@ use super::client::*;
 use super::*;
 use crate::block::{Chunk, Command, ErrorCode, Extents, Scatter, Span, Status};
 use crate::device::{
-    Answer, Buffers, Content, Device, Execution, Lease, Leased, Mode, Order, Outcome, Part,
+    Answer, Buffers, Chunks, Content, Device, Execution, Lease, Leased, Mode, Order, Outcome, Part,
     execution,
 };
 use crate::exports::Export;
@@ -18,10 +18,10 @@ use crate::exports::Export;
 const SIZE: usize = 8 << 20;
 
 /// Behind this offset there are no leases.
-const LEASED: u64 = SIZE as u64 / 2;
+pub(super) const LEASED: u64 = SIZE as u64 / 2;
 
 /// A disk in a vector.
-struct Native {
+pub(super) struct Native {
     geometry: Geometry,
     buffers: Buffers,
     bytes: Arc<RwLock<Vec<u8>>>,
@@ -85,11 +85,25 @@ impl Leased for Slice {
 }
 
 impl Native {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
+        Self::of(geometry(SIZE as u64))
+    }
+
+    pub(super) fn of(geometry: Geometry) -> Arc<Self> {
+        let bytes = vec![0; geometry.size as usize];
+        Self::of_bytes(geometry, Arc::new(RwLock::new(bytes)))
+    }
+
+    /// Another device that has the same bytes.
+    pub(super) fn same_bytes(&self) -> Arc<Self> {
+        Self::of_bytes(self.geometry.clone(), self.bytes.clone())
+    }
+
+    fn of_bytes(geometry: Geometry, bytes: Arc<RwLock<Vec<u8>>>) -> Arc<Self> {
         Arc::new(Self {
-            geometry: geometry(SIZE as u64),
+            geometry,
             buffers: Buffers::own(SIZE as u64),
-            bytes: Arc::new(RwLock::new(vec![0; SIZE])),
+            bytes,
             leases: AtomicUsize::new(0),
             executed: AtomicUsize::new(0),
             flushes: AtomicUsize::new(0),
@@ -97,8 +111,13 @@ impl Native {
     }
 
     /// How many leases were given and how many commands executed since this was last asked.
-    fn counts(&self) -> (usize, usize) {
+    pub(super) fn counts(&self) -> (usize, usize) {
         (self.leases.swap(0, Ordering::Relaxed), self.executed.swap(0, Ordering::Relaxed))
+    }
+
+    /// A byte of it, which nobody is at work on.
+    pub(super) fn peek(&self, offset: usize) -> u8 {
+        self.bytes.try_read().unwrap()[offset]
     }
 
     async fn run(&self, Order { command, payload, .. }: Order) -> Outcome {

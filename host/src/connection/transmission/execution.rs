@@ -13,7 +13,7 @@ use super::request::{Executed, Waiting, error_text};
 use crate::block::{Command, ErrorCode, Extent, Span};
 use crate::connection::End;
 use crate::connection::output::Read;
-use crate::device::{Answer, Buffer, Content, Execution, Outcome};
+use crate::device::{Answer, Buffer, Content, Execution, Outcome, Pass};
 use crate::nbd::{ReplyTo, Request};
 use crate::transport::Stream;
 
@@ -175,8 +175,11 @@ where
         match self.call(command, data, cx) {
             Ok(result) => self.answer(executed, result, cx)?,
             Err(Started { execution, computes }) => {
-                let gate = self.gate.clone();
-                let execution = async move { gate.finish(execution).await };
+                let pass = self.gate.pass();
+                let execution = async move {
+                    let outcome = pass.finish(execution).await;
+                    (outcome, pass)
+                };
                 self.spawn_request(executed, buffer, computes, execution);
             }
         }
@@ -217,7 +220,7 @@ where
         }
     }
 
-    /// Spawns a request as a task.
+    /// Spawns a request as a task. With its outcome, the execution returns the pass that it had.
     pub(super) fn spawn_request<F>(
         &mut self,
         executed: Executed,
@@ -225,18 +228,21 @@ where
         computes: bool,
         execution: F,
     ) where
-        F: Future<Output = Outcome> + Send + 'static,
+        F: Future<Output = (Outcome, Pass)> + Send + 'static,
     {
         self.in_flight.count += 1;
         self.in_flight.bytes += executed.held;
         let done = self.in_flight.done.clone();
         let completion = Completion { done, request: executed, buffer, result: None };
         let task = async move {
+            let (outcome, pass) = execution.await;
             // A copy, so that the task holds no lease until the connection gets to it.
-            completion.finish(execution.await.map(|answer| match answer {
+            let outcome = outcome.map(|answer| match answer {
                 Answer::Read(content) => Answer::Read(content.into_copy()),
                 answer => answer,
-            }));
+            });
+            drop(pass);
+            completion.finish(outcome);
         };
         self.gate.spawn(task, computes);
     }
@@ -245,7 +251,7 @@ where
     pub(super) fn spawn_part(&self, part: Started) -> oneshot::Receiver<Outcome> {
         let Started { execution, computes } = part;
         let (done, result) = oneshot::channel();
-        let gate = self.gate.clone();
+        let gate = self.gate.pass();
         let task = async move {
             // This fails if the connection is gone, and then nobody needs the result.
             let _ = done.send(gate.finish(execution).await);

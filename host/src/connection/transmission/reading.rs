@@ -89,7 +89,7 @@ impl Reading {
             let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
             let span = Span { length: piece.length.min(most), ..piece };
             let (done, content) = oneshot::channel();
-            let driver = gate.clone();
+            let driver = gate.pass();
             let task = async move {
                 let execution = driver.execute(Command::Read { span }, Bytes::new(), None);
                 let result = driver.finish(execution).await;

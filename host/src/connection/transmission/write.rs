@@ -105,11 +105,14 @@ where
         let Write { executed, rest, fua, buffer, before, .. } = write;
         let command = Command::Write { span: rest, fua };
         if let Some(before) = before {
-            let gate = self.gate.clone();
+            let pass = self.gate.pass();
             let execution = async move {
                 // The sender is dropped if there are no threads.
-                before.await.unwrap_or(Err(ErrorCode::NoMem))?;
-                gate.finish(gate.execute(command, data, None)).await
+                let outcome = match before.await.unwrap_or(Err(ErrorCode::NoMem)) {
+                    Ok(_) => pass.finish(pass.execute(command, data, None)).await,
+                    error => error,
+                };
+                (outcome, pass)
             };
             self.spawn_request(executed, buffer, false, execution);
             return Ok(());

@@ -1,9 +1,9 @@
 //! Disks of whose pages the host knows: who may use them together, and in which order.
 
 use super::{Client, open};
-use crate::block::{Command, Span};
+use crate::block::Span;
 use crate::component::tests::guest::Guest;
-use crate::device::{Answer, Content};
+use crate::device::{Chunks, Lease};
 
 const BLOCK: u64 = 4096;
 

@@ -16,7 +16,7 @@ use crate::block::{Chunk, Command, ErrorCode, Extent, Span};
 use crate::component::tests::LONG;
 use crate::component::tests::guest::{Called, Guest, take_log};
 use crate::component::{Component, Engine};
-use crate::device::{Answer, Chunks, Content, Gate};
+use crate::device::{Answer, Chunks, Content, Gate, Port};
 
 /// Enough for as many shards as there can be of 1 MiB in stripes of 64 KiB.
 const AMPLE: u64 = 1 << 30;
@@ -51,7 +51,7 @@ async fn open_within(guest: &Guest, max_memory: u64) -> Result<Client, OpenError
 impl Client {
     async fn open(recipe: Recipe) -> Result<Self, OpenError> {
         let disk = Arc::new(GuestDevice::open(recipe).await?);
-        Ok(Self { gate: Gate::new(disk.clone()), disk })
+        Ok(Self { gate: Gate::new(Port::alone(disk.clone())), disk })
     }
 
     async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {

@@ -1,0 +1,238 @@
+//! The users of an export's device, who are stopped for a moment when it is replaced by another.
+//!
+//! Each connection has a [`Port`], and is inside of it while it or one of its tasks is at work on the
+//! device. To replace the device, [`Ports`] closes all of them and waits until nobody is inside; a
+//! request that comes meanwhile waits. So every request is executed by one device, from its first
+//! byte to its last, and one that follows a reply sees the device that gave it, or a later one.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+
+use super::Device;
+use super::turnstile::Turnstile;
+
+/// A connection's way to the device of an export.
+pub struct Port {
+    turnstile: Turnstile,
+    device: Mutex<Arc<dyn Device>>,
+    /// How often the port was closed.
+    generation: AtomicU64,
+    /// Wakes the connection when the port is opened. An idle one is woken too, for it holds the device.
+    opened: AtomicWaker,
+    /// Wakes whoever waits until nobody is inside.
+    emptied: Arc<Notify>,
+}
+
+impl Port {
+    /// A port of a device that is never replaced.
+    pub fn alone(device: Arc<dyn Device>) -> Arc<Self> {
+        Arc::new(Self::new(device, Arc::default()))
+    }
+
+    fn new(device: Arc<dyn Device>, emptied: Arc<Notify>) -> Self {
+        Self {
+            turnstile: Turnstile::default(),
+            device: Mutex::new(device),
+            generation: AtomicU64::new(0),
+            opened: AtomicWaker::new(),
+            emptied,
+        }
+    }
+
+    /// Enters the port, once it is open. It must be left again.
+    #[inline]
+    pub(super) fn poll_enter(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.turnstile.try_enter() {
+            return Poll::Ready(());
+        }
+        self.register(cx.waker());
+        // It may have been opened since.
+        match self.turnstile.try_enter() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Enters once more, for a task of somebody who is inside.
+    pub(super) fn enter_again(&self) {
+        self.turnstile.enter_again();
+    }
+
+    #[inline]
+    pub(super) fn leave(&self) {
+        if self.turnstile.leave() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// How often the port was closed, and its device perhaps replaced.
+    #[inline]
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// The device. It does not change while somebody is inside.
+    pub(super) fn device(&self) -> Arc<dyn Device> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has a waker woken when the port is opened the next time.
+    pub(super) fn register(&self, waker: &Waker) {
+        self.opened.register(waker);
+    }
+
+    fn open(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.turnstile.open();
+        self.opened.wake();
+    }
+}
+
+/// The ports of an export.
+#[derive(Default)]
+pub struct Ports {
+    list: Mutex<List>,
+    emptied: Arc<Notify>,
+    /// Held by who replaces the device.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct List {
+    ports: Vec<Weak<Port>>,
+    /// New ports are closed, too.
+    closed: bool,
+}
+
+impl List {
+    fn ports(&self) -> impl Iterator<Item = Arc<Port>> {
+        self.ports.iter().filter_map(Weak::upgrade)
+    }
+}
+
+/// The users of a device did not come to an end in time, so it was not replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// How many connections there were in the middle of a request.
+    pub connections: usize,
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.connections == 1 { "" } else { "s" };
+        let count = self.connections;
+        write!(f, "{count} connection{s} did not come to the end of a request in time")
+    }
+}
+
+impl std::error::Error for InUse {}
+
+impl Ports {
+    /// Creates a port of the device that `current` returns, which is called while the device cannot
+    /// be replaced.
+    pub fn enter(&self, current: impl FnOnce() -> Option<Arc<dyn Device>>) -> Option<Arc<Port>> {
+        let mut list = self.list();
+        let port = Arc::new(Port::new(current()?, self.emptied.clone()));
+        if list.closed {
+            port.turnstile.close();
+        }
+        if list.ports.len() == list.ports.capacity() {
+            // Rarely, for it looks at all of them.
+            list.ports.retain(|port| port.strong_count() > 0);
+        }
+        list.ports.push(Arc::downgrade(&port));
+        Some(port)
+    }
+
+    /// The number of connections.
+    pub fn count(&self) -> usize {
+        self.list().ports().count()
+    }
+
+    /// Waits for the turn to replace the device.
+    pub async fn replacing(&self) -> Replacing<'_> {
+        Replacing { ports: self, _turn: self.turn.lock().await }
+    }
+
+    fn close(&self) -> Closed<'_> {
+        let mut list = self.list();
+        list.closed = true;
+        list.ports().for_each(|port| port.turnstile.close());
+        Closed(self)
+    }
+
+    /// Waits until nobody is inside.
+    async fn empty(&self) {
+        loop {
+            let mut emptied = std::pin::pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.inside() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// The number of ports that somebody is inside of.
+    fn inside(&self) -> usize {
+        self.list().ports().filter(|port| !port.turnstile.is_empty()).count()
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The turn to replace a device; nobody else does.
+pub struct Replacing<'a> {
+    ports: &'a Ports,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Replacing<'_> {
+    /// Replaces the device of all ports, when nobody is at work on it. `commit` is called in the
+    /// moment in which it is replaced.
+    ///
+    /// Requests are held back meanwhile, so `limit` is the longest that a client waits. It is safe to
+    /// drop the future; then nothing is replaced.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, with nothing replaced, if somebody is still at work after `limit`.
+    pub async fn replace(
+        self,
+        device: &Arc<dyn Device>,
+        limit: Duration,
+        commit: impl FnOnce(),
+    ) -> Result<(), InUse> {
+        let ports = self.ports;
+        let _closed = ports.close();
+        if tokio::time::timeout(limit, ports.empty()).await.is_err() {
+            return Err(InUse { connections: ports.inside() });
+        }
+        // Held until `commit` has returned, for new ports have the device that it replaces.
+        let list = ports.list();
+        for port in list.ports() {
+            *port.device.lock().unwrap_or_else(PoisonError::into_inner) = device.clone();
+        }
+        commit();
+        Ok(())
+    }
+}
+
+/// All ports are closed while this lives.
+struct Closed<'a>(&'a Ports);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        let mut list = self.0.list();
+        list.closed = false;
+        list.ports().for_each(|port| port.open());
+    }
+}

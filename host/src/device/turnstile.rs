@@ -1,0 +1,54 @@
+//! Keeps users out for a moment, between two uses of something that is to be replaced.
+//!
+//! It costs its users one atomic instruction to enter and one to leave. It does not know what they use,
+//! and wakes nobody: who waits, and how, is for its callers.
+
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Set while the turnstile is closed.
+const CLOSED: usize = 1;
+
+/// What one user inside counts.
+const USER: usize = 2;
+
+/// A gate that counts who is inside, and can be closed.
+#[derive(Debug, Default)]
+pub struct Turnstile {
+    /// The number of users inside times [`USER`], and [`CLOSED`].
+    state: AtomicUsize,
+}
+
+impl Turnstile {
+    /// Enters. Returns false if the turnstile is closed.
+    #[inline]
+    pub fn try_enter(&self) -> bool {
+        let add = |state: usize| (state & CLOSED == 0).then_some(state + USER);
+        self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// Enters once more, which somebody who is inside may do although the turnstile is closed.
+    pub fn enter_again(&self) {
+        self.state.fetch_add(USER, Ordering::Relaxed);
+    }
+
+    /// Leaves. Returns true if the turnstile is closed and this was the last user inside.
+    #[inline]
+    pub fn leave(&self) -> bool {
+        self.state.fetch_sub(USER, Ordering::Release) == CLOSED + USER
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.state.fetch_or(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Returns true if nobody is inside. What was done there has happened before then.
+    pub fn is_empty(&self) -> bool {
+        self.state.load(Ordering::Acquire) < USER
+    }
+
+    /// Lets users in again. What was done before is visible to them.
+    pub fn open(&self) {
+        self.state.fetch_and(!CLOSED, Ordering::Release);
+    }
+}
