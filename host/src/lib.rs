@@ -8,7 +8,7 @@
 //! | [`block`] | the vocabulary: command, extent, geometry, error code | NBD's bytes, WebAssembly |
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
 //! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
-//! | [`device`] | the trait of what is served, leases of its bytes, and a connection's way to it; `guest`: commands to calls of instances, shards, emulation, death | NBD's messages, wasmtime |
+//! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death | NBD's messages, wasmtime |
 //! | [`exports`] | devices by name, opened when first needed, tried again or failed for good | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
@@ -22,7 +22,7 @@
 //! | `machine` | processors and memory | what they are for |
 //! | `sync` | atomics, to be replaced by loom's | what they are for |
 //! | [`transport`] | connected sockets and their options, sending without waiting | what is said over them |
-//! | [`server`] | listening, accepting, stopping | the protocol |
+//! | [`server`] | listening, accepting, stopping, the handle to that | the protocol |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
 //!
 //! # The way of a request

@@ -4,6 +4,8 @@
 //! until then. A connection costs the others nothing but its share of the machine: each is a task,
 //! the number of connections is bounded, and accepting continues after file descriptors run out.
 
+mod handle;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -29,6 +31,8 @@ pub use crate::owned_file::OwnedFile;
 use crate::places::{ExportPlaces, Place, Places};
 use crate::tls::Acceptor;
 use crate::transport::{self, Stream, StreamSocket};
+use handle::Controlled;
+pub use handle::Handle;
 
 /// How long connections may continue after the server is asked to stop. Requests in flight may
 /// finish in this time, and new ones are refused; connections that remain afterwards are closed.
@@ -94,6 +98,8 @@ pub struct Server {
     patience: Patience,
     phase: watch::Sender<Phase>,
     context: Context,
+    handle: Handle,
+    controlled: Controlled,
 }
 
 impl Server {
@@ -106,6 +112,7 @@ impl Server {
         let names = exports.iter().map(|export| export.name());
         let places = ExportPlaces::divide(max_connections, per_export, names);
         let (phase, receiver) = watch::channel(Phase::Serving);
+        let (handle, controlled) = Handle::new(exports.clone());
         let context = Context {
             exports,
             handshake,
@@ -117,18 +124,32 @@ impl Server {
             peers: Peers::default(),
             places,
         };
-        Self { exit_last, shutdown_timeout, max_connections, patience, phase, context }
+        Self {
+            exit_last,
+            shutdown_timeout,
+            max_connections,
+            patience,
+            phase,
+            context,
+            handle,
+            controlled,
+        }
     }
 
-    /// Serves the clients of all listeners until `stop` completes, or the server stops by itself
-    /// ([`Options::exit_last`]). Then finishes the requests in flight, for at most [`DRAIN_TIME`],
+    /// Returns a handle to control the server while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves the clients of all listeners until `stop` completes, a handle stops the server, or it
+    /// stops by itself ([`Options::exit_last`]). Then finishes the requests in flight, for at most [`DRAIN_TIME`],
     /// and flushes the disks.
     ///
     /// # Errors
     ///
     /// Returns an error if a disk could not be flushed, or not in time.
     pub async fn run(
-        self,
+        mut self,
         listeners: Vec<Listener>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Unflushed> {
@@ -144,6 +165,7 @@ impl Server {
         self.watch_peers(&mut accepting);
         tokio::select! {
             () = stop => {}
+            () = self.controlled.asked_to_stop() => {}
             () = self.context.in_use.ends(), if self.exit_last => {}
         }
         self.finish(accepting).await
@@ -155,7 +177,7 @@ impl Server {
     ///
     /// Returns an error under the same conditions as [`Self::run`].
     pub async fn run_single<S>(
-        self,
+        mut self,
         stream: S,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Unflushed>
@@ -167,6 +189,7 @@ impl Server {
         let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
         tokio::select! {
             () = stop => {}
+            () = self.controlled.asked_to_stop() => {}
             // The task is not expected to panic; if it does, the client is gone as well.
             _ = client => {}
         }
@@ -179,7 +202,7 @@ impl Server {
     }
 
     async fn finish(self, mut accepting: JoinSet<()>) -> Result<(), Unflushed> {
-        let Self { phase, context, shutdown_timeout, .. } = self;
+        let Self { phase, context, shutdown_timeout, controlled: _until_ended, .. } = self;
         let exports = context.exports.clone();
         drop(context);
         // Before the listening sockets are closed, so that a client that finds them gone is told
@@ -311,6 +334,41 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::UnixStream;
 
+    fn options() -> Options {
+        Options {
+            handshake: HandshakeConfig::default(),
+            tls: None,
+            handshake_timeout: None,
+            max_connections: Some(1),
+            max_connections_per_export: None,
+            patience: Patience::default(),
+            shutdown_timeout: Duration::ZERO,
+            exit_last: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handle_stops_the_server_and_tells_when_it_has_stopped() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let socket = Socket::Unix(None, UnixListener::bind(&path).unwrap());
+        let server = Server::new(Arc::new(Exports::default()), options());
+        let handle = server.handle();
+        let listeners = vec![Listener { socket, exports: None }];
+        let running = tokio::spawn(server.run(listeners, std::future::pending()));
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.read_exact(&mut [0; 18]).await.unwrap();
+        assert_eq!(handle.exports().iter().count(), 0);
+        let moment = Duration::from_millis(20);
+        assert!(tokio::time::timeout(moment, handle.stopped()).await.is_err(), "it runs");
+        handle.clone().stop();
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, handle.stopped()).await.expect("it stops");
+        assert_eq!(running.await.unwrap(), Ok(()));
+        assert!(UnixStream::connect(&path).await.is_err(), "nobody listens");
+        handle.stop();
+    }
+
     #[tokio::test]
     async fn listeners_do_not_keep_connections_from_each_other() {
         let directory = tempfile::TempDir::new().unwrap();
@@ -320,17 +378,7 @@ mod tests {
             exports: None,
         };
         let listeners = paths.iter().map(listen).collect();
-        let options = Options {
-            handshake: HandshakeConfig::default(),
-            tls: None,
-            handshake_timeout: None,
-            max_connections: Some(1),
-            max_connections_per_export: None,
-            patience: Patience::default(),
-            shutdown_timeout: Duration::ZERO,
-            exit_last: false,
-        };
-        let server = Server::new(Arc::new(Exports::default()), options);
+        let server = Server::new(Arc::new(Exports::default()), options());
         let never = std::future::pending;
         let running = tokio::spawn(server.run(listeners, never()));
         for path in paths.iter().rev().chain(&paths) {
