@@ -87,19 +87,19 @@ real-run: build
 	tests/real-run target/release/memnbd-host
 
 ## bench: compare with other servers by what clients do, an hour; QUICK=1 takes three minutes
-bench: build $(NULL)
+bench: dist $(NULL)
 	$(DRIVER) run $(if $(QUICK),--quick) $(if $(README),--readme) $(BENCH)
 
 ## bench-scale: see that cost does not grow with size, connections and exports
-bench-scale: build $(NULL)
+bench-scale: dist $(NULL)
 	$(DRIVER) scale $(if $(QUICK),--quick) $(BENCH)
 
 ## instructions: count instructions per request, which hardly differ from run to run
 instructions: dist
-	$(DRIVER) instructions --binary target/dist/memnbd-host $(BENCH)
+	$(DRIVER) instructions $(BENCH)
 
 ## attacks: measure what a neighbour notices of hostile components and clients, ten minutes
-attacks: build
+attacks: dist
 	$(CARGO) build $(CARGO_FLAGS) -p memnbd-hostile
 	$(DRIVER) attacks $(BENCH)
 

@@ -122,10 +122,11 @@ def parser():
     scale = commands.add_parser("scale", help="see that cost does not grow with size and number")
     instructions = commands.add_parser("instructions", help="count instructions per request")
     attacks = commands.add_parser("attacks", help="see what a neighbour notices of attacks")
-    target = ROOT / "target/release"
+    # As it is distributed.
+    program = ROOT / "target/dist/memnbd-host"
     for command in (run, scale, instructions, attacks):
         command.add_argument(
-            "--binary", metavar="PATH", default=target / "memnbd-host", help="memnbd-host"
+            "--binary", metavar="PATH", default=program, help="memnbd-host"
         )
         command.add_argument(
             "--output", metavar="DIRECTORY", type=Path, help="where the results are written"
@@ -135,7 +136,7 @@ def parser():
         )
     for command in (run, scale):
         command.add_argument("--quick", action="store_true", help="take three minutes at most")
-        command.add_argument("--null", metavar="PATH", default=target / "null-server")
+        command.add_argument("--null", metavar="PATH", default=ROOT / "target/release/null-server")
         command.add_argument(
             "--pin", metavar="CPUS", type=cpu_list, help="the CPUs that servers may use, as 0-3"
         )
