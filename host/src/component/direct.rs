@@ -4,9 +4,9 @@
 //! This module knows where pages are, but not what they contain or how a component is asked for
 //! them.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::RangeInclusive;
+
+use rustc_hash::FxHashMap;
 
 use super::check::Sharing;
 use super::fault::Breach;
@@ -29,8 +29,9 @@ pub(super) struct Pages {
     shift: u32,
     /// The size of the disk, as reported by the component.
     size: u64,
-    /// The position of each known page in the region.
-    known: HashMap<Number, u32, BuildHasherDefault<PageHasher>>,
+    /// The position of each known page in the region. The hash need not resist collisions: a client
+    /// that provokes them only slows down its own requests.
+    known: FxHashMap<Number, u32>,
     /// The memory that contains the pages, once one is known.
     region: Option<Region>,
     /// The memories that may contain the pages.
@@ -77,7 +78,7 @@ impl Pages {
         if !page_size.is_power_of_two() || !(SHORTEST..=longest).contains(&shift) {
             return Err(Breach::PageSize(page_size));
         }
-        Ok(Self { shift, size, known: HashMap::default(), region: None, memories })
+        Ok(Self { shift, size, known: FxHashMap::default(), region: None, memories })
     }
 
     /// Returns the number of the page that contains an offset.
@@ -170,7 +171,7 @@ impl Pages {
     /// the first page.
     pub(super) fn insert(&mut self, number: Number, bytes: &[u8], memory: u64) -> bool {
         if self.known.len() as u64 >= memory >> self.shift {
-            self.known = HashMap::default();
+            self.known = FxHashMap::default();
         }
         if self.region.is_none() {
             self.region = self.memories.take(bytes);
@@ -262,31 +263,7 @@ impl Pages {
             self.known.retain(|number, _| !reached.contains(number));
         }
         if self.known.is_empty() {
-            self.known = HashMap::default();
+            self.known = FxHashMap::default();
         }
-    }
-}
-
-/// A fast hasher for page numbers. It need not resist collisions: a client that provokes them only
-/// slows down its own requests.
-#[derive(Default)]
-struct PageHasher(u64);
-
-impl Hasher for PageHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(self.0 ^ u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Fibonacci hashing mixes well only into the top bits. The map uses some bits from the top
-        // and some from the bottom, so fold them together.
-        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = spread ^ (spread >> 32);
     }
 }
