@@ -73,6 +73,7 @@ check-components:
 # The parts by themselves; the components' logic runs natively here.
 unit:
 	$(CARGO) test $(CARGO_FLAGS) --workspace --lib --bins
+	$(CARGO) test $(CARGO_FLAGS) --doc
 
 ## loom: every interleaving of a few threads, where locks and atomics bound what others hold
 loom:

@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
+    ("embed", &["component", "connection", "device", "exports", "machine", "nbd", "server"]),
     (
         "cli",
         &[

@@ -23,6 +23,7 @@
 //! | `sync` | atomics, to be replaced by loom's | what they are for |
 //! | [`transport`] | connected sockets and their options, sending without waiting | what is said over them |
 //! | [`server`] | listening, accepting, stopping, the handle to that | the protocol |
+//! | [`embed`] | a server inside another program | the command |
 //! | [`cli`] | the command: options, help, life cycle | how anything is done |
 //!
 //! # The way of a request
@@ -49,6 +50,7 @@ pub mod component;
 pub mod compute;
 pub mod connection;
 pub mod device;
+pub mod embed;
 pub mod exports;
 mod last_flush;
 mod machine;

@@ -7,9 +7,12 @@
 mod handle;
 
 use std::fmt;
+use std::fs::Permissions;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +68,24 @@ pub enum Socket {
     Unix(Option<Arc<OwnedFile>>, UnixListener),
     /// vsock, for virtual machines and for the machine that this one runs on.
     Vsock(VsockListener),
+}
+
+impl Socket {
+    /// Listens on a Unix domain socket in a new directory that only this user can enter, and that is
+    /// removed with the socket. Returns its path as well.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the directory or the socket cannot be created.
+    pub fn private() -> io::Result<(Self, PathBuf)> {
+        let only_us = Permissions::from_mode(0o700);
+        let mut builder = tempfile::Builder::new();
+        let directory = builder.prefix("memnbd-").permissions(only_us).tempdir()?;
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path)?;
+        let file = OwnedFile::within(Some(directory), &path)?;
+        Ok((Self::Unix(Some(file), listener), path))
+    }
 }
 
 /// Options of a server.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,21 +34,21 @@ pub(super) fn bind(
     Ok(Socket::Unix(Some(file), listener))
 }
 
-/// Listens in a new directory that only this user can enter, and that is removed with the socket.
+/// Listens in a new directory that only the user who serves can enter, and that is removed with the
+/// socket.
 pub(super) fn bind_private(
     identity: &Identity,
     leftovers: &Leftovers,
 ) -> anyhow::Result<(Socket, PathBuf)> {
-    let only_us = std::fs::Permissions::from_mode(0o700);
-    let mut builder = tempfile::Builder::new();
-    let directory = builder.prefix("memnbd-").permissions(only_us).tempdir()?;
-    let path = directory.path().join("socket");
-    let listener = UnixListener::bind(&path)?;
-    identity.own(directory.path())?;
-    let file = OwnedFile::within(Some(directory), &path)?;
-    leftovers.add(&file);
+    let (socket, path) = Socket::private()?;
+    if let Socket::Unix(Some(file), _) = &socket {
+        leftovers.add(file);
+    }
+    if let Some(directory) = path.parent() {
+        identity.own(directory)?;
+    }
     identity.own(&path)?;
-    Ok((Socket::Unix(Some(file), listener), path))
+    Ok((socket, path))
 }
 
 /// Locks the directory of `path`, to keep other servers from replacing a socket that is bound but

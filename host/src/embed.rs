@@ -1,0 +1,354 @@
+//! A server inside a program of your own, such as a test suite.
+//!
+//! ```
+//! # fn main() -> Result<(), memnbd_host::embed::StartError> {
+//! let server = memnbd_host::embed::builder().memory("64M").start()?;
+//! // Give this to any client: libnbd, qemu-img, nbdcopy, ...
+//! let uri = server.uri();
+//! assert!(uri.starts_with("nbd+unix:///memory?socket="));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It has threads of its own, so it can be used with or without an async runtime. Only components that
+//! are built in can be served, beside devices of the program itself: components from files are
+//! compiled by a child process, which the command `memnbd-host` alone can be.
+
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+use crate::component::{BuiltIn, Engine, LoadError, MemoryBudget};
+use crate::connection::Patience;
+use crate::device::guest::{Budgets, Recipe};
+use crate::device::{Buffers, Device};
+use crate::exports::{Export, Exports, Failed};
+use crate::machine;
+use crate::nbd::HandshakeConfig;
+use crate::server::{Handle, Listener, Options, Server, Socket, Unflushed};
+
+/// The longest that a call of a component may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a client may take for the handshake, and may stall in the middle of a request.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long flushing all disks may take in the end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The memory for the payloads of requests of each export, in bytes.
+const BUFFERS: u64 = 128 << 20;
+
+/// What is left as it is in the parts of a URI (RFC 3986, unreserved characters and the slash).
+const KEPT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// Returns the builder of a server without exports, on a private Unix domain socket.
+pub fn builder() -> Builder {
+    Builder { exports: Vec::new(), max_memory: machine::memory(), threads: 1 }
+}
+
+/// The configuration of a server.
+pub struct Builder {
+    exports: Vec<(String, Supply)>,
+    max_memory: u64,
+    threads: usize,
+}
+
+/// What an export serves.
+enum Supply {
+    Component { name: String, parameters: Vec<(String, String)> },
+    Device(Arc<dyn Device>),
+}
+
+impl Builder {
+    /// Serves a sparse disk in memory as the export "memory". The size is in bytes, or has a suffix, as
+    /// in "2G"; the command's help tells which there are.
+    #[must_use]
+    pub fn memory(self, size: &str) -> Self {
+        self.component("memory", "memory", &[("size", size)])
+    }
+
+    /// Serves a built-in component, with these parameters, as an export of this name. The first export
+    /// is the one that clients get who ask for the empty name.
+    #[must_use]
+    pub fn component(mut self, export: &str, name: &str, parameters: &[(&str, &str)]) -> Self {
+        let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
+        let parameters = parameters.iter().map(owned).collect();
+        let supply = Supply::Component { name: name.to_owned(), parameters };
+        self.exports.push((export.to_owned(), supply));
+        self
+    }
+
+    /// Serves a device of the program as an export of this name.
+    #[must_use]
+    pub fn device(mut self, export: &str, device: Arc<dyn Device>) -> Self {
+        self.exports.push((export.to_owned(), Supply::Device(device)));
+        self
+    }
+
+    /// Bounds the memory of all disks together, in bytes; by default it is 7/8 of the machine's, or of
+    /// the control group's.
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = bytes;
+        self
+    }
+
+    /// Sets the number of threads that serve requests, in addition to one for each busy connection; by
+    /// default it is one.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Opens the disks and serves them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a disk cannot be opened, two exports have the same name, or the socket or the
+    /// threads cannot be created.
+    pub fn start(self) -> Result<Running, StartError> {
+        let (started, starting) = mpsc::sync_channel(1);
+        let serve = move || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            let runtime = match builder.worker_threads(self.threads).enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = started.send(Err(error.into()));
+                    return Ok(());
+                }
+            };
+            let served = runtime.block_on(async {
+                match self.open().await {
+                    Ok((server, listener, path)) => {
+                        // Both are waited for, so this cannot fail.
+                        let _ = started.send(Ok((server.handle(), path)));
+                        server.run(vec![listener], std::future::pending()).await
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                        Ok(())
+                    }
+                }
+            });
+            // A guest that is stuck in its last call must not keep the program waiting.
+            runtime.shutdown_background();
+            served
+        };
+        let thread = thread::Builder::new().name("memnbd".into()).spawn(serve)?;
+        match starting.recv() {
+            Ok(Ok((handle, socket))) => Ok(Running { handle, socket, thread: Some(thread) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::other("the thread of the server has panicked").into()),
+        }
+    }
+
+    async fn open(self) -> Result<(Server, Listener, PathBuf), StartError> {
+        let engine = Engine::new(DEADLINE);
+        let memory = MemoryBudget::new(self.max_memory);
+        let mut list = Vec::new();
+        for (name, supply) in self.exports {
+            let export = match supply {
+                Supply::Device(device) => Export::of_device(&name, device),
+                Supply::Component { name: component, parameters } => {
+                    let Some(built_in) = BuiltIn::find(&component) else {
+                        return Err(StartError::UnknownComponent(component));
+                    };
+                    let loaded = engine.load_built_in(built_in).await;
+                    let component = loaded.map_err(StartError::Load)?;
+                    let memory = memory.child(self.max_memory, 0);
+                    let budgets = Budgets { memory, buffers: Buffers::own(BUFFERS) };
+                    let export_name = name.clone();
+                    let read_only = false;
+                    Export::new(Recipe { component, export_name, read_only, parameters, budgets })
+                }
+            };
+            let opened = export.start(true).await;
+            opened.map_err(|failed| StartError::Export { name, failed })?;
+            list.push(export);
+        }
+        let exports = Exports::new(list).map_err(|error| StartError::DuplicateName(error.0))?;
+        let (socket, path) = Socket::private()?;
+        let server = Server::new(Arc::new(exports), options());
+        Ok((server, Listener { socket, exports: None }, path))
+    }
+}
+
+fn options() -> Options {
+    Options {
+        handshake: HandshakeConfig::default(),
+        tls: None,
+        handshake_timeout: Some(HANDSHAKE_TIMEOUT),
+        max_connections: None,
+        max_connections_per_export: None,
+        patience: Patience { stalled: Some(STALL_TIMEOUT), idle: None },
+        shutdown_timeout: SHUTDOWN_TIMEOUT,
+        exit_last: false,
+    }
+}
+
+/// A server that runs. Dropping it stops the server, waits until it has stopped, and removes its socket.
+pub struct Running {
+    handle: Handle,
+    socket: PathBuf,
+    /// `None` once it was waited for.
+    thread: Option<JoinHandle<Result<(), Unflushed>>>,
+}
+
+impl Running {
+    /// Returns the URI of the first export (the NBD project's `uri.md`).
+    pub fn uri(&self) -> String {
+        let first = self.handle.exports().iter().next();
+        self.uri_of(first.map_or("", |export| export.name()))
+    }
+
+    /// Returns the URI of the export of this name.
+    pub fn uri_of(&self, export: &str) -> String {
+        let encode = |bytes| percent_encode(bytes, KEPT);
+        let socket = encode(self.socket.as_os_str().as_bytes());
+        format!("nbd+unix:///{}?socket={socket}", encode(export.as_bytes()))
+    }
+
+    /// Returns the path of the socket, which only this user can reach.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Returns a handle to the server.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Stops the server: requests under way have a second to finish, then all disks are flushed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a disk could not be flushed.
+    pub fn stop(mut self) -> Result<(), Unflushed> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Unflushed> {
+        self.handle.stop();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(stopped)) => stopped,
+            // What was not flushed cannot be told after a panic, which has been reported.
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The server has logged it, and `stop` returns it.
+        let _ = self.end();
+    }
+}
+
+/// Why a server was not started.
+#[derive(Debug)]
+pub enum StartError {
+    /// There is no built-in component of this name.
+    UnknownComponent(String),
+    /// A built-in component could not be loaded.
+    Load(LoadError),
+    /// The disk of an export could not be opened.
+    Export {
+        /// The name of the export.
+        name: String,
+        /// The reason.
+        failed: Failed,
+    },
+    /// Two exports have this name.
+    DuplicateName(String),
+    /// The socket or the threads could not be created.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownComponent(name) => {
+                let names = BuiltIn::ALL.map(|built_in| built_in.name()).join(", ");
+                write!(f, "unknown component {name:?}; the built-in components are {names}")
+            }
+            Self::Load(error) => write!(f, "load a built-in component: {error}"),
+            Self::Export { name, failed } => write!(f, "export {name:?}: {failed}"),
+            Self::DuplicateName(name) => write!(f, "two exports have the name {name:?}"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// The size of an export, as a client learns it that asks for nothing else.
+    fn size(server: &Running, export: &str) -> u64 {
+        let mut client = UnixStream::connect(server.socket()).unwrap();
+        let mut request = [&[0, 0, 0, 3], &b"IHAVEOPT"[..], &[0, 0, 0, 1]].concat();
+        request.extend((export.len() as u32).to_be_bytes());
+        request.extend(export.as_bytes());
+        client.write_all(&request).unwrap();
+        let mut reply = [0; 28];
+        client.read_exact(&mut reply).unwrap();
+        u64::from_be_bytes(reply[18..26].try_into().unwrap())
+    }
+
+    #[test]
+    fn disks_are_served_until_the_server_is_dropped() {
+        let server = builder()
+            .memory("2G")
+            .component("of numbers", "pattern", &[("size", "1M")])
+            .start()
+            .unwrap();
+        assert_eq!(size(&server, ""), 2 << 30);
+        assert_eq!(size(&server, "of numbers"), 1 << 20);
+        assert!(server.uri_of("of numbers").starts_with("nbd+unix:///of%20numbers?socket=/"));
+        let socket = server.socket().to_owned();
+        drop(server);
+        assert!(!socket.exists() && !socket.parent().unwrap().exists());
+    }
+
+    #[tokio::test]
+    async fn a_program_with_a_runtime_of_its_own_can_have_several() {
+        let servers = [1, 2].map(|_| builder().memory("1M").threads(2).start().unwrap());
+        assert_ne!(servers[0].uri(), servers[1].uri());
+        for server in servers {
+            assert_eq!(size(&server, "memory"), 1 << 20);
+            assert_eq!(server.stop(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_reported() {
+        let error = |builder: Builder| builder.start().err().unwrap().to_string();
+        assert!(error(builder().memory("2Q")).contains("2Q"));
+        let unknown = error(builder().component("a", "memroy", &[]));
+        assert!(unknown.contains("\"memroy\"") && unknown.contains("memory, pattern"), "{unknown}");
+        let twice = error(builder().memory("1M").memory("2M"));
+        assert_eq!(twice, "two exports have the name \"memory\"");
+    }
+}
