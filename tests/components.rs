@@ -111,7 +111,7 @@ fn refuses_cache(cache: &Path, words: &str) {
     let directory = TempDir::new().unwrap();
     let mut command = serve_file(&directory);
     let mut server = Server::spawn(directory, command.env("XDG_CACHE_HOME", cache));
-    server.expect_log("compiled components are not kept, and none are loaded from ");
+    server.expect_log("compiled components are not cached, and none are loaded from ");
     server.expect_log(words);
     assert_eq!(probe(&server).size, 1 << 20);
     assert_eq!(files(cache), before);

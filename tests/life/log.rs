@@ -76,7 +76,7 @@ fn file_that_cannot_be_opened_again_changes_nothing() {
     let moved = server.path("moved");
     fs::rename(server.path("logs"), &moved).unwrap();
     server.signal(Signal::HUP);
-    wait_for_line(&moved.join("log"), "cannot open the log");
+    wait_for_line(&moved.join("log"), "cannot reopen the log");
     drop(probe(&server));
     wait_for_line(&moved.join("log"), "connected");
 }

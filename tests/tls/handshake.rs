@@ -77,7 +77,7 @@ fn older_versions_are_refused() {
         let error = haggle.stream.into_tls(Ssl::new(&builder.build()).unwrap()).unwrap_err();
         assert!(error.to_string().contains("alert protocol version"), "{error}");
     }
-    server.expect_log("closed, for TLS failed: unsupported protocol");
+    server.expect_log("closed: the TLS handshake failed: unsupported protocol");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn plain_text_instead_of_tls_ends_the_connection() {
     let rest = haggle.stream.rest();
     // At most an alert comes, which is a record of 7 bytes.
     assert!(rest.is_empty() || (rest[0] == 0x15 && rest.len() == 7), "{rest:02x?}");
-    server.expect_log("closed, for TLS failed: ");
+    server.expect_log("closed: the TLS handshake failed: ");
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn who_stalls_while_tls_starts_is_dropped_in_time() {
     drop((stalled, inside));
     good.expect_in_sync();
     server.allow_log("more warnings about clients were not logged");
-    server.expect_log("closed, for negotiation took too long");
+    server.expect_log("closed: the handshake timed out");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn who_talks_nonsense_while_tls_starts_is_dropped() {
     }
     assert!(wait_until(LIMIT, || server.fds().len() <= before));
     good.expect_in_sync();
-    server.expect_log("closed, for TLS failed: ");
+    server.expect_log("closed: the TLS handshake failed: ");
 }
 
 #[test]

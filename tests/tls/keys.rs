@@ -38,7 +38,7 @@ fn who_has_no_key_or_another_one_is_refused() {
         is_refused(&server, with_key(version, "alice", &[1; 16]));
         Haggle::new(&server).start_tls(alice(version)).go("").expect_in_sync();
     }
-    server.expect_log("closed, for TLS failed: there is no key for \"mallory\"");
+    server.expect_log("closed: the TLS handshake failed: there is no key for \"mallory\"");
     server.expect_log("the client may have another key for \"alice\"");
 }
 
@@ -51,7 +51,9 @@ fn who_does_not_even_know_of_keys_is_refused() {
         is_refused(&server, with_certificate(version, &authority.certificate, None));
         is_refused(&server, with_certificate(version, &authority.certificate, Some(&own)));
     }
-    server.expect_log("closed, for TLS failed: the client does not show that it has a key: ");
+    server.expect_log(
+        "closed: the TLS handshake failed: the client does not show that it has a key: ",
+    );
 }
 
 #[test]

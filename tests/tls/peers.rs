@@ -29,7 +29,7 @@ fn certificates_of_the_authority_are_let_in_and_no_others() {
         }
         Haggle::new(&server).start_tls(client(Some(&good))).go("").expect_in_sync();
     }
-    server.expect_log("closed, for TLS failed: peer did not return a certificate");
+    server.expect_log("closed: the TLS handshake failed: peer did not return a certificate");
     for reason in
         ["has expired", "is not yet valid", "unsuitable certificate purpose", "signature failure"]
     {

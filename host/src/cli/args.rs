@@ -24,13 +24,13 @@ pub(super) const PROGRAM: &str = "memnbd-host";
     args_override_self = true
 )]
 pub(super) struct Args {
-    /// The component that stores the disk: a built-in one by its name, or a file by its path, which
-    /// has a / or ends in .wasm [default: memory]
+    /// The component that provides the disk: the name of a built-in one, or the path of a file,
+    /// which contains a / or ends in .wasm [default: memory]
     #[arg(long, value_name = "NAME|FILE.wasm")]
     pub(super) component: Option<String>,
 
-    /// Parameters of the component, KEY=VALUE; a bare VALUE is for its main parameter. Where
-    /// --component is not given, a first word that is neither KEY=VALUE nor a number is the component
+    /// Parameters of the component, as KEY=VALUE; a bare VALUE sets its main parameter. Without
+    /// --component, a first word that is neither KEY=VALUE nor a number names the component
     #[arg(value_name = "KEY=VALUE")]
     pub(super) parameters: Vec<String>,
 
@@ -38,31 +38,31 @@ pub(super) struct Args {
     #[arg(short, long = "read-only", visible_alias = "readonly")]
     pub(super) read_only: bool,
 
-    /// The name of the export; the empty name finds it as well
+    /// The name of the export. Clients that request the empty name get it as well
     #[arg(short, long, value_name = "NAME", alias = "exportname")]
     pub(super) export_name: Option<String>,
 
-    /// Serve another disk under this name, opened when first needed; may be given often. With the item
-    /// read-only, all writes to it are refused. A disk that cannot be had is listed as failed, and
-    /// the others are served
+    /// Serve another disk under this name, opened when it is first needed; may be repeated. With
+    /// the item read-only, all writes to it are refused. A disk that cannot be opened is listed as
+    /// failed, and the others are served
     #[arg(long = "export", value_name = "NAME=COMPONENT[,read-only][,KEY=VALUE]...")]
     pub(super) exports: Vec<String>,
 
-    /// The longest that one call of the component may take, in seconds; after that the disk is dead
+    /// Time limit for one call of the component, in seconds. A disk that exceeds it fails for good
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = values::seconds)]
     pub(super) deadline: Duration,
 
-    /// The most memory that a disk may take, as 512M or 2G [default: what the process may]
+    /// Memory limit of a disk, such as 512M or 2G [default: that of the process]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(super) max_memory: Option<u64>,
 
-    /// The most memory that all disks and requests may take together [default: 7/8 of the machine's, or
-    /// of its control group's]
+    /// Memory limit of all disks and requests together [default: 7/8 of the memory of the machine,
+    /// or of the control group]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(super) max_process_memory: Option<u64>,
 
-    /// The number of threads that serve requests, beside one for each busy connection [default: one
-    /// for each CPU]
+    /// The number of threads that serve requests, in addition to one for each busy connection
+    /// [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
 
@@ -107,11 +107,11 @@ impl Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Compiling components that are files")]
 pub(super) struct Compiling {
-    /// The longest that compiling one may take, in seconds
+    /// Time limit for compiling a component, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = values::seconds)]
     pub(super) compile_timeout: Duration,
 
-    /// The most CPU time that compiling one may take, in seconds
+    /// CPU time limit for compiling a component, in seconds
     #[arg(
         long,
         value_name = "SECONDS",
@@ -120,7 +120,7 @@ pub(super) struct Compiling {
     )]
     pub(super) compile_cpu: u64,
 
-    /// The most memory that compiling one may take, as 512M or 2G
+    /// Memory limit for compiling a component, such as 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = values::size)]
     pub(super) compile_memory: u64,
 }
@@ -129,7 +129,7 @@ pub(super) struct Compiling {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Where to listen")]
 pub(super) struct Listening {
-    /// Listen on this TCP port, or that of --vsock; 0 takes a free one [default: 10809]
+    /// Listen on this TCP port, or vsock port with --vsock; 0 chooses a free one [default: 10809]
     #[arg(short, long, value_name = "PORT", conflicts_with = "unix")]
     pub(super) port: Option<u32>,
 
@@ -137,28 +137,28 @@ pub(super) struct Listening {
     #[arg(short, long, value_name = "ADDRESS", alias = "ip-addr", conflicts_with = "unix")]
     pub(super) ipaddr: Option<String>,
 
-    /// Listen on the IPv4 addresses of the name only
+    /// Listen on IPv4 addresses only
     #[arg(short = '4', long, overrides_with = "ipv6_only")]
     pub(super) ipv4_only: bool,
 
-    /// Listen on the IPv6 addresses of the name only
+    /// Listen on IPv6 addresses only
     #[arg(short = '6', long, overrides_with = "ipv4_only")]
     pub(super) ipv6_only: bool,
 
-    /// Listen on this Unix domain socket instead of TCP; - makes a private one
+    /// Listen on this Unix domain socket instead of TCP; - creates a private one
     #[arg(short = 'U', long, value_name = "PATH|-")]
     pub(super) unix: Option<PathBuf>,
 
-    /// Listen on a port for virtual machines (AF_VSOCK) instead of TCP
+    /// Listen on a vsock port, for virtual machines, instead of TCP
     #[arg(long, conflicts_with_all = ["unix", "ipaddr", "ipv4_only", "ipv6_only"])]
     pub(super) vsock: bool,
 
-    /// Listen on HOST:PORT, unix:PATH or vsock:PORT, too; may be given often. With ,export=NAME that
-    /// export is all that there is on this socket
+    /// Also listen on HOST:PORT, unix:PATH or vsock:PORT; may be repeated. With ,export=NAME, only
+    /// that export is served there
     #[arg(long, value_name = "ADDRESS[,export=NAME]")]
     pub(super) listen: Vec<OsString>,
 
-    /// Serve one client on stdin and stdout, and end with it
+    /// Serve one client on stdin and stdout, and exit when it disconnects
     #[arg(
         short,
         long,
@@ -172,26 +172,26 @@ pub(super) struct Listening {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Start and end")]
 pub(super) struct Life {
-    /// Write the process ID to this file when ready, and go to the background unless -f is given. With
-    /// -u the file is there from the start, and empty until then
+    /// Write the process ID to this file when ready, and go to the background unless -f is given.
+    /// With -u, the file is created empty at the start
     #[arg(short = 'P', long, value_name = "FILE", alias = "pid-file")]
     pub(super) pidfile: Option<PathBuf>,
 
-    /// Stay in the foreground, with -P too
+    /// Stay in the foreground, even with -P
     #[arg(short, long, alias = "no-fork")]
     pub(super) foreground: bool,
 
-    /// Go to the background when ready, without -P too
+    /// Go to the background when ready, even without -P
     #[arg(long, conflicts_with_all = ["foreground", "exit_with_parent", "run", "single"])]
     pub(super) fork: bool,
 
-    /// Run a shell command when ready, and end with it. It finds the server by $uri, $nbd (the same),
-    /// $unixsocket, $port, $exportname, $tls, $tls_certificates and $tls_psk. Without -p, -i, -U,
-    /// --vsock or --listen the server has a private Unix domain socket
+    /// Run a shell command when ready, and exit when it ends. It finds the server through $uri,
+    /// $nbd (the same), $unixsocket, $port, $exportname, $tls, $tls_certificates and $tls_psk.
+    /// Without -p, -i, -U, --vsock or --listen, the server listens on a private Unix domain socket
     #[arg(long, value_name = "COMMAND", conflicts_with = "single")]
     pub(super) run: Option<OsString>,
 
-    /// Time limit for the last flush of all disks when the server stops, in seconds; 0 does not wait.
+    /// Time limit for flushing all disks when the server stops, in seconds; 0 does not wait.
     /// Exports that are not flushed in time are logged, and the exit status is 1
     #[arg(
         long,
@@ -201,29 +201,28 @@ pub(super) struct Life {
     )]
     pub(super) shutdown_timeout: Duration,
 
-    /// End when the last client that used an export is gone
+    /// Exit when the last client that used an export has disconnected
     #[arg(long)]
     pub(super) exit_last: bool,
 
-    /// End when the parent process ends, however it does; stays in the foreground
+    /// Exit when the parent process ends, for whatever reason; stays in the foreground
     #[arg(long)]
     pub(super) exit_with_parent: bool,
 
-    /// Print the URI on stdout although there is --run, or the sockets are inherited; else it always
-    /// is printed
+    /// Print the URI on stdout even with --run or inherited sockets; otherwise it is always printed
     #[arg(long, conflicts_with = "single")]
     pub(super) print_uri: bool,
 
-    /// Become this user, by name or number, when the sockets are there, and before a component that is
-    /// a file is compiled or run
+    /// Change to this user, by name or number, after the sockets are created and before a component
+    /// from a file is compiled or run
     #[arg(short, long, value_name = "USER")]
     pub(super) user: Option<String>,
 
-    /// Become a member of this group, by name or number, and of no other
+    /// Change to this group, by name or number, and leave all others
     #[arg(short, long, value_name = "GROUP")]
     pub(super) group: Option<String>,
 
-    /// Lock the process into memory: for a disk that is swapped to on the same machine
+    /// Lock the process into memory, for a disk that the same machine uses as swap space
     #[arg(long)]
     pub(super) swap: bool,
 }
@@ -232,7 +231,7 @@ pub(super) struct Life {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Clients")]
 pub(super) struct Clients {
-    /// The longest that a client may negotiate, in seconds; 0 for no limit
+    /// Time limit for the handshake with a client, in seconds; 0 for none
     #[arg(
         long,
         value_name = "SECONDS",
@@ -242,8 +241,8 @@ pub(super) struct Clients {
     )]
     pub(super) handshake_timeout: Duration,
 
-    /// How long a client may stop in the middle of a request, or take nothing of a reply, in seconds; 0
-    /// for no limit. After that it is closed
+    /// How long a client may stall in the middle of a request or a reply before it is disconnected,
+    /// in seconds; 0 for no limit
     #[arg(
         long,
         value_name = "SECONDS",
@@ -252,7 +251,7 @@ pub(super) struct Clients {
     )]
     pub(super) stall_timeout: Duration,
 
-    /// How long a client may ask for nothing, in seconds; 0 for no limit
+    /// How long a client may be idle before it is disconnected, in seconds; 0 for no limit
     #[arg(
         long,
         value_name = "SECONDS",
@@ -261,32 +260,34 @@ pub(super) struct Clients {
     )]
     pub(super) idle_timeout: Duration,
 
-    /// The most connections at once, others wait; 0 for no limit. Each listener and each export has a part
-    /// of half of them for sure
+    /// The maximum number of connections; further clients wait; 0 for no limit. Half of them are
+    /// reserved in equal shares for the listeners and the exports
     #[arg(long, value_name = "N", default_value_t = 1024, visible_alias = "limit")]
     pub(super) max_connections: u64,
 
-    /// The most connections of one export, others are refused [default: what --max-connections leaves]
+    /// The maximum number of connections to one export; further clients are refused [default: what
+    /// --max-connections leaves]
     #[arg(long, value_name = "N")]
     pub(super) max_connections_per_export: Option<u64>,
 
-    /// Find out when the machine of a TCP client vanishes: always on, accepted for nbdkit's sake
+    /// Detect that the machine of a TCP client is gone: always on, accepted for compatibility with
+    /// nbdkit
     #[arg(long, hide = true)]
     pub(super) keepalive: bool,
 
-    /// Speak newstyle: there is nothing else, accepted for nbdkit's sake
+    /// Speak the newstyle protocol: always on, accepted for compatibility with nbdkit
     #[arg(short = 'n', long, alias = "new-style", hide = true)]
     pub(super) newstyle: bool,
 
-    /// Offer no structured replies, and nothing that needs them: to test clients
+    /// Do not offer structured replies, nor what depends on them, to test clients
     #[arg(long, visible_alias = "no-structured-replies")]
     pub(super) no_sr: bool,
 
-    /// Offer no metadata contexts: to test clients
+    /// Do not offer metadata contexts, to test clients
     #[arg(long, visible_alias = "no-meta-contexts")]
     pub(super) no_mc: bool,
 
-    /// Offer only these of the handshake flags, 1 fixed newstyle, 2 no zeroes: to test clients
+    /// Offer only these handshake flags, 1 for fixed newstyle and 2 for no zeroes, to test clients
     #[arg(long, value_name = "MASK", value_parser = values::mask)]
     pub(super) mask_handshake: Option<u16>,
 }
@@ -295,20 +296,20 @@ pub(super) struct Clients {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Log")]
 pub(super) struct Logging {
-    /// Log to stderr, syslog, null or a file, which SIGHUP opens again [default: stderr; in the
-    /// background syslog]. Lines that cannot be written in time are dropped and counted
+    /// Log to stderr, syslog, null or a file, which is reopened on SIGHUP [default: stderr; in the
+    /// background, syslog]. Lines that cannot be written in time are dropped and counted
     #[arg(long, value_name = "stderr|syslog|null|FILE")]
     pub(super) log: Option<PathBuf>,
 
-    /// Write lines for people, or objects of JSON
+    /// Log plain text, or one JSON object per line
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(super) log_format: LogFormat,
 
-    /// Call the server this in its log and the list of processes
+    /// The name of the server in its log and in the list of processes
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     pub(super) name: Option<String>,
 
-    /// Log more: connections, refused requests
+    /// Also log connections and refused requests
     #[arg(short, long)]
     pub(super) verbose: bool,
 }
@@ -333,11 +334,11 @@ pub(super) enum LogFormat {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Information, instead of serving")]
 pub(super) struct Information {
-    /// Print what the program was built with, as KEY=VALUE
+    /// Print the build configuration, as KEY=VALUE
     #[arg(long, group = "information")]
     pub(super) dump_config: bool,
 
-    /// Print what the component says of itself, what it imports and its limits, as KEY=VALUE
+    /// Print the description, imports and limits of the component, as KEY=VALUE
     #[arg(long, group = "information", visible_alias = "dump-plugin")]
     pub(super) dump_component: bool,
 
@@ -345,7 +346,7 @@ pub(super) struct Information {
     #[arg(long, requires = "information")]
     pub(super) json: bool,
 
-    /// Print the script that completes the options in this shell
+    /// Print a completion script for this shell
     #[arg(
         long,
         value_name = "SHELL",
@@ -362,7 +363,7 @@ pub(super) struct Information {
     #[arg(short = 'V', long)]
     pub(super) version: bool,
 
-    /// Print this, and the parameters of the component
+    /// Print help, including the parameters of the component
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub(super) help: bool,
 }

@@ -18,22 +18,23 @@ const NAMES: [&str; 2] = ["memnbd", "nbdkit"];
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub(super) struct TlsArgs {
-    /// Whether clients may use TLS, or must: off, on, require [default: on if there are
+    /// Whether clients may or must use TLS: off, on or require [default: on if there are
     /// certificates or keys]
     #[arg(long = "tls", value_name = "MODE", value_parser = mode)]
     mode: Option<TlsMode>,
 
-    /// The directory of ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem
-    /// [default: of /etc/pki/memnbd and /etc/pki/nbdkit, or for users of ~/.pki/memnbd,
-    /// ~/.config/pki/memnbd and the same of nbdkit, the first that has them]
+    /// The directory of ca-cert.pem, server-cert.pem, server-key.pem and optionally ca-crl.pem
+    /// [default: the first that has them, of /etc/pki/memnbd and /etc/pki/nbdkit, or for users
+    /// other than root of ~/.pki/memnbd, ~/.config/pki/memnbd and the same of nbdkit]
     #[arg(long = "tls-certificates", value_name = "DIR")]
     certificates: Option<PathBuf>,
 
-    /// A file of lines USER:HEXKEY, as psktool makes it; instead of certificates
+    /// Use pre-shared keys instead of certificates: a file of USER:HEXKEY lines, as written by
+    /// psktool
     #[arg(long = "tls-psk", value_name = "FILE")]
     psk: Option<PathBuf>,
 
-    /// Let nobody into TLS without a certificate that ca-cert.pem has signed
+    /// Accept only clients with a certificate that is signed by ca-cert.pem
     #[arg(long = "tls-verify-peer")]
     verify_peer: bool,
 }

@@ -47,13 +47,13 @@ impl Cache {
             Ok(directory) => Some(Self { directory, max_total: MAX_TOTAL }),
             Err(refusal) if refusal.is_danger() => {
                 tracing::warn!(
-                    "compiled components are not kept, and none are loaded from {}: {refusal}",
+                    "compiled components are not cached, and none are loaded from {}: {refusal}",
                     path.display()
                 );
                 None
             }
             Err(refusal) => {
-                tracing::info!("compiled components are not kept: {refusal}");
+                tracing::info!("compiled components are not cached: {refusal}");
                 None
             }
         }

@@ -128,7 +128,7 @@ impl ChildCompiler {
         blocking(move || {
             let compiled = code::load(&engine, &artifact).map_err(LoadError::Machine)?;
             if let Some(Err(error)) = parts.cache().map(|cache| cache.store(&key, &artifact)) {
-                tracing::info!("a compiled component is not kept: {error}");
+                tracing::info!("cannot cache a compiled component: {error}");
             }
             Ok(compiled)
         })
@@ -179,7 +179,7 @@ impl Parts {
         code::load(engine, &artifact)
             .inspect_err(|error| {
                 // It may come from another machine that shares the home directory.
-                tracing::info!("a compiled component that was kept is made again: {error:#}");
+                tracing::info!("a cached component is unusable and is compiled again: {error:#}");
                 cache.remove(key);
             })
             .ok()

@@ -97,17 +97,15 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disconnected => f.write_str("disconnected"),
-            Self::Stopped => f.write_str("closed, for the server stops"),
+            Self::Stopped => f.write_str("closed: the server is stopping"),
             Self::Protocol(error) => {
-                write!(f, "closed, for the client broke the protocol: {error}")
+                write!(f, "closed: the client violated the protocol: {error}")
             }
-            Self::Tls(failure) => write!(f, "closed, for TLS failed: {failure}"),
-            Self::HandshakeTimeout => f.write_str("closed, for negotiation took too long"),
-            Self::Stalled => f.write_str("closed, for it neither sent nor took what was due"),
-            Self::Idle => f.write_str("closed, for it was idle for too long"),
-            Self::Unanswerable => {
-                f.write_str("closed, for a read failed in the middle of its reply")
-            }
+            Self::Tls(failure) => write!(f, "closed: the TLS handshake failed: {failure}"),
+            Self::HandshakeTimeout => f.write_str("closed: the handshake timed out"),
+            Self::Stalled => f.write_str("closed: the client stalled"),
+            Self::Idle => f.write_str("closed: the client was idle for too long"),
+            Self::Unanswerable => f.write_str("closed: a read failed after its reply had begun"),
             Self::Transport(error) => write!(f, "lost: {error}"),
         }
     }

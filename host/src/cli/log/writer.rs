@@ -184,7 +184,8 @@ impl Writer {
         match self.write(level, line) {
             Ok(()) if self.failed > 0 => {
                 let failed = std::mem::take(&mut self.failed);
-                let report = || tracing::warn!("{failed} lines before could not be logged");
+                let report =
+                    || tracing::warn!("{failed} lines before this one could not be logged");
                 if self.say(Level::WARN, &report).is_err() {
                     self.failed += failed;
                 }
@@ -200,7 +201,7 @@ impl Writer {
             Ok(()) => self.torn = false,
             Err((path, error)) => {
                 let path = path.display();
-                let report = || tracing::error!("cannot open the log {path} again: {error}");
+                let report = || tracing::error!("cannot reopen the log {path}: {error}");
                 let _ = self.say(Level::ERROR, &report);
             }
         }
@@ -209,7 +210,7 @@ impl Writer {
     fn report_lost(&mut self) {
         let lost = self.state.lost.swap(0, Ordering::Relaxed);
         let report =
-            || tracing::warn!("{lost} lines were not logged: the log was not read in time");
+            || tracing::warn!("{lost} lines were not logged, as the log was not read in time");
         if lost > 0 && self.say(Level::WARN, &report).is_err() {
             self.failed += lost;
         }
@@ -292,7 +293,7 @@ mod tests {
                     whole += 1;
                 }
                 report => {
-                    let words = " lines were not logged: the log was not read in time";
+                    let words = " lines were not logged, as the log was not read in time";
                     break report.strip_suffix(words).unwrap().parse::<u64>().unwrap();
                 }
             }
@@ -326,7 +327,7 @@ mod tests {
         queue.push(Level::INFO, b"there\n");
         queue.flush(LIMIT);
         let log = fs::read_to_string(path).unwrap();
-        assert_eq!(log, "there\n3 lines before could not be logged\n");
+        assert_eq!(log, "there\n3 lines before this one could not be logged\n");
     }
 
     #[test]

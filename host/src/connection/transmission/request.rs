@@ -12,7 +12,7 @@ use crate::device::{Buffer, Outcome};
 use crate::nbd::ReplyTo;
 
 /// The text of EIO. The cause is in the server's log; it is not for clients.
-const FAILED: &str = "the disk could not do it; the server's log says why";
+const FAILED: &str = "the disk failed; see the server's log";
 
 /// What it takes to answer a request.
 #[derive(Clone, Copy)]
@@ -75,13 +75,13 @@ pub(super) struct Refused {
 
 pub(super) fn error_text(error: ErrorCode) -> &'static str {
     match error {
-        ErrorCode::Perm => "the disk does not permit it",
+        ErrorCode::Perm => "the disk does not permit this request",
         ErrorCode::Io => FAILED,
         ErrorCode::NoMem => "out of memory",
-        ErrorCode::Inval => "the disk does not accept it",
+        ErrorCode::Inval => "the disk does not accept this request",
         ErrorCode::NoSpc => "no space left on the disk",
-        ErrorCode::Overflow => "too large for the disk",
-        ErrorCode::NotSup => "zeroing would not be fast here",
+        ErrorCode::Overflow => "the request is too large for the disk",
+        ErrorCode::NotSup => "the disk cannot zero this fast",
         ErrorCode::Shutdown => "the server is shutting down",
     }
 }

@@ -201,7 +201,7 @@ impl GuestDevice {
             Err(failure) => {
                 if let Some(fault) = failure {
                     let name = &self.export_name;
-                    tracing::warn!("export {name:?}: no further instance: {fault}");
+                    tracing::warn!("export {name:?}: cannot start another instance: {fault}");
                 }
                 Err(Unavailable::NoMemory)
             }

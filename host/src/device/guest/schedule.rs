@@ -115,7 +115,9 @@ impl Schedule {
 
 fn spawn_on(compute: &Compute, request: Task) {
     if let Err(error) = compute.spawn(request) {
-        tracing::warn!("no threads for a component: {error}; its requests fail with ENOMEM");
+        tracing::warn!(
+            "cannot start the threads of a component: {error}; its requests fail with ENOMEM"
+        );
     }
 }
 
