@@ -11,13 +11,15 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # The versions that were tested, from Cargo.lock.
 CARGO_FLAGS = --locked
 
+AARCH64 = aarch64-unknown-linux-gnu
+
 # What else the benchmarks are told, as BENCH="--only ^unix --rounds 5"; `python3 tests/bench run
 # --help` tells. QUICK=1 takes three minutes, README=1 puts the summary into the README.
 BENCH =
 DRIVER = python3 -B tests/bench
 NULL = target/release/null-server
 
-.PHONY: run help build dist setup test lint check-format clippy doc deny components check-components
+.PHONY: run help build dist setup test lint check-format clippy doc deny components check-components check-aarch64
 .PHONY: unit loom e2e real-run install clean
 .PHONY: bench bench-scale instructions attacks micro
 
@@ -49,7 +51,7 @@ setup:
 test: lint unit loom e2e
 
 ## lint: formatting, clippy, documentation, licences and known faults of dependencies
-lint: check-format clippy doc deny check-components
+lint: check-format clippy doc deny check-components check-aarch64
 
 check-format:
 	$(CARGO) fmt --all --check
@@ -69,6 +71,14 @@ deny:
 # The built-in components are what their sources give.
 check-components:
 	.ci/components check
+
+# Everything compiles for the other processor that servers have, where its target can be had. OpenSSL's
+# headers are those of this machine, for nothing is linked.
+check-aarch64:
+	if ls "$$(rustc --print target-libdir --target $(AARCH64))"/libcore-* >/dev/null 2>&1; then \
+		PKG_CONFIG_ALLOW_CROSS=1 CC_aarch64_unknown_linux_gnu=cc \
+		$(CARGO) check $(CARGO_FLAGS) --target $(AARCH64); \
+	else echo "there is no target $(AARCH64) here, so it is not checked"; fi
 
 # The parts by themselves; the components' logic runs natively here.
 unit:

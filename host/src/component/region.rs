@@ -103,6 +103,9 @@ impl Hint {
             // SAFETY: it neither reads nor writes, and does not fault, whatever the address is.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
         }
+        // Elsewhere there is no stable intrinsic for it.
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = self.0;
     }
 }
 
