@@ -1,7 +1,7 @@
 //! What is logged during a test.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
@@ -20,6 +20,12 @@ struct Lines(Arc<Mutex<Vec<(Level, String)>>>);
 
 impl Logs {
     pub(crate) fn capture() -> Self {
+        // A call site that another thread reaches first, while there is no subscriber, could be marked
+        // as one that no subscriber wants. With this one, which discards everything, there always is.
+        static DEFAULT: Once = Once::new();
+        DEFAULT.call_once(|| {
+            let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+        });
         let lines = Lines::default();
         let subscriber = tracing_subscriber::registry().with(lines.clone());
         Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
