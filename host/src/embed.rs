@@ -29,7 +29,7 @@ use crate::component::{BuiltIn, Engine, LoadError, MemoryBudget};
 use crate::connection::Patience;
 use crate::device::guest::{Budgets, Recipe};
 use crate::device::{Buffers, Device};
-use crate::exports::{Export, Exports, Failed};
+use crate::exports::{DuplicateName, Export, Exports, Failed};
 use crate::machine;
 use crate::nbd::HandshakeConfig;
 use crate::server::{Handle, Listener, Options, Server, Socket, Unflushed};
@@ -177,7 +177,7 @@ impl Builder {
             opened.map_err(|failed| StartError::Export { name, failed })?;
             list.push(export);
         }
-        let exports = Exports::new(list).map_err(|error| StartError::DuplicateName(error.0))?;
+        let exports = Exports::new(list).map_err(StartError::DuplicateName)?;
         let (socket, path) = Socket::private()?;
         let server = Server::new(Arc::new(exports), options());
         Ok((server, Listener { socket, exports: None }, path))
@@ -269,8 +269,8 @@ pub enum StartError {
         /// The reason.
         failed: Failed,
     },
-    /// Two exports have this name.
-    DuplicateName(String),
+    /// Two exports have the same name.
+    DuplicateName(DuplicateName),
     /// The socket or the threads could not be created.
     Io(io::Error),
 }
@@ -284,7 +284,7 @@ impl fmt::Display for StartError {
             }
             Self::Load(error) => write!(f, "load a built-in component: {error}"),
             Self::Export { name, failed } => write!(f, "export {name:?}: {failed}"),
-            Self::DuplicateName(name) => write!(f, "two exports have the name {name:?}"),
+            Self::DuplicateName(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
     }

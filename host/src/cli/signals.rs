@@ -1,7 +1,7 @@
 //! Signal handling.
 //!
-//! A thread that does nothing else handles signals: they must be able to end the process whatever the
-//! other threads are doing. SIGPIPE is ignored, as in every Rust program, so writing to a peer that is
+//! The companion thread handles signals, and does nothing else from then on: they must be able to end
+//! the process whatever the other threads are doing. SIGPIPE is ignored, as in every Rust program, so writing to a peer that is
 //! gone is an ordinary error.
 
 use std::ffi::c_int;

@@ -8,13 +8,12 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Transmission;
-use super::reading::{PIECE, Reading};
+use super::reading::{Outlet, PIECE, Reading};
 use super::request::{Executed, Waiting, error_text};
 use crate::block::{Command, ErrorCode, Extent, Span};
 use crate::connection::End;
-use crate::connection::output::Read;
-use crate::device::{Answer, Buffer, Content, Execution, Outcome, Pass};
-use crate::nbd::{ReplyTo, Request};
+use crate::device::{Answer, Buffer, Execution, Outcome, Pass};
+use crate::nbd::Request;
 use crate::transport::Stream;
 
 /// The most tasks that a connection may have.
@@ -133,11 +132,12 @@ where
         match command {
             Command::Read { span } => {
                 if let Some(lease) = self.gate.try_read(span) {
-                    let room = self.peer.room();
-                    let read =
-                        Read { reply: executed.reply, span, content: &lease, ends: true, room };
-                    let unsent = self.output.read(&mut self.stream, cx, &read)?;
-                    self.reading = unsent.map(|unsent| Reading::after(executed.reply, unsent));
+                    let to = Outlet {
+                        output: &mut self.output,
+                        stream: &mut self.stream,
+                        room: self.peer.room(),
+                    };
+                    self.reading = Reading::answer(executed.reply, span, &lease, to, cx)?;
                     return Ok(());
                 }
                 if span.length > PIECE {
@@ -280,7 +280,14 @@ where
         let Executed { reply, span, read, .. } = request;
         match result {
             Ok(Answer::Done) => reply.success(self.output.batch()),
-            Ok(Answer::Read(content)) => self.answer_read(reply, span, &content, cx)?,
+            Ok(Answer::Read(content)) => {
+                let to = Outlet {
+                    output: &mut self.output,
+                    stream: &mut self.stream,
+                    room: self.peer.room(),
+                };
+                self.reading = Reading::answer(reply, span, &content, to, cx)?;
+            }
             Ok(Answer::Extents(extents)) => {
                 reply.block_status(span, &extents, self.output.batch());
             }
@@ -289,19 +296,6 @@ where
             }
             Err(error) => reply.error(error, error_text(error), self.output.batch()),
         }
-        Ok(())
-    }
-
-    fn answer_read(
-        &mut self,
-        reply: ReplyTo,
-        span: Span,
-        content: &Content,
-        cx: &mut Context<'_>,
-    ) -> Result<(), End> {
-        let read = Read { reply, span, content, ends: true, room: self.peer.room() };
-        let unsent = self.output.read(&mut self.stream, cx, &read)?;
-        self.reading = unsent.map(|unsent| Reading::after(reply, unsent));
         Ok(())
     }
 

@@ -35,12 +35,13 @@ where
 
     /// Whether a part of a request was executed, and the rest is not under way yet.
     fn is_midway(&self) -> bool {
-        let write = match &self.state {
-            State::Write(write) => write,
-            State::Waiting { waiting: Waiting::Collect(write), .. } => write,
-            _ => return self.reading.is_some(),
+        let written = match &self.state {
+            State::Write(write) | State::Waiting { waiting: Waiting::Collect(write), .. } => {
+                write.rest.length < write.executed.span.length
+            }
+            _ => false,
         };
-        write.rest.length < write.executed.span.length || self.reading.is_some()
+        written || self.reading.is_some()
     }
 }
 

@@ -46,12 +46,12 @@ struct Called {
     content: oneshot::Receiver<Piece>,
 }
 
-/// Where the content of a piece is sent.
-struct Receiver<'a, S> {
-    output: &'a mut Output,
-    stream: &'a mut S,
+/// Where the content of a read is sent.
+pub(super) struct Outlet<'a, S> {
+    pub(super) output: &'a mut Output,
+    pub(super) stream: &'a mut S,
     /// How many bytes may be buffered.
-    room: usize,
+    pub(super) room: usize,
 }
 
 /// The content of a piece, and the memory taken for it.
@@ -63,9 +63,21 @@ impl Reading {
         Self { reply, owed: Span { length: 0, ..span }, rest: span, called: None }
     }
 
-    /// Continues a read of which a part was sent.
-    pub(super) fn after(reply: ReplyTo, unsent: Unsent) -> Self {
-        Self { reply, owed: unsent.owed, rest: unsent.rest, called: None }
+    /// Answers a read with all of its content. Returns the read of what found no room.
+    pub(super) fn answer<S, C>(
+        reply: ReplyTo,
+        span: Span,
+        content: &C,
+        to: Outlet<'_, S>,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Self>, End>
+    where
+        S: Stream,
+        C: Chunks,
+    {
+        let read = Read { reply, span, content, ends: true, room: to.room };
+        let unsent = to.output.read(to.stream, cx, &read)?;
+        Ok(unsent.map(|Unsent { owed, rest }| Self { reply, owed, rest, called: None }))
     }
 
     /// Returns the next piece, empty if nothing is left.
@@ -116,7 +128,7 @@ impl Reading {
     /// Sends the content of a piece. What finds no room is read again later.
     fn send<S, C>(
         &mut self,
-        to: &mut Receiver<'_, S>,
+        to: Outlet<'_, S>,
         piece: Span,
         content: &C,
         cx: &mut Context<'_>,
@@ -125,8 +137,8 @@ impl Reading {
         S: Stream,
         C: Chunks,
     {
-        let Receiver { output, stream, room } = to;
-        let (reply, room) = (self.reply, *room);
+        let Outlet { output, stream, room } = to;
+        let reply = self.reply;
         if self.owed.length == 0 && reply.is_one_run() {
             // The header announces the whole read.
             let run = Run { span: self.rest, hole: false, last: true };
@@ -135,13 +147,13 @@ impl Reading {
             self.rest = self.rest.after(self.rest.length);
         }
         if self.owed.length > 0 {
-            let left = output.go_on(*stream, cx, piece.length, content, room)?;
+            let left = output.go_on(stream, cx, piece.length, content, room)?;
             self.owed = self.owed.after(piece.length - left);
             return Ok(());
         }
         let after = self.rest.after(piece.length);
         let read = Read { reply, span: piece, content, ends: after.length == 0, room };
-        match output.read(*stream, cx, &read)? {
+        match output.read(stream, cx, &read)? {
             None => self.rest = after,
             Some(Unsent { owed, rest }) => {
                 self.owed = owed;
@@ -167,7 +179,7 @@ where
                 self.reading = Some(reading);
                 return Ok(());
             }
-            let mut to = Receiver {
+            let to = Outlet {
                 output: &mut self.output,
                 stream: &mut self.stream,
                 room: self.peer.room(),
@@ -175,13 +187,13 @@ where
             if reading.called.is_none()
                 && let Some(lease) = self.gate.try_read(piece)
             {
-                reading.send(&mut to, piece, &lease, cx)?;
+                reading.send(to, piece, &lease, cx)?;
                 self.reading = Some(reading);
                 continue;
             }
             match reading.poll_call(&self.gate, piece, cx) {
                 Poll::Ready(Ok((piece, content))) => {
-                    reading.send(&mut to, piece, &content, cx)?;
+                    reading.send(to, piece, &content, cx)?;
                     self.reading = Some(reading);
                 }
                 Poll::Ready(Err(_)) if reading.owed.length > 0 => return Err(End::Unanswerable),
