@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use crate::component::{BuiltIn, Engine, LoadError, MemoryBudget};
+use crate::component::{BuiltIn, Engine, LoadError};
 use crate::connection::Patience;
-use crate::device::guest::{Budgets, Recipe};
-use crate::device::{Buffers, Device};
-use crate::exports::{DuplicateName, Export, Exports, Failed};
+use crate::device::Device;
+use crate::device::guest::Recipe;
+use crate::exports::{DuplicateName, Export, Exports, Failed, ProcessBudgets};
 use crate::machine;
 use crate::nbd::HandshakeConfig;
 use crate::server::{Handle, Listener, Options, Server, Socket, Unflushed};
@@ -43,9 +43,6 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long flushing all disks may take in the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The memory for the payloads of requests of each export, in bytes.
-const BUFFERS: u64 = 128 << 20;
 
 /// What is left as it is in the parts of a URI (RFC 3986, unreserved characters and the slash).
 const KEPT: &AsciiSet =
@@ -95,8 +92,8 @@ impl Builder {
         self
     }
 
-    /// Bounds the memory of all disks together, in bytes; by default it is 7/8 of the machine's, or of
-    /// the control group's.
+    /// Bounds the memory of all disks and requests together, in bytes; by default it is 7/8 of the
+    /// machine's, or of the control group's.
     #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = bytes;
@@ -155,7 +152,7 @@ impl Builder {
 
     async fn open(self) -> Result<(Server, Listener, PathBuf), StartError> {
         let engine = Engine::new(DEADLINE);
-        let memory = MemoryBudget::new(self.max_memory);
+        let process = ProcessBudgets::new(self.max_memory, None, self.exports.len());
         let mut list = Vec::new();
         for (name, supply) in self.exports {
             let export = match supply {
@@ -166,8 +163,7 @@ impl Builder {
                     };
                     let loaded = engine.load_built_in(built_in).await;
                     let component = loaded.map_err(StartError::Load)?;
-                    let memory = memory.child(self.max_memory, 0);
-                    let budgets = Budgets { memory, buffers: Buffers::own(BUFFERS) };
+                    let budgets = process.export();
                     let export_name = name.clone();
                     let read_only = false;
                     Export::new(Recipe { component, export_name, read_only, parameters, budgets })

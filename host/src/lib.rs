@@ -9,7 +9,7 @@
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
 //! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
 //! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death | NBD's messages, wasmtime |
-//! | [`exports`] | devices by name, opened when first needed, tried again or failed for good | how they are reached, where components come from |
+//! | [`exports`] | devices by name, opened when first needed, tried again or failed for good; their shares of the memory | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |

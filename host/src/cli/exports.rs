@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Failure;
 use super::args::Args;
-use super::budgets::Process;
+use super::budgets;
 use super::components::{self, Choice};
 use super::loading::{ExportSource, Loader};
 use super::privileges::Identity;
@@ -19,8 +19,8 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
     let alone = args.exports.is_empty();
     let has_main = alone || choice != Choice::Default || !values.is_empty();
-    let process = Process::new(args, args.exports.len() + usize::from(has_main));
-    if let Some(warning) = process.promises_too_much() {
+    let process = budgets::process(args, args.exports.len() + usize::from(has_main));
+    if let Some(warning) = budgets::promises_too_much(&process) {
         tracing::warn!("{warning}");
     }
     let cache_directory = cache_directory(identity.home());

@@ -2,10 +2,10 @@
 
 use super::Failure;
 use super::args::Args;
-use super::budgets::Process;
 use super::components;
 use crate::component::{Component, Description};
 use crate::device::guest::{Budgets, Recipe};
+use crate::exports::ProcessBudgets;
 
 /// The longest name of an export, in bytes (spec: "Conventions").
 const MAX_NAME: usize = 4096;
@@ -27,7 +27,7 @@ pub(super) struct Wish {
 impl Wish {
     pub(super) fn new(
         args: &Args,
-        process: &Process,
+        process: &ProcessBudgets,
         name: &str,
         values: &[String],
         for_host: bool,

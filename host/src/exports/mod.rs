@@ -4,6 +4,7 @@
 //! module does not know where components come from, or how clients reach the exports.
 
 mod backoff;
+mod budgets;
 mod export;
 mod problem;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use backoff::Backoff;
+pub use budgets::ProcessBudgets;
 pub use export::{Export, Failed, Loading, NotReplaced, Source, Stage};
 pub use problem::Problem;
 
