@@ -197,7 +197,7 @@ fn options() -> Options {
 pub struct Running {
     handle: Handle,
     socket: PathBuf,
-    /// `None` once it was waited for.
+    /// `None` after it was joined.
     thread: Option<JoinHandle<Result<(), Unflushed>>>,
 }
 
@@ -238,7 +238,7 @@ impl Running {
         self.handle.stop();
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(stopped)) => stopped,
-            // What was not flushed cannot be told after a panic, which has been reported.
+            // After a panic, which has been printed, it is unknown what was flushed.
             Some(Err(_)) | None => Ok(()),
         }
     }

@@ -106,8 +106,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Returns what keeps another disk from taking the place of this one under connected clients, who
-    /// go by this geometry; `None` if nothing does.
+    /// Returns why a disk of the geometry `other` cannot take the place of this one under connected
+    /// clients, who rely on this geometry, or `None` if it can.
     pub fn obstacle_to(&self, other: &Self) -> Option<&'static str> {
         let (told, offers) = (&self.capabilities, &other.capabilities);
         let offered = [

@@ -178,7 +178,8 @@ impl<S: Stream> Haggling<'_, S> {
 struct Opened<'a> {
     export: &'a Arc<Export>,
     device: Arc<dyn Device>,
-    /// What a client takes that is going to use it: a place in its quota, and a port of its device.
+    /// For a client that goes on to the transmission phase: its place in the quota of the export, and
+    /// its port.
     used: Option<(Option<Place>, Arc<Port>)>,
 }
 

@@ -14,15 +14,15 @@ use crate::block::{Command, Span};
 
 /// The way to a device for the commands of one connection.
 ///
-/// It is used by who is inside of the connection's [`Port`]: the connection itself between
-/// [`Self::poll_enter`] and [`Self::leave`], and its tasks by a [`Pass`].
+/// It may only be used inside of the connection's [`Port`]: by the connection between
+/// [`Self::poll_enter`] and [`Self::leave`], and by its tasks through a [`Pass`].
 ///
 /// A command that panics fails, and the connection goes on. Only what is done with a lease from
 /// [`Self::try_lease`] is the caller's own: a panic there ends the connection.
 pub struct Gate {
     port: Arc<Port>,
     device: Arc<dyn Device>,
-    /// The generation of the port that has this device.
+    /// The generation of the port when this device was taken from it.
     generation: u64,
     cancelled: Cancelled,
 }
@@ -56,9 +56,9 @@ impl Gate {
         Arc::new(Self { device: port.device(), generation, port, cancelled })
     }
 
-    /// Enters, once the device is not being replaced. If it may have been, since this gate was made,
-    /// `gate` becomes one to the present device, and the result is true. To be followed by
-    /// [`Self::leave`].
+    /// Enters, once the device is not being replaced. If it may have been replaced since this gate was
+    /// made, `gate` becomes a gate to the present device, and the result is true. The caller must call
+    /// [`Self::leave`] afterwards.
     #[inline]
     pub fn poll_enter(gate: &mut Arc<Self>, cx: &mut Context<'_>) -> Poll<bool> {
         ready!(gate.port.poll_enter(cx));
@@ -69,8 +69,8 @@ impl Gate {
         Poll::Ready(renewed)
     }
 
-    /// Has the connection woken when its device was replaced, so that it lets go of the old one. To be
-    /// called again after [`Self::poll_enter`] has returned true.
+    /// Registers a waker for when the device was replaced, so that the connection drops the old one. It
+    /// is used once: register again after [`Self::poll_enter`] has returned true.
     pub fn register(&self, waker: &Waker) {
         self.port.register(waker);
     }
@@ -81,7 +81,7 @@ impl Gate {
         self.port.leave();
     }
 
-    /// Returns a gate for a task. To be called by who is inside.
+    /// Returns a gate for a task. The caller must be inside.
     pub fn pass(self: &Arc<Self>) -> Pass {
         self.port.enter_again();
         Pass(self.clone())
@@ -148,7 +148,7 @@ impl Gate {
         written.unwrap_or(0)
     }
 
-    /// Runs what may use a lease. `None` if it panics.
+    /// Runs a closure that uses a lease. Returns `None` if it panics.
     #[inline]
     fn catch<T>(&self, run: impl FnOnce() -> Option<T>) -> Option<T> {
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {

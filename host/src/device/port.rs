@@ -1,4 +1,4 @@
-//! The users of an export's device, who are stopped for a moment when it is replaced by another.
+//! Stops the users of an export's device for a moment, in which it is replaced by another.
 //!
 //! Each connection has a [`Port`], and is inside of it while it or one of its tasks is at work on the
 //! device. To replace the device, [`Ports`] closes all of them and waits until nobody is inside; a
@@ -23,9 +23,9 @@ pub struct Port {
     device: Mutex<Arc<dyn Device>>,
     /// How often the port was closed.
     generation: AtomicU64,
-    /// Wakes the connection when the port is opened. An idle one is woken too, for it holds the device.
+    /// Wakes the connection when the port is opened, even an idle one, because it holds the device.
     opened: AtomicWaker,
-    /// Wakes whoever waits until nobody is inside.
+    /// Notified when the last user has left a closed port.
     emptied: Arc<Notify>,
 }
 
@@ -82,7 +82,7 @@ impl Port {
         self.device.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has a waker woken when the port is opened the next time.
+    /// Registers a waker for when the port is opened the next time.
     pub(super) fn register(&self, waker: &Waker) {
         self.opened.register(waker);
     }
@@ -99,7 +99,7 @@ impl Port {
 pub struct Ports {
     list: Mutex<List>,
     emptied: Arc<Notify>,
-    /// Held by who replaces the device.
+    /// Held while the device is replaced.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -116,10 +116,10 @@ impl List {
     }
 }
 
-/// The users of a device did not come to an end in time, so it was not replaced.
+/// The device was not replaced, because requests under way did not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InUse {
-    /// How many connections there were in the middle of a request.
+    /// The number of connections in the middle of a request.
     pub connections: usize,
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for InUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.connections == 1 { "" } else { "s" };
         let count = self.connections;
-        write!(f, "{count} connection{s} did not come to the end of a request in time")
+        write!(f, "{count} connection{s} did not finish a request in time")
     }
 }
 
@@ -155,7 +155,7 @@ impl Ports {
         self.list().ports().count()
     }
 
-    /// Waits for the turn to replace the device.
+    /// Waits for the exclusive right to replace the device.
     pub async fn replacing(&self) -> Replacing<'_> {
         Replacing { ports: self, _turn: self.turn.lock().await }
     }
@@ -189,7 +189,7 @@ impl Ports {
     }
 }
 
-/// The turn to replace a device; nobody else does.
+/// The exclusive right to replace the device.
 pub struct Replacing<'a> {
     ports: &'a Ports,
     _turn: tokio::sync::MutexGuard<'a, ()>,

@@ -1,14 +1,14 @@
 //! Keeps users out for a moment, between two uses of something that is to be replaced.
 //!
 //! It costs its users one atomic instruction to enter and one to leave. It does not know what they use,
-//! and wakes nobody: who waits, and how, is for its callers.
+//! and wakes nobody: waiting is left to its callers.
 
 use crate::sync::{AtomicUsize, Ordering};
 
 /// Set while the turnstile is closed.
 const CLOSED: usize = 1;
 
-/// What one user inside counts.
+/// What one user inside adds to the state.
 const USER: usize = 2;
 
 /// A gate that counts who is inside, and can be closed.
@@ -26,7 +26,7 @@ impl Turnstile {
         self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, add).is_ok()
     }
 
-    /// Enters once more, which somebody who is inside may do although the turnstile is closed.
+    /// Enters once more. Only for users who are inside, who may do so even if the turnstile is closed.
     pub fn enter_again(&self) {
         self.state.fetch_add(USER, Ordering::Relaxed);
     }

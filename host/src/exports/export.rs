@@ -52,9 +52,9 @@ impl fmt::Display for Stage {
 pub enum NotReplaced {
     /// The export is not open.
     NotOpen,
-    /// Clients were told otherwise of the device: how it differs.
+    /// The device differs in this way from what clients were told.
     Geometry(&'static str),
-    /// Requests under way did not come to their end in time.
+    /// Requests under way did not end in time.
     InUse(InUse),
 }
 
@@ -227,10 +227,10 @@ impl Export {
     }
 
     /// Points the export at another device, between two requests of each of its clients, who notice
-    /// nothing but that it takes a moment. Requests are held back while those under way come to
-    /// their end, for `limit` at most. Returns the device that was replaced: nobody uses it any more.
+    /// nothing but a short delay. Requests are held back while those under way come to
+    /// their end, for at most `limit`. Returns the device that was replaced: nobody uses it any more.
     ///
-    /// What was written is the caller's to carry over. It is safe to drop the future; then nothing
+    /// The caller must carry over what was written. It is safe to drop the future; then nothing
     /// is replaced.
     ///
     /// # Errors
