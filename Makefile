@@ -83,7 +83,7 @@ check-aarch64:
 # The parts by themselves; the components' logic runs natively here.
 unit:
 	$(CARGO) test $(CARGO_FLAGS) --workspace --lib --bins
-	$(CARGO) test $(CARGO_FLAGS) --doc
+	$(CARGO) test $(CARGO_FLAGS) --workspace --doc
 
 ## loom: every interleaving of a few threads, where locks and atomics bound what others hold
 loom:
@@ -91,7 +91,7 @@ loom:
 
 # The real program and real clients.
 e2e:
-	$(CARGO) test $(CARGO_FLAGS) --test e2e
+	$(CARGO) test $(CARGO_FLAGS) --workspace --test e2e
 
 ## real-run: a file system of some hundred MB there and back, with what was run and printed
 real-run: build
@@ -124,7 +124,7 @@ micro:
 
 ## install: the program, its manual, completion and systemd units below PREFIX
 install: dist
-	host/dist/install target/dist/memnbd-host $(PREFIX)
+	host/program/dist/install target/dist/memnbd-host $(PREFIX)
 
 clean:
 	$(CARGO) clean

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{LIMIT, finish_within, require, run, shell, wait_until};
 
-const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/bench");
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/bench");
 
 /// The program, with directories for temporary files and results of the test's own.
 fn driver(directory: &TempDir, arguments: &[&str]) -> Command {

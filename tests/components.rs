@@ -5,18 +5,16 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use memnbd_host::component::Engine;
+use memnbd::component::Engine;
 use tempfile::TempDir;
 
-use crate::support::{Server, memnbd, probe, run, shell};
+use crate::support::{MEMORY_WASM, PATTERN_WASM, Server, memnbd, probe, run, shell};
 
 #[test]
 fn they_import_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let engine = Engine::new(std::time::Duration::from_secs(10));
-    for (name, path) in
-        [("memory", env!("MEMNBD_COMPONENT_MEMORY")), ("pattern", env!("MEMNBD_COMPONENT_PATTERN"))]
-    {
+    for (name, path) in [("memory", MEMORY_WASM), ("pattern", PATTERN_WASM)] {
         let wasm = fs::read(path).unwrap();
         let component = runtime.block_on(engine.load(name, &wasm)).unwrap();
         assert_eq!(component.imports(), [""; 0], "{name}");
@@ -26,7 +24,7 @@ fn they_import_nothing() {
 
 /// Serves a component that is a file of the directory.
 fn serve_file(directory: &TempDir) -> Command {
-    fs::copy(env!("MEMNBD_COMPONENT_MEMORY"), directory.path().join("disk.wasm")).unwrap();
+    fs::copy(MEMORY_WASM, directory.path().join("disk.wasm")).unwrap();
     memnbd(directory.path(), ["-U", "socket", "disk.wasm", "1M"])
 }
 
@@ -78,7 +76,7 @@ fn kept(cache: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn cache_is_private_whatever_the_umask() {
     let directory = TempDir::new().unwrap();
-    fs::copy(env!("MEMNBD_COMPONENT_MEMORY"), directory.path().join("disk.wasm")).unwrap();
+    fs::copy(MEMORY_WASM, directory.path().join("disk.wasm")).unwrap();
     let script = "umask 0; \"$MEMNBD\" disk.wasm 1M --run true";
     let mut command = shell(directory.path(), &["-c".as_ref(), script.as_ref()]);
     run(command.env("XDG_CACHE_HOME", directory.path().join("a/b"))).success();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::{Probe, Server, bomb, memnbd, probe, run, wait_until, wasm};
+use crate::support::{MEMORY_WASM, Probe, Server, bomb, memnbd, probe, run, wait_until, wasm};
 use crate::wire::haggle::{Haggle, info};
 use crate::wire::numbers::{opt, rep};
 
@@ -20,7 +20,7 @@ const LONG: (u32, u32) = (400, 400);
 /// A directory with `disk.wasm`, a good component, and `bomb.wasm`.
 fn directory() -> TempDir {
     let directory = TempDir::new().unwrap();
-    fs::copy(env!("MEMNBD_COMPONENT_MEMORY"), directory.path().join("disk.wasm")).unwrap();
+    fs::copy(MEMORY_WASM, directory.path().join("disk.wasm")).unwrap();
     bomb(&directory.path().join("bomb.wasm"), LONG);
     directory
 }

@@ -1,11 +1,12 @@
-//! A server inside a program of your own, such as a test suite.
+//! A server inside a program of your own, such as a test suite: [`Server::builder`].
 //!
 //! ```
-//! # fn main() -> Result<(), memnbd_host::embed::StartError> {
-//! let server = memnbd_host::embed::builder().memory("64M").start()?;
-//! // Give this to any client: libnbd, qemu-img, nbdcopy, ...
-//! let uri = server.uri();
-//! assert!(uri.starts_with("nbd+unix:///memory?socket="));
+//! use memnbd::Server;
+//!
+//! # fn main() -> Result<(), memnbd::StartError> {
+//! let server = Server::builder().memory("64M").tcp("127.0.0.1:0".parse().unwrap()).start()?;
+//! let address = server.tcp_address().unwrap();
+//! assert_eq!(server.uri(), format!("nbd://{address}/memory"));
 //! # Ok(())
 //! # }
 //! ```
@@ -16,6 +17,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::component::{BuiltIn, Engine, LoadError};
 use crate::connection::Patience;
@@ -32,7 +35,7 @@ use crate::device::guest::Recipe;
 use crate::exports::{DuplicateName, Export, Exports, Failed, ProcessBudgets};
 use crate::machine;
 use crate::nbd::HandshakeConfig;
-use crate::server::{Handle, Listener, Options, Server, Socket, Unflushed};
+use crate::server::{Handle, Listener, Options, OwnedFile, Server, Socket, Unflushed};
 
 /// The longest that a call of a component may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -48,16 +51,38 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const KEPT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// Returns the builder of a server without exports, on a private Unix domain socket.
-pub fn builder() -> Builder {
-    Builder { exports: Vec::new(), max_memory: machine::memory(), threads: 1 }
+impl Server {
+    /// Returns the builder of a server with threads of its own.
+    pub fn builder() -> Builder {
+        Builder {
+            exports: Vec::new(),
+            address: Address::UnixPrivate,
+            max_memory: machine::memory(),
+            threads: 1,
+        }
+    }
 }
 
-/// The configuration of a server.
+/// The configuration of a server with threads of its own.
+#[must_use = "a server runs only after `start`"]
 pub struct Builder {
     exports: Vec<(String, Supply)>,
+    address: Address,
     max_memory: u64,
     threads: usize,
+}
+
+/// Where a server listens.
+enum Address {
+    UnixPrivate,
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// Where a server was found to listen.
+enum Endpoint {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
 }
 
 /// What an export serves.
@@ -69,14 +94,12 @@ enum Supply {
 impl Builder {
     /// Serves a sparse disk in memory as the export "memory". The size is in bytes, or has a suffix, as
     /// in "2G"; the command's help tells which there are.
-    #[must_use]
     pub fn memory(self, size: &str) -> Self {
         self.component("memory", "memory", &[("size", size)])
     }
 
     /// Serves a built-in component, with these parameters, as an export of this name. The first export
     /// is the one that clients get who ask for the empty name.
-    #[must_use]
     pub fn component(mut self, export: &str, name: &str, parameters: &[(&str, &str)]) -> Self {
         let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
         let parameters = parameters.iter().map(owned).collect();
@@ -86,15 +109,34 @@ impl Builder {
     }
 
     /// Serves a device of the program as an export of this name.
-    #[must_use]
     pub fn device(mut self, export: &str, device: Arc<dyn Device>) -> Self {
         self.exports.push((export.to_owned(), Supply::Device(device)));
         self
     }
 
+    /// Listens on a Unix domain socket in a new directory that only this user can enter, and that is
+    /// removed when the server stops. This is the default.
+    pub fn unix_private(mut self) -> Self {
+        self.address = Address::UnixPrivate;
+        self
+    }
+
+    /// Listens on a Unix domain socket at this path, instead of a private one. Nothing may be there yet;
+    /// the socket is removed when the server stops.
+    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.address = Address::Unix(path.into());
+        self
+    }
+
+    /// Listens on this TCP address, instead of a private Unix domain socket. Port 0 lets the system choose
+    /// one. Whoever can reach the address can read and write the disks.
+    pub fn tcp(mut self, address: SocketAddr) -> Self {
+        self.address = Address::Tcp(address);
+        self
+    }
+
     /// Bounds the memory of all disks and requests together, in bytes; by default it is 7/8 of the
     /// machine's, or of the control group's.
-    #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = bytes;
         self
@@ -102,7 +144,6 @@ impl Builder {
 
     /// Sets the number of threads that serve requests, in addition to one for each busy connection; by
     /// default it is one.
-    #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
@@ -127,9 +168,9 @@ impl Builder {
             };
             let served = runtime.block_on(async {
                 match self.open().await {
-                    Ok((server, listener, path)) => {
+                    Ok((server, listener, endpoint)) => {
                         // Both are waited for, so this cannot fail.
-                        let _ = started.send(Ok((server.handle(), path)));
+                        let _ = started.send(Ok((server.handle(), endpoint)));
                         server.run(vec![listener], std::future::pending()).await
                     }
                     Err(error) => {
@@ -144,13 +185,13 @@ impl Builder {
         };
         let thread = thread::Builder::new().name("memnbd".into()).spawn(serve)?;
         match starting.recv() {
-            Ok(Ok((handle, socket))) => Ok(Running { handle, socket, thread: Some(thread) }),
+            Ok(Ok((handle, endpoint))) => Ok(Running { handle, endpoint, thread: Some(thread) }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(io::Error::other("the thread of the server has panicked").into()),
         }
     }
 
-    async fn open(self) -> Result<(Server, Listener, PathBuf), StartError> {
+    async fn open(self) -> Result<(Server, Listener, Endpoint), StartError> {
         let engine = Engine::new(DEADLINE);
         let process = ProcessBudgets::new(self.max_memory, None, self.exports.len());
         let mut list = Vec::new();
@@ -174,9 +215,32 @@ impl Builder {
             list.push(export);
         }
         let exports = Exports::new(list).map_err(StartError::DuplicateName)?;
-        let (socket, path) = Socket::private()?;
+        let (socket, endpoint) = self.address.bind().await?;
         let server = Server::new(Arc::new(exports), options());
-        Ok((server, Listener { socket, exports: None }, path))
+        Ok((server, Listener { socket, exports: None }, endpoint))
+    }
+}
+
+impl Address {
+    async fn bind(self) -> io::Result<(Socket, Endpoint)> {
+        match self {
+            Self::UnixPrivate => {
+                let (socket, path) = Socket::private()?;
+                Ok((socket, Endpoint::Unix(path)))
+            }
+            Self::Unix(path) => {
+                // A URI has no current directory.
+                let path = std::path::absolute(path)?;
+                let listener = UnixListener::bind(&path)?;
+                let file = OwnedFile::new(&path)?;
+                Ok((Socket::Unix(Some(file), listener), Endpoint::Unix(path)))
+            }
+            Self::Tcp(address) => {
+                let listener = TcpListener::bind(address).await?;
+                let address = listener.local_addr()?;
+                Ok((Socket::Tcp(listener), Endpoint::Tcp(address)))
+            }
+        }
     }
 }
 
@@ -196,7 +260,7 @@ fn options() -> Options {
 /// A server that runs. Dropping it stops the server, waits until it has stopped, and removes its socket.
 pub struct Running {
     handle: Handle,
-    socket: PathBuf,
+    endpoint: Endpoint,
     /// `None` after it was joined.
     thread: Option<JoinHandle<Result<(), Unflushed>>>,
 }
@@ -211,13 +275,29 @@ impl Running {
     /// Returns the URI of the export of this name.
     pub fn uri_of(&self, export: &str) -> String {
         let encode = |bytes| percent_encode(bytes, KEPT);
-        let socket = encode(self.socket.as_os_str().as_bytes());
-        format!("nbd+unix:///{}?socket={socket}", encode(export.as_bytes()))
+        let export = encode(export.as_bytes());
+        match &self.endpoint {
+            Endpoint::Unix(path) => {
+                format!("nbd+unix:///{export}?socket={}", encode(path.as_os_str().as_bytes()))
+            }
+            Endpoint::Tcp(address) => format!("nbd://{address}/{export}"),
+        }
     }
 
-    /// Returns the path of the socket, which only this user can reach.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// Returns the path of the Unix domain socket, unless the server listens on TCP.
+    pub fn unix_socket(&self) -> Option<&Path> {
+        match &self.endpoint {
+            Endpoint::Unix(path) => Some(path),
+            Endpoint::Tcp(_) => None,
+        }
+    }
+
+    /// Returns the TCP address of the server, if it has one, with the port that the system chose.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self.endpoint {
+            Endpoint::Unix(_) => None,
+            Endpoint::Tcp(address) => Some(address),
+        }
     }
 
     /// Returns a handle to the server.
@@ -303,7 +383,7 @@ mod tests {
 
     /// The size of an export, as a client learns it that asks for nothing else.
     fn size(server: &Running, export: &str) -> u64 {
-        let mut client = UnixStream::connect(server.socket()).unwrap();
+        let mut client = UnixStream::connect(server.unix_socket().unwrap()).unwrap();
         let mut request = [&[0, 0, 0, 3], &b"IHAVEOPT"[..], &[0, 0, 0, 1]].concat();
         request.extend((export.len() as u32).to_be_bytes());
         request.extend(export.as_bytes());
@@ -315,7 +395,7 @@ mod tests {
 
     #[test]
     fn disks_are_served_until_the_server_is_dropped() {
-        let server = builder()
+        let server = Server::builder()
             .memory("2G")
             .component("of numbers", "pattern", &[("size", "1M")])
             .start()
@@ -323,14 +403,32 @@ mod tests {
         assert_eq!(size(&server, ""), 2 << 30);
         assert_eq!(size(&server, "of numbers"), 1 << 20);
         assert!(server.uri_of("of numbers").starts_with("nbd+unix:///of%20numbers?socket=/"));
-        let socket = server.socket().to_owned();
+        let socket = server.unix_socket().unwrap().to_owned();
         drop(server);
         assert!(!socket.exists() && !socket.parent().unwrap().exists());
     }
 
+    #[test]
+    fn a_server_listens_where_it_was_told_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a socket");
+        let server = Server::builder().memory("1M").unix(&path).start().unwrap();
+        assert_eq!(size(&server, "memory"), 1 << 20);
+        assert!(server.uri().ends_with("/a%20socket") && server.tcp_address().is_none());
+        let taken = Server::builder().memory("1M").unix(&path).start();
+        assert!(matches!(taken, Err(StartError::Io(_))));
+        assert!(path.exists(), "the socket of another server is left alone");
+        drop(server);
+        assert!(!path.exists());
+
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = Server::builder().memory("1M").tcp(address).unix_private().start().unwrap();
+        assert!(server.unix_socket().is_some(), "the last address counts");
+    }
+
     #[tokio::test]
     async fn a_program_with_a_runtime_of_its_own_can_have_several() {
-        let servers = [1, 2].map(|_| builder().memory("1M").threads(2).start().unwrap());
+        let servers = [1, 2].map(|_| Server::builder().memory("1M").threads(2).start().unwrap());
         assert_ne!(servers[0].uri(), servers[1].uri());
         for server in servers {
             assert_eq!(size(&server, "memory"), 1 << 20);
@@ -341,10 +439,10 @@ mod tests {
     #[test]
     fn mistakes_are_reported() {
         let error = |builder: Builder| builder.start().err().unwrap().to_string();
-        assert!(error(builder().memory("2Q")).contains("2Q"));
-        let unknown = error(builder().component("a", "memroy", &[]));
+        assert!(error(Server::builder().memory("2Q")).contains("2Q"));
+        let unknown = error(Server::builder().component("a", "memroy", &[]));
         assert!(unknown.contains("\"memroy\"") && unknown.contains("memory, pattern"), "{unknown}");
-        let twice = error(builder().memory("1M").memory("2M"));
+        let twice = error(Server::builder().memory("1M").memory("2M"));
         assert_eq!(twice, "two exports have the name \"memory\"");
     }
 }

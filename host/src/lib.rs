@@ -1,5 +1,26 @@
-//! memnbd-host serves block devices over NBD. Where the blocks come from is a WebAssembly component
-//! behind the interface `block-store` (see `wit/`).
+//! memnbd serves block devices over NBD (Network Block Device). Where the blocks come from is a sandboxed
+//! WebAssembly component behind the interface `block-store`, or a [`Device`](device::Device) of your own.
+//!
+//! A program that needs a disk, such as a test suite, starts a server of its own:
+//!
+//! ```
+//! # fn main() -> Result<(), memnbd::StartError> {
+//! let server = memnbd::Server::builder().memory("2G").unix_private().start()?;
+//! // Any client connects to this: libnbd, qemu-img, nbdcopy, ...
+//! assert!(server.uri().starts_with("nbd+unix:///memory?socket="));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The command `memnbd-host` is a package of its own, in `program/`. It is this library and what a command
+//! line needs.
+//!
+//! # Features
+//!
+//! Both are on by default.
+//!
+//! - `tls`: encrypted connections, by the system's OpenSSL
+//! - `vsock`: sockets between a virtual machine and its host
 //!
 //! # Layout
 //!
@@ -24,7 +45,6 @@
 //! | [`transport`] | connected sockets and their options, sending without waiting | what is said over them |
 //! | [`server`] | listening, accepting, stopping, the handle to that | the protocol |
 //! | [`embed`] | a server inside another program | the command |
-//! | [`cli`] | the command: options, help, life cycle | how anything is done |
 //!
 //! # The way of a request
 //!
@@ -44,7 +64,6 @@
 
 pub mod block;
 pub mod budget;
-pub mod cli;
 mod client_log;
 pub mod component;
 pub mod compute;
@@ -53,12 +72,19 @@ pub mod device;
 pub mod embed;
 pub mod exports;
 mod last_flush;
-mod machine;
+pub mod machine;
 pub mod nbd;
 mod owned_file;
 pub mod places;
 pub mod server;
 mod sync;
 mod throttle;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
 pub mod tls;
 pub mod transport;
+
+pub use embed::{Builder, Running, StartError};
+pub use server::Server;

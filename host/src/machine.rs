@@ -8,14 +8,14 @@ use std::thread;
 
 /// Returns the number of processors that the affinity and the control group of the process allow.
 /// The result is cached, because it takes a dozen system calls.
-pub(crate) fn processors() -> NonZero<usize> {
+pub fn processors() -> NonZero<usize> {
     static FOUND: OnceLock<NonZero<usize>> = OnceLock::new();
     *FOUND.get_or_init(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN))
 }
 
 /// Returns the memory that the process may use, in bytes: 7/8 of the machine's memory, or of the
 /// lowest limit of the control groups that contain the process.
-pub(crate) fn memory() -> u64 {
+pub fn memory() -> u64 {
     let machine = rustix::system::sysinfo();
     let machine = machine.totalram.saturating_mul(machine.mem_unit.into());
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

@@ -8,7 +8,7 @@ mod handle;
 
 use std::fmt;
 use std::fs::Permissions;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -21,6 +21,7 @@ use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+#[cfg(feature = "vsock")]
 use tokio_vsock::{VsockAddr, VsockListener};
 
 use crate::client_log;
@@ -67,6 +68,7 @@ pub enum Socket {
     /// first: once nobody listens, another server may take its place.
     Unix(Option<Arc<OwnedFile>>, UnixListener),
     /// vsock, for virtual machines and for the machine that this one runs on.
+    #[cfg(feature = "vsock")]
     Vsock(VsockListener),
 }
 
@@ -284,8 +286,9 @@ async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
             let options = sockopt::set_socket_send_buffer_size(&stream, UNIX_SEND_BUFFER);
             (Box::new(StreamSocket::from(stream)), peer, options.map_err(io::Error::from))
         }
+        #[cfg(feature = "vsock")]
         Socket::Vsock(listener) => {
-            let (stream, peer) = poll_fn(|cx| listener.poll_accept(cx)).await?;
+            let (stream, peer) = std::future::poll_fn(|cx| listener.poll_accept(cx)).await?;
             (Box::new(stream), Peer::Vsock(peer), Ok(()))
         }
     };
@@ -327,6 +330,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option
 enum Peer {
     Tcp(SocketAddr),
     Unix(Option<UCred>),
+    #[cfg(feature = "vsock")]
     Vsock(VsockAddr),
     Stdio,
 }
@@ -343,6 +347,7 @@ impl fmt::Display for Peer {
                 }
             }
             Self::Unix(None) => f.write_str("(Unix socket)"),
+            #[cfg(feature = "vsock")]
             Self::Vsock(address) => write!(f, "{address} (vsock)"),
             Self::Stdio => f.write_str("(stdin)"),
         }

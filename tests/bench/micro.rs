@@ -11,9 +11,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use memnbd_host::block::{BlockSizes, Capabilities, Geometry, Span};
-use memnbd_host::component::{BuiltIn, Engine, Instance, MemoryBudget};
-use memnbd_host::nbd::{Negotiated, Piece, ReplyStyle, Request, Session};
+use memnbd::block::{BlockSizes, Capabilities, Geometry, Span};
+use memnbd::component::{BuiltIn, Engine, Instance, MemoryBudget};
+use memnbd::nbd::{Negotiated, Piece, ReplyStyle, Request, Session};
 use tokio::runtime::Runtime;
 
 const KIB: u64 = 1 << 10;

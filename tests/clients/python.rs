@@ -22,7 +22,7 @@ fn component(tool: &Path) -> PathBuf {
     if !path.exists() {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         fs::write(directory.path().join("disk.py"), CODE).unwrap();
-        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
         let command = &mut Command::new(tool);
         command.current_dir(directory.path()).arg("-d").arg(wit);
         command.args(["-w", "backend", "componentize", "-o", "disk.wasm", "disk"]);

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::{Probe, Server, memnbd, probe, wait_until};
 
 /// The server's own time for clients to finish.
-const DRAIN_TIME: Duration = memnbd_host::server::DRAIN_TIME;
+const DRAIN_TIME: Duration = memnbd::server::DRAIN_TIME;
 
 #[test]
 fn signals_stop_it_cleanly() {

@@ -96,8 +96,8 @@ fn manual_pages_have_all_options_and_parameters() {
 #[test]
 fn everything_is_installed() {
     let prefix = TempDir::new().unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut command = std::process::Command::new(root.join("host/dist/install"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut command = std::process::Command::new(root.join("host/program/dist/install"));
     command.args([Path::new(env!("CARGO_BIN_EXE_memnbd-host")), Path::new("/opt/x")]);
     run(command.env("DESTDIR", prefix.path())).success();
     let installed = |path: &str| fs::read(prefix.path().join("opt/x").join(path)).unwrap();

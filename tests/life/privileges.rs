@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::background::Background;
-use crate::support::{LIMIT, Probe, Server, memnbd, probe, run, shell, wait_until};
+use crate::support::{LIMIT, MEMORY_WASM, Probe, Server, memnbd, probe, run, shell, wait_until};
 
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -99,7 +99,7 @@ fn foreign_components_are_compiled_as_the_user_who_serves() {
     }
     let directory = TempDir::new().unwrap();
     let component = directory.path().join("disk.wasm");
-    fs::copy(env!("MEMNBD_COMPONENT_MEMORY"), &component).unwrap();
+    fs::copy(MEMORY_WASM, &component).unwrap();
     // The former user reads it.
     fs::set_permissions(&component, Permissions::from_mode(0o600)).unwrap();
     let cache = TempDir::new().unwrap();

@@ -53,7 +53,7 @@ pub(crate) fn assert_served_with(server: &Server, style: &str) {
 
 /// The tool that makes components of Python code, where `.ci/setup test` puts it or in the PATH.
 pub(crate) fn python_component_tool() -> Option<PathBuf> {
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/componentize-py");
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv/bin/componentize-py");
     let found = find("componentize-py").or_else(|| ours.is_file().then_some(ours));
     if found.is_none() {
         skip("componentize-py");

@@ -12,6 +12,12 @@ pub(crate) use process::{Finished, LIMIT, finish_within, run, wait_until};
 pub(crate) use server::{STOP_LIMIT, Server, free_port, memnbd, shell};
 pub(crate) use wat::{LOOP, bomb, guest, uninterruptible, wasm};
 
+/// The built-in components, as files.
+pub(crate) const MEMORY_WASM: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../components/memory.wasm");
+pub(crate) const PATTERN_WASM: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../components/pattern.wasm");
+
 /// Ends the test where one of these programs is not installed.
 macro_rules! require {
     ($($program:literal),+ $(,)?) => {

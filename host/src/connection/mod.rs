@@ -119,10 +119,7 @@ impl From<ProtocolError> for End {
 
 impl From<tls::Failure> for End {
     fn from(failure: tls::Failure) -> Self {
-        match failure {
-            tls::Failure::Transport(error) => Self::Transport(error),
-            failure => Self::Tls(failure),
-        }
+        failure.into_transport().map_or_else(Self::Tls, Self::Transport)
     }
 }
 

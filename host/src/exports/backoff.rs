@@ -8,7 +8,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// The number of consecutive failures, and the time of the next retry.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     failures: u32,
     next: Instant,
 }
@@ -16,14 +16,14 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Returns the backoff after a failure. `before` is the backoff after the previous failure in a
     /// row.
-    pub(crate) fn after(before: Option<Self>, now: Instant) -> Self {
+    pub fn after(before: Option<Self>, now: Instant) -> Self {
         let failures = before.map_or(0, |before| before.failures.saturating_add(1));
         let pause = FIRST.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
         Self { failures, next: now + pause.min(LONGEST) }
     }
 
     /// Returns the time left until a retry is allowed, or `None` if it is allowed now.
-    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+    pub fn left(&self, now: Instant) -> Option<Duration> {
         self.next.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 }

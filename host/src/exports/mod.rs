@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use backoff::Backoff;
+pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
 pub use export::{Export, Failed, Loading, NotReplaced, Source, Stage};
 pub use problem::Problem;

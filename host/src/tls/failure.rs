@@ -35,6 +35,16 @@ pub enum Failure {
     Internal(ErrorStack),
 }
 
+impl Failure {
+    /// Returns the error of the transport, if that is what failed.
+    pub(crate) fn into_transport(self) -> Result<io::Error, Self> {
+        match self {
+            Self::Transport(error) => Ok(error),
+            other => Err(other),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,5 +8,5 @@ mod write;
 
 pub use socket::{Stream, StreamSocket};
 pub(crate) use socket::{Transport, Watched};
-pub(crate) use tcp::set_options;
+pub use tcp::set_options;
 pub(crate) use write::poll_write_rest;

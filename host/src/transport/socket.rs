@@ -16,7 +16,6 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_vsock::VsockStream;
 
 /// A byte stream that carries a connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -33,7 +32,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 }
 
 impl Stream for DuplexStream {}
-impl Stream for VsockStream {}
+#[cfg(feature = "vsock")]
+impl Stream for tokio_vsock::VsockStream {}
 
 impl<R, W> Stream for tokio::io::Join<R, W>
 where

@@ -28,7 +28,7 @@ const WITHIN_MACHINE: &str = "reno";
 /// # Errors
 ///
 /// Returns an error if an option cannot be set. The options that come after it are not set then.
-pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {
+pub fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;

@@ -3,11 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use memnbd_host::component::{BuiltIn, Component, Engine};
-use memnbd_host::connection::{Context, Phase, serve};
-use memnbd_host::device::guest::{Budgets, Recipe};
-use memnbd_host::exports::{Export, Exports};
-use memnbd_host::nbd::HandshakeConfig;
+use memnbd::component::{BuiltIn, Component, Engine};
+use memnbd::connection::{Context, Phase, serve};
+use memnbd::device::guest::{Budgets, Recipe};
+use memnbd::exports::{Export, Exports};
+use memnbd::nbd::HandshakeConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;

@@ -1,8 +1,8 @@
 //! Option haggling.
 
-use memnbd_host::block::{BlockSizes, Capabilities, Geometry};
-use memnbd_host::nbd::limits::{MAX_OPTION_DATA, MAX_TEXT};
-use memnbd_host::nbd::{
+use memnbd::block::{BlockSizes, Capabilities, Geometry};
+use memnbd::nbd::limits::{MAX_OPTION_DATA, MAX_TEXT};
+use memnbd::nbd::{
     Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, OpenError, ProtocolError,
     Session, TlsMode,
 };

@@ -1,10 +1,10 @@
 //! The headers of requests, and the replies to them.
 
-use memnbd_host::block::{
+use memnbd::block::{
     BlockSizes, Capabilities, Command, ErrorCode, Extents, Geometry, MAX_SIZE, Span, Status,
 };
-use memnbd_host::nbd::limits::{MAX_DRAIN, MAX_EXTENTS, MAX_PAYLOAD};
-use memnbd_host::nbd::{Admission, Negotiated, Piece, ReplyStyle, Request, Session, Verdict};
+use memnbd::nbd::limits::{MAX_DRAIN, MAX_EXTENTS, MAX_PAYLOAD};
+use memnbd::nbd::{Admission, Negotiated, Piece, ReplyStyle, Request, Session, Verdict};
 
 use super::Choices;
 

@@ -1,6 +1,6 @@
 //! What `read` returns.
 
-use memnbd_host::block::{Chunk, MAX_TRANSFER};
+use memnbd::block::{Chunk, MAX_TRANSFER};
 
 use super::super::Choices;
 use super::guest::{Opened, check_fault, with_instance, write};

@@ -1,6 +1,6 @@
 //! What `describe` returns.
 
-use memnbd_host::component::Description;
+use memnbd::component::Description;
 
 use super::guest::{check_fault, with_instance, write};
 use super::memory::Memory;

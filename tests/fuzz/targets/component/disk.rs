@@ -1,7 +1,7 @@
 //! What `open` returns.
 
-use memnbd_host::block::{BlockSizes, Capabilities, MAX_SIZE, MAX_TRANSFER};
-use memnbd_host::component::{Disk, Sharing};
+use memnbd::block::{BlockSizes, Capabilities, MAX_SIZE, MAX_TRANSFER};
+use memnbd::component::{Disk, Sharing};
 
 use super::guest::{check_fault, with_instance, write};
 use super::memory::Memory;

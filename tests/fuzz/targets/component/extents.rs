@@ -1,6 +1,6 @@
 //! What `extents` returns.
 
-use memnbd_host::block::{MAX_SIZE, Span};
+use memnbd::block::{MAX_SIZE, Span};
 
 use super::super::Choices;
 use super::guest::{Opened, check_fault, with_instance, write};

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use memnbd_host::component::{Component, Engine, Fault, Instance, MemoryBudget};
+use memnbd::component::{Component, Engine, Fault, Instance, MemoryBudget};
 use tokio::runtime::{Builder, Runtime};
 
 use super::memory::Memory;

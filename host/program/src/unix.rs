@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 
 use super::leftovers::Leftovers;
 use super::privileges::Identity;
-use crate::server::{OwnedFile, Socket};
+use memnbd::server::{OwnedFile, Socket};
 
 /// How long to wait for other servers that are creating sockets in the same directory.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);

@@ -249,7 +249,7 @@ mod tests {
     /// A queue whose own lines are plain text.
     fn queue(sink: Sink) -> Queue {
         let format: Format = Box::new(|log| {
-            let logs = crate::component::tests::logs::Logs::capture();
+            let logs = crate::logs::Logs::capture();
             log();
             let lines = [logs.take(Level::WARN), logs.take(Level::ERROR)].concat();
             (lines.join("\n") + "\n").into_bytes()

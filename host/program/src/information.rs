@@ -9,9 +9,9 @@ use super::components::{self, Choice};
 use super::exports;
 use super::loading::Loader;
 use super::{Failure, manual};
-use crate::block::MAX_TRANSFER;
-use crate::component::{Component, Description};
-use crate::machine;
+use memnbd::block::MAX_TRANSFER;
+use memnbd::component::{Component, Description};
+use memnbd::machine;
 
 /// The information that was requested.
 pub(super) enum Question<'a> {
@@ -138,8 +138,8 @@ fn config() -> Value {
         "default_component": components::DEFAULT,
         "contract": format!(
             "{}@{}",
-            crate::component::INTERFACE,
-            crate::component::CONTRACT_VERSION
+            memnbd::component::INTERFACE,
+            memnbd::component::CONTRACT_VERSION
         ),
         "cache_directory": cache,
         "max_transfer": MAX_TRANSFER,

@@ -4,7 +4,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use super::components;
-use crate::component::Component;
+use memnbd::component::Component;
 
 const SECTION: &str = "1";
 
@@ -32,7 +32,7 @@ fn rest() -> Roff {
             ". Any other is a file with a WebAssembly component, named by its path, which has a / or \
              ends in .wasm. It exports ",
         ),
-        italic(crate::component::INTERFACE),
+        italic(memnbd::component::INTERFACE),
         roman(". "),
         bold("memnbd-host --help"),
         roman(" "),

@@ -33,7 +33,8 @@ impl Look {
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
         let targets = Targets::new()
-            .with_target("memnbd_host", self.level)
+            // What begins with this: the library and the program.
+            .with_target("memnbd", self.level)
             .with_target("component", self.level);
         let format = Lines {
             text: Format::default().with_target(false).with_timer(Clock(self.timed.clone())),

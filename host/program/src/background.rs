@@ -14,7 +14,7 @@ use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use super::tls::{Credentials, Tls};
-use crate::nbd::TlsMode;
+use memnbd::nbd::TlsMode;
 
 /// The environment variable that gives the serving process the process ID of the waiting one.
 const WAITING: &str = "MEMNBD_WAITING";

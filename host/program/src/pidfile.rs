@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::fs::OFlags;
 
 use super::leftovers::Leftovers;
-use crate::server::OwnedFile;
+use memnbd::server::OwnedFile;
 
 /// A pidfile that is still to be written.
 pub(super) struct Pidfile {

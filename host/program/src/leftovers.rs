@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::server::OwnedFile;
+use memnbd::server::OwnedFile;
 
 /// The files to remove before the process ends.
 #[derive(Clone, Default)]

@@ -15,12 +15,12 @@ use super::args::Args;
 use super::components::{self, Source};
 use super::privileges::Identity;
 use super::wish::Wish;
-use crate::component::{
+use memnbd::component::{
     ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
     MemoryBudget, Progress,
 };
-use crate::device::guest::Recipe;
-use crate::exports::{self, Backoff, Loading, Problem, Stage};
+use memnbd::device::guest::Recipe;
+use memnbd::exports::{self, Backoff, Loading, Problem, Stage};
 
 /// Compilations that take longer than this are logged.
 const LONG: Duration = Duration::from_secs(1);

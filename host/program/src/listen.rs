@@ -17,9 +17,9 @@ use super::plan::{Address, Family, Listen};
 use super::privileges::Identity;
 use super::tls::{Credentials, Tls};
 use super::unix;
-use crate::exports::Exports;
-use crate::nbd::TlsMode;
-use crate::server::{Listener, Socket};
+use memnbd::exports::Exports;
+use memnbd::nbd::TlsMode;
+use memnbd::server::{Listener, Socket};
 
 /// The number of attempts to find a port that is free on all addresses of a host.
 const FREE_PORT_TRIES: usize = 16;

@@ -151,7 +151,7 @@ impl<'a> MakeWriter<'a> for Log {
 
 #[cfg(test)]
 mod tests {
-    use crate::component::tests::logs::Logs;
+    use crate::logs::Logs;
 
     use super::*;
 
@@ -165,7 +165,7 @@ mod tests {
         std::panic::set_hook(hook);
         assert!(panic.is_err());
         let errors = logs.take(Level::ERROR);
-        assert!(errors[0].contains("panicked at host/src/cli/log.rs:"), "{errors:?}");
+        assert!(errors[0].contains("panicked at host/program/src/log.rs:"), "{errors:?}");
         assert!(errors[0].ends_with(": ouch 1"), "{errors:?}");
     }
 }

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::server::Socket;
-use crate::transport::{self, Stream, StreamSocket};
+use memnbd::server::Socket;
+use memnbd::transport::{self, Stream, StreamSocket};
 
 /// The first inherited file descriptor (SD_LISTEN_FDS_START).
 const FIRST: usize = 3;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::Failure;
-use crate::nbd::TlsMode;
-use crate::tls::{Acceptor, FILES};
+use memnbd::nbd::TlsMode;
+use memnbd::tls::{Acceptor, FILES};
 
 /// The names of the directories that are searched for certificates, including nbdkit's.
 const NAMES: [&str; 2] = ["memnbd", "nbdkit"];

@@ -1,8 +1,8 @@
 //! The memory that the command line gives to disks and requests.
 
 use super::args::Args;
-use crate::exports::ProcessBudgets;
-use crate::machine;
+use memnbd::exports::ProcessBudgets;
+use memnbd::machine;
 
 /// Creates the budgets of a process with this number of exports.
 pub(super) fn process(args: &Args, exports: usize) -> ProcessBudgets {

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Failure;
-use crate::exports::{Exports, Failed, Problem};
+use memnbd::exports::{Exports, Failed, Problem};
 
 /// How long the server delays its readiness for exports that need no compiling: healthy ones are
 /// ready by then.

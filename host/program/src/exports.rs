@@ -11,7 +11,7 @@ use super::loading::{ExportSource, Loader};
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
-use crate::exports::{Export, Exports};
+use memnbd::exports::{Export, Exports};
 
 /// Plans the exports. No third-party component is run and no disk is opened, but every mistake that
 /// can be detected without that is reported.

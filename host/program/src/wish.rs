@@ -3,9 +3,9 @@
 use super::Failure;
 use super::args::Args;
 use super::components;
-use crate::component::{Component, Description};
-use crate::device::guest::{Budgets, Recipe};
-use crate::exports::ProcessBudgets;
+use memnbd::component::{Component, Description};
+use memnbd::device::guest::{Budgets, Recipe};
+use memnbd::exports::ProcessBudgets;
 
 /// The longest name of an export, in bytes (spec: "Conventions").
 const MAX_NAME: usize = 4096;
@@ -102,7 +102,7 @@ fn for_host(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::component::Parameter;
+    use memnbd::component::Parameter;
 
     fn with_parameters(names: &[&str]) -> Description {
         let parameter = |name: &&str| Parameter {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::component::{BuiltIn, Component, Description};
+use memnbd::component::{BuiltIn, Component, Description};
 
 /// The component that is used if none is named.
 pub(super) const DEFAULT: &str = "memory";
@@ -228,7 +228,7 @@ pub(super) fn help(component: &Component) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::component::Parameter;
+    use memnbd::component::Parameter;
 
     fn description() -> Description {
         let parameter = |name: &str, required| Parameter {

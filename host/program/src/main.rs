@@ -1,4 +1,4 @@
-//! The command-line program: from parsing the arguments to running and stopping the server.
+//! The command `memnbd-host`: from parsing the arguments to running and stopping the server.
 //!
 //! Mistakes in the command line are reported before anything listens. Then the sockets are created
 //! and privileges are dropped, and only then are components from files compiled and run. Clients
@@ -34,6 +34,10 @@ mod unix;
 mod values;
 mod wish;
 
+#[cfg(test)]
+#[path = "../../src/component/tests/logs.rs"]
+mod logs;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -42,16 +46,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 
-use crate::component;
-use crate::connection::Patience;
-use crate::machine;
-use crate::nbd::HandshakeConfig;
-use crate::nbd::codes::handshake_flag;
-use crate::server::{Options, Server};
 use args::Args;
 use companion::Companion;
 use listen::Bound;
 use log::Log;
+use memnbd::component;
+use memnbd::connection::Patience;
+use memnbd::machine;
+use memnbd::nbd::HandshakeConfig;
+use memnbd::nbd::codes::handshake_flag;
+use memnbd::server::{Options, Server};
 use pidfile::Pidfile;
 use plan::{ClientSource, Life};
 use privileges::Identity;
@@ -83,8 +87,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs the command with the arguments of the process.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     if let Some(code) = component::child_main() {
         return code;
     }
