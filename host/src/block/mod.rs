@@ -5,12 +5,14 @@
 //! its builder guarantees.
 
 mod chunk;
+mod operation;
 mod scatter;
 
 use std::fmt;
 use std::ops::Range;
 
 pub use chunk::Chunk;
+pub use operation::Operation;
 pub(crate) use scatter::MAX_RUNS;
 pub use scatter::Scatter;
 
@@ -209,6 +211,34 @@ pub enum Command {
         /// The maximum number of extents in the answer, at least one.
         limit: usize,
     },
+}
+
+impl Command {
+    /// Returns what the command does.
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Read { .. } => Operation::Read,
+            Self::Write { .. } => Operation::Write,
+            Self::Zero { .. } => Operation::Zero,
+            Self::Trim { .. } => Operation::Trim,
+            Self::Flush => Operation::Flush,
+            Self::Cache { .. } => Operation::Cache,
+            Self::Extents { .. } => Operation::Extents,
+        }
+    }
+
+    /// Returns what the command applies to; empty for a flush.
+    pub fn span(&self) -> Span {
+        match *self {
+            Self::Read { span }
+            | Self::Write { span, .. }
+            | Self::Zero { span, .. }
+            | Self::Trim { span, .. }
+            | Self::Cache { span }
+            | Self::Extents { span, .. } => span,
+            Self::Flush => Span { offset: 0, length: 0 },
+        }
+    }
 }
 
 /// The status of a range of bytes: the two bits of `base:allocation`.

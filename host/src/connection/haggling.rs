@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{Context, End, Phase, in_time};
-use crate::device::{Device, Port};
+use crate::device::{Device, Meter, Port};
 use crate::exports::Export;
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
 use crate::places::{Full, Place};
@@ -30,6 +30,7 @@ pub(super) enum Haggled {
 pub(super) struct Agreed {
     pub(super) session: Session,
     pub(super) port: Arc<Port>,
+    pub(super) meter: Meter,
     /// The client's place in the quota of the export.
     pub(super) _place: Option<Place>,
     /// Requests that were received with the last option.
@@ -147,7 +148,8 @@ impl<S: Stream> Haggling<'_, S> {
         tracing::debug!("export {:?}: served with {} replies", export.name(), session.style());
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
-        Ok(Some(Agreed { session, port, _place: place, rest }))
+        let meter = export.account().open();
+        Ok(Some(Agreed { session, port, meter, _place: place, rest }))
     }
 
     /// Sends the list of exports, in parts if it is long.

@@ -33,7 +33,7 @@ use super::output::Output;
 use super::peers::{Peer, Waits};
 use super::{End, Phase};
 use crate::block::{Command, ErrorCode};
-use crate::device::{Execution, Gate};
+use crate::device::{Execution, Gate, Meter};
 use crate::nbd::{Admission, Request, Session, Verdict};
 use crate::transport::Stream;
 use execution::InFlight;
@@ -51,6 +51,7 @@ pub(super) struct Transmission<S> {
     pub(super) stream: S,
     session: Session,
     gate: Arc<Gate>,
+    meter: Meter,
     /// The gate was entered. It is left at the end of each poll, unless a request is under way of
     /// which a part was executed: one device executes all of it.
     inside: bool,
@@ -120,6 +121,7 @@ where
         stream: S,
         session: Session,
         gate: Arc<Gate>,
+        meter: Meter,
         peer: Peer,
         input: Vec<u8>,
     ) -> Self {
@@ -128,6 +130,7 @@ where
             stream,
             session,
             gate,
+            meter,
             inside: false,
             registered: None,
             input,
@@ -238,6 +241,7 @@ where
                 // Not needed before a read, for TLS sends what it has buffered then.
                 sent &= Pin::new(&mut self.stream).poll_flush(cx)?.is_ready();
             }
+            self.meter.end();
             self.blocked = !sent;
             if sent && (waits_for_room || self.reading_begins()) {
                 continue;

@@ -7,6 +7,7 @@
 //! all else is executed by [`Device::execute`]. Each connection has a [`Gate`], through which all
 //! of its commands go, and a [`Port`], at which it waits while the device is replaced by another.
 
+mod account;
 mod answer;
 mod buffers;
 mod gate;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::block::{Command, ErrorCode, Geometry, Span};
+pub use account::{Account, Entry, Latency, Meter, OperationTotals, Totals};
 pub use answer::{Answer, Chunks, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
 pub use gate::{Gate, Pass};

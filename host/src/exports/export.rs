@@ -12,7 +12,7 @@ use super::backoff::Backoff;
 use super::problem::Problem;
 use crate::block::ErrorCode;
 use crate::device::guest::{GuestDevice, Recipe};
-use crate::device::{Device, InUse, Port, Ports};
+use crate::device::{Account, Device, InUse, Port, Ports};
 
 /// Creates the recipe of a disk, which may require compiling its component.
 pub trait Source: Send + Sync {
@@ -79,6 +79,7 @@ pub struct Export {
     status: watch::Sender<Status>,
     /// The connections that use the disk.
     ports: Ports,
+    account: Account,
 }
 
 #[derive(Default)]
@@ -146,7 +147,13 @@ impl Export {
 
     fn with_status(name: &str, source: Option<Box<dyn Source>>, status: Status) -> Arc<Self> {
         let status = watch::Sender::new(status);
-        Arc::new(Self { name: name.to_owned(), source, status, ports: Ports::default() })
+        Arc::new(Self {
+            name: name.to_owned(),
+            source,
+            status,
+            ports: Ports::default(),
+            account: Account::default(),
+        })
     }
 
     /// Returns the name by which clients request the export.
@@ -219,6 +226,11 @@ impl Export {
     /// Returns a port of the disk for a new connection, or `None` if the disk is not open.
     pub fn enter(&self) -> Option<Arc<Port>> {
         self.ports.enter(|| self.opened())
+    }
+
+    /// Returns the account of what clients asked of the export, whichever device it had.
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// The number of connections that use the export.

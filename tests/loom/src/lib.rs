@@ -2,9 +2,35 @@
 
 /// What the host has in its own module of this name.
 mod sync {
-    pub(crate) use loom::sync::Arc;
+    pub(crate) use std::sync::PoisonError;
+
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
 }
+
+/// What an account needs of the host's module of this name. There is one operation here, for each takes
+/// more than a hundred counters.
+pub mod block {
+    /// What a command does.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Operation {
+        /// Read.
+        Read,
+    }
+
+    impl Operation {
+        /// All operations.
+        pub const ALL: [Self; 1] = [Self::Read];
+
+        /// Returns the name of the operation.
+        pub fn name(self) -> &'static str {
+            "read"
+        }
+    }
+}
+
+#[path = "../../../host/src/device/account.rs"]
+pub mod account;
 
 #[path = "../../../host/src/budget.rs"]
 pub mod budget;

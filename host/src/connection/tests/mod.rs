@@ -1,6 +1,7 @@
 //! Connections over streams that take a byte at a time, or none: what is sent must not depend on
 //! how it is taken.
 
+mod account;
 mod client;
 mod decode;
 mod dedicated;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Transmission;
 use super::reading::{Outlet, PIECE, Reading};
 use super::request::{Executed, Waiting, error_text};
-use crate::block::{Command, ErrorCode, Extent, Span};
+use crate::block::{Command, ErrorCode, Extent, Operation, Span};
 use crate::connection::End;
 use crate::device::{Answer, Buffer, Execution, Outcome, Pass};
 use crate::nbd::Request;
@@ -91,22 +91,15 @@ where
 {
     /// Returns what it takes to answer a request.
     pub(super) fn executed(&self, request: &Request, command: &Command) -> Executed {
-        let (span, read) = match *command {
-            Command::Read { span } => (span, true),
-            Command::Write { span, .. }
-            | Command::Zero { span, .. }
-            | Command::Trim { span, .. }
-            | Command::Cache { span }
-            | Command::Extents { span, .. } => (span, false),
-            Command::Flush => (Span { offset: 0, length: 0 }, false),
-        };
+        let span = command.span();
         let held = match command {
             Command::Read { .. } | Command::Write { .. } => span.length,
             Command::Extents { limit, .. } => (limit * size_of::<Extent>()) as u64,
             // Nothing beyond the request itself.
             _ => 0,
         };
-        Executed { reply: self.session.reply_to(request), span, read, held }
+        let entry = self.meter.entry(command.operation(), span.length);
+        Executed { reply: self.session.reply_to(request), entry, span, held }
     }
 
     /// Executes a request without payload, and answers it if it is ready at once.
@@ -137,17 +130,19 @@ where
                         stream: &mut self.stream,
                         room: self.peer.room(),
                     };
-                    self.reading = Reading::answer(executed.reply, span, &lease, to, cx)?;
+                    self.reading = Reading::answer(&executed, &lease, to, cx)?;
+                    if self.reading.is_none() {
+                        self.meter.answered(&executed.entry, false);
+                    }
                     return Ok(());
                 }
                 if span.length > PIECE {
-                    self.reading = Some(Reading::new(executed.reply, span));
+                    self.reading = Some(Reading::new(&executed));
                     return Ok(());
                 }
             }
             Command::Write { span, fua } if self.gate.try_write(span, &data, fua) => {
-                executed.reply.success(self.output.batch());
-                return Ok(());
+                return self.answer(executed, Ok(Answer::Done), cx);
             }
             _ => {}
         }
@@ -277,7 +272,8 @@ where
         result: Outcome,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let Executed { reply, span, read, .. } = request;
+        let Executed { reply, ref entry, span, .. } = request;
+        let failed = result.is_err();
         match result {
             Ok(Answer::Done) => reply.success(self.output.batch()),
             Ok(Answer::Read(content)) => {
@@ -286,16 +282,21 @@ where
                     stream: &mut self.stream,
                     room: self.peer.room(),
                 };
-                self.reading = Reading::answer(reply, span, &content, to, cx)?;
+                self.reading = Reading::answer(&request, &content, to, cx)?;
+                if self.reading.is_some() {
+                    // It is counted when all of it was answered.
+                    return Ok(());
+                }
             }
             Ok(Answer::Extents(extents)) => {
                 reply.block_status(span, &extents, self.output.batch());
             }
-            Err(error) if read => {
+            Err(error) if entry.operation == Operation::Read => {
                 reply.error_at(error, error_text(error), span.offset, self.output.batch());
             }
             Err(error) => reply.error(error, error_text(error), self.output.batch()),
         }
+        self.meter.answered(entry, failed);
         Ok(())
     }
 

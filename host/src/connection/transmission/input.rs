@@ -45,6 +45,7 @@ where
         };
         if let Poll::Ready(Ok(n)) = &polled {
             self.total += *n as u64;
+            self.meter.begin();
         }
         polled
     }

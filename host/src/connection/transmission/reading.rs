@@ -14,11 +14,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Transmission;
-use super::request::error_text;
+use super::request::{Executed, error_text};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
 use crate::connection::output::{Output, Read, Unsent};
-use crate::device::{Answer, Buffer, Chunks, Content, Gate};
+use crate::device::{Answer, Buffer, Chunks, Content, Entry, Gate};
 use crate::nbd::{ReplyTo, Run};
 use crate::transport::Stream;
 
@@ -32,6 +32,7 @@ const SMALL_PIECE: u64 = 256 << 10;
 /// A read whose reply is being sent.
 pub(super) struct Reading {
     reply: ReplyTo,
+    entry: Entry,
     /// The rest of the chunk whose header was sent.
     owed: Span,
     /// What follows that chunk, of which nothing was sent.
@@ -59,14 +60,14 @@ type Piece = (Result<Content, ErrorCode>, Option<Buffer>);
 
 impl Reading {
     /// Starts with a read of which nothing was sent.
-    pub(super) fn new(reply: ReplyTo, span: Span) -> Self {
-        Self { reply, owed: Span { length: 0, ..span }, rest: span, called: None }
+    pub(super) fn new(request: &Executed) -> Self {
+        let &Executed { reply, entry, span, .. } = request;
+        Self { reply, entry, owed: Span { length: 0, ..span }, rest: span, called: None }
     }
 
     /// Answers a read with all of its content. Returns the read of what found no room.
     pub(super) fn answer<S, C>(
-        reply: ReplyTo,
-        span: Span,
+        request: &Executed,
         content: &C,
         to: Outlet<'_, S>,
         cx: &mut Context<'_>,
@@ -75,9 +76,10 @@ impl Reading {
         S: Stream,
         C: Chunks,
     {
+        let &Executed { reply, entry, span, .. } = request;
         let read = Read { reply, span, content, ends: true, room: to.room };
         let unsent = to.output.read(to.stream, cx, &read)?;
-        Ok(unsent.map(|Unsent { owed, rest }| Self { reply, owed, rest, called: None }))
+        Ok(unsent.map(|Unsent { owed, rest }| Self { reply, entry, owed, rest, called: None }))
     }
 
     /// Returns the next piece, empty if nothing is left.
@@ -173,6 +175,7 @@ where
         while let Some(mut reading) = self.reading.take() {
             let piece = reading.next();
             if piece.length == 0 {
+                self.meter.answered(&reading.entry, false);
                 return Ok(());
             }
             if !self.has_room() {
@@ -196,9 +199,13 @@ where
                     reading.send(to, piece, &content, cx)?;
                     self.reading = Some(reading);
                 }
-                Poll::Ready(Err(_)) if reading.owed.length > 0 => return Err(End::Unanswerable),
+                Poll::Ready(Err(_)) if reading.owed.length > 0 => {
+                    self.meter.answered(&reading.entry, true);
+                    return Err(End::Unanswerable);
+                }
                 Poll::Ready(Err(error)) => {
                     let text = error_text(error);
+                    self.meter.answered(&reading.entry, true);
                     reading.reply.error_at(error, text, piece.offset, self.output.batch());
                 }
                 Poll::Pending => {

@@ -24,7 +24,7 @@ where
             request.length
         );
         let reply = self.session.reply_to(request);
-        self.drain(Refused { reply, error, text }, payload);
+        self.drain(Refused { reply, entry: None, error, text }, payload);
     }
 
     /// Answers once the payload was discarded: clients do not expect a reply to a request that they
@@ -37,7 +37,11 @@ where
     }
 
     pub(super) fn answer_refused(&mut self, refused: Refused) {
-        let Refused { reply, error, text } = refused;
+        let Refused { reply, entry, error, text } = refused;
+        match entry {
+            Some(entry) => self.meter.answered(&entry, true),
+            None => self.meter.refused(),
+        }
         reply.error(error, text, self.output.batch());
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::input::INPUT_MAX;
 use crate::block::{Command, ErrorCode, Span};
-use crate::device::{Buffer, Outcome};
+use crate::device::{Buffer, Entry, Outcome};
 use crate::nbd::ReplyTo;
 
 /// The text of EIO. The cause is in the server's log; it is not for clients.
@@ -18,8 +18,8 @@ const FAILED: &str = "the disk failed; see the server's log";
 #[derive(Clone, Copy)]
 pub(super) struct Executed {
     pub(super) reply: ReplyTo,
+    pub(super) entry: Entry,
     pub(super) span: Span,
-    pub(super) read: bool,
     /// The memory that it takes if it is not executed at once, in bytes.
     pub(super) held: u64,
 }
@@ -69,6 +69,8 @@ pub(super) type Awaited = Pin<Box<dyn Future<Output = Buffer> + Send>>;
 #[derive(Clone, Copy)]
 pub(super) struct Refused {
     pub(super) reply: ReplyTo,
+    /// The entry of a request that was admitted.
+    pub(super) entry: Option<Entry>,
     pub(super) error: ErrorCode,
     pub(super) text: &'static str,
 }

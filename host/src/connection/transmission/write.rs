@@ -6,7 +6,7 @@ use std::task::Context;
 use bytes::{Buf, Bytes};
 
 use super::input::{PAYLOAD_ALONE, PAYLOAD_IN_INPUT};
-use super::request::{Refused, Waiting, Write, error_text};
+use super::request::{Executed, Refused, Waiting, Write, error_text};
 use super::{State, Transmission};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
@@ -136,8 +136,9 @@ where
         match self.start_write(span, data, write.fua, cx) {
             Ok(Ok(_)) => self.state = State::Write(write),
             Ok(Err(error)) => {
-                let refused =
-                    Refused { reply: write.executed.reply, error, text: error_text(error) };
+                let Executed { reply, entry, .. } = write.executed;
+                let text = error_text(error);
+                let refused = Refused { reply, entry: Some(entry), error, text };
                 self.drain(refused, write.rest.length);
             }
             Err(execution) => {

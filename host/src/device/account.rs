@@ -1,0 +1,451 @@
+//! Accounts: what was asked of an export, how it ended, and how long it took.
+//!
+//! Each connection has a [`Meter`] of its own, which nobody else writes. So connections cost each other
+//! nothing, and counting takes no atomic instruction. [`Account::totals`] adds up all meters.
+//!
+//! This module does not know what is counted for.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::block::Operation;
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+
+/// The number of operations.
+const OPERATIONS: usize = Operation::ALL.len();
+
+/// The account of an export.
+#[derive(Clone, Default)]
+pub struct Account(Arc<Mutex<Meters>>);
+
+#[derive(Default)]
+struct Meters {
+    open: Vec<Arc<Counters>>,
+    /// The totals of those that are closed.
+    closed: Totals,
+}
+
+impl Account {
+    /// Opens the meter of a new connection.
+    pub fn open(&self) -> Meter {
+        let counters = Arc::new(Counters::default());
+        self.meters().open.push(counters.clone());
+        Meter {
+            account: self.clone(),
+            counters,
+            origin: Instant::now(),
+            begun: 0,
+            pending: [0; OPERATIONS],
+            any_pending: false,
+        }
+    }
+
+    /// Returns what was counted, by connections that have ended as well. Later totals are never less.
+    pub fn totals(&self) -> Totals {
+        let meters = self.meters();
+        let mut totals = meters.closed.clone();
+        meters.open.iter().for_each(|counters| totals.add(counters));
+        totals
+    }
+
+    fn meters(&self) -> MutexGuard<'_, Meters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's part of an account.
+///
+/// Requests come in batches: [`Self::begin`] when something was received, then [`Self::answered`] for
+/// each request, and [`Self::end`] when the replies were sent. So the clock is read twice for each
+/// batch, however many requests it has.
+pub struct Meter {
+    account: Account,
+    counters: Arc<Counters>,
+    origin: Instant,
+    /// When the batch began.
+    begun: u64,
+    /// Requests of the batch that were answered, by operation.
+    pending: [u32; OPERATIONS],
+    any_pending: bool,
+}
+
+/// A request that was admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The operation.
+    pub operation: Operation,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// When it arrived, in nanoseconds since the meter was opened.
+    arrived: u64,
+}
+
+impl Meter {
+    /// Begins a batch: something was received.
+    #[inline]
+    pub fn begin(&mut self) {
+        self.begun = self.now();
+    }
+
+    /// Returns the entry of a request of the present batch.
+    #[inline]
+    pub fn entry(&self, operation: Operation, bytes: u64) -> Entry {
+        Entry { operation, bytes, arrived: self.begun }
+    }
+
+    /// Counts a request that was answered.
+    #[inline]
+    pub fn answered(&mut self, entry: &Entry, failed: bool) {
+        let index = entry.operation as usize;
+        let counters = &self.counters.operations[index];
+        add(&counters.requests, 1);
+        match failed {
+            false => add(&counters.bytes, entry.bytes),
+            true => add(&counters.errors, 1),
+        }
+        if entry.arrived == self.begun {
+            self.pending[index] += 1;
+            self.any_pending = true;
+        } else {
+            counters.took(self.now().saturating_sub(entry.arrived), 1);
+        }
+    }
+
+    /// Counts a request that was not admitted.
+    pub fn refused(&mut self) {
+        add(&self.counters.refused, 1);
+    }
+
+    /// Ends a batch: its replies were sent.
+    #[inline]
+    pub fn end(&mut self) {
+        if !self.any_pending {
+            return;
+        }
+        self.any_pending = false;
+        let took = self.now() - self.begun;
+        for (counters, pending) in self.counters.operations.iter().zip(&mut self.pending) {
+            if *pending > 0 {
+                counters.took(took, u64::from(*pending));
+                *pending = 0;
+            }
+        }
+    }
+
+    /// The nanoseconds since the meter was opened; 64 bits are enough for 584 years.
+    fn now(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.end();
+        let mut meters = self.account.meters();
+        meters.open.retain(|counters| !Arc::ptr_eq(counters, &self.counters));
+        meters.closed.add(&self.counters);
+    }
+}
+
+/// What a meter has counted. Only the meter writes it; others read it at any time.
+#[derive(Default)]
+struct Counters {
+    refused: AtomicU64,
+    operations: [OperationCounters; OPERATIONS],
+}
+
+struct OperationCounters {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    errors: AtomicU64,
+    nanos: AtomicU64,
+    latency: [AtomicU64; BUCKETS],
+}
+
+impl Default for OperationCounters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        let latency = std::array::from_fn(|_| zero());
+        Self { requests: zero(), bytes: zero(), errors: zero(), nanos: zero(), latency }
+    }
+}
+
+impl OperationCounters {
+    fn took(&self, nanos: u64, requests: u64) {
+        add(&self.nanos, nanos.saturating_mul(requests));
+        add(&self.latency[bucket(nanos)], requests);
+    }
+}
+
+/// Adds to a counter that no other thread writes. Clients can reach the greatest number, where it stays:
+/// they may trim 8 EiB at a time.
+#[inline]
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
+}
+
+/// What an account has counted.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// The number of requests that were not admitted: they are malformed, or against what was
+    /// negotiated.
+    pub refused: u64,
+    operations: [OperationTotals; OPERATIONS],
+}
+
+impl Totals {
+    /// Returns the totals of an operation.
+    pub fn of(&self, operation: Operation) -> &OperationTotals {
+        &self.operations[operation as usize]
+    }
+
+    /// Returns the totals of all operations.
+    pub fn iter(&self) -> impl Iterator<Item = (Operation, &OperationTotals)> {
+        Operation::ALL.into_iter().zip(&self.operations)
+    }
+
+    fn add(&mut self, counters: &Counters) {
+        let add = |sum: &mut u64, counter: &AtomicU64| {
+            *sum = sum.saturating_add(counter.load(Ordering::Relaxed));
+        };
+        add(&mut self.refused, &counters.refused);
+        for (totals, counters) in self.operations.iter_mut().zip(&counters.operations) {
+            add(&mut totals.requests, &counters.requests);
+            add(&mut totals.bytes, &counters.bytes);
+            add(&mut totals.errors, &counters.errors);
+            add(&mut totals.latency.nanos, &counters.nanos);
+            for (sum, counter) in totals.latency.counts.iter_mut().zip(&counters.latency) {
+                add(sum, counter);
+            }
+        }
+    }
+}
+
+/// Lists the operations that there were, as in "read: 3 requests, 12288 bytes, median 9 us, 99 % 14 us".
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (operation, totals) in self.iter().filter(|(_, totals)| totals.requests > 0) {
+            write!(f, "{separator}{}: {totals}", operation.name())?;
+            separator = "; ";
+        }
+        match self.refused {
+            0 if separator.is_empty() => f.write_str("no requests"),
+            0 => Ok(()),
+            refused => write!(f, "{separator}{refused} refused"),
+        }
+    }
+}
+
+/// What an account has counted of one operation.
+#[derive(Clone, Debug, Default)]
+pub struct OperationTotals {
+    /// The number of requests that were answered.
+    pub requests: u64,
+    /// The sum of the lengths of those that succeeded, in bytes.
+    pub bytes: u64,
+    /// How many of the requests failed.
+    pub errors: u64,
+    /// How long the requests took, from when the server received their headers until it had sent the
+    /// replies, or stored them to be sent when the client reads on.
+    pub latency: Latency,
+}
+
+impl fmt::Display for OperationTotals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, bytes, errors, latency } = self;
+        let s = if *requests == 1 { "" } else { "s" };
+        write!(f, "{requests} request{s}, {bytes} bytes")?;
+        if *errors > 0 {
+            write!(f, ", {errors} failed")?;
+        }
+        for (name, fraction) in [("median", 0.5), ("99 %", 0.99)] {
+            if let Some(took) = latency.quantile(fraction) {
+                write!(f, ", {name} {} us", took.as_nanos().div_ceil(1000))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of buckets, each a quarter of a power of two wide. The last one has all that is longer. In
+/// loom's models there is only one, for they go through all interleavings of reads and writes.
+const BUCKETS: usize = if cfg!(loom) { 1 } else { 108 };
+
+/// The logarithm of the width of the first bucket, in nanoseconds.
+const FINEST: u32 = 8;
+
+/// Returns the bucket of a duration.
+fn bucket(nanos: u64) -> usize {
+    let units = nanos >> FINEST;
+    let bucket = match units {
+        0..4 => units,
+        _ => {
+            let exponent = units.ilog2();
+            let quarter = (units >> (exponent - 2)) & 3;
+            u64::from(4 * (exponent - 1)) + quarter
+        }
+    };
+    (bucket as usize).min(BUCKETS - 1)
+}
+
+/// Returns the upper bound of a bucket in nanoseconds, exclusive.
+fn upper_bound(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
+    match bucket {
+        0..4 => (bucket + 1) << FINEST,
+        _ => (bucket % 4 + 5) << (bucket / 4 - 1) << FINEST,
+    }
+}
+
+/// A histogram of durations, from 256 ns to 64 s, each known to within a quarter.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    nanos: u64,
+    counts: [u64; BUCKETS],
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { nanos: 0, counts: [0; BUCKETS] }
+    }
+}
+
+impl Latency {
+    /// Returns the sum of the durations.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    /// Returns the buckets, in ascending order: the duration that is longer than all in the bucket, and
+    /// how many those are. The last bucket has all that are longer than the one before it.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let bound = |bucket| Duration::from_nanos(upper_bound(bucket));
+        self.counts.iter().enumerate().map(move |(bucket, &count)| (bound(bucket), count))
+    }
+
+    /// Returns the duration than which at least this fraction, between 0 and 1, took less. Returns
+    /// `None` if nothing was counted.
+    pub fn quantile(&self, fraction: f64) -> Option<Duration> {
+        let total: u64 = self.counts.iter().sum();
+        let wanted = (total as f64 * fraction).ceil().max(1.0) as u64;
+        let mut sum = 0;
+        self.buckets().find_map(|(bound, count)| {
+            sum += count;
+            (sum >= wanted).then_some(bound)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_follow_each_other() {
+        let mut lower = 0;
+        for index in 0..BUCKETS {
+            let upper = upper_bound(index);
+            assert_eq!([bucket(lower), bucket(upper - 1)], [index, index]);
+            assert!(index < 4 || upper - lower <= lower / 4, "{lower} to {upper}");
+            lower = upper;
+        }
+        assert_eq!(lower, 64 << 30, "more than a minute");
+        assert_eq!([bucket(lower), bucket(u64::MAX)], [BUCKETS - 1; 2]);
+    }
+
+    #[test]
+    fn totals_are_of_all_connections() {
+        let account = Account::default();
+        let [mut first, mut second] = [account.open(), account.open()];
+        first.begin();
+        let read = first.entry(Operation::Read, 4096);
+        first.answered(&read, false);
+        first.answered(&read, false);
+        first.end();
+        second.begin();
+        second.answered(&second.entry(Operation::Read, 4096), true);
+        second.answered(&second.entry(Operation::Flush, 0), false);
+        second.refused();
+        second.end();
+        let check = || {
+            let totals = account.totals();
+            let read = totals.of(Operation::Read);
+            assert_eq!([read.requests, read.bytes, read.errors], [3, 8192, 1]);
+            assert_eq!(read.latency.buckets().map(|(_, count)| count).sum::<u64>(), 3);
+            assert_eq!(totals.of(Operation::Flush).requests, 1);
+            assert_eq!(totals.of(Operation::Write).requests, 0);
+            assert_eq!(totals.refused, 1);
+        };
+        check();
+        drop(first);
+        check();
+        drop(second);
+        check();
+        assert!(account.meters().open.is_empty());
+    }
+
+    #[test]
+    fn a_request_takes_as_long_as_its_batch_or_until_its_own_end() {
+        let account = Account::default();
+        let mut meter = account.open();
+        meter.begin();
+        let slow = meter.entry(Operation::Write, 1);
+        meter.answered(&meter.entry(Operation::Read, 1), false);
+        let pause = Duration::from_millis(2);
+        std::thread::sleep(pause);
+        meter.end();
+        meter.begin();
+        std::thread::sleep(pause);
+        meter.answered(&slow, false);
+        let totals = account.totals();
+        let sum = |operation| totals.of(operation).latency.sum();
+        assert!(sum(Operation::Read) >= pause && sum(Operation::Write) >= 2 * pause);
+        let quantile = totals.of(Operation::Write).latency.quantile(0.5);
+        assert!(quantile.is_some_and(|quantile| quantile > 2 * pause));
+        assert_eq!(totals.of(Operation::Trim).latency.quantile(0.5), None);
+    }
+
+    #[test]
+    fn quantiles_are_of_the_requests_and_not_of_the_buckets() {
+        let counters = OperationCounters::default();
+        counters.took(1_000, 98);
+        counters.took(1_000_000, 2);
+        let mut totals = Totals::default();
+        let mut all = Counters::default();
+        all.operations[Operation::Read as usize] = counters;
+        totals.add(&all);
+        let latency = &totals.of(Operation::Read).latency;
+        let micros = |fraction| latency.quantile(fraction).unwrap().as_nanos() / 1000;
+        assert_eq!([micros(0.0), micros(0.5), micros(0.98)], [1, 1, 1]);
+        assert_eq!([micros(0.981), micros(1.0)], [1048, 1048]);
+        assert_eq!(latency.sum(), Duration::from_nanos(98_000 + 2_000_000));
+    }
+
+    #[test]
+    fn numbers_of_any_size_are_harmless() {
+        let account = Account::default();
+        for _ in 0..2 {
+            let mut meter = account.open();
+            for _ in 0..2 {
+                meter.answered(&meter.entry(Operation::Trim, u64::MAX), false);
+                assert_eq!(account.totals().of(Operation::Trim).bytes, u64::MAX);
+            }
+        }
+        assert_eq!(account.totals().of(Operation::Trim).requests, 4);
+    }
+
+    #[test]
+    fn totals_are_told_in_a_line() {
+        let account = Account::default();
+        assert_eq!(account.totals().to_string(), "no requests");
+        let mut meter = account.open();
+        meter.answered(&meter.entry(Operation::Read, 10), false);
+        meter.answered(&meter.entry(Operation::Read, 10), true);
+        meter.refused();
+        let line = account.totals().to_string();
+        assert_eq!(line, "read: 2 requests, 10 bytes, 1 failed; 1 refused");
+        meter.end();
+        assert!(account.totals().to_string().contains(", median "), "once it is known");
+    }
+}
