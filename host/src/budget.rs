@@ -6,6 +6,9 @@
 //! leaves the others their guarantees.
 //!
 //! The module does not know what is counted, such as bytes or connections, or who waits for more.
+//!
+//! No crate has such a tree: tokio's and async-speed-limit's semaphores have one level, and those of
+//! service frameworks count requests by rate.
 
 use crate::sync::{Arc, AtomicU64, Ordering};
 

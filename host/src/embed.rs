@@ -268,8 +268,8 @@ pub struct Running {
 impl Running {
     /// Returns the URI of the first export (the NBD project's `uri.md`).
     pub fn uri(&self) -> String {
-        let first = self.handle.exports().iter().next();
-        self.uri_of(first.map_or("", |export| export.name()))
+        let first = self.handle.exports().into_iter().next();
+        self.uri_of(first.as_ref().map_or("", |export| export.name()))
     }
 
     /// Returns the URI of the export of this name.
@@ -406,6 +406,22 @@ mod tests {
         let socket = server.unix_socket().unwrap().to_owned();
         drop(server);
         assert!(!socket.exists() && !socket.parent().unwrap().exists());
+    }
+
+    #[tokio::test]
+    async fn disks_come_and_go_while_it_runs() {
+        let server = Server::builder().memory("1M").start().unwrap();
+        let other =
+            Server::builder().component("new", "memory", &[("size", "3M")]).start().unwrap();
+        let handle = server.handle();
+        handle.add(other.handle().export("new").unwrap()).unwrap();
+        assert_eq!([size(&server, "memory"), size(&server, "new")], [1 << 20, 3 << 20]);
+        let limit = Duration::from_secs(10);
+        handle.remove("memory", limit).await.unwrap();
+        assert!(handle.export("").is_none(), "the default has no successor");
+        assert_eq!(size(&server, "new"), 3 << 20);
+        let names: Vec<_> = handle.exports().iter().map(|e| e.name().to_owned()).collect();
+        assert_eq!(names, ["new"]);
     }
 
     #[test]

@@ -37,8 +37,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 pub(crate) async fn flush(exports: &Exports, limit: Duration) -> Result<(), Unflushed> {
     let mut flushes = JoinSet::new();
     let mut pending = BTreeSet::new();
-    for export in exports.iter().filter(|export| export.needs_last_flush()) {
-        let export = export.clone();
+    for export in exports.all().into_iter().filter(|export| export.needs_last_flush()) {
         pending.insert(export.name().to_owned());
         flushes.spawn(async move { (export.name().to_owned(), export.finish().await) });
     }

@@ -1,6 +1,8 @@
 //! Files that the process removes when it ends, if they are still the ones that it created.
 //!
 //! The module does not know what the files are for.
+//!
+//! The crate tempfile removes files that it has created itself, whatever is at their paths by then.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -70,27 +70,62 @@ impl Drop for Place {
 pub struct Full;
 
 /// The places of the exports, by export name.
-#[derive(Clone, Debug, Default)]
-pub struct ExportPlaces(Arc<HashMap<String, Places>>);
+#[derive(Clone, Debug)]
+pub struct ExportPlaces(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    all: Budget,
+    /// The most that an export may take.
+    each: u64,
+    freed: Arc<Notify>,
+    exports: Mutex<HashMap<String, Places>>,
+}
+
+/// Without limits.
+impl Default for ExportPlaces {
+    fn default() -> Self {
+        Self::divide(u64::MAX, u64::MAX, [])
+    }
+}
 
 impl ExportPlaces {
-    /// Divides places as [`Places::divide`] does.
-    pub fn divide<'a>(most: u64, each: u64, names: impl Iterator<Item = &'a str>) -> Self {
-        let names: Vec<&str> = names.collect();
-        let places = Places::divide(most, each, names.len());
-        Self(Arc::new(names.into_iter().map(str::to_owned).zip(places).collect()))
+    /// Divides `most` places among exports, each of which may take at most `each`. Half of the places are
+    /// guaranteed to these in equal shares. All exports, and those that are added later, compete for the
+    /// rest.
+    pub fn divide(most: u64, each: u64, names: impl IntoIterator<Item = String>) -> Self {
+        let names: Vec<String> = names.into_iter().collect();
+        let (all, freed) = (Budget::new(most), Arc::new(Notify::new()));
+        let guaranteed = most / 2 / names.len().max(1) as u64;
+        let places = |name| {
+            let budget = all.child(each, guaranteed);
+            (name, Places { budget, freed: freed.clone() })
+        };
+        let exports = Mutex::new(names.into_iter().map(places).collect());
+        Self(Arc::new(Shared { all, each, freed, exports }))
     }
 
-    /// Takes a place for a client of an export. Returns `None` for a name without a limit.
+    /// Takes a place for a client of an export.
     ///
     /// # Errors
     ///
     /// Returns [`Full`] if no place is free.
-    pub fn try_enter(&self, name: &str) -> Result<Option<Place>, Full> {
-        match self.0.get(name) {
-            Some(places) => places.try_enter().map(Some).ok_or(Full),
-            None => Ok(None),
+    pub fn try_enter(&self, name: &str) -> Result<Place, Full> {
+        let mut exports = self.exports();
+        if !exports.contains_key(name) {
+            let budget = self.0.all.child(self.0.each, 0);
+            exports.insert(name.to_owned(), Places { budget, freed: self.0.freed.clone() });
         }
+        exports.get(name).and_then(Places::try_enter).ok_or(Full)
+    }
+
+    /// Forgets an export that was removed, with what was guaranteed to it.
+    pub fn forget(&self, name: &str) {
+        self.exports().remove(name);
+    }
+
+    fn exports(&self) -> MutexGuard<'_, HashMap<String, Places>> {
+        self.0.exports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,10 +165,22 @@ mod tests {
 
     #[test]
     fn exports_have_places_by_name() {
-        let places = ExportPlaces::divide(4, 1, ["a", "b"].into_iter());
-        let _a = places.try_enter("a").unwrap().unwrap();
+        let places = ExportPlaces::divide(4, 1, ["a", "b"].map(str::to_owned));
+        let _a = places.try_enter("a").unwrap();
         assert!(places.try_enter("a").is_err());
-        assert!(places.try_enter("b").unwrap().is_some());
-        assert!(places.try_enter("c").unwrap().is_none(), "nobody has counted it");
+        assert!(places.try_enter("b").is_ok());
+    }
+
+    #[test]
+    fn exports_that_are_added_have_what_is_left() {
+        let places = ExportPlaces::divide(4, 4, ["a".to_owned()]);
+        let enter = |name| places.try_enter(name);
+        let added = [enter("b").unwrap(), enter("c").unwrap()];
+        assert!(enter("b").is_err(), "two are guaranteed to the first");
+        let _first = [enter("a").unwrap(), enter("a").unwrap()];
+        drop(added);
+        let _third = enter("a").unwrap();
+        places.forget("a");
+        assert!(enter("b").is_ok());
     }
 }

@@ -132,10 +132,10 @@ impl Server {
         let Options { shutdown_timeout, exit_last, .. } = options;
         let max_connections = options.max_connections.unwrap_or(u64::MAX);
         let per_export = options.max_connections_per_export.unwrap_or(u64::MAX);
-        let names = exports.iter().map(|export| export.name());
+        let names = exports.list().into_iter().map(|export| export.name().to_owned());
         let places = ExportPlaces::divide(max_connections, per_export, names);
         let (phase, receiver) = watch::channel(Phase::Serving);
-        let (handle, controlled) = Handle::new(exports.clone());
+        let (handle, controlled) = Handle::new(exports.clone(), places.clone());
         let context = Context {
             exports,
             handshake,
@@ -245,6 +245,11 @@ impl Server {
             () = last_flush::after(DRAIN_TIME) => {}
         }
         client_log::report_suppressed();
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            for export in exports.all() {
+                tracing::debug!("export {:?}: {}", export.name(), export.account().totals());
+            }
+        }
         last_flush::flush(&exports, shutdown_timeout).await
     }
 }
@@ -384,7 +389,7 @@ mod tests {
         let running = tokio::spawn(server.run(listeners, std::future::pending()));
         let mut client = UnixStream::connect(&path).await.unwrap();
         client.read_exact(&mut [0; 18]).await.unwrap();
-        assert_eq!(handle.exports().iter().count(), 0);
+        assert!(handle.exports().is_empty());
         let moment = Duration::from_millis(20);
         assert!(tokio::time::timeout(moment, handle.stopped()).await.is_err(), "it runs");
         handle.clone().stop();

@@ -2,6 +2,8 @@
 //! lines.
 //!
 //! The module does not know who is throttled or what is logged.
+//!
+//! The crate governor is for what this does, too, but would bring a dozen others for these few lines.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

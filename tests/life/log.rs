@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{LIMIT, Server, memnbd, probe, run, wait_until};
+use crate::support::{LIMIT, Server, memnbd, probe, require, run, wait_until};
 
 /// A server with `-v` on a socket of its own.
 fn start(arguments: &[&str]) -> Server {
@@ -94,6 +94,19 @@ fn lines_are_objects_of_json_when_asked_for() {
         let time = line["time"].as_str().unwrap();
         assert!(time.len() >= 20 && time.ends_with('Z'), "{time}");
     }
+}
+
+#[test]
+fn what_clients_asked_for_is_told_in_the_end() {
+    require!("qemu-io");
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    let command = "qemu-io -f raw -c 'write 0 64k' -c 'read 0 4k' $uri";
+    let arguments = ["-v", "--log", "log", "1M", "--run", command];
+    run(&mut memnbd(directory.path(), arguments)).success();
+    let line = wait_for_line(&log, "export \"\": read: ");
+    assert!(line.contains("read: 1 request, 4096 bytes, median "), "{line}");
+    assert!(line.contains("write: 1 request, 65536 bytes, median "), "{line}");
 }
 
 #[test]

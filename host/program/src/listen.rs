@@ -93,7 +93,7 @@ impl Bound {
     ) -> anyhow::Result<Self> {
         let mut bound = Self::default();
         for (socket, name) in sockets {
-            let named = exports.iter().any(|export| export.name() == name);
+            let named = exports.list().iter().any(|export| export.name() == name);
             let only = (named && !name.is_empty()).then_some(name.as_str());
             let (view, name) = view(exports, only)?;
             let endpoint = Endpoint::of(&socket).context("find the address of a socket")?;
@@ -153,12 +153,13 @@ impl Endpoint {
 /// URI.
 fn view(exports: &Exports, export: Option<&str>) -> anyhow::Result<(Option<Arc<Exports>>, String)> {
     let Some(name) = export else {
-        let first = exports.iter().next();
+        let first = exports.find("");
         return Ok((None, first.map_or_else(String::new, |export| export.name().to_owned())));
     };
     match exports.find(name) {
-        Some(export) => Ok((Some(Arc::new(Exports::only(export.clone()))), name.to_owned())),
+        Some(export) => Ok((Some(Arc::new(Exports::only(export))), name.to_owned())),
         None => {
+            let exports = exports.list();
             let names: Vec<&str> = exports.iter().map(|export| export.name()).collect();
             bail!("--listen: there is no export {name:?}, only {names:?}")
         }

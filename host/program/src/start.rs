@@ -39,13 +39,13 @@ impl Planned {
         let Self { exports, keep_open } = self;
         let (sender, failure) = oneshot::channel();
         if keep_open.len() == 1
-            && let Some(only) = exports.iter().next()
+            && let Some(only) = exports.list().first()
         {
             only.start(keep_open[0]).await.map_err(|failed| alone(&failed))?;
             return Ok(Starting { exports: exports.clone(), failure });
         }
         let mut starting = JoinSet::new();
-        for (export, &keep) in exports.iter().zip(&keep_open) {
+        for (export, &keep) in exports.list().iter().zip(&keep_open) {
             let name = export.name().to_owned();
             let start = export.start(keep);
             starting.spawn(async move {
@@ -55,13 +55,13 @@ impl Planned {
         tokio::spawn(watch(starting, sender));
         let mut started = Starting { exports: exports.clone(), failure };
         let settled = async {
-            for export in exports.iter() {
+            for export in exports.list() {
                 export.settled_or_compiling().await;
             }
         };
         // Clients of an export that takes longer wait for it.
         let _ = timeout(PATIENCE, settled).await;
-        if exports.iter().all(|export| export.has_failed()) {
+        if exports.list().iter().all(|export| export.has_failed()) {
             return Err(started.hopeless().await);
         }
         Ok(started)

@@ -2,15 +2,24 @@
 
 use std::time::Duration;
 
-/// Parses a size in bytes: decimal digits and an optional suffix, `b` for 1, `s` for 512, `k`, `m`,
-/// `g`, `t`, `p` or `e` for powers of 1024, in either case.
+/// Parses a size in bytes, as components do: a number, decimal or hexadecimal with the prefix `0x`, and an
+/// optional suffix, `b` for 1, `s` for 512, `k`, `m`, `g`, `t`, `p` or `e` for powers of 1024, in either
+/// case. In a hexadecimal number `b` and `e` are digits.
 ///
 /// # Errors
 ///
 /// Returns a message for the user if `text` is not a size.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let suffix = &text[digits.len()..];
+    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let (radix, rest) = hexadecimal.map_or((10, text), |digits| (16, digits));
+    let end = rest.find(|c: char| !c.is_digit(radix)).unwrap_or(rest.len());
+    let (digits, suffix) = rest.split_at(end);
+    if digits.is_empty() {
+        return Err("not a size; sizes are written like 512M, 2G or 1073741824".into());
+    }
+    if radix == 10 && digits.len() > 1 && digits.starts_with('0') {
+        return Err("it begins with 0, which some take for octal; leave the zero out".into());
+    }
     let unit = match suffix.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "s" => 512,
@@ -22,14 +31,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "e" => 1 << 60,
         _ => return Err(format!("unknown suffix {suffix:?}; known are b k m g t p e s")),
     };
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("not a size; sizes are written like 512M, 2G or 1073741824".into());
-    }
-    if digits.len() > 1 && digits.starts_with('0') {
-        // The components reject it as well: releases of nbdkit disagree on whether this is octal.
-        return Err("it begins with 0, which some take for octal; leave the zero out".into());
-    }
-    let number: Option<u64> = digits.parse().ok();
+    let number = u64::from_str_radix(digits, radix).ok();
     let size = number.and_then(|number| number.checked_mul(unit));
     size.ok_or_else(|| "more than 2^64-1 bytes".into())
 }
@@ -89,9 +91,23 @@ mod tests {
         assert_eq!(size("3S"), Ok(1536));
         assert_eq!(size("2G"), Ok(2 << 30));
         assert_eq!(size("15e"), Ok(15 << 60));
-        for bad in
-            ["", "k", "-1", "1.5G", "2GiB", "16e", "1 k", "0x10", "010", "18446744073709551616"]
-        {
+        assert_eq!(size("0x10"), Ok(16));
+        assert_eq!(size("0X1bk"), Ok(0x1b << 10));
+        for bad in [
+            "",
+            "k",
+            "-1",
+            "1.5G",
+            "2GiB",
+            "1kb",
+            "16e",
+            "1 k",
+            "0x",
+            "0xk",
+            "00x1",
+            "010",
+            "18446744073709551616",
+        ] {
             assert!(size(bad).is_err(), "{bad:?}");
         }
     }

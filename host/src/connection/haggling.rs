@@ -32,7 +32,7 @@ pub(super) struct Agreed {
     pub(super) port: Arc<Port>,
     pub(super) meter: Meter,
     /// The client's place in the quota of the export.
-    pub(super) _place: Option<Place>,
+    pub(super) _place: Place,
     /// Requests that were received with the last option.
     pub(super) rest: Vec<u8>,
 }
@@ -120,10 +120,7 @@ impl<S: Stream> Haggling<'_, S> {
     }
 
     /// Replies to an option about an export. Returns what transmission starts with if it follows.
-    async fn answer(
-        &mut self,
-        opened: Result<Opened<'_>, Unavailable>,
-    ) -> Result<Option<Agreed>, End> {
+    async fn answer(&mut self, opened: Result<Opened, Unavailable>) -> Result<Option<Agreed>, End> {
         if *self.context.phase.borrow() != Phase::Serving {
             self.handshake.shutting_down();
         }
@@ -154,7 +151,7 @@ impl<S: Stream> Haggling<'_, S> {
 
     /// Sends the list of exports, in parts if it is long.
     async fn list(&mut self) -> Result<(), End> {
-        for export in self.context.exports.iter() {
+        for export in self.context.exports.list() {
             let description = export.description();
             let summary = ExportSummary { name: export.name(), description: &description };
             self.handshake.list(&summary, &mut self.output);
@@ -177,26 +174,23 @@ impl<S: Stream> Haggling<'_, S> {
 }
 
 /// An export that is open.
-struct Opened<'a> {
-    export: &'a Arc<Export>,
+struct Opened {
+    export: Arc<Export>,
     device: Arc<dyn Device>,
     /// For a client that goes on to the transmission phase: its place in the quota of the export, and
     /// its port.
-    used: Option<(Option<Place>, Arc<Port>)>,
+    used: Option<(Place, Arc<Port>)>,
 }
 
 /// Why an export is not available, or `None` if it does not exist.
 type Unavailable = Option<String>;
 
-async fn open<'a>(
-    context: &'a Context,
-    name: &str,
-    purpose: Purpose,
-) -> Result<Opened<'a>, Unavailable> {
+async fn open(context: &Context, name: &str, purpose: Purpose) -> Result<Opened, Unavailable> {
     let export = context.exports.find(name).ok_or(None)?;
     let device = || async { export.disk().await.map_err(|failed| Some(failed.to_string())) };
     if purpose != Purpose::Transmission {
-        return Ok(Opened { export, device: device().await?, used: None });
+        let device = device().await?;
+        return Ok(Opened { export, device, used: None });
     }
     let place = context.places.try_enter(export.name()).map_err(|Full| {
         Some("the export has as many connections as it may have; try again later".to_owned())

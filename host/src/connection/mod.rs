@@ -87,6 +87,8 @@ pub enum End {
     Stalled,
     /// The client was idle for too long.
     Idle,
+    /// The export was removed.
+    Removed,
     /// A read failed after its reply had begun, where the protocol has no room for an error.
     Unanswerable,
     /// The stream failed, or ended in the middle of a message.
@@ -105,6 +107,7 @@ impl fmt::Display for End {
             Self::HandshakeTimeout => f.write_str("closed: the handshake timed out"),
             Self::Stalled => f.write_str("closed: the client stalled"),
             Self::Idle => f.write_str("closed: the client was idle for too long"),
+            Self::Removed => f.write_str("closed: the export was removed"),
             Self::Unanswerable => f.write_str("closed: a read failed after its reply had begun"),
             Self::Transport(error) => write!(f, "lost: {error}"),
         }

@@ -4,6 +4,10 @@
 //! nothing, and counting takes no atomic instruction. [`Account::totals`] adds up all meters.
 //!
 //! This module does not know what is counted for.
+//!
+//! The crates metrics and prometheus count with atomic instructions in memory that all connections share,
+//! and hdrhistogram takes a lock or a `&mut` for that; an exporter can be built on either from the totals
+//! here.
 
 use std::fmt;
 use std::time::{Duration, Instant};

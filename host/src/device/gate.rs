@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::{Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled, Port};
+use super::{
+    Buffers, Cancelled, Device, Ended, Execution, Lease, Mode, Order, Outcome, Polled, Port,
+};
 use crate::block::{Command, Span};
 
 /// The way to a device for the commands of one connection.
@@ -59,14 +61,23 @@ impl Gate {
     /// Enters, once the device is not being replaced. If it may have been replaced since this gate was
     /// made, `gate` becomes a gate to the present device, and the result is true. The caller must call
     /// [`Self::leave`] afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the export was removed.
     #[inline]
-    pub fn poll_enter(gate: &mut Arc<Self>, cx: &mut Context<'_>) -> Poll<bool> {
-        ready!(gate.port.poll_enter(cx));
+    pub fn poll_enter(gate: &mut Arc<Self>, cx: &mut Context<'_>) -> Poll<Result<bool, Ended>> {
+        ready!(gate.port.poll_enter(cx))?;
         let renewed = gate.port.generation() != gate.generation;
         if renewed {
             *gate = Self::of_port(gate.port.clone(), gate.cancelled.clone());
         }
-        Poll::Ready(renewed)
+        Poll::Ready(Ok(renewed))
+    }
+
+    /// Whether the export was removed, and the time to finish requests under way is over.
+    pub fn has_ended(&self) -> bool {
+        self.port.has_ended()
     }
 
     /// Registers a waker for when the device was replaced, so that the connection drops the old one. It

@@ -31,7 +31,7 @@ pub use answer::{Answer, Chunks, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
-pub use port::{InUse, Port, Ports, Replacing};
+pub use port::{Ended, InUse, Port, Ports, Replacing};
 pub use turnstile::Turnstile;
 
 /// A block device.

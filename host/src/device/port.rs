@@ -6,7 +6,7 @@
 //! byte to its last, and one that follows a reply sees the device that gave it, or a later one.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Port {
     device: Mutex<Arc<dyn Device>>,
     /// How often the port was closed.
     generation: AtomicU64,
+    /// The export was removed, so the port stays closed.
+    ended: AtomicBool,
     /// Wakes the connection when the port is opened, even an idle one, because it holds the device.
     opened: AtomicWaker,
     /// Notified when the last user has left a closed port.
@@ -40,23 +42,34 @@ impl Port {
             turnstile: Turnstile::default(),
             device: Mutex::new(device),
             generation: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             opened: AtomicWaker::new(),
             emptied,
         }
     }
 
     /// Enters the port, once it is open. It must be left again.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the port stays closed.
     #[inline]
-    pub(super) fn poll_enter(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_enter(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         if self.turnstile.try_enter() {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
         self.register(cx.waker());
         // It may have been opened since.
         match self.turnstile.try_enter() {
-            true => Poll::Ready(()),
+            true => Poll::Ready(Ok(())),
+            false if self.has_ended() => Poll::Ready(Err(Ended)),
             false => Poll::Pending,
         }
+    }
+
+    /// Whether the export was removed. Whoever is still inside has had the time to finish.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Enters once more, for a task of somebody who is inside.
@@ -87,12 +100,24 @@ impl Port {
         self.opened.register(waker);
     }
 
+    /// Has the port stay closed, whoever opens it.
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
     fn open(&self) {
+        if self.has_ended() {
+            return self.opened.wake();
+        }
         self.generation.fetch_add(1, Ordering::Relaxed);
         self.turnstile.open();
         self.opened.wake();
     }
 }
+
+/// The export of a port was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended;
 
 /// The ports of an export.
 #[derive(Default)]
@@ -223,6 +248,14 @@ impl Replacing<'_> {
         }
         commit();
         Ok(())
+    }
+
+    /// Closes all ports for good, when nobody is at work on the device or after `limit`. There must not
+    /// be new ones by then.
+    pub async fn end(self, limit: Duration) {
+        let _closed = self.ports.close();
+        let _ = tokio::time::timeout(limit, self.ports.empty()).await;
+        self.ports.list().ports().for_each(|port| port.end());
     }
 }
 

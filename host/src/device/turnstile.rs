@@ -2,6 +2,9 @@
 //!
 //! It costs its users one atomic instruction to enter and one to leave. It does not know what they use,
 //! and wakes nobody: waiting is left to its callers.
+//!
+//! tokio's RwLock does the same with a queue, which makes each entry as expensive as a lock; arc-swap
+//! replaces a pointer, but does not tell when nobody uses the old one any more.
 
 use crate::sync::{AtomicUsize, Ordering};
 

@@ -1,4 +1,7 @@
 //! Exponential backoff for retries, so that repeated requests cannot keep the machine busy.
+//!
+//! The crates for backoff (backon, exponential-backoff) drive a future that is retried; here it is
+//! the next client that retries, and what is needed is the time from which it may.
 
 use std::time::{Duration, Instant};
 

@@ -4,12 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::backoff::Backoff;
-use super::problem::Problem;
+use super::{Backoff, Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
 use crate::device::guest::{GuestDevice, Recipe};
 use crate::device::{Account, Device, InUse, Port, Ports};
@@ -25,27 +25,6 @@ pub trait Source: Send + Sync {
 
 /// A future that creates a recipe.
 pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Recipe, Problem>> + Send + 'a>>;
-
-/// The progress of an export that is being started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The component is looked up in the cache of compiled components, or is being started.
-    Loading,
-    /// The component is being compiled.
-    Compiling,
-    /// The disk is being opened.
-    Opening,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Loading => "loading",
-            Self::Compiling => "compiling",
-            Self::Opening => "opening",
-        })
-    }
-}
 
 /// Why an export was not pointed at another device.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,12 +53,15 @@ impl std::error::Error for NotReplaced {}
 
 /// A named disk.
 pub struct Export {
+    id: u64,
     name: String,
     source: Option<Box<dyn Source>>,
     status: watch::Sender<Status>,
     /// The connections that use the disk.
     ports: Ports,
     account: Account,
+    /// How often the device was replaced.
+    generation: AtomicU64,
 }
 
 #[derive(Default)]
@@ -97,32 +79,9 @@ enum Phase {
     Busy(Stage),
     Open(Arc<dyn Device>),
     Failed(Failed),
-}
-
-/// An export that cannot be served.
-#[derive(Clone, Debug)]
-pub struct Failed {
-    /// The reason.
-    pub problem: Arc<Problem>,
-    /// When a retry is allowed; `None` for never.
-    backoff: Option<Backoff>,
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.problem.fmt(f)?;
-        match self.backoff.and_then(|backoff| backoff.left(Instant::now())) {
-            Some(left) => write!(f, " (the next try is in {} s)", left.as_secs() + 1),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Failed {
-    /// Returns true if a retry is allowed now.
-    fn is_due(&self) -> bool {
-        self.backoff.is_some_and(|backoff| backoff.left(Instant::now()).is_none())
-    }
+    /// The export is being removed, and its device is still to be flushed.
+    Draining(Arc<dyn Device>),
+    Gone,
 }
 
 impl Export {
@@ -146,19 +105,43 @@ impl Export {
     }
 
     fn with_status(name: &str, source: Option<Box<dyn Source>>, status: Status) -> Arc<Self> {
-        let status = watch::Sender::new(status);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
             source,
-            status,
+            status: watch::Sender::new(status),
             ports: Ports::default(),
             account: Account::default(),
+            generation: AtomicU64::new(0),
         })
+    }
+
+    /// Returns a number that no other export of this process has or had.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Returns the name by which clients request the export.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the state of the export.
+    pub fn state(&self) -> State {
+        match &self.status.borrow().phase {
+            Phase::Closed => State::Closed,
+            Phase::Busy(stage) => State::Opening(*stage),
+            Phase::Open(_) => State::Live,
+            Phase::Failed(failed) => State::Failed(failed.clone()),
+            Phase::Draining(_) => State::Draining,
+            Phase::Gone => State::Gone,
+        }
+    }
+
+    /// Returns how often the export was pointed at another device.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// Returns a human-readable description: the disk's own if it is open and has one, or else the
@@ -172,7 +155,7 @@ impl Export {
             Phase::Open(disk) => Some(disk.geometry().description.as_str()),
             Phase::Failed(failed) => return format!("failed: {failed}"),
             Phase::Busy(stage) if of_component.is_none() => return stage.to_string(),
-            Phase::Busy(_) | Phase::Closed => None,
+            Phase::Busy(_) | Phase::Closed | Phase::Draining(_) | Phase::Gone => None,
         };
         of_disk.filter(|own| !own.is_empty()).or(of_component).unwrap_or_default().to_owned()
     }
@@ -194,6 +177,9 @@ impl Export {
             match self.settled().await {
                 Phase::Open(disk) => return Ok(disk),
                 Phase::Failed(failed) => return Err(failed),
+                Phase::Draining(_) | Phase::Gone => {
+                    return Err(Failed { problem: Arc::new(Problem::Removed), backoff: None });
+                }
                 // Another caller opened the disk and closed it again.
                 Phase::Closed | Phase::Busy(_) => {}
             }
@@ -262,9 +248,59 @@ impl Export {
             return Err(NotReplaced::Geometry(obstacle));
         }
         let next = Phase::Open(device.clone());
-        let commit = || self.status.send_modify(|status| status.phase = next);
+        let commit = || {
+            self.status.send_modify(|status| status.phase = next);
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        };
         replacing.replace(&device, limit, commit).await.map_err(NotReplaced::InUse)?;
         Ok(present)
+    }
+
+    /// Closes the export for good: it has no more clients after this, and lets go of its device, which
+    /// is flushed. Requests under way have until `limit` to finish; then their connections are closed.
+    ///
+    /// The future must not be dropped before it completes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the device fails to flush; this is logged.
+    pub(super) async fn close(&self, limit: Duration) -> Result<(), ErrorCode> {
+        // In turn with those who replace the device.
+        let replacing = self.ports.replacing().await;
+        let device = loop {
+            let mut device = None;
+            let ended = self.status.send_if_modified(|status| {
+                let next = match &status.phase {
+                    Phase::Busy(_) => return false,
+                    Phase::Open(open) => {
+                        device = Some(open.clone());
+                        Phase::Draining(open.clone())
+                    }
+                    Phase::Closed | Phase::Failed(_) | Phase::Draining(_) | Phase::Gone => {
+                        Phase::Gone
+                    }
+                };
+                status.phase = next;
+                true
+            });
+            if ended {
+                break device;
+            }
+            self.settled().await;
+        };
+        let Some(device) = device else { return Ok(()) };
+        replacing.end(limit).await;
+        let flushed = device.last_flush().await.map(drop);
+        self.status.send_modify(|status| {
+            // With the recipe goes its share of the memory.
+            *status = Status { recipe: None, phase: Phase::Gone };
+        });
+        flushed
+    }
+
+    /// Returns false once the export is being removed.
+    pub(super) fn may_be_used(&self) -> bool {
+        !matches!(self.status.borrow().phase, Phase::Draining(_) | Phase::Gone)
     }
 
     /// Waits until the export is open, closed or failed, or its component is being compiled, which
@@ -298,7 +334,7 @@ impl Export {
         let mut before = None;
         let taken = self.status.send_if_modified(|status| {
             match &status.phase {
-                Phase::Busy(_) | Phase::Open(_) => return false,
+                Phase::Busy(_) | Phase::Open(_) | Phase::Draining(_) | Phase::Gone => return false,
                 Phase::Failed(failed) if !failed.is_due() => return false,
                 Phase::Failed(failed) => before = Some(failed.clone()),
                 Phase::Closed => {}
@@ -312,7 +348,7 @@ impl Export {
 
     /// Returns true if [`Self::finish`] has anything to do.
     pub fn needs_last_flush(&self) -> bool {
-        self.opened().is_some_and(|disk| disk.needs_last_flush())
+        self.held().is_some_and(|disk| disk.needs_last_flush())
     }
 
     /// Flushes the disk, if it is open, before the process stops.
@@ -321,9 +357,17 @@ impl Export {
     ///
     /// Returns an error if the component fails to flush; this is logged.
     pub async fn finish(&self) -> Result<(), ErrorCode> {
-        match self.opened() {
+        match self.held() {
             Some(disk) => disk.last_flush().await.map(drop),
             None => Ok(()),
+        }
+    }
+
+    /// Returns the device even if the export is being removed.
+    fn held(&self) -> Option<Arc<dyn Device>> {
+        match &self.status.borrow().phase {
+            Phase::Open(disk) | Phase::Draining(disk) => Some(disk.clone()),
+            _ => None,
         }
     }
 

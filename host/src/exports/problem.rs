@@ -27,6 +27,8 @@ pub enum Problem {
     },
     /// The server panicked.
     Panicked,
+    /// The export is being removed, or was.
+    Removed,
 }
 
 impl Problem {
@@ -38,7 +40,7 @@ impl Problem {
             Self::Open { error: OpenError::Fault(fault), .. } => fault.may_pass(),
             Self::Open { error: OpenError::Threads(_), .. } => true,
             Self::Open { error: OpenError::Refused(_), .. } => false,
-            Self::Parameters(_) | Self::Panicked => false,
+            Self::Parameters(_) | Self::Panicked | Self::Removed => false,
         }
     }
 }
@@ -51,6 +53,7 @@ impl fmt::Display for Problem {
             Self::Open { what, error } if what.is_empty() => error.fmt(f),
             Self::Open { what, error } => write!(f, "{what}: {error}"),
             Self::Panicked => f.write_str("the server failed while it opened the export"),
+            Self::Removed => f.write_str("the export was removed"),
         }
     }
 }

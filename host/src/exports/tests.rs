@@ -1,5 +1,6 @@
 //! Exports that get ready in their own time, or not at all.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 

@@ -1,15 +1,19 @@
 //! Controlling a server while it runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::exports::Exports;
+use crate::block::ErrorCode;
+use crate::exports::{DuplicateName, Export, Exports, NotRemoved};
+use crate::places::ExportPlaces;
 
 /// A handle to a server. It may outlive the server.
 #[derive(Clone)]
 pub struct Handle {
     exports: Arc<Exports>,
+    places: ExportPlaces,
     stop: Arc<watch::Sender<bool>>,
     ended: watch::Receiver<()>,
 }
@@ -21,17 +25,55 @@ pub(super) struct Controlled {
 }
 
 impl Handle {
-    pub(super) fn new(exports: Arc<Exports>) -> (Self, Controlled) {
+    pub(super) fn new(exports: Arc<Exports>, places: ExportPlaces) -> (Self, Controlled) {
         let (stop, asked) = watch::channel(false);
         let (sender, ended) = watch::channel(());
-        let handle = Self { exports, stop: Arc::new(stop), ended };
+        let handle = Self { exports, places, stop: Arc::new(stop), ended };
         (handle, Controlled { stop: asked, _ended: sender })
     }
 
-    /// The exports of the server, to be listed, or pointed at other devices
-    /// ([`Export::replace`](crate::exports::Export::replace)).
-    pub fn exports(&self) -> &Exports {
-        &self.exports
+    /// Returns the exports of the server. Each can tell its state and its account, and can be pointed at
+    /// another device ([`Export::replace`]).
+    pub fn exports(&self) -> Vec<Arc<Export>> {
+        self.exports.list()
+    }
+
+    /// Returns the export that clients request by this name; the empty name is that of the first export.
+    pub fn export(&self, name: &str) -> Option<Arc<Export>> {
+        self.exports.find(name)
+    }
+
+    /// Adds an export, which clients find from now on, on all sockets that do not serve a single export.
+    /// Its disk is opened when it is first needed, or by [`Export::start`].
+    ///
+    /// No connections and no memory are guaranteed to it: it competes for what is left by the exports
+    /// with which the server was started.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is an export of this name.
+    pub fn add(&self, export: Arc<Export>) -> Result<(), DuplicateName> {
+        self.exports.add(export)
+    }
+
+    /// Removes an export: new clients do not find it, and those that are connected are disconnected. Their
+    /// requests under way have until `limit` to finish. Then the disk is flushed and let go of. If the
+    /// future is dropped, the export is removed all the same.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is no such export, or if its disk could not be flushed.
+    pub async fn remove(&self, name: &str, limit: Duration) -> Result<(), NotRemoved> {
+        let (handle, name) = (self.clone(), name.to_owned());
+        let removing = tokio::spawn(async move {
+            let removed = handle.exports.remove(&name, limit).await;
+            if removed != Err(NotRemoved::Unknown) {
+                handle.places.forget(&name);
+            }
+            removed
+        });
+        // It is not expected to panic; if it does, nobody knows what was flushed.
+        removing.await.unwrap_or(Err(NotRemoved::Unflushed(ErrorCode::Io)))
     }
 
     /// Asks the server to stop, as if the future passed to [`Server::run`](super::Server::run) had

@@ -1,4 +1,7 @@
 //! A stream that encrypts what is written to it and decrypts what is read from it.
+//!
+//! The crate tokio-openssl does the same, but writes a slice at a time: a header and its content become two
+//! TLS records and two system calls. Here, what is written together is encrypted together.
 
 use std::fmt;
 use std::io::{self, IoSlice};

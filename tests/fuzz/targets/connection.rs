@@ -49,7 +49,7 @@ pub(crate) fn connection(data: &[u8]) {
             budgets: Budgets::alone(64 << 20),
         };
         let exports = [recipe("disk", "1M"), recipe("largest", "9223372036854775807")];
-        let exports = exports.into_iter().map(Export::new).collect();
+        let exports = exports.into_iter().map(Export::new);
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {
             exports: Arc::new(Exports::new(exports).unwrap()),

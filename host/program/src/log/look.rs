@@ -1,4 +1,7 @@
 //! The format of log lines.
+//!
+//! Lines are formatted by tracing-subscriber, but for JSON: its own format of that has no room for the name
+//! that `--name` gives the server.
 
 use std::fmt;
 use std::io::{self, Write};

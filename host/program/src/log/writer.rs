@@ -3,6 +3,9 @@
 //! The thread is started by the first line: most servers never log one, and starting a thread would
 //! delay their startup. Logging only puts a line into the queue. The queue is bounded; lines that
 //! do not fit are dropped and counted, and their number is logged once there is room again.
+//!
+//! The crate tracing-appender has such a queue, too, but it starts its thread at once, drops lines without
+//! saying so in the log, and cannot reopen its file.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -8,6 +8,7 @@ mod dedicated;
 mod guests;
 mod native;
 mod output;
+mod remove;
 mod replace;
 mod serve;
 mod streams;

@@ -14,11 +14,11 @@ use crate::connection::Context;
 use crate::device::{Device, InUse};
 use crate::exports::{Export, NotReplaced};
 
-const SHORT: Duration = Duration::from_millis(50);
+pub(super) const SHORT: Duration = Duration::from_millis(50);
 
 /// The length of a write, and how much of it is enough to begin with it.
-const LENGTH: u64 = 64 << 10;
-const BEGUN: usize = 40 << 10;
+pub(super) const LENGTH: u64 = 64 << 10;
+pub(super) const BEGUN: usize = 40 << 10;
 
 fn served() -> (Arc<Native>, Arc<Export>, Context, watch::Sender<crate::connection::Phase>) {
     let device = Native::new();
@@ -28,7 +28,7 @@ fn served() -> (Arc<Native>, Arc<Export>, Context, watch::Sender<crate::connecti
 }
 
 /// Until the device has given a lease or executed something.
-async fn until_used(device: &Native) {
+pub(super) async fn until_used(device: &Native) {
     let used = async {
         while device.counts() == (0, 0) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -38,7 +38,7 @@ async fn until_used(device: &Native) {
 }
 
 /// Until only the test has the device.
-async fn until_nobody_has(device: &Arc<Native>) {
+pub(super) async fn until_nobody_has(device: &Arc<Native>) {
     let alone = async {
         while Arc::strong_count(device) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -31,7 +31,7 @@ async fn time_in_which_an_export_is_compiled_does_not_count() {
         async move { Client::new(&context, ReplyStyle::Structured).await }
     });
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let described = context.exports.iter().next().unwrap().description();
+    let described = context.exports.list()[0].description();
     assert_eq!(described, Stage::Compiling.to_string());
     source.go.add_permits(1);
     let mut client = client.await.unwrap();

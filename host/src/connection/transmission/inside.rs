@@ -5,7 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use super::request::Waiting;
 use super::{Exit, State, Transmission};
-use crate::device::Gate;
+use crate::connection::End;
+use crate::device::{Ended, Gate};
 use crate::transport::Stream;
 
 impl<S> Transmission<S>
@@ -15,12 +16,18 @@ where
     /// Makes progress inside of the gate, unless it is closed.
     pub(super) fn poll_inside(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         if !self.inside {
-            if ready!(Gate::poll_enter(&mut self.gate, cx)) {
-                self.registered = None;
-                // It may hold on to the device that was replaced.
-                self.slot = None;
+            match ready!(Gate::poll_enter(&mut self.gate, cx)) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.registered = None;
+                    // It may hold on to the device that was replaced.
+                    self.slot = None;
+                }
+                Err(Ended) => return self.poll_ended(cx),
             }
             self.inside = true;
+        } else if self.gate.has_ended() {
+            return Poll::Ready(Exit::End(End::Removed));
         }
         let polled = self.poll_progress(cx).map(|exit| exit.unwrap_or_else(Exit::End));
         if !self.is_midway() {
@@ -31,6 +38,19 @@ where
             self.registered = Some(cx.waker().clone());
         }
         polled
+    }
+
+    /// Sends the replies to what was executed before the export was removed, and ends.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
+        while let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx) {
+            if let Err(end) = self.complete(completed, cx) {
+                return Poll::Ready(Exit::End(end));
+            }
+        }
+        let sent = self.output.poll_send(&mut self.stream, cx);
+        self.blocked = sent.is_pending();
+        let end = ready!(sent).map_or_else(End::Transport, |()| End::Removed);
+        Poll::Ready(Exit::End(end))
     }
 
     /// Whether a part of a request was executed, and the rest is not under way yet.
