@@ -31,7 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::component::{BuiltIn, Engine, LoadError};
 use crate::connection::Patience;
 use crate::device::Device;
-use crate::device::guest::Recipe;
+use crate::device::guest::DiskConfig;
 use crate::exports::{DuplicateName, Export, Exports, Failed, ProcessBudgets};
 use crate::machine;
 use crate::nbd::HandshakeConfig;
@@ -207,7 +207,13 @@ impl Builder {
                     let budgets = process.export();
                     let export_name = name.clone();
                     let read_only = false;
-                    Export::new(Recipe { component, export_name, read_only, parameters, budgets })
+                    Export::new(DiskConfig {
+                        component,
+                        export_name,
+                        read_only,
+                        parameters,
+                        budgets,
+                    })
                 }
             };
             let opened = export.start(true).await;

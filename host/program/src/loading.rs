@@ -19,7 +19,7 @@ use memnbd::component::{
     ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
     MemoryBudget, Progress,
 };
-use memnbd::device::guest::Recipe;
+use memnbd::device::guest::DiskConfig;
 use memnbd::exports::{self, Backoff, Loading, Problem, Stage};
 
 /// Compilations that take longer than this are logged.
@@ -228,7 +228,7 @@ pub(super) struct ExportSource {
     label: String,
     wish: Wish,
     /// Present if the component was already loaded.
-    recipe: Option<Recipe>,
+    config: Option<DiskConfig>,
 }
 
 impl ExportSource {
@@ -238,23 +238,23 @@ impl ExportSource {
     ///
     /// Returns a message if the component is already loaded and the parameters are invalid.
     pub(super) fn new(supply: Arc<Supply>, label: &str, wish: Wish) -> Result<Self, String> {
-        let recipe = supply.loaded().map(|component| wish.recipe(component)).transpose()?;
-        Ok(Self { supply, label: label.to_owned(), wish, recipe })
+        let config = supply.loaded().map(|component| wish.config(component)).transpose()?;
+        Ok(Self { supply, label: label.to_owned(), wish, config })
     }
 }
 
 impl exports::Source for ExportSource {
-    fn recipe<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+    fn config<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
-            if let Some(recipe) = &self.recipe {
-                return Ok(recipe.clone());
+            if let Some(config) = &self.config {
+                return Ok(config.clone());
             }
             let component = self
                 .supply
                 .component(stage)
                 .await
                 .map_err(|error| Problem::Load { component: self.supply.name.clone(), error })?;
-            self.wish.recipe(component).map_err(Problem::Parameters)
+            self.wish.config(component).map_err(Problem::Parameters)
         })
     }
 

@@ -26,18 +26,18 @@ fn rest() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["COMPONENTS"]);
     roff.text([
-        roman("Built in are "),
-        bold(components::names().join(", ")),
+        roman("The built-in components are "),
+        bold(components::names().join(" and ")),
         roman(
-            ". Any other is a file with a WebAssembly component, named by its path, which has a / or \
-             ends in .wasm. It exports ",
+            ". Any other component is a file, named by a path that contains a slash or ends in \
+             .wasm. It must export ",
         ),
         italic(memnbd::component::INTERFACE),
         roman(". "),
         bold("memnbd-host --help"),
         roman(" "),
         italic("COMPONENT"),
-        roman(" tells its parameters."),
+        roman(" lists the parameters of a component."),
     ]);
     section(
         &mut roff,
@@ -45,26 +45,26 @@ fn rest() -> Roff {
         &[
             (
                 "SIGINT, SIGTERM, SIGQUIT",
-                "The server stops: it takes no more clients, finishes requests in flight within a \
-                 second, flushes all disks within --shutdown-timeout and exits with 0. A second \
-                 signal, or a first one before the server is ready, ends it at once.",
+                "Stop the server. It accepts no more clients, gives requests in flight one second \
+                 to finish, flushes all disks within --shutdown-timeout, and exits with status 0. \
+                 A second signal, or a signal before the server is ready, ends it immediately.",
             ),
-            ("SIGHUP", "The file that --log names is opened again, by its name."),
+            ("SIGHUP", "Reopen the log file given by --log, for example after it was rotated."),
         ],
     );
     section(
         &mut roff,
         "EXIT STATUS",
         &[
-            ("0", "The server was stopped, or what was asked for was printed."),
+            ("0", "The server was stopped, or the requested information was printed."),
             (
                 "1",
-                "It failed, or none of its exports can be served; stderr or the log says why. Also when disks were not flushed in time, \
-                 so that data may be lost.",
+                "The server failed, no export could be served, or a disk was not flushed in time, so \
+                 that data may be lost. The reason is on stderr or in the log.",
             ),
-            ("2", "The command line makes no sense."),
-            ("128+N", "Signal N ended the server at once."),
-            ("other", "With --run it is that of the command, 128 and its number for a signal."),
+            ("2", "The command line is invalid."),
+            ("128+N", "Signal N ended the server immediately."),
+            ("other", "With --run, the exit status of the command, or 128+N if signal N ended it."),
         ],
     );
     section(
@@ -73,17 +73,17 @@ fn rest() -> Roff {
         &[
             (
                 "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
-                "Sockets that the server was started with, see sd_listen_fds(3). One with the \
-                 name of an export is for that export alone.",
+                "Listening sockets passed to the server; see sd_listen_fds(3). A socket with the \
+                 name of an export serves that export only.",
             ),
-            ("NOTIFY_SOCKET", "Is told when the server is ready, see sd_notify(3)."),
+            ("NOTIFY_SOCKET", "Where to report that the server is ready; see sd_notify(3)."),
             (
                 "XDG_CACHE_HOME, HOME",
-                "Compiled components are kept in memnbd below the first, else in .cache/memnbd \
-                 below the second, or below the home directory of the user that --user names. A \
-                 directory that other users could change is not used, and a warning says so.",
+                "Where compiled components are cached: in $XDG_CACHE_HOME/memnbd, or else in \
+                 $HOME/.cache/memnbd; with --user, below the home directory of that user. A \
+                 directory that other users can write to is not used, and a warning is logged.",
             ),
-            ("TMPDIR", "Private sockets are made there."),
+            ("TMPDIR", "The directory in which private sockets are created [default: /tmp]."),
         ],
     );
     section(
@@ -93,11 +93,11 @@ fn rest() -> Roff {
             ("memnbd-host memory 2G", "A disk of 2 GiB on localhost, port 10809."),
             (
                 "memnbd-host -U - memory 1G --run 'qemu-img convert -n disk.img \"$uri\"'",
-                "A private disk for as long as a command runs.",
+                "Serve a disk on a private socket while a command runs, and fill it.",
             ),
             (
                 "memnbd-host -P pid -U /tmp/disk memory 64G",
-                "In the background; the pidfile is there when clients can connect.",
+                "Serve in the background. The pidfile exists once clients can connect.",
             ),
         ],
     );

@@ -4,7 +4,7 @@ use super::Failure;
 use super::args::Args;
 use super::components;
 use memnbd::component::{Component, Description};
-use memnbd::device::guest::{Budgets, Recipe};
+use memnbd::device::guest::{Budgets, DiskConfig};
 use memnbd::exports::ProcessBudgets;
 
 /// The longest name of an export, in bytes (spec: "Conventions").
@@ -47,19 +47,19 @@ impl Wish {
         })
     }
 
-    /// Returns the recipe of the disk with this component.
+    /// Returns the configuration of the disk with this component.
     ///
     /// # Errors
     ///
     /// Returns a message if a parameter is unknown to the component, missing or malformed.
-    pub(super) fn recipe(&self, component: Component) -> Result<Recipe, String> {
+    pub(super) fn config(&self, component: Component) -> Result<DiskConfig, String> {
         let description = component.description();
         let (own, values) = match self.for_host {
             true => for_host(description, &self.values)?,
             false => (None, self.values.clone()),
         };
         let parameters = components::parameters(description, &values)?;
-        Ok(Recipe {
+        Ok(DiskConfig {
             component,
             export_name: self.export_name.clone(),
             read_only: self.read_only || own == Some(true),

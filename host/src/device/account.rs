@@ -10,6 +10,7 @@
 //! here.
 
 use std::fmt;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::block::Operation;
@@ -39,12 +40,13 @@ impl Account {
             counters,
             origin: Instant::now(),
             begun: 0,
-            pending: [0; OPERATIONS],
-            any_pending: false,
+            batch: Default::default(),
+            touched: 0,
         }
     }
 
-    /// Returns what was counted, by connections that have ended as well. Later totals are never less.
+    /// Returns what was counted, by connections that have ended as well. Requests are counted after their
+    /// replies were sent. Later totals are never less.
     pub fn totals(&self) -> Totals {
         let meters = self.meters();
         let mut totals = meters.closed.clone();
@@ -68,9 +70,18 @@ pub struct Meter {
     origin: Instant,
     /// When the batch began.
     begun: u64,
-    /// Requests of the batch that were answered, by operation.
-    pending: [u32; OPERATIONS],
-    any_pending: bool,
+    /// The requests of the batch that were answered, which are counted when it ends.
+    batch: [Batch; OPERATIONS],
+    /// A bit for each operation that the batch has.
+    touched: u8,
+}
+
+/// The requests of a batch with the same operation.
+#[derive(Default)]
+struct Batch {
+    requests: u64,
+    errors: u64,
+    bytes: u64,
 }
 
 /// A request that was admitted.
@@ -78,8 +89,6 @@ pub struct Meter {
 pub struct Entry {
     /// The operation.
     pub operation: Operation,
-    /// Its length in bytes.
-    pub bytes: u64,
     /// When it arrived, in nanoseconds since the meter was opened.
     arrived: u64,
 }
@@ -93,26 +102,34 @@ impl Meter {
 
     /// Returns the entry of a request of the present batch.
     #[inline]
-    pub fn entry(&self, operation: Operation, bytes: u64) -> Entry {
-        Entry { operation, bytes, arrived: self.begun }
+    pub fn entry(&self, operation: Operation) -> Entry {
+        Entry { operation, arrived: self.begun }
     }
 
-    /// Counts a request that was answered.
+    /// Counts a request of so many bytes that was answered.
     #[inline]
-    pub fn answered(&mut self, entry: &Entry, failed: bool) {
-        let index = entry.operation as usize;
-        let counters = &self.counters.operations[index];
-        add(&counters.requests, 1);
+    pub fn answered(&mut self, entry: Entry, bytes: u64, failed: bool) {
+        if entry.arrived != self.begun {
+            return self.answered_late(entry, bytes, failed);
+        }
+        let batch = &mut self.batch[entry.operation as usize];
+        batch.requests += 1;
         match failed {
-            false => add(&counters.bytes, entry.bytes),
-            true => add(&counters.errors, 1),
+            false => batch.bytes = batch.bytes.saturating_add(bytes),
+            true => batch.errors += 1,
         }
-        if entry.arrived == self.begun {
-            self.pending[index] += 1;
-            self.any_pending = true;
-        } else {
-            counters.took(self.now().saturating_sub(entry.arrived), 1);
-        }
+        self.touched |= 1 << entry.operation as u8;
+    }
+
+    /// Counts a request of another batch.
+    #[cold]
+    fn answered_late(&mut self, entry: Entry, bytes: u64, failed: bool) {
+        let took = self.now().saturating_sub(entry.arrived);
+        let batch = match failed {
+            false => Batch { requests: 1, errors: 0, bytes },
+            true => Batch { requests: 1, errors: 1, bytes: 0 },
+        };
+        self.counters.operations[entry.operation as usize].count(&batch, took);
     }
 
     /// Counts a request that was not admitted.
@@ -123,16 +140,18 @@ impl Meter {
     /// Ends a batch: its replies were sent.
     #[inline]
     pub fn end(&mut self) {
-        if !self.any_pending {
-            return;
+        if self.touched != 0 {
+            self.end_touched();
         }
-        self.any_pending = false;
+    }
+
+    fn end_touched(&mut self) {
         let took = self.now() - self.begun;
-        for (counters, pending) in self.counters.operations.iter().zip(&mut self.pending) {
-            if *pending > 0 {
-                counters.took(took, u64::from(*pending));
-                *pending = 0;
-            }
+        while self.touched != 0 {
+            let index = self.touched.trailing_zeros() as usize;
+            self.touched &= self.touched - 1;
+            let batch = mem::take(&mut self.batch[index]);
+            self.counters.operations[index].count(&batch, took);
         }
     }
 
@@ -175,7 +194,12 @@ impl Default for OperationCounters {
 }
 
 impl OperationCounters {
-    fn took(&self, nanos: u64, requests: u64) {
+    /// Counts requests that took so many nanoseconds each.
+    fn count(&self, batch: &Batch, nanos: u64) {
+        let &Batch { requests, errors, bytes } = batch;
+        add(&self.requests, requests);
+        add(&self.errors, errors);
+        add(&self.bytes, bytes);
         add(&self.nanos, nanos.saturating_mul(requests));
         add(&self.latency[bucket(nanos)], requests);
     }
@@ -363,13 +387,13 @@ mod tests {
         let account = Account::default();
         let [mut first, mut second] = [account.open(), account.open()];
         first.begin();
-        let read = first.entry(Operation::Read, 4096);
-        first.answered(&read, false);
-        first.answered(&read, false);
+        let read = first.entry(Operation::Read);
+        first.answered(read, 4096, false);
+        first.answered(read, 4096, false);
         first.end();
         second.begin();
-        second.answered(&second.entry(Operation::Read, 4096), true);
-        second.answered(&second.entry(Operation::Flush, 0), false);
+        second.answered(second.entry(Operation::Read), 4096, true);
+        second.answered(second.entry(Operation::Flush), 0, false);
         second.refused();
         second.end();
         let check = || {
@@ -394,14 +418,14 @@ mod tests {
         let account = Account::default();
         let mut meter = account.open();
         meter.begin();
-        let slow = meter.entry(Operation::Write, 1);
-        meter.answered(&meter.entry(Operation::Read, 1), false);
+        let slow = meter.entry(Operation::Write);
+        meter.answered(meter.entry(Operation::Read), 1, false);
         let pause = Duration::from_millis(2);
         std::thread::sleep(pause);
         meter.end();
         meter.begin();
         std::thread::sleep(pause);
-        meter.answered(&slow, false);
+        meter.answered(slow, 1, false);
         let totals = account.totals();
         let sum = |operation| totals.of(operation).latency.sum();
         assert!(sum(Operation::Read) >= pause && sum(Operation::Write) >= 2 * pause);
@@ -413,8 +437,8 @@ mod tests {
     #[test]
     fn quantiles_are_of_the_requests_and_not_of_the_buckets() {
         let counters = OperationCounters::default();
-        counters.took(1_000, 98);
-        counters.took(1_000_000, 2);
+        counters.count(&Batch { requests: 98, errors: 0, bytes: 1 }, 1_000);
+        counters.count(&Batch { requests: 2, errors: 0, bytes: 1 }, 1_000_000);
         let mut totals = Totals::default();
         let mut all = Counters::default();
         all.operations[Operation::Read as usize] = counters;
@@ -432,11 +456,13 @@ mod tests {
         for _ in 0..2 {
             let mut meter = account.open();
             for _ in 0..2 {
-                meter.answered(&meter.entry(Operation::Trim, u64::MAX), false);
+                meter.answered(meter.entry(Operation::Trim), u64::MAX, false);
+                meter.answered(meter.entry(Operation::Trim), u64::MAX, false);
+                meter.end();
                 assert_eq!(account.totals().of(Operation::Trim).bytes, u64::MAX);
             }
         }
-        assert_eq!(account.totals().of(Operation::Trim).requests, 4);
+        assert_eq!(account.totals().of(Operation::Trim).requests, 8);
     }
 
     #[test]
@@ -444,12 +470,13 @@ mod tests {
         let account = Account::default();
         assert_eq!(account.totals().to_string(), "no requests");
         let mut meter = account.open();
-        meter.answered(&meter.entry(Operation::Read, 10), false);
-        meter.answered(&meter.entry(Operation::Read, 10), true);
         meter.refused();
-        let line = account.totals().to_string();
-        assert_eq!(line, "read: 2 requests, 10 bytes, 1 failed; 1 refused");
+        assert_eq!(account.totals().to_string(), "1 refused");
+        meter.answered(meter.entry(Operation::Read), 10, false);
+        meter.answered(meter.entry(Operation::Read), 10, true);
         meter.end();
-        assert!(account.totals().to_string().contains(", median "), "once it is known");
+        let line = account.totals().to_string();
+        assert!(line.starts_with("read: 2 requests, 10 bytes, 1 failed, median "), "{line}");
+        assert!(line.ends_with(" us; 1 refused"), "{line}");
     }
 }

@@ -11,20 +11,20 @@ use tokio::sync::watch;
 
 use super::{Backoff, Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
-use crate::device::guest::{GuestDevice, Recipe};
+use crate::device::guest::{DiskConfig, GuestDevice};
 use crate::device::{Account, Device, InUse, Port, Ports};
 
-/// Creates the recipe of a disk, which may require compiling its component.
+/// Creates the configuration of a disk, which may require compiling its component.
 pub trait Source: Send + Sync {
-    /// Creates the recipe, and calls `stage` to report progress.
-    fn recipe<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a>;
+    /// Creates the configuration, and calls `stage` to report progress.
+    fn config<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a>;
 
     /// Returns the user's name for the disk.
     fn label(&self) -> &str;
 }
 
-/// A future that creates a recipe.
-pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Recipe, Problem>> + Send + 'a>>;
+/// A future that creates a configuration.
+pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<DiskConfig, Problem>> + Send + 'a>>;
 
 /// Why an export was not pointed at another device.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Export {
 #[derive(Default)]
 struct Status {
     /// Set once the component is loaded.
-    recipe: Option<Recipe>,
+    config: Option<DiskConfig>,
     phase: Phase,
 }
 
@@ -86,16 +86,16 @@ enum Phase {
 
 impl Export {
     /// Creates an export of a component that is loaded. Its disk is not open yet.
-    pub fn new(mut recipe: Recipe) -> Arc<Self> {
-        let name = recipe.export_name.clone();
-        recipe.component = recipe.component.for_export(&name);
-        let status = Status { recipe: Some(recipe), phase: Phase::Closed };
+    pub fn new(mut config: DiskConfig) -> Arc<Self> {
+        let name = config.export_name.clone();
+        config.component = config.component.for_export(&name);
+        let status = Status { config: Some(config), phase: Phase::Closed };
         Self::with_status(&name, None, status)
     }
 
     /// Creates an export of a device that is open, and stays open.
     pub fn of_device(name: &str, device: Arc<dyn Device>) -> Arc<Self> {
-        let status = Status { recipe: None, phase: Phase::Open(device) };
+        let status = Status { config: None, phase: Phase::Open(device) };
         Self::with_status(name, None, status)
     }
 
@@ -150,7 +150,7 @@ impl Export {
     pub fn description(&self) -> String {
         let status = self.status.borrow();
         let of_component =
-            status.recipe.as_ref().map(|recipe| recipe.component.description().summary.as_str());
+            status.config.as_ref().map(|config| config.component.description().summary.as_str());
         let of_disk = match &status.phase {
             Phase::Open(disk) => Some(disk.geometry().description.as_str()),
             Phase::Failed(failed) => return format!("failed: {failed}"),
@@ -292,8 +292,8 @@ impl Export {
         replacing.end(limit).await;
         let flushed = device.last_flush().await.map(drop);
         self.status.send_modify(|status| {
-            // With the recipe goes its share of the memory.
-            *status = Status { recipe: None, phase: Phase::Gone };
+            // With the configuration goes its share of the memory.
+            *status = Status { config: None, phase: Phase::Gone };
         });
         flushed
     }
@@ -339,7 +339,7 @@ impl Export {
                 Phase::Failed(failed) => before = Some(failed.clone()),
                 Phase::Closed => {}
             }
-            let stage = if status.recipe.is_some() { Stage::Opening } else { Stage::Loading };
+            let stage = if status.config.is_some() { Stage::Opening } else { Stage::Loading };
             status.phase = Phase::Busy(stage);
             true
         });
@@ -416,20 +416,20 @@ impl Attempt {
     }
 
     async fn load_and_open(&self) -> Result<GuestDevice, Problem> {
-        let loaded = self.export.status.borrow().recipe.clone();
-        let recipe = match (loaded, &self.export.source) {
-            (Some(recipe), _) => recipe,
+        let loaded = self.export.status.borrow().config.clone();
+        let config = match (loaded, &self.export.source) {
+            (Some(config), _) => config,
             (None, Some(source)) => {
-                let recipe = source.recipe(&|stage| self.reach(stage)).await?;
-                Recipe { component: recipe.component.for_export(self.export.name()), ..recipe }
+                let config = source.config(&|stage| self.reach(stage)).await?;
+                DiskConfig { component: config.component.for_export(self.export.name()), ..config }
             }
-            (None, None) => unreachable!("there is a recipe or a source of one"),
+            (None, None) => unreachable!("there is a config or a source of one"),
         };
         self.export.status.send_modify(|status| {
-            status.recipe = Some(recipe.clone());
+            status.config = Some(config.clone());
             status.phase = Phase::Busy(Stage::Opening);
         });
-        GuestDevice::open(recipe).await.map_err(|error| {
+        GuestDevice::open(config).await.map_err(|error| {
             let source = self.export.source.as_deref();
             let what = source.map_or(self.export.name(), |source| source.label());
             Problem::Open { what: what.to_owned(), error }

@@ -11,7 +11,7 @@ use crate::component::tests::guest::Guest;
 use crate::component::tests::opening::refusal;
 use crate::component::tests::{LONG, load};
 use crate::component::{Component, Fault, LoadError};
-use crate::device::guest::Recipe;
+use crate::device::guest::DiskConfig;
 
 /// A source that is told when to answer, and what.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub(crate) struct Scripted {
 }
 
 impl Source for Scripted {
-    fn recipe<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+    fn config<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
             stage(Stage::Compiling);
             self.go.acquire().await.unwrap().forget();
@@ -32,7 +32,7 @@ impl Source for Scripted {
                 Some(error) => {
                     Err(Problem::Load { component: "x.wasm".into(), error: Arc::new(error) })
                 }
-                None => Ok(recipe(self.component.clone())),
+                None => Ok(config(self.component.clone())),
             }
         })
     }
@@ -42,8 +42,8 @@ impl Source for Scripted {
     }
 }
 
-fn recipe(component: Component) -> Recipe {
-    Recipe {
+fn config(component: Component) -> DiskConfig {
+    DiskConfig {
         component,
         export_name: "disk".into(),
         read_only: false,
@@ -108,7 +108,7 @@ async fn start_is_claimed_before_anybody_asks() {
     source.go.add_permits(1);
     start.await.unwrap();
     asking.await.unwrap().unwrap();
-    assert_eq!(source.calls.load(Ordering::Relaxed), 1, "the recipe is kept");
+    assert_eq!(source.calls.load(Ordering::Relaxed), 1, "the config is kept");
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn panic_is_a_failure() {
 #[tokio::test]
 async fn refusal_of_the_component_is_final() {
     let guest = refusal(b'x', 3);
-    let export = Export::new(recipe(load(&guest, LONG).await.unwrap()));
+    let export = Export::new(config(load(&guest, LONG).await.unwrap()));
     for _ in 0..2 {
         let failed = export.disk().await.err().unwrap();
         assert_eq!(failed.to_string(), "disk: xxx");

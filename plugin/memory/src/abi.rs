@@ -28,7 +28,7 @@ use crate::pages::{LANDING_SIZE, PAGE_SIZE};
 use crate::store::{Chunk, NoSpace, Status, Store};
 
 wit_bindgen::generate!({
-    path: "../../wit",
+    path: "wit",
     world: "direct-backend",
     skip: ["read", "write", "extents", "page"],
 });

@@ -12,7 +12,7 @@ use exports::memnbd::block::block_store::{
 };
 use memnbd_guest::parse_size;
 
-wit_bindgen::generate!({ path: "../../wit", world: "backend" });
+wit_bindgen::generate!({ path: "wit", world: "backend" });
 
 /// The result of a read is built in the component's memory, which grows to fit the longest read and
 /// never shrinks.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use memnbd::component::{BuiltIn, Component, Engine};
 use memnbd::connection::{Context, Phase, serve};
-use memnbd::device::guest::{Budgets, Recipe};
+use memnbd::device::guest::{Budgets, DiskConfig};
 use memnbd::exports::{Export, Exports};
 use memnbd::nbd::HandshakeConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -41,14 +41,14 @@ pub(crate) fn connection(data: &[u8]) {
     let [window, patience, sent @ ..] = data else { return };
     let Server { runtime, component } = server();
     runtime.block_on(async {
-        let recipe = |export_name: &str, size: &str| Recipe {
+        let config = |export_name: &str, size: &str| DiskConfig {
             component: component.clone(),
             export_name: export_name.into(),
             read_only: false,
             parameters: vec![("size".into(), size.into())],
             budgets: Budgets::alone(64 << 20),
         };
-        let exports = [recipe("disk", "1M"), recipe("largest", "9223372036854775807")];
+        let exports = [config("disk", "1M"), config("largest", "9223372036854775807")];
         let exports = exports.into_iter().map(Export::new);
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {

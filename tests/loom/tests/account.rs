@@ -13,7 +13,7 @@ fn totals_never_decrease() {
         let counting = thread::spawn(move || {
             let mut meter = shared.open();
             meter.begin();
-            meter.answered(&meter.entry(Operation::Read, 10), false);
+            meter.answered(meter.entry(Operation::Read), 10, false);
         });
         let requests = || {
             let totals = account.totals();

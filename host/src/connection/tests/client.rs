@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::decode::{Decoded, Reads, decode_some};
 use crate::component::Component;
 use crate::connection::{Context, End, Phase, serve};
-use crate::device::guest::{Budgets, Recipe};
+use crate::device::guest::{Budgets, DiskConfig};
 use crate::exports::{Export, Exports};
 use crate::nbd::{HandshakeConfig, ReplyStyle};
 use crate::transport::{Stream, StreamSocket};
@@ -21,8 +21,8 @@ use crate::transport::{Stream, StreamSocket};
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A disk of a component without parameters.
-pub(super) fn recipe(name: &str, component: Component) -> Recipe {
-    Recipe {
+pub(super) fn config(name: &str, component: Component) -> DiskConfig {
+    DiskConfig {
         component,
         export_name: name.into(),
         read_only: false,
@@ -32,8 +32,8 @@ pub(super) fn recipe(name: &str, component: Component) -> Recipe {
 }
 
 /// A server of these disks, and the end of its life.
-pub(super) fn context_of(recipes: Vec<Recipe>) -> (Context, watch::Sender<Phase>) {
-    context_of_exports(recipes.into_iter().map(Export::new).collect())
+pub(super) fn context_of(configs: Vec<DiskConfig>) -> (Context, watch::Sender<Phase>) {
+    context_of_exports(configs.into_iter().map(Export::new).collect())
 }
 
 /// A server of these exports, and the end of its life.

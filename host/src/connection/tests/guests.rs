@@ -27,7 +27,7 @@ fn slow(millions: u32) -> String {
 /// A server of one guest.
 pub(super) async fn context(guest: &Guest) -> (Context, tokio::sync::watch::Sender<Phase>) {
     let engine = Engine::new(Duration::from_secs(60));
-    context_of(vec![recipe("disk", engine.load("guest", &guest.wasm()).await.unwrap())])
+    context_of(vec![config("disk", engine.load("guest", &guest.wasm()).await.unwrap())])
 }
 
 /// Reads of the second half are slow, and each instance is as good as any.
@@ -266,9 +266,9 @@ async fn long_reads_are_answered_in_order_and_whole() {
 #[tokio::test]
 async fn a_long_read_waits_for_nobodys_memory() {
     let engine = Engine::new(Duration::from_secs(60));
-    let recipe = recipe("disk", engine.load("guest", &long_reads().wasm()).await.unwrap());
-    let _all = recipe.budgets.buffers.try_take(u64::MAX).unwrap();
-    let (context, _phase) = context_of(vec![recipe]);
+    let config = config("disk", engine.load("guest", &long_reads().wasm()).await.unwrap());
+    let _all = config.budgets.buffers.try_take(u64::MAX).unwrap();
+    let (context, _phase) = context_of(vec![config]);
     let mut client = Client::new(&context, ReplyStyle::Structured).await;
     let reply = client.call(READ, 0, 5 * MIB).await;
     assert!(reply.error == 0 && reply.data == vec![0; 5 << 20]);
@@ -361,15 +361,15 @@ async fn blocks_are_enforced_for_who_asked_and_hidden_from_the_others() {
 #[tokio::test]
 async fn several_exports_are_listed_and_found_by_name() {
     let engine = Engine::new(Duration::from_secs(60));
-    let mut recipes = Vec::new();
+    let mut configs = Vec::new();
     for (name, size) in [("first", 1 << 16), ("second", 1 << 17), ("höchst/third", 1 << 18)] {
         let guest = Guest::new().opened(|disk| {
             disk.size = size;
             disk.description = format!("the {name} disk").into_bytes();
         });
-        recipes.push(recipe(name, engine.load("guest", &guest.wasm()).await.unwrap()));
+        configs.push(config(name, engine.load("guest", &guest.wasm()).await.unwrap()));
     }
-    let (context, _phase) = context_of(recipes);
+    let (context, _phase) = context_of(configs);
     let (mut stream, server) = duplex(64 << 10);
     tokio::spawn(serve(server, context.clone()));
     let mut bytes = vec![0, 0, 0, 3];

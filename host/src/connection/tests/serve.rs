@@ -7,13 +7,13 @@ use fastrand::Rng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::sync::watch;
 
-use super::client::{Client, PATIENCE, READ, WRITE, context_of, hello, recipe, request};
+use super::client::{Client, PATIENCE, READ, WRITE, config, context_of, hello, request};
 use super::decode::{Reads, decode};
 use super::streams::Narrow;
 use super::*;
 use crate::component::{BuiltIn, Component, Engine};
 use crate::connection::{Context, End, Phase, serve};
-use crate::device::guest::Recipe;
+use crate::device::guest::DiskConfig;
 use crate::transport::Stream;
 
 /// A server of one disk of 16 MiB, and the end of its life.
@@ -26,7 +26,7 @@ pub(super) async fn context() -> (Context, watch::Sender<Phase>) {
     }
     let component = MEMORY.get().unwrap().clone();
     let parameters = vec![("size".into(), "16M".into())];
-    context_of(vec![Recipe { parameters, ..recipe("disk", component) }])
+    context_of(vec![DiskConfig { parameters, ..config("disk", component) }])
 }
 
 /// What is written first: every other 64 KiB of the first half of the disk, with holes in between.

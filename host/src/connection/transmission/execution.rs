@@ -98,7 +98,7 @@ where
             // Nothing beyond the request itself.
             _ => 0,
         };
-        let entry = self.meter.entry(command.operation(), span.length);
+        let entry = self.meter.entry(command.operation());
         Executed { reply: self.session.reply_to(request), entry, span, held }
     }
 
@@ -130,9 +130,9 @@ where
                         stream: &mut self.stream,
                         room: self.peer.room(),
                     };
-                    self.reading = Reading::answer(&executed, &lease, to, cx)?;
-                    if self.reading.is_none() {
-                        self.meter.answered(&executed.entry, false);
+                    match Reading::answer(&executed, &lease, to, cx)? {
+                        None => self.meter.answered(executed.entry, span.length, false),
+                        unsent => self.reading = unsent,
                     }
                     return Ok(());
                 }
@@ -142,7 +142,9 @@ where
                 }
             }
             Command::Write { span, fua } if self.gate.try_write(span, &data, fua) => {
-                return self.answer(executed, Ok(Answer::Done), cx);
+                executed.reply.success(self.output.batch());
+                self.meter.answered(executed.entry, span.length, false);
+                return Ok(());
             }
             _ => {}
         }
@@ -272,7 +274,7 @@ where
         result: Outcome,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let Executed { reply, ref entry, span, .. } = request;
+        let Executed { reply, entry, span, .. } = request;
         let failed = result.is_err();
         match result {
             Ok(Answer::Done) => reply.success(self.output.batch()),
@@ -282,9 +284,9 @@ where
                     stream: &mut self.stream,
                     room: self.peer.room(),
                 };
-                self.reading = Reading::answer(&request, &content, to, cx)?;
-                if self.reading.is_some() {
+                if let Some(unsent) = Reading::answer(&request, &content, to, cx)? {
                     // It is counted when all of it was answered.
+                    self.reading = Some(unsent);
                     return Ok(());
                 }
             }
@@ -296,7 +298,7 @@ where
             }
             Err(error) => reply.error(error, error_text(error), self.output.batch()),
         }
-        self.meter.answered(entry, failed);
+        self.meter.answered(entry, span.length, failed);
         Ok(())
     }
 

@@ -33,6 +33,8 @@ const SMALL_PIECE: u64 = 256 << 10;
 pub(super) struct Reading {
     reply: ReplyTo,
     entry: Entry,
+    /// The length of the read, in bytes.
+    length: u64,
     /// The rest of the chunk whose header was sent.
     owed: Span,
     /// What follows that chunk, of which nothing was sent.
@@ -62,7 +64,8 @@ impl Reading {
     /// Starts with a read of which nothing was sent.
     pub(super) fn new(request: &Executed) -> Self {
         let &Executed { reply, entry, span, .. } = request;
-        Self { reply, entry, owed: Span { length: 0, ..span }, rest: span, called: None }
+        let owed = Span { length: 0, ..span };
+        Self { reply, entry, length: span.length, owed, rest: span, called: None }
     }
 
     /// Answers a read with all of its content. Returns the read of what found no room.
@@ -79,7 +82,9 @@ impl Reading {
         let &Executed { reply, entry, span, .. } = request;
         let read = Read { reply, span, content, ends: true, room: to.room };
         let unsent = to.output.read(to.stream, cx, &read)?;
-        Ok(unsent.map(|Unsent { owed, rest }| Self { reply, entry, owed, rest, called: None }))
+        let length = span.length;
+        let rest = |Unsent { owed, rest }| Self { reply, entry, length, owed, rest, called: None };
+        Ok(unsent.map(rest))
     }
 
     /// Returns the next piece, empty if nothing is left.
@@ -175,7 +180,7 @@ where
         while let Some(mut reading) = self.reading.take() {
             let piece = reading.next();
             if piece.length == 0 {
-                self.meter.answered(&reading.entry, false);
+                self.meter.answered(reading.entry, reading.length, false);
                 return Ok(());
             }
             if !self.has_room() {
@@ -200,12 +205,12 @@ where
                     self.reading = Some(reading);
                 }
                 Poll::Ready(Err(_)) if reading.owed.length > 0 => {
-                    self.meter.answered(&reading.entry, true);
+                    self.meter.answered(reading.entry, reading.length, true);
                     return Err(End::Unanswerable);
                 }
                 Poll::Ready(Err(error)) => {
                     let text = error_text(error);
-                    self.meter.answered(&reading.entry, true);
+                    self.meter.answered(reading.entry, reading.length, true);
                     reading.reply.error_at(error, text, piece.offset, self.output.batch());
                 }
                 Poll::Pending => {

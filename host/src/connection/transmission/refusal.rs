@@ -39,7 +39,7 @@ where
     pub(super) fn answer_refused(&mut self, refused: Refused) {
         let Refused { reply, entry, error, text } = refused;
         match entry {
-            Some(entry) => self.meter.answered(&entry, true),
+            Some(entry) => self.meter.answered(entry, 0, true),
             None => self.meter.refused(),
         }
         reply.error(error, text, self.output.batch());

@@ -9,10 +9,10 @@
 //! threads executions are polled.
 
 mod align;
+mod config;
 mod execute;
 mod extents;
 mod lease;
-mod recipe;
 mod schedule;
 mod shards;
 #[cfg(test)]
@@ -29,8 +29,8 @@ use crate::component::{self, Fault, MemoryBudget};
 use crate::compute::Compute;
 use crate::device::answer::copy_chunks;
 use crate::device::{Buffers, Content};
+pub use config::{Budgets, DiskConfig, OpenError};
 pub use lease::GuestLease;
-pub use recipe::{Budgets, OpenError, Recipe};
 use schedule::Schedule;
 use shards::{Locked, Shards};
 
@@ -65,21 +65,21 @@ impl GuestDevice {
     /// # Errors
     ///
     /// Returns an error if the component refuses to open it, or fails.
-    pub async fn open(recipe: Recipe) -> Result<Self, OpenError> {
+    pub async fn open(config: DiskConfig) -> Result<Self, OpenError> {
         let compute = Compute::default();
-        if recipe.component.is_built_in() {
-            return Self::open_with(recipe, compute).await;
+        if config.component.is_built_in() {
+            return Self::open_with(config, compute).await;
         }
-        let opening = Self::open_with(recipe, compute.clone());
+        let opening = Self::open_with(config, compute.clone());
         compute.run(opening).await.map_err(OpenError::Threads)?
     }
 
-    async fn open_with(recipe: Recipe, compute: Compute) -> Result<Self, OpenError> {
-        let schedule = Schedule::new(compute, recipe.component.is_built_in());
-        let buffers = recipe.budgets.buffers.clone();
-        let export_name = recipe.export_name.clone();
-        let read_only = recipe.read_only;
-        let (shards, component) = Shards::open(recipe).await?;
+    async fn open_with(config: DiskConfig, compute: Compute) -> Result<Self, OpenError> {
+        let schedule = Schedule::new(compute, config.component.is_built_in());
+        let buffers = config.budgets.buffers.clone();
+        let export_name = config.export_name.clone();
+        let read_only = config.read_only;
+        let (shards, component) = Shards::open(config).await?;
         let writable = component.capabilities.writable && !read_only;
         let geometry = Geometry {
             size: component.size,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use super::{OpenError, Recipe};
+use super::{DiskConfig, OpenError};
 use crate::block::Span;
 use crate::component::{Breach, Disk, Fault, Instance, MemoryBudget, Sharing};
 use crate::machine;
@@ -76,7 +76,7 @@ impl ShardSlot {
 
 /// The shards of a device.
 pub(super) struct Shards {
-    recipe: Recipe,
+    config: DiskConfig,
     budget: MemoryBudget,
     slots: Box<[ShardSlot]>,
     layout: Layout,
@@ -108,9 +108,9 @@ enum Layout {
 
 impl Shards {
     /// Starts a first instance and lays out the shards as its `open` demands.
-    pub(super) async fn open(recipe: Recipe) -> Result<(Self, Disk), OpenError> {
-        let budget = recipe.budgets.memory.clone();
-        let opened = open_instance(&recipe, &budget).await;
+    pub(super) async fn open(config: DiskConfig) -> Result<(Self, Disk), OpenError> {
+        let budget = config.budgets.memory.clone();
+        let opened = open_instance(&config, &budget).await;
         let (instance, disk) = opened.map_err(OpenError::Fault)?;
         let disk = disk.map_err(OpenError::Refused)?;
         let layout = match disk.sharing {
@@ -128,7 +128,7 @@ impl Shards {
         };
         let mut first = Some(instance);
         let slots = (0..count).map(|_| ShardSlot::new(first.take())).collect();
-        Ok((Self { recipe, budget, slots, layout, failure: Mutex::default() }, disk))
+        Ok((Self { config, budget, slots, layout, failure: Mutex::default() }, disk))
     }
 
     pub(super) fn memory(&self) -> &MemoryBudget {
@@ -288,7 +288,7 @@ impl Shards {
     }
 
     async fn start_same(&self, disk: &Disk) -> Result<Instance, Fault> {
-        let (mut instance, opened) = open_instance(&self.recipe, &self.budget).await?;
+        let (mut instance, opened) = open_instance(&self.config, &self.budget).await?;
         // The description may differ.
         let same = |opened: &Disk| {
             Disk { description: disk.description.clone(), ..opened.clone() } == *disk
@@ -305,7 +305,7 @@ impl Shards {
 
     /// Returns the lines that the instances printed last.
     pub(super) fn recent_output(&self) -> Vec<String> {
-        self.recipe.component.recent_output()
+        self.config.component.recent_output()
     }
 
     /// Drops all instances, each as soon as its lock is free.
@@ -321,11 +321,11 @@ impl Shards {
 
 /// Starts an instance and calls its `open`. The inner error is the component's message.
 async fn open_instance(
-    recipe: &Recipe,
+    config: &DiskConfig,
     budget: &MemoryBudget,
 ) -> Result<(Instance, Result<Disk, String>), Fault> {
-    let mut instance = recipe.component.start(budget.clone()).await?;
-    let disk = instance.open(&recipe.export_name, recipe.read_only, &recipe.parameters).await?;
+    let mut instance = config.component.start(budget.clone()).await?;
+    let disk = instance.open(&config.export_name, config.read_only, &config.parameters).await?;
     Ok((instance, disk))
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::{AMPLE, Client, MIB, open, recipe};
+use super::{AMPLE, Client, MIB, config, open};
 use crate::block::{Command, ErrorCode, Span};
 use crate::component::Engine;
 use crate::component::tests::guest::{FUNCTIONS, Guest};
@@ -20,7 +20,7 @@ async fn assert_dies(guest: &Guest, function: &str, deadline: Duration) -> Strin
     let engine = Engine::new(deadline);
     let open = async |guest: &Guest| {
         let component = engine.load("guest", &guest.wasm()).await.unwrap();
-        Client::open(recipe(component, AMPLE)).await.unwrap()
+        Client::open(config(component, AMPLE)).await.unwrap()
     };
     let other = open(&Guest::new()).await;
     other.write(0, &[7; 4096], false).await.unwrap();
@@ -68,7 +68,7 @@ async fn last_words_are_logged_with_the_reason() {
     let guest = wasi::printer(&format!("{} (unreachable)", wasi::PRINT.replace("LENGTH", "8")));
     let logs = Logs::capture();
     let component = Engine::new(LONG).load("guest", &guest.wasm()).await.unwrap();
-    let disk = Client::open(recipe(component, AMPLE)).await.unwrap();
+    let disk = Client::open(config(component, AMPLE)).await.unwrap();
     disk.write(0, b"out of x", false).await.unwrap();
     assert_eq!(disk.call("flush").await, Err(ErrorCode::Io));
     let errors = logs.take(Level::ERROR);

@@ -1,6 +1,6 @@
 //! What the host does for components that cannot, and how it splits what is too long.
 
-use super::{AMPLE, Client, MIB, load, open, recipe};
+use super::{AMPLE, Client, MIB, config, load, open};
 use crate::block::{Command, ErrorCode, Extent, Span, Status};
 use crate::component::tests::LONG;
 use crate::component::tests::guest::Called::{
@@ -150,7 +150,7 @@ async fn what_cannot_be_emulated_is_not_offered() {
     assert!(!capabilities.writable && !capabilities.zero && !capabilities.trim);
     assert!(!capabilities.fast_zero && capabilities.cache);
     let component = load(&Guest::new(), LONG).await;
-    let read_only = Client::open(super::Recipe { read_only: true, ..recipe(component, AMPLE) });
+    let read_only = Client::open(super::DiskConfig { read_only: true, ..config(component, AMPLE) });
     let disk = read_only.await.unwrap();
     let capabilities = disk.disk.geometry().capabilities;
     assert!(!capabilities.writable && !capabilities.zero && !capabilities.trim);

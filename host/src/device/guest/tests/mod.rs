@@ -11,7 +11,7 @@ mod striped;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Budgets, GuestDevice, OpenError, Recipe};
+use super::{Budgets, DiskConfig, GuestDevice, OpenError};
 use crate::block::{Chunk, Command, ErrorCode, Extent, Span};
 use crate::component::tests::LONG;
 use crate::component::tests::guest::{Called, Guest, take_log};
@@ -30,10 +30,10 @@ struct Client {
     gate: Arc<Gate>,
 }
 
-fn recipe(component: Component, max_memory: u64) -> Recipe {
+fn config(component: Component, max_memory: u64) -> DiskConfig {
     let export_name = "export".into();
     let budgets = Budgets::alone(max_memory);
-    Recipe { component, export_name, read_only: false, parameters: Vec::new(), budgets }
+    DiskConfig { component, export_name, read_only: false, parameters: Vec::new(), budgets }
 }
 
 async fn load(guest: &Guest, deadline: Duration) -> Component {
@@ -45,12 +45,12 @@ async fn open(guest: &Guest) -> Client {
 }
 
 async fn open_within(guest: &Guest, max_memory: u64) -> Result<Client, OpenError> {
-    Client::open(recipe(load(guest, LONG).await, max_memory)).await
+    Client::open(config(load(guest, LONG).await, max_memory)).await
 }
 
 impl Client {
-    async fn open(recipe: Recipe) -> Result<Self, OpenError> {
-        let disk = Arc::new(GuestDevice::open(recipe).await?);
+    async fn open(config: DiskConfig) -> Result<Self, OpenError> {
+        let disk = Arc::new(GuestDevice::open(config).await?);
         Ok(Self { gate: Gate::new(Port::alone(disk.clone())), disk })
     }
 

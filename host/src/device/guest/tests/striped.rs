@@ -137,17 +137,17 @@ async fn walk_along_a_disagreement_ends() {
 
 /// The component that is built in.
 mod memory {
-    use super::super::{AMPLE, recipe};
+    use super::super::{AMPLE, config};
     use super::*;
     use crate::component::tests::LONG;
     use crate::component::{BuiltIn, Engine};
-    use crate::device::guest::Recipe;
+    use crate::device::guest::DiskConfig;
 
     async fn open(size: &str, max_memory: u64) -> Client {
         let memory = BuiltIn::find("memory").unwrap();
         let component = Engine::new(LONG).load_built_in(memory).await.unwrap();
         let parameters = vec![("size".into(), size.into())];
-        Client::open(Recipe { parameters, ..recipe(component, max_memory) }).await.unwrap()
+        Client::open(DiskConfig { parameters, ..config(component, max_memory) }).await.unwrap()
     }
 
     #[tokio::test]

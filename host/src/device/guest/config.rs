@@ -8,7 +8,7 @@ use crate::device::Buffers;
 
 /// The configuration of a guest device.
 #[derive(Clone, Debug)]
-pub struct Recipe {
+pub struct DiskConfig {
     /// The component.
     pub component: Component,
     /// The name of the export.
