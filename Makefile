@@ -20,7 +20,7 @@ DRIVER = python3 -B tests/bench
 NULL = target/release/null-server
 
 .PHONY: run help build dist setup test lint check-format clippy doc deny components check-components check-aarch64
-.PHONY: unit loom e2e real-run install clean
+.PHONY: unit loom e2e package real-run install clean
 .PHONY: bench bench-scale instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
@@ -55,6 +55,7 @@ lint: check-format clippy doc deny check-components check-aarch64
 
 check-format:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check --manifest-path tests/embedding/Cargo.toml
 
 clippy:
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
@@ -92,6 +93,12 @@ loom:
 # The real program and real clients.
 e2e:
 	$(CARGO) test $(CARGO_FLAGS) --workspace --test e2e
+
+## package: the crates as they are published, each built from its package, and the tests of a project
+## that uses the library; ten minutes
+package:
+	$(CARGO) package $(CARGO_FLAGS) --workspace --allow-dirty
+	$(CARGO) test $(CARGO_FLAGS) --manifest-path tests/embedding/Cargo.toml --target-dir target
 
 ## real-run: a file system of some hundred MB there and back, with what was run and printed
 real-run: build

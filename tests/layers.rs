@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `host/src`, and what each of them may use.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("clock", &[]),
     ("sync", &[]),
     ("machine", &[]),
     ("throttle", &[]),
@@ -20,13 +21,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &["transport"]),
     ("nbd", &["block"]),
     ("component", &["block", "budget", "compute", "machine", "throttle"]),
-    ("device", &["block", "component", "compute", "machine", "sync"]),
+    ("device", &["block", "clock", "component", "compute", "machine", "sync"]),
     ("exports", &["block", "component", "device"]),
     ("last_flush", &["exports"]),
     ("connection", &["block", "device", "exports", "machine", "nbd", "places", "tls", "transport"]),
     (
         "server",
         &[
+            "block",
             "client_log",
             "connection",
             "exports",

@@ -30,12 +30,13 @@
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
 //! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
 //! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death | NBD's messages, wasmtime |
-//! | [`exports`] | devices by name, opened when first needed, tried again or failed for good; their shares of the memory | how they are reached, where components come from |
+//! | [`exports`] | the registry: devices by name, opened when first needed, tried again or failed for good, removed; their accounts and shares of the memory | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | [`budget`] | bounds on what foreign parties hold | what is counted |
 //! | [`places`] | places for connections | who has them |
+//! | `clock` | the time as a number | what it is for |
 //! | `client_log` | warnings about clients, throttled | what clients do |
 //! | `last_flush` | flushing all exports in time | how a disk is flushed |
 //! | `owned_file` | files that are removed in the end | what they are for |
@@ -65,6 +66,7 @@
 pub mod block;
 pub mod budget;
 mod client_log;
+mod clock;
 pub mod component;
 pub mod compute;
 pub mod connection;

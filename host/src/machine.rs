@@ -1,6 +1,7 @@
 //! The resources of the machine that are available to this process.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -18,7 +19,7 @@ pub fn processors() -> NonZero<usize> {
 pub fn memory() -> u64 {
     let machine = rustix::system::sysinfo();
     let machine = machine.totalram.saturating_mul(machine.mem_unit.into());
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let limits = group_limits(&groups, Path::new("/sys/fs/cgroup"));
     limits.fold(machine, u64::min) / 8 * 7
 }
@@ -42,10 +43,19 @@ fn group_limits<'a>(groups: &'a str, mounted: &'a Path) -> impl Iterator<Item = 
         let root = mounted.join(hierarchy);
         let path = Path::new(path.trim_start_matches('/')).to_owned();
         let groups: Vec<PathBuf> = path.ancestors().map(|group| root.join(group)).collect();
-        groups
-            .into_iter()
-            .filter_map(move |group| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok())
+        groups.into_iter().filter_map(move |group| read(&group.join(file))?.trim().parse().ok())
     })
+}
+
+/// Reads a file that the kernel makes up, usually by one system call: `fs::read_to_string` takes five, for
+/// these files do not tell how long they are, and this is done at each start.
+fn read(path: &Path) -> Option<String> {
+    let mut buffer = [0; 1024];
+    let length = File::open(path).ok()?.read(&mut buffer).ok()?;
+    match buffer.get(..length)? {
+        part if part.len() == buffer.len() => fs::read_to_string(path).ok(),
+        all => String::from_utf8(all.to_vec()).ok(),
+    }
 }
 
 /// The number of mappings of a linear memory or a stack, including its guard and initial contents.
@@ -58,7 +68,7 @@ pub(crate) fn address_spaces() -> u64 {
     const MAX_MAP_COUNT: u64 = 65530;
     static FOUND: OnceLock<u64> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        let text = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+        let text = read(Path::new("/proc/sys/vm/max_map_count")).unwrap_or_default();
         text.trim().parse().unwrap_or(MAX_MAP_COUNT) / 4 * 3 / MAPPINGS_PER_SPACE
     })
 }
@@ -87,5 +97,17 @@ mod tests {
         assert_eq!(limits("0::/elsewhere/x\n"), [400]);
         assert_eq!(limits("1:name=systemd:/c\n5:cpu,memory:/c\n0::/\n"), [300, 400]);
         assert_eq!(limits("nonsense\n\n"), [0; 0]);
+    }
+
+    #[test]
+    fn files_of_any_length_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for length in [0, 1, 1023, 1024, 1025, 5000] {
+            let text = "x".repeat(length);
+            fs::write(&path, &text).unwrap();
+            assert_eq!(read(&path), Some(text));
+        }
+        assert_eq!(read(&directory.path().join("missing")), None);
     }
 }

@@ -178,7 +178,8 @@ async fn serve(
         true => (None, Some(credentials)),
         false => (Some(args.tls.load(credentials)?), None),
     };
-    let planned = exports::plan(args, &identity).await?;
+    // On the heap: the pages of a deeper stack would be a part of what a start costs.
+    let planned = Box::pin(exports::plan(args, &identity)).await?;
     let bound = match &source {
         ClientSource::Single => Bound::default(),
         ClientSource::Inherited => Bound::inherit(inherited::sockets()?, &planned.exports)?,

@@ -30,7 +30,7 @@ pub(super) enum Haggled {
 pub(super) struct Agreed {
     pub(super) session: Session,
     pub(super) port: Arc<Port>,
-    pub(super) meter: Meter,
+    pub(super) meter: Box<Meter>,
     /// The client's place in the quota of the export.
     pub(super) _place: Place,
     /// Requests that were received with the last option.
@@ -145,7 +145,7 @@ impl<S: Stream> Haggling<'_, S> {
         tracing::debug!("export {:?}: served with {} replies", export.name(), session.style());
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
-        let meter = export.account().open();
+        let meter = Box::new(export.account().open());
         Ok(Some(Agreed { session, port, meter, _place: place, rest }))
     }
 

@@ -51,7 +51,8 @@ pub(super) struct Transmission<S> {
     pub(super) stream: S,
     session: Session,
     gate: Arc<Gate>,
-    meter: Meter,
+    /// On the heap, for futures are moved.
+    meter: Box<Meter>,
     /// The gate was entered. It is left at the end of each poll, unless a request is under way of
     /// which a part was executed: one device executes all of it.
     inside: bool,
@@ -121,7 +122,7 @@ where
         stream: S,
         session: Session,
         gate: Arc<Gate>,
-        meter: Meter,
+        meter: Box<Meter>,
         peer: Peer,
         input: Vec<u8>,
     ) -> Self {

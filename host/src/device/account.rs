@@ -11,9 +11,10 @@
 
 use std::fmt;
 use std::mem;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::block::Operation;
+use crate::clock;
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// The number of operations.
@@ -38,8 +39,7 @@ impl Account {
         Meter {
             account: self.clone(),
             counters,
-            origin: Instant::now(),
-            begun: 0,
+            begun: clock::nanos(),
             batch: Default::default(),
             touched: 0,
         }
@@ -67,8 +67,7 @@ impl Account {
 pub struct Meter {
     account: Account,
     counters: Arc<Counters>,
-    origin: Instant,
-    /// When the batch began.
+    /// When the batch began, by the monotonic clock.
     begun: u64,
     /// The requests of the batch that were answered, which are counted when it ends.
     batch: [Batch; OPERATIONS],
@@ -89,7 +88,7 @@ struct Batch {
 pub struct Entry {
     /// The operation.
     pub operation: Operation,
-    /// When it arrived, in nanoseconds since the meter was opened.
+    /// When it arrived, by the monotonic clock.
     arrived: u64,
 }
 
@@ -97,7 +96,7 @@ impl Meter {
     /// Begins a batch: something was received.
     #[inline]
     pub fn begin(&mut self) {
-        self.begun = self.now();
+        self.begun = clock::nanos();
     }
 
     /// Returns the entry of a request of the present batch.
@@ -124,7 +123,7 @@ impl Meter {
     /// Counts a request of another batch.
     #[cold]
     fn answered_late(&mut self, entry: Entry, bytes: u64, failed: bool) {
-        let took = self.now().saturating_sub(entry.arrived);
+        let took = clock::nanos().saturating_sub(entry.arrived);
         let batch = match failed {
             false => Batch { requests: 1, errors: 0, bytes },
             true => Batch { requests: 1, errors: 1, bytes: 0 },
@@ -146,18 +145,13 @@ impl Meter {
     }
 
     fn end_touched(&mut self) {
-        let took = self.now() - self.begun;
+        let took = clock::nanos().saturating_sub(self.begun);
         while self.touched != 0 {
             let index = self.touched.trailing_zeros() as usize;
             self.touched &= self.touched - 1;
             let batch = mem::take(&mut self.batch[index]);
             self.counters.operations[index].count(&batch, took);
         }
-    }
-
-    /// The nanoseconds since the meter was opened; 64 bits are enough for 584 years.
-    fn now(&self) -> u64 {
-        self.origin.elapsed().as_nanos() as u64
     }
 }
 
