@@ -16,7 +16,19 @@ pub fn processors() -> NonZero<usize> {
 
 /// Returns the memory that the process may use, in bytes: 7/8 of the machine's memory, or of the
 /// lowest limit of the control groups that contain the process.
+/// The result is cached, as it takes two dozen system calls.
 pub fn memory() -> u64 {
+    static FOUND: OnceLock<u64> = OnceLock::new();
+    *FOUND.get_or_init(find_memory)
+}
+
+/// Finds out, and caches, what the other functions return.
+pub fn look() {
+    memory();
+    address_spaces();
+}
+
+fn find_memory() -> u64 {
     let machine = rustix::system::sysinfo();
     let machine = machine.totalram.saturating_mul(machine.mem_unit.into());
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();

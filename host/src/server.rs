@@ -185,9 +185,9 @@ impl Server {
             }
             accepting.spawn(accept(socket, context, places));
         }
-        self.watch_peers(&mut accepting);
         tokio::select! {
             () = stop => {}
+            () = self.context.peers.watch(self.patience) => {}
             () = self.controlled.asked_to_stop() => {}
             () = self.context.in_use.ends(), if self.exit_last => {}
         }
@@ -207,21 +207,15 @@ impl Server {
     where
         S: Stream,
     {
-        let mut watching = JoinSet::new();
-        self.watch_peers(&mut watching);
         let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
         tokio::select! {
             () = stop => {}
+            () = self.context.peers.watch(self.patience) => {}
             () = self.controlled.asked_to_stop() => {}
             // The task is not expected to panic; if it does, the client is gone as well.
             _ = client => {}
         }
-        self.finish(watching).await
-    }
-
-    fn watch_peers(&self, tasks: &mut JoinSet<()>) {
-        let (peers, patience) = (self.context.peers.clone(), self.patience);
-        tasks.spawn(async move { peers.watch(patience).await });
+        self.finish(JoinSet::new()).await
     }
 
     async fn finish(self, mut accepting: JoinSet<()>) -> Result<(), Unflushed> {

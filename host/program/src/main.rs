@@ -91,7 +91,10 @@ fn main() -> ExitCode {
     if let Some(code) = component::child_main() {
         return code;
     }
-    let companion = Companion::start(components::prepare_default);
+    let companion = Companion::start(|| {
+        components::prepare_default();
+        machine::look();
+    });
     let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => error.exit(),

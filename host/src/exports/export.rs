@@ -429,8 +429,7 @@ impl Attempt {
             status.config = Some(config.clone());
             status.phase = Phase::Busy(Stage::Opening);
         });
-        // On the heap: it takes 8 KiB, of which each future around it would have one or two copies.
-        Box::pin(GuestDevice::open(config)).await.map_err(|error| {
+        GuestDevice::open(config).await.map_err(|error| {
             let source = self.export.source.as_deref();
             let what = source.map_or(self.export.name(), |source| source.label());
             Problem::Open { what: what.to_owned(), error }

@@ -67,11 +67,14 @@ impl GuestDevice {
     /// Returns an error if the component refuses to open it, or fails.
     pub async fn open(config: DiskConfig) -> Result<Self, OpenError> {
         let compute = Compute::default();
-        if config.component.is_built_in() {
-            return Self::open_with(config, compute).await;
+        let built_in = config.component.is_built_in();
+        // On the heap: each of the futures around this one would have a copy or two of it, and the pages
+        // of the stack that they take are a good part of what a start costs.
+        let opening = Box::pin(Self::open_with(config, compute.clone()));
+        match built_in {
+            true => opening.await,
+            false => compute.run(opening).await.map_err(OpenError::Threads)?,
         }
-        let opening = Self::open_with(config, compute.clone());
-        compute.run(opening).await.map_err(OpenError::Threads)?
     }
 
     async fn open_with(config: DiskConfig, compute: Compute) -> Result<Self, OpenError> {
