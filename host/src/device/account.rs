@@ -27,8 +27,8 @@ pub struct Account(Arc<Mutex<Meters>>);
 #[derive(Default)]
 struct Meters {
     open: Vec<Arc<Counters>>,
-    /// The totals of those that are closed.
-    closed: Totals,
+    /// The totals of those that are closed, if there are any.
+    closed: Option<Box<Totals>>,
 }
 
 impl Account {
@@ -49,7 +49,7 @@ impl Account {
     /// replies were sent. Later totals are never less.
     pub fn totals(&self) -> Totals {
         let meters = self.meters();
-        let mut totals = meters.closed.clone();
+        let mut totals = meters.closed.as_deref().cloned().unwrap_or_default();
         meters.open.iter().for_each(|counters| totals.add(counters));
         totals
     }
@@ -160,7 +160,7 @@ impl Drop for Meter {
         self.end();
         let mut meters = self.account.meters();
         meters.open.retain(|counters| !Arc::ptr_eq(counters, &self.counters));
-        meters.closed.add(&self.counters);
+        meters.closed.get_or_insert_default().add(&self.counters);
     }
 }
 

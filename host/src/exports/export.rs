@@ -1,17 +1,18 @@
-//! A single export: opening its disk, and its status in the meantime.
+//! A single export: its device, and its state.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Backoff, Failed, Problem, Stage, State};
+use super::attempt::Attempt;
+use super::{Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
-use crate::device::guest::{DiskConfig, GuestDevice};
+use crate::device::guest::DiskConfig;
 use crate::device::{Account, Device, InUse, Port, Ports};
 
 /// Creates the configuration of a disk, which may require compiling its component.
@@ -55,8 +56,8 @@ impl std::error::Error for NotReplaced {}
 pub struct Export {
     id: u64,
     name: String,
-    source: Option<Box<dyn Source>>,
-    status: watch::Sender<Status>,
+    pub(super) source: Option<Box<dyn Source>>,
+    pub(super) status: watch::Sender<Status>,
     /// The connections that use the disk.
     ports: Ports,
     account: Account,
@@ -65,14 +66,14 @@ pub struct Export {
 }
 
 #[derive(Default)]
-struct Status {
+pub(super) struct Status {
     /// Set once the component is loaded.
-    config: Option<DiskConfig>,
-    phase: Phase,
+    pub(super) config: Option<DiskConfig>,
+    pub(super) phase: Phase,
 }
 
 #[derive(Clone, Default)]
-enum Phase {
+pub(super) enum Phase {
     /// The disk is opened on demand.
     #[default]
     Closed,
@@ -277,6 +278,7 @@ impl Export {
                         Phase::Draining(open.clone())
                     }
                     Phase::Closed | Phase::Failed(_) | Phase::Draining(_) | Phase::Gone => {
+                        status.config = None;
                         Phase::Gone
                     }
                 };
@@ -380,88 +382,10 @@ impl Export {
 }
 
 impl Status {
-    fn stage(&self) -> Option<Stage> {
+    pub(super) fn stage(&self) -> Option<Stage> {
         match self.phase {
             Phase::Busy(stage) => Some(stage),
             _ => None,
-        }
-    }
-}
-
-/// An attempt to open an export. Dropping it always ends the export's busy phase.
-struct Attempt {
-    export: Arc<Export>,
-    /// The previous failure, if the last attempt failed.
-    before: Option<Failed>,
-    ended: bool,
-}
-
-impl Attempt {
-    async fn open(mut self, keep: bool) -> Result<(), Failed> {
-        let disk = self.load_and_open().await.map_err(|problem| self.fail(problem))?;
-        self.end(if keep { Phase::Open(Arc::new(disk)) } else { Phase::Closed });
-        Ok(())
-    }
-
-    /// Like [`Self::open`], but logs a failure. One with the same message as the previous attempt's
-    /// is logged at debug level only.
-    async fn open_and_log(self) {
-        let name = self.export.name.clone();
-        let before = self.before.as_ref().map(|failed| failed.problem.to_string());
-        let Err(failed) = self.open(true).await else { return };
-        match before.is_some_and(|before| before == failed.problem.to_string()) {
-            true => tracing::debug!("export {name:?}: {failed}"),
-            false => tracing::error!("export {name:?}: {failed}"),
-        }
-    }
-
-    async fn load_and_open(&self) -> Result<GuestDevice, Problem> {
-        let loaded = self.export.status.borrow().config.clone();
-        let config = match (loaded, &self.export.source) {
-            (Some(config), _) => config,
-            (None, Some(source)) => {
-                let config = source.config(&|stage| self.reach(stage)).await?;
-                DiskConfig { component: config.component.for_export(self.export.name()), ..config }
-            }
-            (None, None) => unreachable!("there is a config or a source of one"),
-        };
-        self.export.status.send_modify(|status| {
-            status.config = Some(config.clone());
-            status.phase = Phase::Busy(Stage::Opening);
-        });
-        GuestDevice::open(config).await.map_err(|error| {
-            let source = self.export.source.as_deref();
-            let what = source.map_or(self.export.name(), |source| source.label());
-            Problem::Open { what: what.to_owned(), error }
-        })
-    }
-
-    fn reach(&self, stage: Stage) {
-        self.export.status.send_if_modified(|status| {
-            let reached = status.stage() != Some(stage);
-            status.phase = Phase::Busy(stage);
-            reached
-        });
-    }
-
-    fn fail(&mut self, problem: Problem) -> Failed {
-        let before = self.before.as_ref().and_then(|failed| failed.backoff);
-        let backoff = problem.may_pass().then(|| Backoff::after(before, Instant::now()));
-        let failed = Failed { problem: Arc::new(problem), backoff };
-        self.end(Phase::Failed(failed.clone()));
-        failed
-    }
-
-    fn end(&mut self, phase: Phase) {
-        self.ended = true;
-        self.export.status.send_modify(|status| status.phase = phase);
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.fail(Problem::Panicked);
         }
     }
 }

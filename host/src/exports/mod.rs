@@ -3,6 +3,7 @@
 //! An export that fails stays in the registry, with the reason, and does not affect the others. This
 //! module does not know where components come from, or how clients reach the exports.
 
+mod attempt;
 mod backoff;
 mod budgets;
 mod export;

@@ -17,8 +17,9 @@ use crate::exports::{Export, Exports};
 use crate::nbd::{HandshakeConfig, ReplyStyle};
 use crate::transport::{Stream, StreamSocket};
 
-/// Far more than anything here takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Far more than anything here takes, even where other programs keep the machine busy: guests that compute
+/// for long do so at the lowest priority.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A disk of a component without parameters.
 pub(super) fn config(name: &str, component: Component) -> DiskConfig {

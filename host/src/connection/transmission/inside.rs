@@ -42,7 +42,10 @@ where
 
     /// Sends the replies to what was executed before the export was removed, and ends.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
-        while let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx) {
+        // Nothing may follow a reply that finds no room: the rest of it cannot be read any more.
+        while self.reading.is_none()
+            && let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx)
+        {
             if let Err(end) = self.complete(completed, cx) {
                 return Poll::Ready(Exit::End(end));
             }

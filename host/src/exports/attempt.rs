@@ -1,0 +1,86 @@
+//! Opening an export's disk.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::export::{Export, Phase};
+use super::{Backoff, Failed, Problem, Stage};
+use crate::device::guest::{DiskConfig, GuestDevice};
+
+/// An attempt to open an export. Dropping it always ends the export's busy phase.
+pub(super) struct Attempt {
+    pub(super) export: Arc<Export>,
+    /// The previous failure, if the last attempt failed.
+    pub(super) before: Option<Failed>,
+    pub(super) ended: bool,
+}
+
+impl Attempt {
+    pub(super) async fn open(mut self, keep: bool) -> Result<(), Failed> {
+        let disk = self.load_and_open().await.map_err(|problem| self.fail(problem))?;
+        self.end(if keep { Phase::Open(Arc::new(disk)) } else { Phase::Closed });
+        Ok(())
+    }
+
+    /// Like [`Self::open`], but logs a failure. One with the same message as the previous attempt's
+    /// is logged at debug level only.
+    pub(super) async fn open_and_log(self) {
+        let name = self.export.name().to_owned();
+        let before = self.before.as_ref().map(|failed| failed.problem.to_string());
+        let Err(failed) = self.open(true).await else { return };
+        match before.is_some_and(|before| before == failed.problem.to_string()) {
+            true => tracing::debug!("export {name:?}: {failed}"),
+            false => tracing::error!("export {name:?}: {failed}"),
+        }
+    }
+
+    async fn load_and_open(&self) -> Result<GuestDevice, Problem> {
+        let loaded = self.export.status.borrow().config.clone();
+        let config = match (loaded, &self.export.source) {
+            (Some(config), _) => config,
+            (None, Some(source)) => {
+                let config = source.config(&|stage| self.reach(stage)).await?;
+                DiskConfig { component: config.component.for_export(self.export.name()), ..config }
+            }
+            (None, None) => unreachable!("there is a config or a source of one"),
+        };
+        self.export.status.send_modify(|status| {
+            status.config = Some(config.clone());
+            status.phase = Phase::Busy(Stage::Opening);
+        });
+        GuestDevice::open(config).await.map_err(|error| {
+            let source = self.export.source.as_deref();
+            let what = source.map_or(self.export.name(), |source| source.label());
+            Problem::Open { what: what.to_owned(), error }
+        })
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.export.status.send_if_modified(|status| {
+            let reached = status.stage() != Some(stage);
+            status.phase = Phase::Busy(stage);
+            reached
+        });
+    }
+
+    fn fail(&mut self, problem: Problem) -> Failed {
+        let before = self.before.as_ref().and_then(|failed| failed.backoff);
+        let backoff = problem.may_pass().then(|| Backoff::after(before, Instant::now()));
+        let failed = Failed { problem: Arc::new(problem), backoff };
+        self.end(Phase::Failed(failed.clone()));
+        failed
+    }
+
+    fn end(&mut self, phase: Phase) {
+        self.ended = true;
+        self.export.status.send_modify(|status| status.phase = phase);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.fail(Problem::Panicked);
+        }
+    }
+}
