@@ -122,7 +122,8 @@ impl Builder {
     }
 
     /// Listens on a Unix domain socket at this path, instead of a private one. Nothing may be there yet;
-    /// the socket is removed when the server stops.
+    /// the socket is removed when the server stops. Who may connect is up to the permissions of the
+    /// directory, and to the umask.
     pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
         self.address = Address::Unix(path.into());
         self
@@ -274,8 +275,8 @@ pub struct Running {
 impl Running {
     /// Returns the URI of the first export (the NBD project's `uri.md`).
     pub fn uri(&self) -> String {
-        let first = self.handle.exports().into_iter().next();
-        self.uri_of(first.as_ref().map_or("", |export| export.name()))
+        let default = self.handle.export("");
+        self.uri_of(default.as_ref().map_or("", |export| export.name()))
     }
 
     /// Returns the URI of the export of this name.

@@ -18,9 +18,9 @@ struct List {
     /// In the order in which they were added.
     list: Vec<Arc<Export>>,
     by_name: HashMap<String, Arc<Export>>,
-    /// The first that was added, which the empty name selects as well. It has no successor: clients that
-    /// do not name an export must not end up with another's disk.
-    default: Option<Arc<Export>>,
+    /// The name of the first that was added, which the empty name stands for. That does not change when
+    /// the export is removed: clients that name none must not end up with another's disk.
+    default: Option<String>,
 }
 
 impl Exports {
@@ -54,7 +54,7 @@ impl Exports {
         if list.by_name.contains_key(&name) {
             return Err(DuplicateName(name));
         }
-        list.default.get_or_insert_with(|| export.clone());
+        list.default.get_or_insert_with(|| name.clone());
         list.list.push(export.clone());
         list.by_name.insert(name, export);
         Ok(())
@@ -67,7 +67,7 @@ impl Exports {
     ///
     /// Returns an error if there is no such export, or if its disk could not be flushed.
     pub(crate) async fn remove(&self, name: &str, limit: Duration) -> Result<(), NotRemoved> {
-        // The empty name is only that of an export which has no other.
+        // The empty name is that of an export which has no other.
         let found = self.find(name).filter(|export| export.name() == name);
         let export = found.ok_or(NotRemoved::Unknown)?;
         let closed = export.close(limit).await;
@@ -79,7 +79,7 @@ impl Exports {
     pub fn find(&self, name: &str) -> Option<Arc<Export>> {
         let list = self.read();
         let found = match list.by_name.get(name) {
-            None if name.is_empty() => list.default.as_ref(),
+            None if name.is_empty() => list.by_name.get(list.default.as_ref()?),
             found => found,
         };
         found.filter(|export| export.may_be_used()).cloned()
@@ -109,7 +109,6 @@ impl List {
     fn forget(&mut self, export: &Arc<Export>) {
         let is_other = |present: &Arc<Export>| !Arc::ptr_eq(present, export);
         self.list.retain(is_other);
-        self.default = self.default.take().filter(is_other);
         self.by_name.retain(|_, present| is_other(present));
     }
 }

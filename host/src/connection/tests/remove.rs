@@ -169,9 +169,11 @@ async fn exports_come_and_go_and_nobody_gets_anothers_disk() {
     assert_ne!(first.id(), second.id());
     assert_eq!(exports.remove("", SHORT).await, Err(NotRemoved::Unknown), "that is no name");
     exports.remove("a", SHORT).await.unwrap();
-    assert!(exports.find("").is_none(), "whoever means a must not get b");
+    add("c").unwrap();
+    assert!(exports.find("").is_none(), "whoever means a must get neither b nor c");
     add("a").unwrap();
-    assert_eq!(names(), ["b", "a"]);
+    assert_eq!(names(), ["b", "c", "a"]);
+    assert_eq!(exports.find("").unwrap().name(), "a");
     assert_ne!(exports.find("a").unwrap().id(), first.id());
     assert_eq!(second.generation(), 0);
     second.replace(Native::new(), SHORT).await.unwrap();
