@@ -78,7 +78,7 @@ check-components:
 check-aarch64:
 	if ls "$$(rustc --print target-libdir --target $(AARCH64))"/libcore-* >/dev/null 2>&1; then \
 		PKG_CONFIG_ALLOW_CROSS=1 CC_aarch64_unknown_linux_gnu=cc \
-		$(CARGO) check $(CARGO_FLAGS) --target $(AARCH64); \
+		$(CARGO) check $(CARGO_FLAGS) --workspace --target $(AARCH64); \
 	else echo "there is no target $(AARCH64) here, so it is not checked"; fi
 
 # The parts by themselves; the components' logic runs natively here.
