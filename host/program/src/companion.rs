@@ -1,5 +1,5 @@
-//! A thread beside the main thread: it loads the default component while the command line is parsed,
-//! and handles signals afterwards.
+//! A thread beside the main thread: it loads the default component and looks up the limits of the machine
+//! while the command line is parsed, and handles signals afterwards.
 //!
 //! One thread does both, because starting and ending threads is a good part of the time that the
 //! process takes to start.

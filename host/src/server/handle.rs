@@ -58,7 +58,7 @@ impl Handle {
 
     /// Removes an export: new clients do not find it, and those that are connected are disconnected. Their
     /// requests under way have until `limit` to finish. Then the disk is flushed and let go of. If the
-    /// future is dropped, the export is removed all the same.
+    /// future is dropped, the export is removed all the same. It must be polled inside of a tokio runtime.
     ///
     /// # Errors
     ///
