@@ -42,8 +42,9 @@ use pace::Pace;
 use reading::Reading;
 use request::{Awaited, Refused, Waiting, Write};
 
-/// How long to go on executing for a client that closed its side of the stream, while there is
-/// nothing to send that would show whether it still reads.
+/// How long to go on executing for a client that closed its side of the stream, while there is nothing to
+/// send that would show whether it still reads; and how long one may take for its last replies whose
+/// export was removed.
 const HUNG_UP_TIME: Duration = Duration::from_secs(10);
 
 /// A connection after its handshake.
@@ -100,9 +101,15 @@ enum State {
     Drain { refused: Refused, missing: u64 },
     /// None: the client sent NBD_CMD_DISC.
     Finished,
-    /// None: the client closed its side of the stream between two requests. It may still read
-    /// replies.
+    /// None: the client closed its side of the stream between two requests, or its export was removed. It
+    /// may still read replies.
     HungUp(Pin<Box<Sleep>>),
+}
+
+impl State {
+    fn hung_up() -> Self {
+        Self::HungUp(Box::pin(tokio::time::sleep(HUNG_UP_TIME)))
+    }
 }
 
 /// Why [`Transmission::run`] returns.
@@ -312,10 +319,20 @@ where
     fn hang_up(&mut self) -> Result<(), End> {
         match self.state {
             State::Header if self.input.is_empty() => {
-                self.state = State::HungUp(Box::pin(tokio::time::sleep(HUNG_UP_TIME)));
+                self.state = State::hung_up();
                 Ok(())
             }
             _ => Err(End::Transport(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// Ready when a client from which nothing more is read has had its time to read replies.
+    fn poll_hung_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.state {
+                State::HungUp(time) => return time.as_mut().poll(cx),
+                state => *state = State::hung_up(),
+            }
         }
     }
 

@@ -134,6 +134,22 @@ async fn who_stays_in_the_middle_of_a_request_is_cut_off() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_the_last_replies_is_cut_off() {
+    let (device, context, _phase) = served();
+    let (stream, server) = tokio::io::duplex(16 << 10);
+    let mut client = Client::over(Box::new(stream), Box::new(server), &context, STYLES[0]).await;
+    // With a lease and without one: more than the stream takes.
+    for index in 0..40 {
+        client.send(READ, (index % 2) * LEASED, 4096).await;
+    }
+    until_used(&device).await;
+    context.exports.remove("disk", SHORT).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, &mut client.serving).await;
+    assert!(matches!(ended.expect("it ends").unwrap(), End::Removed));
+    until_nobody_has(&device).await;
+}
+
+#[tokio::test]
 async fn a_request_under_way_is_finished_and_answered() {
     for style in STYLES {
         let (device, context, _phase) = served();

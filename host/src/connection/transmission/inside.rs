@@ -40,7 +40,8 @@ where
         polled
     }
 
-    /// Sends the replies to what was executed before the export was removed, and ends.
+    /// Sends the replies to what was executed before the export was removed, and ends, at the latest when a
+    /// client that does not read them has had its time.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         // Nothing may follow a reply that finds no room: the rest of it cannot be read any more.
         while self.reading.is_none()
@@ -50,10 +51,12 @@ where
                 return Poll::Ready(Exit::End(end));
             }
         }
-        let sent = self.output.poll_send(&mut self.stream, cx);
-        self.blocked = sent.is_pending();
-        let end = ready!(sent).map_or_else(End::Transport, |()| End::Removed);
-        Poll::Ready(Exit::End(end))
+        if let Poll::Ready(sent) = self.output.poll_send(&mut self.stream, cx) {
+            return Poll::Ready(Exit::End(sent.map_or_else(End::Transport, |()| End::Removed)));
+        }
+        self.blocked = true;
+        ready!(self.poll_hung_up(cx));
+        Poll::Ready(Exit::End(End::Removed))
     }
 
     /// Whether a part of a request was executed, and the rest is not under way yet.
