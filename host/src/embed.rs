@@ -18,14 +18,12 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::component::{BuiltIn, Engine, LoadError};
@@ -46,10 +44,6 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long flushing all disks may take in the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What is left as it is in the parts of a URI (RFC 3986, unreserved characters and the slash).
-const KEPT: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 impl Server {
     /// Returns the builder of a server with threads of its own.
@@ -75,12 +69,6 @@ pub struct Builder {
 /// Where a server listens.
 enum Address {
     UnixPrivate,
-    Unix(PathBuf),
-    Tcp(SocketAddr),
-}
-
-/// Where a server was found to listen.
-enum Endpoint {
     Unix(PathBuf),
     Tcp(SocketAddr),
 }
@@ -243,9 +231,9 @@ impl Address {
                 Ok((Socket::Unix(Some(file), listener), Endpoint::Unix(path)))
             }
             Self::Tcp(address) => {
-                let listener = TcpListener::bind(address).await?;
-                let address = listener.local_addr()?;
-                Ok((Socket::Tcp(listener), Endpoint::Tcp(address)))
+                let socket = Socket::Tcp(TcpListener::bind(address).await?);
+                let endpoint = Endpoint::of(&socket)?;
+                Ok((socket, endpoint))
             }
         }
     }
@@ -281,29 +269,22 @@ impl Running {
 
     /// Returns the URI of the export of this name.
     pub fn uri_of(&self, export: &str) -> String {
-        let encode = |bytes| percent_encode(bytes, KEPT);
-        let export = encode(export.as_bytes());
-        match &self.endpoint {
-            Endpoint::Unix(path) => {
-                format!("nbd+unix:///{export}?socket={}", encode(path.as_os_str().as_bytes()))
-            }
-            Endpoint::Tcp(address) => format!("nbd://{address}/{export}"),
-        }
+        self.endpoint.uri(export, None)
     }
 
     /// Returns the path of the Unix domain socket, unless the server listens on TCP.
     pub fn unix_socket(&self) -> Option<&Path> {
         match &self.endpoint {
             Endpoint::Unix(path) => Some(path),
-            Endpoint::Tcp(_) => None,
+            _ => None,
         }
     }
 
     /// Returns the TCP address of the server, if it has one, with the port that the system chose.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
-        match self.endpoint {
-            Endpoint::Unix(_) => None,
-            Endpoint::Tcp(address) => Some(address),
+        match &self.endpoint {
+            Endpoint::Tcp(host, port) => Some(SocketAddr::new(host.parse().ok()?, *port)),
+            _ => None,
         }
     }
 

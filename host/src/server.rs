@@ -4,6 +4,7 @@
 //! until then. A connection costs the others nothing but its share of the machine: each is a task,
 //! the number of connections is bounded, and accepting continues after file descriptors run out.
 
+mod endpoint;
 mod handle;
 
 use std::fmt;
@@ -35,6 +36,7 @@ pub use crate::owned_file::OwnedFile;
 use crate::places::{ExportPlaces, Place, Places};
 use crate::tls::Acceptor;
 use crate::transport::{self, Stream, StreamSocket};
+pub use endpoint::{Endpoint, UriTls};
 use handle::Controlled;
 pub use handle::Handle;
 

@@ -1,15 +1,13 @@
-//! Creating the listening sockets, and their URIs.
+//! Creating the listening sockets, and what is announced of them.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_LOCAL, VsockAddr, VsockListener};
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use super::background::Ready;
 use super::leftovers::Leftovers;
@@ -19,7 +17,7 @@ use super::tls::{Credentials, Tls};
 use super::unix;
 use memnbd::exports::Exports;
 use memnbd::nbd::TlsMode;
-use memnbd::server::{Listener, Socket};
+use memnbd::server::{Endpoint, Listener, Socket, UriTls};
 
 /// The number of attempts to find a port that is free on all addresses of a host.
 const FREE_PORT_TRIES: usize = 16;
@@ -31,13 +29,6 @@ const BACKLOG: u32 = 4096;
 
 /// The vsock port that stands for a free one (vsock(7)).
 const VMADDR_PORT_ANY: u32 = u32::MAX;
-
-/// The characters to escape in a URI: all but the unreserved ones and the slash (RFC 3986).
-const KEPT: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-
-/// As [`KEPT`], but the slash is escaped as well, because it would end the user part.
-const KEPT_IN_USER: &AsciiSet = &KEPT.add(b'/');
 
 /// Bound sockets, and what clients need to find them.
 #[derive(Default)]
@@ -121,31 +112,10 @@ impl Bound {
 
     /// Returns the message that announces these sockets when the server is ready.
     pub(super) fn ready(&self, tls: &Tls) -> Ready {
-        let uris = self.endpoints.iter().map(|(endpoint, name)| uri(tls, endpoint, name)).collect();
+        let in_uris = tls_of_uris(tls);
+        let uri = |(endpoint, name): &(Endpoint, String)| endpoint.uri(name, in_uris.as_ref());
+        let uris = self.endpoints.iter().map(uri).collect();
         Ready::new(uris, self.port, self.unix.as_deref(), &self.private, tls)
-    }
-}
-
-/// The address of a socket, as clients use it.
-enum Endpoint {
-    Tcp(String, u16),
-    Unix(PathBuf),
-    Vsock(u32),
-}
-
-impl Endpoint {
-    fn of(socket: &Socket) -> io::Result<Self> {
-        Ok(match socket {
-            Socket::Tcp(listener) => {
-                let address = listener.local_addr()?;
-                Self::Tcp(address.ip().to_string(), address.port())
-            }
-            Socket::Unix(_, listener) => {
-                let address = listener.local_addr()?;
-                Self::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
-            }
-            Socket::Vsock(listener) => Self::Vsock(listener.local_addr()?.port()),
-        })
     }
 }
 
@@ -166,50 +136,16 @@ fn view(exports: &Exports, export: Option<&str>) -> anyhow::Result<(Option<Arc<E
     }
 }
 
-/// Returns the URI of an export (the NBD project's `uri.md`).
-fn uri(tls: &Tls, endpoint: &Endpoint, export_name: &str) -> String {
-    // If TLS is optional, the URI does without it, because not all clients support TLS.
-    let required = tls.mode == TlsMode::Require;
-    let scheme = if required { "nbds" } else { "nbd" };
+/// Returns what the URIs say of TLS: nothing if it is optional, because not all clients support it.
+fn tls_of_uris(tls: &Tls) -> Option<UriTls<'_>> {
+    let parameter = match &tls.credentials {
+        _ if tls.mode != TlsMode::Require => return None,
+        Credentials::Certificates(directory) => Some(("tls-certificates", directory.as_path())),
+        Credentials::Keys(file) => Some(("tls-psk-file", file.as_path())),
+        _ => None,
+    };
     let user = tls.acceptor.as_ref().and_then(|acceptor| acceptor.first_identity());
-    let user = match user {
-        Some(user) if required => format!("{}@", percent_encode(user, KEPT_IN_USER)),
-        _ => String::new(),
-    };
-    let export = utf8_percent_encode(export_name, KEPT);
-    let slash = if export_name.is_empty() { "" } else { "/" };
-    let mut parameters = Vec::new();
-    let base = match endpoint {
-        Endpoint::Tcp(host, port) if host.contains(':') => {
-            format!("{scheme}://{user}[{host}]:{port}{slash}{export}")
-        }
-        Endpoint::Tcp(host, port) => format!("{scheme}://{user}{host}:{port}{slash}{export}"),
-        Endpoint::Vsock(port) => {
-            format!("{scheme}+vsock://{user}{VMADDR_CID_LOCAL}:{port}{slash}{export}")
-        }
-        Endpoint::Unix(path) => {
-            parameters.push(parameter("socket", path));
-            format!("{scheme}+unix://{user}/{export}")
-        }
-    };
-    match &tls.credentials {
-        Credentials::Certificates(directory) if required => {
-            parameters.push(parameter("tls-certificates", directory));
-        }
-        Credentials::Keys(file) if required => {
-            parameters.push(parameter("tls-psk-file", file));
-        }
-        _ => {}
-    }
-    match parameters.is_empty() {
-        true => base,
-        false => format!("{base}?{}", parameters.join("&")),
-    }
-}
-
-/// Returns a URI parameter whose value is a path.
-fn parameter(name: &str, path: &Path) -> String {
-    format!("{name}={}", percent_encode(path.as_os_str().as_bytes(), KEPT))
+    Some(UriTls { user, parameter })
 }
 
 /// Listens on all addresses of a host on the same port.
