@@ -20,8 +20,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("client_log", &["throttle"]),
     ("tls", &["transport"]),
     ("nbd", &["block"]),
-    ("component", &["block", "budget", "compute", "machine", "throttle"]),
-    ("device", &["block", "clock", "component", "compute", "machine", "sync"]),
+    ("parameters", &["block"]),
+    ("component", &["block", "budget", "compute", "machine", "parameters", "throttle"]),
+    (
+        "device",
+        &["block", "clock", "component", "compute", "machine", "parameters", "sync", "throttle"],
+    ),
     ("exports", &["block", "component", "device"]),
     ("last_flush", &["exports"]),
     ("connection", &["block", "device", "exports", "machine", "nbd", "places", "tls", "transport"]),
@@ -40,7 +44,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("embed", &["component", "connection", "device", "exports", "machine", "nbd", "server"]),
+    (
+        "embed",
+        &["component", "connection", "device", "exports", "machine", "nbd", "parameters", "server"],
+    ),
 ];
 
 /// The files of a module that are not tests.

@@ -33,7 +33,8 @@ use crate::device::guest::DiskConfig;
 use crate::exports::{DuplicateName, Export, Exports, Failed, ProcessBudgets};
 use crate::machine;
 use crate::nbd::HandshakeConfig;
-use crate::server::{Handle, Listener, Options, OwnedFile, Server, Socket, Unflushed};
+use crate::parameters::ArgumentError;
+use crate::server::{Endpoint, Handle, Listener, Options, OwnedFile, Server, Socket, Unflushed};
 
 /// The longest that a call of a component may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -75,7 +76,11 @@ enum Address {
 
 /// What an export serves.
 enum Supply {
-    Component { name: String, parameters: Vec<(String, String)> },
+    Component {
+        name: String,
+        /// Each as KEY=VALUE.
+        parameters: Vec<String>,
+    },
     Device(Arc<dyn Device>),
 }
 
@@ -89,8 +94,7 @@ impl Builder {
     /// Serves a built-in component, with these parameters, as an export of this name. The first export
     /// is the one that clients get who ask for the empty name.
     pub fn component(mut self, export: &str, name: &str, parameters: &[(&str, &str)]) -> Self {
-        let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
-        let parameters = parameters.iter().map(owned).collect();
+        let parameters = parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let supply = Supply::Component { name: name.to_owned(), parameters };
         self.exports.push((export.to_owned(), supply));
         self
@@ -193,6 +197,9 @@ impl Builder {
                     };
                     let loaded = engine.load_built_in(built_in).await;
                     let component = loaded.map_err(StartError::Load)?;
+                    let parsed = component.description().parse_arguments(&parameters);
+                    let arguments = parsed
+                        .map_err(|error| StartError::Arguments { name: name.clone(), error })?;
                     let budgets = process.export();
                     let export_name = name.clone();
                     let read_only = false;
@@ -200,7 +207,7 @@ impl Builder {
                         component,
                         export_name,
                         read_only,
-                        parameters,
+                        arguments,
                         budgets,
                     })
                 }
@@ -326,6 +333,13 @@ pub enum StartError {
     UnknownComponent(String),
     /// A built-in component could not be loaded.
     Load(LoadError),
+    /// The parameters of an export's component are not in order.
+    Arguments {
+        /// The name of the export.
+        name: String,
+        /// The reason.
+        error: ArgumentError,
+    },
     /// The disk of an export could not be opened.
     Export {
         /// The name of the export.
@@ -343,10 +357,12 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownComponent(name) => {
-                let names = BuiltIn::ALL.map(|built_in| built_in.name()).join(", ");
+                let names: Vec<_> = BuiltIn::ALL.iter().map(BuiltIn::name).collect();
+                let names = names.join(", ");
                 write!(f, "unknown component {name:?}; the built-in components are {names}")
             }
             Self::Load(error) => write!(f, "load a built-in component: {error}"),
+            Self::Arguments { name, error } => write!(f, "export {name:?}: {error}"),
             Self::Export { name, failed } => write!(f, "export {name:?}: {failed}"),
             Self::DuplicateName(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
@@ -445,7 +461,7 @@ mod tests {
         let error = |builder: Builder| builder.start().err().unwrap().to_string();
         assert!(error(Server::builder().memory("2Q")).contains("2Q"));
         let unknown = error(Server::builder().component("a", "memroy", &[]));
-        assert!(unknown.contains("\"memroy\"") && unknown.contains("memory, pattern"), "{unknown}");
+        assert!(unknown.contains("\"memroy\"") && unknown.contains("memory, null"), "{unknown}");
         let twice = error(Server::builder().memory("1M").memory("2M"));
         assert_eq!(twice, "two exports have the name \"memory\"");
     }

@@ -29,12 +29,13 @@
 //! | [`block`] | the vocabulary: command, extent, geometry, error code | NBD's bytes, WebAssembly |
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
 //! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
-//! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death | NBD's messages, wasmtime |
+//! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death; `file`: commands to calls of the kernel on a file or block device | NBD's messages, wasmtime |
 //! | [`exports`] | the registry: devices by name, opened when first needed, tried again or failed for good, removed; their accounts and shares of the memory | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | [`budget`] | bounds on what foreign parties hold | what is counted |
+//! | [`parameters`] | the parameters of components: their types, and parsing what people typed for them | where they are typed |
 //! | [`places`] | places for connections | who has them |
 //! | `clock` | the time as a number | what it is for |
 //! | `client_log` | warnings about clients, throttled | what clients do |
@@ -77,6 +78,7 @@ mod last_flush;
 pub mod machine;
 pub mod nbd;
 mod owned_file;
+pub mod parameters;
 pub mod places;
 pub mod server;
 mod sync;

@@ -14,6 +14,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use memnbd::block::{BlockSizes, Capabilities, Geometry, Span};
 use memnbd::component::{BuiltIn, Engine, Instance, MemoryBudget};
 use memnbd::nbd::{Negotiated, Piece, ReplyStyle, Request, Session};
+use memnbd::parameters::{Argument, Value};
 use tokio::runtime::Runtime;
 
 const KIB: u64 = 1 << 10;
@@ -96,8 +97,8 @@ fn memory(runtime: &Runtime) -> Instance {
         let component = engine.load_built_in(memory).await.expect("it is a component");
         let budget = MemoryBudget::new(1 << 30);
         let mut instance = component.start(budget).await.expect("it starts");
-        let size = [("size".to_owned(), STRETCH.to_string())];
-        let opened = instance.open("", false, &size).await;
+        let size = Argument { name: "size".to_owned(), value: Value::Size(STRETCH) };
+        let opened = instance.open("", false, &[size]).await;
         opened.expect("it returns").expect("the size is good");
         let bytes = vec![0x5a; STRIPE as usize];
         // The second time, its pages become known.

@@ -10,8 +10,12 @@ use std::process::Command;
 use crate::support::{Server, memnbd, nbdsh, python_component_tool, require, run};
 
 const CODE: &str = include_str!("../python/disk.py");
-const CONTRACT: [&str; 2] =
-    [include_str!("../../wit/block-store.wit"), include_str!("../../wit/world.wit")];
+const CONTRACT: [&str; 4] = [
+    include_str!("../../wit/block-store.wit"),
+    include_str!("../../wit/log.wit"),
+    include_str!("../../wit/types.wit"),
+    include_str!("../../wit/world.wit"),
+];
 
 /// Makes the component, or takes the one that was made of the same code before: it takes a while.
 fn component(tool: &Path) -> PathBuf {
@@ -45,6 +49,7 @@ fn disk_in_python_is_served() {
     let mut server = Server::start(&["--component", component, "size=8388608"]);
     // What it prints goes to the log, and only there.
     server.expect_log("8388608 bytes, opened");
+    server.expect_log("WARN export \"\": python");
     nbdsh(
         &server,
         "
@@ -69,4 +74,5 @@ h.flush()
 assert not h.can_trim() and not h.can_cache()
 ",
     );
+    server.expect_log("write(0, 8) failed: no space left on the disk: that is too much");
 }

@@ -182,7 +182,6 @@ fn size(bytes: u64) -> String {
     let disk = format!(
         "(global $size i64 (i64.const {bytes}))
          (global $capabilities i32 (i32.const 475))
-         (global $sharing i32 (i32.const 0))
          (global $stripe i64 (i64.const 0))"
     );
     block("disk", &disk)

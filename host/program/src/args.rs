@@ -342,6 +342,10 @@ pub(super) struct Information {
     #[arg(long, group = "information", visible_alias = "dump-plugin")]
     pub(super) dump_component: bool,
 
+    /// Print the contract that components implement, in WIT, with its documentation
+    #[arg(long, group = "information")]
+    pub(super) wit: bool,
+
     /// Print JSON instead of KEY=VALUE
     #[arg(long, requires = "information")]
     pub(super) json: bool,

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use memnbd::component::{BuiltIn, Component, Description};
+use super::file;
+use memnbd::component::{BuiltIn, Description};
+use memnbd::parameters::is_key_value;
 
 /// The component that is used if none is named.
 pub(super) const DEFAULT: &str = "memory";
@@ -27,9 +29,11 @@ pub(super) enum Choice {
     Named(String),
 }
 
-/// Returns the names of the built-in components.
+/// Returns the names of the built-in components, and of the backend that is none.
 pub(super) fn names() -> Vec<&'static str> {
-    BuiltIn::ALL.iter().map(BuiltIn::name).collect()
+    let mut names: Vec<_> = BuiltIn::ALL.iter().map(BuiltIn::name).chain([file::NAME]).collect();
+    names.sort_unstable();
+    names
 }
 
 /// Separates the component from its parameters. The component is the value of `--component`, or
@@ -48,7 +52,7 @@ pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Cho
 /// whose main parameter is a size. Paths and names of components are not values.
 fn is_value(word: &str) -> bool {
     let is_number = || !word.starts_with(|c: char| c.is_alphabetic() || c == '_');
-    split(word).is_some() || (!is_path(word) && is_number())
+    is_key_value(word) || (!is_path(word) && is_number())
 }
 
 /// Returns true if a word names a file rather than a built-in component.
@@ -103,7 +107,7 @@ pub(super) fn find(name: &str) -> Result<Source, String> {
 ///
 /// Returns a message, with a suggestion if possible, if there is no such component.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
-    if is_path(name) || built_in(name).is_some() {
+    if is_path(name) || name == file::NAME || built_in(name).is_some() {
         return Ok(());
     }
     let guess = match nearest(name) {
@@ -132,75 +136,10 @@ pub(super) fn short_name(name: &str) -> String {
     stem.to_string_lossy().into_owned()
 }
 
-/// Converts the values into the parameters of the component's `open`.
-///
-/// # Errors
-///
-/// Returns a message if a parameter is unknown, given twice or missing.
-pub(super) fn parameters(
-    description: &Description,
-    values: &[String],
-) -> Result<Vec<(String, String)>, String> {
-    let mut parameters: Vec<(String, String)> = Vec::new();
-    for value in values {
-        let (key, value) = match split(value) {
-            Some((key, value)) => (key, value),
-            None => match &description.bare_parameter {
-                Some(bare) => (bare.as_str(), value.as_str()),
-                None => {
-                    return Err(format!(
-                        "{value:?} is not KEY=VALUE, and {} has no parameter for bare values; {}",
-                        description.name,
-                        known(description)
-                    ));
-                }
-            },
-        };
-        if !description.parameters.iter().any(|parameter| parameter.name == key) {
-            let name = &description.name;
-            return Err(format!("{name} has no parameter {key:?}; {}", known(description)));
-        }
-        if let Some((_, first)) = parameters.iter().find(|(name, _)| name == key) {
-            return Err(format!(
-                "parameter {key:?} is given twice, as {first:?} and as {value:?} (what is not \
-                 KEY=VALUE is a value of {:?})",
-                description.bare_parameter.as_deref().unwrap_or("no parameter")
-            ));
-        }
-        parameters.push((key.to_owned(), value.to_owned()));
-    }
-    let given = |name: &str| parameters.iter().any(|(key, _)| key == name);
-    match description.parameters.iter().find(|p| p.required && !given(&p.name)) {
-        Some(missing) => Err(format!(
-            "{} needs the parameter {:?}: {}",
-            description.name, missing.name, missing.summary
-        )),
-        None => Ok(parameters),
-    }
-}
-
-/// Splits `KEY=VALUE` if the key could be the name of a parameter. Anything else is a bare value.
-fn split(text: &str) -> Option<(&str, &str)> {
-    let (key, value) = text.split_once('=')?;
-    let name = key.starts_with(|c: char| c.is_ascii_alphabetic())
-        && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    name.then_some((key, value))
-}
-
-fn known(description: &Description) -> String {
-    match description.parameters.as_slice() {
-        [] => "it has no parameters".into(),
-        parameters => {
-            let names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
-            format!("it has {}", names.join(", "))
-        }
-    }
-}
-
-/// Returns a component's description of itself and its parameters, for `--help`.
-pub(super) fn help(component: &Component) -> String {
-    let Description { name, version, summary, parameters, bare_parameter } =
-        component.description();
+/// Returns the description of a component and its parameters, for `--help`.
+pub(super) fn help(description: &Description) -> String {
+    let Description { name, version, summary, parameters, bare_parameter, other_parameters } =
+        description;
     let mut text = format!("\nComponent {name} {version}: {summary}\n");
     for parameter in parameters {
         let mut notes = Vec::new();
@@ -210,6 +149,9 @@ pub(super) fn help(component: &Component) -> String {
         if bare_parameter.as_deref() == Some(parameter.name.as_str()) {
             notes.push(format!("{}= may be left out", parameter.name));
         }
+        if parameter.repeatable {
+            notes.push("may be given several times".to_owned());
+        }
         if let Some(default) = &parameter.default {
             notes.push(format!("default: {default}"));
         }
@@ -218,9 +160,14 @@ pub(super) fn help(component: &Component) -> String {
             notes => format!(" [{}]", notes.join("; ")),
         };
         text.push_str(&format!(
-            "  {}=VALUE\n          {}{notes}\n",
-            parameter.name, parameter.summary
+            "  {}={}\n          {}{notes}\n",
+            parameter.name,
+            parameter.kind.usage(),
+            parameter.summary
         ));
+    }
+    if *other_parameters {
+        text.push_str("  NAME=TEXT\n          any other parameter, with the meaning that the others give it\n");
     }
     text
 }
@@ -228,23 +175,6 @@ pub(super) fn help(component: &Component) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memnbd::component::Parameter;
-
-    fn description() -> Description {
-        let parameter = |name: &str, required| Parameter {
-            name: name.into(),
-            summary: format!("the {name}"),
-            required,
-            default: None,
-        };
-        Description {
-            name: "memory".into(),
-            version: "0".into(),
-            summary: String::new(),
-            parameters: vec![parameter("size", true), parameter("mode", false)],
-            bare_parameter: Some("size".into()),
-        }
-    }
 
     fn strings(values: &[&str]) -> Vec<String> {
         values.iter().map(|&value| value.to_owned()).collect()
@@ -286,18 +216,5 @@ mod tests {
         ] {
             assert_eq!(nearest(typed), meant, "{typed:?}");
         }
-    }
-
-    #[test]
-    fn bare_values_are_for_the_main_parameter() {
-        let parse = |values: &[&str]| parameters(&description(), &strings(values));
-        let pairs = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect::<Vec<(String, String)>>()
-        };
-        assert_eq!(parse(&["2G", "mode=x=y"]), Ok(pairs(&[("size", "2G"), ("mode", "x=y")])));
-        assert_eq!(parse(&["/a=b"]), Ok(pairs(&[("size", "/a=b")])));
-        assert!(parse(&[]).unwrap_err().contains("\"size\": the size"));
-        assert!(parse(&["size=1", "x=1"]).unwrap_err().contains("it has size, mode"));
-        assert!(parse(&["1", "size=1"]).unwrap_err().contains("given twice"));
     }
 }

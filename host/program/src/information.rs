@@ -7,10 +7,11 @@ use super::args::{Args, Information, PROGRAM};
 use super::budgets;
 use super::components::{self, Choice};
 use super::exports;
+use super::file;
 use super::loading::Loader;
 use super::{Failure, manual};
 use memnbd::block::MAX_TRANSFER;
-use memnbd::component::{Component, Description};
+use memnbd::component::{self, Component, Description};
 use memnbd::machine;
 
 /// The information that was requested.
@@ -19,6 +20,7 @@ pub(super) enum Question<'a> {
     Help,
     Config,
     Component,
+    Contract,
     Completion(&'a str),
     Manual,
 }
@@ -31,6 +33,7 @@ impl Question<'_> {
             Self::Help => "--help",
             Self::Config => "--dump-config",
             Self::Component => "--dump-component (--dump-plugin)",
+            Self::Contract => "--wit",
             Self::Completion(_) => "--completion",
             Self::Manual => "--man",
         }
@@ -55,13 +58,14 @@ fn conflict(args: &Args, question: &Question<'_>) -> Option<&'static str> {
 
 /// Returns the question that was asked, or `None` if the program is to serve.
 pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
-    let Information { version, help, dump_config, dump_component, completion, man, .. } =
+    let Information { version, help, dump_config, dump_component, wit, completion, man, .. } =
         &args.information;
     [
         version.then_some(Question::Version),
         help.then_some(Question::Help),
         dump_config.then_some(Question::Config),
         dump_component.then_some(Question::Component),
+        wit.then_some(Question::Contract),
         completion.as_deref().map(Question::Completion),
         man.then_some(Question::Manual),
     ]
@@ -92,10 +96,11 @@ pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String
         Question::Help => help(args).await?,
         Question::Config => printed(config(), as_json),
         Question::Component => printed(describe(args, &chosen(args).await?), as_json),
+        Question::Contract => component::WIT.map(|(_, text)| text).join("\n"),
         Question::Completion(shell) => completion(shell),
         Question::Manual => match chosen_name(args) {
             Choice::Default => manual::program(Args::command()),
-            Choice::Named(_) => manual::component(&chosen(args).await?),
+            Choice::Named(_) => manual::backend(chosen(args).await?.description()),
         },
     })
 }
@@ -104,12 +109,31 @@ fn chosen_name(args: &Args) -> Choice {
     components::choose(args.component.as_deref(), &args.parameters).0
 }
 
-async fn chosen(args: &Args) -> Result<Component, Failure> {
+/// What serves a disk.
+enum Backend {
+    Component(Component),
+    /// A part of the host, with this description.
+    Native(Description),
+}
+
+impl Backend {
+    fn description(&self) -> &Description {
+        match self {
+            Self::Component(component) => component.description(),
+            Self::Native(description) => description,
+        }
+    }
+}
+
+async fn chosen(args: &Args) -> Result<Backend, Failure> {
     let name = match chosen_name(args) {
         Choice::Default => components::DEFAULT.to_owned(),
+        Choice::Named(name) if name == file::NAME => {
+            return Ok(Backend::Native(file::description()));
+        }
         Choice::Named(name) => name,
     };
-    Loader::component(args, &name).await
+    Loader::component(args, &name).await.map(Backend::Component)
 }
 
 async fn help(args: &Args) -> Result<String, Failure> {
@@ -119,7 +143,7 @@ async fn help(args: &Args) -> Result<String, Failure> {
             "\nBuilt-in components: {}. 'memnbd-host NAME --help' tells their parameters.\n",
             components::names().join(", ")
         )),
-        Choice::Named(_) => text.push_str(&components::help(&chosen(args).await?)),
+        Choice::Named(_) => text.push_str(&components::help(chosen(args).await?.description())),
     }
     Ok(text)
 }
@@ -149,28 +173,35 @@ fn config() -> Value {
     })
 }
 
-fn describe(args: &Args, component: &Component) -> Value {
-    let Description { name, version, summary, parameters, bare_parameter } =
-        component.description();
+fn describe(args: &Args, backend: &Backend) -> Value {
+    let Description { name, version, summary, parameters, bare_parameter, other_parameters } =
+        backend.description();
     let parameters: Vec<Value> = parameters
         .iter()
         .map(|parameter| {
             json!({
                 "name": parameter.name,
                 "summary": parameter.summary,
+                "type": parameter.kind.usage(),
                 "required": parameter.required,
+                "repeatable": parameter.repeatable,
                 "default": parameter.default,
             })
         })
         .collect();
+    let (contract, imports) = match backend {
+        Backend::Component(component) => (Some(component.contract()), component.imports()),
+        Backend::Native(_) => (None, &[][..]),
+    };
     json!({
         "name": name,
         "version": version,
         "summary": summary,
         "magic_config_key": bare_parameter,
         "parameters": parameters,
-        "contract": component.contract(),
-        "imports": component.imports(),
+        "other_parameters": other_parameters,
+        "contract": contract,
+        "imports": imports,
         "limits": {
             "deadline_seconds": args.deadline.as_secs_f64(),
             "max_memory": args.max_memory.unwrap_or_else(|| budgets::total(args)),

@@ -4,7 +4,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use super::components;
-use memnbd::component::Component;
+use memnbd::component::Description;
 
 const SECTION: &str = "1";
 
@@ -27,7 +27,7 @@ fn rest() -> Roff {
     roff.control("SH", ["COMPONENTS"]);
     roff.text([
         roman("The built-in components are "),
-        bold(components::names().join(" and ")),
+        bold(components::names().join(", ")),
         roman(
             ". Any other component is a file, named by a path that contains a slash or ends in \
              .wasm. It must export ",
@@ -117,9 +117,8 @@ fn rest() -> Roff {
     roff
 }
 
-/// Returns the manual page of a component.
-pub(super) fn component(component: &Component) -> String {
-    let description = component.description();
+/// Returns the manual page of a component, or of another backend.
+pub(super) fn backend(description: &Description) -> String {
     let name = format!("memnbd-{}", description.name);
     let mut roff = Roff::new();
     let version = format!("{} {}", description.name, description.version);
@@ -136,7 +135,8 @@ pub(super) fn component(component: &Component) -> String {
             true => format!("[{}=]", parameter.name),
             false => format!("{}=", parameter.name),
         }));
-        synopsis.push(italic("VALUE"));
+        synopsis.push(italic(parameter.kind.usage()));
+        synopsis.push(roman(if parameter.repeatable { "..." } else { "" }));
         synopsis.push(roman(close));
     }
     roff.text(synopsis);

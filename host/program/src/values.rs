@@ -2,38 +2,19 @@
 
 use std::time::Duration;
 
-/// Parses a size in bytes, as components do: a number, decimal or hexadecimal with the prefix `0x`, and an
-/// optional suffix, `b` for 1, `s` for 512, `k`, `m`, `g`, `t`, `p` or `e` for powers of 1024, in either
-/// case. In a hexadecimal number `b` and `e` are digits.
+use memnbd::parameters::{ParameterType, Value, parse_duration};
+
+/// Parses a size in bytes, as it is parsed for components, but up to 2^64-1.
 ///
 /// # Errors
 ///
 /// Returns a message for the user if `text` is not a size.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    let (radix, rest) = hexadecimal.map_or((10, text), |digits| (16, digits));
-    let end = rest.find(|c: char| !c.is_digit(radix)).unwrap_or(rest.len());
-    let (digits, suffix) = rest.split_at(end);
-    if digits.is_empty() {
-        return Err("not a size; sizes are written like 512M, 2G or 1073741824".into());
+    match ParameterType::Size(0..=u64::MAX).parse(text) {
+        Ok(Value::Size(size)) => Ok(size),
+        Ok(other) => unreachable!("{other:?} is no size"),
+        Err(error) => Err(error.to_string()),
     }
-    if radix == 10 && digits.len() > 1 && digits.starts_with('0') {
-        return Err("it begins with 0, which some take for octal; leave the zero out".into());
-    }
-    let unit = match suffix.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "s" => 512,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1_u64 << 40,
-        "p" => 1 << 50,
-        "e" => 1 << 60,
-        _ => return Err(format!("unknown suffix {suffix:?}; known are b k m g t p e s")),
-    };
-    let number = u64::from_str_radix(digits, radix).ok();
-    let size = number.and_then(|number| number.checked_mul(unit));
-    size.ok_or_else(|| "more than 2^64-1 bytes".into())
 }
 
 /// Parses a time greater than 0; see [`seconds_or_zero`].
@@ -44,19 +25,12 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a time in seconds, with an optional unit: `s`, `ms` or `us`.
+/// Parses a time, in seconds unless it has a unit.
 pub(super) fn seconds_or_zero(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "" | "s" => 1.0,
-        "ms" => 1e-3,
-        "us" => 1e-6,
-        unit => return Err(format!("unknown unit {unit:?}; known are s, ms and us")),
-    };
-    let seconds: f64 = digits.parse().map_err(|_| "not a number of seconds")?;
     // A day is longer than any test takes, and far below the range of timers.
-    match seconds * unit {
-        seconds @ 0.0..=86400.0 => Ok(Duration::from_secs_f64(seconds)),
+    const DAY: Duration = Duration::from_secs(86400);
+    match parse_duration(text).map_err(|error| error.to_string())? {
+        duration if duration <= DAY => Ok(duration),
         _ => Err("it must be between 0 and 86400 seconds".into()),
     }
 }

@@ -2,10 +2,11 @@
 
 use super::Failure;
 use super::args::Args;
-use super::components;
 use memnbd::component::{Component, Description};
+use memnbd::device::Buffers;
 use memnbd::device::guest::{Budgets, DiskConfig};
 use memnbd::exports::ProcessBudgets;
+use memnbd::parameters::Argument;
 
 /// The longest name of an export, in bytes (spec: "Conventions").
 const MAX_NAME: usize = 4096;
@@ -53,19 +54,34 @@ impl Wish {
     ///
     /// Returns a message if a parameter is unknown to the component, missing or malformed.
     pub(super) fn config(&self, component: Component) -> Result<DiskConfig, String> {
-        let description = component.description();
-        let (own, values) = match self.for_host {
-            true => for_host(description, &self.values)?,
-            false => (None, self.values.clone()),
-        };
-        let parameters = components::parameters(description, &values)?;
+        let (read_only, arguments) = self.parse(component.description())?;
         Ok(DiskConfig {
             component,
             export_name: self.export_name.clone(),
-            read_only: self.read_only || own == Some(true),
-            parameters,
+            read_only,
+            arguments,
             budgets: self.budgets.clone(),
         })
+    }
+
+    /// Parses the words that were typed for the disk, and tells whether it is read-only.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if a parameter is unknown, missing or malformed.
+    pub(super) fn parse(&self, known: &Description) -> Result<(bool, Vec<Argument>), String> {
+        let (own, values) = match self.for_host {
+            true => for_host(known, &self.values)?,
+            false => (None, self.values.clone()),
+        };
+        let arguments = known.parse_arguments(&values);
+        let arguments = arguments.map_err(|error| error.of(&known.name).to_string())?;
+        Ok((self.read_only || own == Some(true), arguments))
+    }
+
+    /// The budget for the payloads of requests.
+    pub(super) fn buffers(&self) -> Buffers {
+        self.budgets.buffers.clone()
     }
 }
 
@@ -102,13 +118,15 @@ fn for_host(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memnbd::component::Parameter;
+    use memnbd::parameters::{Parameter, ParameterType};
 
     fn with_parameters(names: &[&str]) -> Description {
         let parameter = |name: &&str| Parameter {
             name: (*name).into(),
             summary: String::new(),
+            kind: ParameterType::Text,
             required: false,
+            repeatable: false,
             default: None,
         };
         Description {
@@ -117,6 +135,7 @@ mod tests {
             summary: String::new(),
             parameters: names.iter().map(parameter).collect(),
             bare_parameter: names.first().map(|&name| name.into()),
+            other_parameters: false,
         }
     }
 

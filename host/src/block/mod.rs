@@ -59,6 +59,21 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+/// Why a request failed: a code, and a message for people if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The code, which all clients get.
+    pub code: ErrorCode,
+    /// A printable line, which clients get with structured replies.
+    pub message: Option<Box<str>>,
+}
+
+impl From<ErrorCode> for Error {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: None }
+    }
+}
+
 /// What a client may request of a disk. The names are those of the contract's `capabilities`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {

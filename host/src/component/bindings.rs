@@ -1,4 +1,4 @@
-//! The types of `wit/block-store.wit` as wasmtime passes them.
+//! The types of `wit/` as wasmtime passes them.
 //!
 //! They are written by hand rather than generated, so that chunks can be borrowed from the guest's
 //! memory ([`LentChunk`]). Wasmtime checks them against the component's own types when the
@@ -7,6 +7,7 @@
 use wasmtime::component::{ComponentType, Lift, Lower, WasmList, flags};
 
 use crate::block;
+use crate::parameters;
 
 /// `error-code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift, Lower)]
@@ -47,35 +48,127 @@ impl From<ErrorCode> for block::ErrorCode {
     }
 }
 
-/// A parameter that a component takes.
+/// `error`.
 #[derive(Clone, Debug, ComponentType, Lift)]
 #[component(record)]
-pub struct Parameter {
-    /// The key.
-    pub name: String,
-    /// One sentence for people.
-    pub summary: String,
-    /// Whether the disk cannot be opened without it.
-    pub required: bool,
-    /// The value when it is not given.
-    pub default: Option<String>,
+pub(super) struct Error {
+    pub(super) code: ErrorCode,
+    pub(super) message: Option<String>,
 }
 
-/// What a component says of itself.
+/// `number-range`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct NumberRange {
+    pub(super) minimum: i64,
+    pub(super) maximum: i64,
+}
+
+/// `size-range`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct SizeRange {
+    pub(super) minimum: u64,
+    pub(super) maximum: u64,
+}
+
+/// `parameter-type`.
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(variant)]
+pub(super) enum ParameterType {
+    #[component(name = "text")]
+    Text,
+    #[component(name = "choice")]
+    Choice(Vec<String>),
+    #[component(name = "boolean")]
+    Boolean,
+    #[component(name = "number")]
+    Number(NumberRange),
+    #[component(name = "size")]
+    Size(SizeRange),
+    #[component(name = "duration")]
+    Duration,
+    #[component(name = "probability")]
+    Probability,
+}
+
+/// `parameter`.
 #[derive(Clone, Debug, ComponentType, Lift)]
 #[component(record)]
-pub struct Description {
-    /// What people call it.
-    pub name: String,
-    /// Its own version.
-    pub version: String,
-    /// One line about it.
-    pub summary: String,
-    /// What it takes.
-    pub parameters: Vec<Parameter>,
-    /// The parameter that a bare value is for.
+pub(super) struct Parameter {
+    pub(super) name: String,
+    pub(super) summary: String,
+    #[component(name = "type")]
+    pub(super) kind: ParameterType,
+    pub(super) required: bool,
+    pub(super) repeatable: bool,
+    pub(super) default: Option<String>,
+}
+
+/// `value`.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(variant)]
+pub(super) enum Value {
+    #[component(name = "text")]
+    Text(String),
+    #[component(name = "boolean")]
+    Boolean(bool),
+    #[component(name = "number")]
+    Number(i64),
+    #[component(name = "size")]
+    Size(u64),
+    #[component(name = "duration")]
+    Duration(u64),
+    #[component(name = "probability")]
+    Probability(f64),
+}
+
+impl From<&parameters::Value> for Value {
+    fn from(value: &parameters::Value) -> Self {
+        match value {
+            parameters::Value::Text(text) => Self::Text(text.clone()),
+            &parameters::Value::Boolean(boolean) => Self::Boolean(boolean),
+            &parameters::Value::Number(number) => Self::Number(number),
+            &parameters::Value::Size(size) => Self::Size(size),
+            &parameters::Value::Duration(nanoseconds) => Self::Duration(nanoseconds),
+            &parameters::Value::Probability(probability) => Self::Probability(probability),
+        }
+    }
+}
+
+/// `argument`.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Argument {
+    pub(super) name: String,
+    pub(super) value: Value,
+}
+
+/// `open-request`.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct OpenRequest {
+    #[component(name = "export-name")]
+    pub(super) export_name: String,
+    #[component(name = "read-only")]
+    pub(super) read_only: bool,
+    pub(super) arguments: Vec<Argument>,
+    #[component(name = "memory-limit")]
+    pub(super) memory_limit: u64,
+}
+
+/// `description`.
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Description {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) summary: String,
+    pub(super) parameters: Vec<Parameter>,
     #[component(name = "bare-parameter")]
-    pub bare_parameter: Option<String>,
+    pub(super) bare_parameter: Option<String>,
+    #[component(name = "other-parameters")]
+    pub(super) other_parameters: bool,
 }
 
 flags! {
@@ -100,21 +193,9 @@ flags! {
         const MULTI_CONN;
         #[component(name = "rotational")]
         const ROTATIONAL;
-        #[component(name = "lends-chunks")]
-        const LENDS_CHUNKS;
+        #[component(name = "interchangeable")]
+        const INTERCHANGEABLE;
     }
-}
-
-/// `sharing`.
-#[derive(Clone, Copy, Debug, ComponentType, Lift)]
-#[component(variant)]
-pub(super) enum Sharing {
-    #[component(name = "exclusive")]
-    Exclusive,
-    #[component(name = "interchangeable")]
-    Interchangeable,
-    #[component(name = "striped")]
-    Striped(u64),
 }
 
 /// `disk`.
@@ -129,7 +210,6 @@ pub(super) struct Disk {
     #[component(name = "maximum-transfer")]
     pub(super) maximum_transfer: u32,
     pub(super) capabilities: Capabilities,
-    pub(super) sharing: Sharing,
     pub(super) description: String,
 }
 
@@ -178,5 +258,35 @@ flags! {
         const KEEP_ALLOCATED;
         #[component(name = "fast")]
         const FAST;
+    }
+}
+
+/// `level`, of the interface `log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift, Lower)]
+#[component(enum)]
+#[repr(u8)]
+#[expect(dead_code, reason = "made by lifting")]
+pub(super) enum Level {
+    #[component(name = "error")]
+    Error,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "trace")]
+    Trace,
+}
+
+impl From<Level> for tracing::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
     }
 }

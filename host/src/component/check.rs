@@ -2,13 +2,43 @@
 //!
 //! These functions depend on the answers alone: they know no instance and call nothing.
 
-use super::bindings::{self, Capabilities, Description, Parameter};
+use super::bindings::{self, Capabilities};
 use super::contract::{
-    MAX_CHUNKS, MAX_EXTENTS, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
+    MAX_CHUNKS, MAX_EXTENTS, MAX_MESSAGE, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
     PREFERRED_BLOCKS,
 };
 use super::fault::Breach;
 use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
+use crate::parameters::{Argument, ArgumentError, Parameter, ParameterType, parse_arguments};
+
+/// A component's description of itself, checked. All texts are printable lines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// The name that people use for it.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// A one-line summary.
+    pub summary: String,
+    /// The parameters that it takes.
+    pub parameters: Vec<Parameter>,
+    /// The parameter that a bare value sets, one of `parameters`.
+    pub bare_parameter: Option<String>,
+    /// Parameters with other names are accepted as well, as text.
+    pub other_parameters: bool,
+}
+
+impl Description {
+    /// Parses the words that people typed for a disk of the component.
+    ///
+    /// # Errors
+    ///
+    /// See [`parse_arguments`].
+    pub fn parse_arguments(&self, words: &[String]) -> Result<Vec<Argument>, ArgumentError> {
+        let bare = self.bare_parameter.as_deref();
+        parse_arguments(&self.parameters, bare, self.other_parameters, words)
+    }
+}
 
 /// What `open` returned, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,38 +124,66 @@ pub(super) fn check_extents(
     Ok(())
 }
 
-/// Checks the parameter names, by which parameters are passed, and makes all other text printable.
-pub(super) fn check_description(said: Description) -> Result<Description, Breach> {
+/// Checks the parameters, and makes all other text printable.
+pub(super) fn check_description(said: bindings::Description) -> Result<Description, Breach> {
     if said.parameters.len() > MAX_PARAMETERS {
         return Err(Breach::TooManyParameters(said.parameters.len()));
     }
-    let mut names: Vec<&str> = Vec::new();
-    for Parameter { name, .. } in &said.parameters {
-        if !is_parameter_name(name) {
-            return Err(Breach::ParameterName(excerpt(name)));
+    let mut parameters: Vec<Parameter> = Vec::new();
+    for parameter in said.parameters {
+        if parameters.iter().any(|other| other.name == parameter.name) {
+            return Err(Breach::ParameterTwice(excerpt(&parameter.name)));
         }
-        if names.contains(&name.as_str()) {
-            return Err(Breach::ParameterTwice(excerpt(name)));
-        }
-        names.push(name);
+        parameters.push(check_parameter(parameter)?);
     }
     if let Some(bare) = &said.bare_parameter
-        && !names.contains(&bare.as_str())
+        && !parameters.iter().any(|parameter| parameter.name == *bare)
     {
         return Err(Breach::BareParameter(excerpt(bare)));
     }
-    let parameters = said.parameters.into_iter().map(|parameter| Parameter {
-        summary: printable(&parameter.summary),
-        default: parameter.default.as_deref().map(printable),
-        ..parameter
-    });
     Ok(Description {
         name: printable(&said.name),
         version: printable(&said.version),
         summary: printable(&said.summary),
-        parameters: parameters.collect(),
+        parameters,
         bare_parameter: said.bare_parameter,
+        other_parameters: said.other_parameters,
     })
+}
+
+fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
+    let bindings::Parameter { name, summary, kind, required, repeatable, default } = said;
+    if !is_parameter_name(&name) {
+        return Err(Breach::ParameterName(excerpt(&name)));
+    }
+    let kind = match kind {
+        bindings::ParameterType::Text => ParameterType::Text,
+        bindings::ParameterType::Choice(words) => {
+            if words.is_empty() || words.len() > MAX_PARAMETERS {
+                return Err(Breach::ChoiceCount { name, count: words.len() });
+            }
+            ParameterType::Choice(words.iter().map(|word| printable(word)).collect())
+        }
+        bindings::ParameterType::Boolean => ParameterType::Boolean,
+        bindings::ParameterType::Number(range) if range.minimum <= range.maximum => {
+            ParameterType::Number(range.minimum..=range.maximum)
+        }
+        bindings::ParameterType::Size(range) if range.minimum <= range.maximum => {
+            ParameterType::Size(range.minimum..=range.maximum)
+        }
+        bindings::ParameterType::Number(range) => {
+            let (minimum, maximum) = (range.minimum.into(), range.maximum.into());
+            return Err(Breach::EmptyRange { name, minimum, maximum });
+        }
+        bindings::ParameterType::Size(range) => {
+            let (minimum, maximum) = (range.minimum.into(), range.maximum.into());
+            return Err(Breach::EmptyRange { name, minimum, maximum });
+        }
+        bindings::ParameterType::Duration => ParameterType::Duration,
+        bindings::ParameterType::Probability => ParameterType::Probability,
+    };
+    let default = default.as_deref().map(printable);
+    Ok(Parameter { name, summary: printable(&summary), kind, required, repeatable, default })
 }
 
 fn is_parameter_name(name: &str) -> bool {
@@ -134,16 +192,18 @@ fn is_parameter_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
-/// Checks the size, the block sizes and the stripe size of a disk.
-pub(super) fn check_disk(disk: &bindings::Disk) -> Result<Disk, Breach> {
+/// Checks the properties of a disk. `stripe` is the length of its stripes, or 0.
+pub(super) fn check_disk(disk: &bindings::Disk, stripe: u64) -> Result<Disk, Breach> {
     if disk.size > MAX_SIZE {
         return Err(Breach::Size(disk.size));
     }
     let block_sizes = check_block_sizes(disk)?;
-    let sharing = match disk.sharing {
-        bindings::Sharing::Exclusive => Sharing::Exclusive,
-        bindings::Sharing::Interchangeable => Sharing::Interchangeable,
-        bindings::Sharing::Striped(stripe) => {
+    let interchangeable = Capabilities::INTERCHANGEABLE;
+    let sharing = match disk.capabilities & interchangeable == interchangeable {
+        true if stripe > 0 => return Err(Breach::StripesInterchangeable(stripe)),
+        true => Sharing::Interchangeable,
+        false if stripe == 0 => Sharing::Exclusive,
+        false => {
             // The stripe is a multiple of the minimum block, too: both are powers of two, and no
             // minimum block is larger than the smallest stripe.
             if !stripe.is_power_of_two() || stripe < MIN_STRIPE {
@@ -193,12 +253,19 @@ fn check_block_sizes(disk: &bindings::Disk) -> Result<BlockSizes, Breach> {
     Ok(BlockSizes { minimum, preferred, maximum: maximum.min(MAX_TRANSFER) })
 }
 
+/// Returns the error of a request in printable form.
+pub(super) fn check_error(said: bindings::Error) -> block::Error {
+    let message = said.message.map(|text| printable_up_to(&text, MAX_MESSAGE));
+    let message = message.filter(|text| !text.trim().is_empty());
+    block::Error { code: said.code.into(), message: message.map(String::into_boxed_str) }
+}
+
 /// Returns a component's reason for not opening a disk, in printable form.
-pub(super) fn refusal(text: &str) -> String {
-    let text = printable(text);
-    match text.trim().is_empty() {
-        true => "the component refused to open the disk and gave no reason".into(),
-        false => text,
+pub(super) fn refusal(said: bindings::Error) -> String {
+    let block::Error { code, message } = check_error(said);
+    match message {
+        Some(text) => text.into(),
+        None => format!("the component refused to open the disk ({code}) and gave no reason"),
     }
 }
 
@@ -214,11 +281,15 @@ fn excerpt(text: &str) -> String {
 /// Returns a component's text in printable form: of bounded length, without control characters, and
 /// without characters that change the direction of the text around them.
 pub(super) fn printable(text: &str) -> String {
+    printable_up_to(text, MAX_TEXT)
+}
+
+pub(super) fn printable_up_to(text: &str, most: usize) -> String {
     let mut shown = String::new();
     let harmful =
         |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     for c in text.chars().map(|c| if harmful(c) { ' ' } else { c }) {
-        if shown.len() + c.len_utf8() > MAX_TEXT {
+        if shown.len() + c.len_utf8() > most {
             break;
         }
         shown.push(c);

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use wasmtime::Config;
 use wasmtime::component::Component as Compiled;
 
-use super::bindings::Description;
 use super::built_in::BuiltIn;
+use super::check::Description;
 use super::compiler::{Compiler, Observer};
 use super::executable::Executable;
 use super::fault::Fault;
@@ -141,19 +141,20 @@ impl Engine {
         let mut component = Component {
             executable: Executable::new(prepared, self.deadline, Output::of_component(name)),
             name: name.into(),
-            description: Description {
+            description: Arc::new(Description {
                 name: name.into(),
                 version: String::new(),
                 summary: String::new(),
                 parameters: Vec::new(),
                 bare_parameter: None,
-            },
+                other_parameters: false,
+            }),
             built_in,
             spare: Arc::default(),
         };
         let budget = MemoryBudget::new(Self::DESCRIBE_MEMORY);
         let mut instance = component.start(budget).await.map_err(LoadError::Fault)?;
-        component.description = instance.describe().await.map_err(LoadError::Fault)?;
+        component.description = Arc::new(instance.describe().await.map_err(LoadError::Fault)?);
         // This instance can still open a disk, and starting another one takes time.
         component.spare = Arc::new(Mutex::new(Some(instance)));
         Ok(component)
@@ -174,7 +175,7 @@ fn check_binary(wasm: &[u8]) -> Result<(), LoadError> {
 pub struct Component {
     executable: Executable,
     name: Arc<str>,
-    description: Description,
+    description: Arc<Description>,
     built_in: bool,
     /// The instance that was asked for the description, until a disk is opened with it.
     spare: Arc<Mutex<Option<Instance>>>,
@@ -210,7 +211,7 @@ impl Component {
     }
 
     /// The interface through which it is served, with its version, such as
-    /// `memnbd:block/block-store@0.1.0`.
+    /// `memnbd:block/block-store@0.2.0`.
     pub fn contract(&self) -> &str {
         &self.executable.prepared().contract
     }

@@ -4,6 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use rustc_demangle::demangle;
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
+
+use super::call::Call;
+use super::check::printable_up_to;
 use super::contract::{
     MAX_CHUNKS, MAX_EXTENTS, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
     PREFERRED_BLOCKS,
@@ -16,8 +21,10 @@ pub enum Fault {
     Start(wasmtime::Error),
     /// It was refused memory, and could not start or continue without it.
     OutOfMemory {
-        /// What all instances of the disk may use together, in bytes. The system may have less.
-        limit: u64,
+        /// The call, or `None` while it was started.
+        call: Option<Call>,
+        /// Which limit it met.
+        limit: Limit,
         /// The error that it failed with.
         error: wasmtime::Error,
     },
@@ -27,25 +34,67 @@ pub enum Fault {
         limit: u64,
     },
     /// It trapped, one of its imports failed, or its return value could not be decoded.
-    Trap(wasmtime::Error),
-    /// A call exceeded this deadline.
-    Deadline(Duration),
+    Trap {
+        /// The call.
+        call: Call,
+        /// The error that it failed with, which may have a backtrace.
+        error: wasmtime::Error,
+    },
+    /// A call exceeded this deadline. `None` means that it was being started.
+    Deadline(Option<Call>, Duration),
     /// The host panicked while handling a request, perhaps in the middle of a call.
     Panic,
     /// It returned something that the contract forbids.
     Breach {
-        /// The contract's function that returned it.
-        function: &'static str,
+        /// The call that returned it.
+        call: Call,
         /// What was wrong with the answer.
         breach: Breach,
     },
+}
+
+/// The limit that an instance met when it asked for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// What all instances of the disk may use together, in bytes. The system may have less.
+    Budget(u64),
+    /// The most that a memory of its own may have, in bytes: 4 GiB, or what the component declares.
+    Memory(u64),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Budget(bytes) => write!(
+                f,
+                "the component needs more memory than there is (--max-memory allows {bytes} bytes)"
+            ),
+            Self::Memory(bytes) => write!(
+                f,
+                "the memory of an instance is full: it has {bytes} bytes and cannot grow further \
+                 (a WebAssembly memory ends at 4 GiB)"
+            ),
+        }
+    }
 }
 
 impl Fault {
     /// Returns whether another instance may succeed, because there may be more memory or time by
     /// then.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::OutOfMemory { .. } | Self::Deadline(_))
+        matches!(self, Self::OutOfMemory { limit: Limit::Budget(_), .. } | Self::Deadline(..))
+    }
+}
+
+/// A call, as the subject of a sentence.
+struct Subject(Option<Call>);
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(call) => call.fmt(f),
+            None => f.write_str("the component"),
+        }
     }
 }
 
@@ -53,28 +102,56 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start(error) => write!(f, "the component could not be started: {error:#}"),
-            Self::OutOfMemory { limit, error } => write!(
-                f,
-                "the component needs more memory than there is (--max-memory allows {limit} \
-                 bytes): {}",
-                error.root_cause()
-            ),
-            Self::NoMemory { limit } => write!(
-                f,
-                "the component needs more memory than there is (--max-memory allows {limit} bytes)"
-            ),
-            Self::Trap(error) => match error.downcast_ref::<wasmtime::Trap>() {
-                Some(trap) => write!(f, "the component trapped: {trap}"),
-                None => write!(f, "the component failed: {}", error.root_cause()),
+            Self::OutOfMemory { call, limit, error } => {
+                let call = Subject(*call);
+                write!(f, "{limit}: {call} failed: {}", cause(error))
+            }
+            Self::NoMemory { limit } => Limit::Budget(*limit).fmt(f),
+            Self::Trap { call, error } => match error.downcast_ref::<Trap>() {
+                Some(trap) => write!(f, "{call} trapped: {trap}{}", Frames(error)),
+                None => write!(f, "{call} failed: {}", error.root_cause()),
             },
-            Self::Deadline(deadline) => {
-                write!(f, "the component did not return within its deadline of {deadline:?}")
+            Self::Deadline(call, deadline) => {
+                let call = Subject(*call);
+                write!(f, "{call} did not return within its deadline of {deadline:?}")
             }
             Self::Panic => f.write_str("the server panicked at a request, see above"),
-            Self::Breach { function, breach } => {
-                write!(f, "the component broke the contract: {function} returned {breach}")
+            Self::Breach { call, breach } => {
+                write!(f, "the component broke the contract: {call} returned {breach}")
             }
         }
+    }
+}
+
+/// The cause of a failed call. Of a trap this is its kind, which its backtrace hides.
+fn cause(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    }
+}
+
+/// The functions that were active at a trap, innermost first, if the component's file has names.
+struct Frames<'a>(&'a wasmtime::Error);
+
+impl Frames<'_> {
+    /// The most functions that are shown.
+    const SHOWN: usize = 8;
+
+    /// The longest name that is shown in full, in bytes.
+    const NAME: usize = 80;
+}
+
+impl fmt::Display for Frames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(backtrace) = self.0.downcast_ref::<WasmBacktrace>() else { return Ok(()) };
+        let names = backtrace.frames().iter().filter_map(FrameInfo::func_name);
+        for (index, name) in names.take(Self::SHOWN).enumerate() {
+            let name = printable_up_to(&format!("{:#}", demangle(name)), Self::NAME);
+            let before = if index == 0 { " in " } else { ", called by " };
+            write!(f, "{before}{name}")?;
+        }
+        Ok(())
     }
 }
 
@@ -131,8 +208,10 @@ pub enum Breach {
         /// `maximum-transfer`.
         maximum: u32,
     },
-    /// `open`: the stripe size breaks the rules.
+    /// `stripe-size`: the stripe size breaks the rules.
     StripeSize(u64),
+    /// `stripe-size`: stripes of this size on a disk that is interchangeable, too.
+    StripesInterchangeable(u64),
     /// `page-size`: the page size breaks the rules.
     PageSize(u32),
     /// `page`: the list does not have the length of the page.
@@ -152,6 +231,22 @@ pub enum Breach {
     ParameterName(String),
     /// `describe`: two parameters have this name.
     ParameterTwice(String),
+    /// `describe`: a choice without words, or with more than allowed.
+    ChoiceCount {
+        /// The name of the parameter.
+        name: String,
+        /// The number of words.
+        count: usize,
+    },
+    /// `describe`: a range that nothing is in.
+    EmptyRange {
+        /// The name of the parameter.
+        name: String,
+        /// The least value.
+        minimum: i128,
+        /// The greatest value.
+        maximum: i128,
+    },
 }
 
 impl fmt::Display for Breach {
@@ -194,6 +289,10 @@ impl fmt::Display for Breach {
                 f,
                 "stripes of {stripe} bytes; a stripe must be a power of two, at least {MIN_STRIPE}"
             ),
+            Self::StripesInterchangeable(stripe) => write!(
+                f,
+                "stripes of {stripe} bytes on an interchangeable disk; it can be one or the other"
+            ),
             Self::PageSize(size) => write!(
                 f,
                 "pages of {size} bytes; a page must be a power of two from 4096 to 2097152, and no \
@@ -217,6 +316,16 @@ impl fmt::Display for Breach {
             Self::ParameterTwice(name) => {
                 write!(f, "two parameters of the name {name:?}; names must be distinct")
             }
+            Self::ChoiceCount { name, count } => write!(
+                f,
+                "{count} words to choose from for the parameter {name:?}; there must be 1 to \
+                 {MAX_PARAMETERS}"
+            ),
+            Self::EmptyRange { name, minimum, maximum } => write!(
+                f,
+                "the range {minimum} to {maximum} for the parameter {name:?}; the minimum must not \
+                 be more than the maximum"
+            ),
         }
     }
 }
@@ -250,6 +359,15 @@ mod tests {
             (Breach::ParameterName("a b".into()), ["\"a b\"", "begins with an ASCII letter"]),
             (Breach::ParameterTwice("size".into()), ["\"size\"", "distinct"]),
             (Breach::BareParameter("sise".into()), ["\"sise\"", "not among its parameters"]),
+            (
+                Breach::ChoiceCount { name: "mode".into(), count: 0 },
+                ["0 words to choose from for the parameter \"mode\"", "1 to 256"],
+            ),
+            (
+                Breach::EmptyRange { name: "n".into(), minimum: 3, maximum: -1 },
+                ["range 3 to -1 for the parameter \"n\"", "not be more"],
+            ),
+            (Breach::StripesInterchangeable(1 << 16), ["65536", "one or the other"]),
         ] {
             let text = breach.to_string();
             for word in words {

@@ -1,23 +1,25 @@
 //! Finds the contract's functions among the exports of an instance.
 
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, Func, TypedFunc, WasmList};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Func, TypedFunc, WasmList};
+use wasmtime::component::{Instance, Lift, Lower};
 
-use super::bindings::{self, Description, LentChunk, OwnedChunk, ZeroOptions};
+use super::bindings::{self, Description, LentChunk, OpenRequest, OwnedChunk, ZeroOptions};
 use super::state::State;
-use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE};
+use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE, LENDING, SHARDING};
 
-/// A result in the contract: an error code is an answer like any other.
-pub(super) type Answer<T> = Result<T, bindings::ErrorCode>;
+/// A result in the contract: an error is an answer like any other.
+pub(super) type Answer<T> = Result<T, bindings::Error>;
+
+/// The functions of `block-store`.
+const FUNCTIONS: [&str; 9] =
+    ["describe", "open", "read", "write", "zero", "trim", "flush", "extents", "cache"];
 
 /// The functions of one instance, with their types checked.
 pub(super) struct Functions {
     pub(super) describe: TypedFunc<(), (Description,)>,
-    #[expect(clippy::type_complexity, reason = "it is the function's type in the contract")]
-    pub(super) open:
-        TypedFunc<(String, bool, Vec<(String, String)>), (Result<bindings::Disk, String>,)>,
-    pub(super) read_owned: TypedFunc<(u64, u32), (Answer<Vec<OwnedChunk>>,)>,
-    pub(super) read_lent: TypedFunc<(u64, u32), (Answer<WasmList<LentChunk>>,)>,
+    pub(super) open: TypedFunc<(OpenRequest,), (Answer<bindings::Disk>,)>,
+    pub(super) read: Read,
     /// Typed at each call, because a type that borrows its bytes cannot be stored.
     pub(super) write: Func,
     pub(super) zero: TypedFunc<(u64, u64, ZeroOptions), (Answer<()>,)>,
@@ -25,76 +27,128 @@ pub(super) struct Functions {
     pub(super) flush: TypedFunc<(), (Answer<()>,)>,
     pub(super) extents: TypedFunc<(u64, u64), (Answer<Vec<bindings::Extent>>,)>,
     pub(super) cache: TypedFunc<(u64, u64), (Answer<()>,)>,
-    pub(super) stored: TypedFunc<(), (u64,)>,
     pub(super) direct: Option<DirectFunctions>,
+    pub(super) sharding: Option<ShardingFunctions>,
 }
 
-/// The functions of `direct-access`, which is optional.
+/// The function that reads.
+#[derive(Clone, Copy)]
+pub(super) enum Read {
+    /// `block-store.read`, whose chunks are copied.
+    Owned(TypedFunc<(u64, u32), (Answer<Vec<OwnedChunk>>,)>),
+    /// `lending.read`, whose chunks stay where they are.
+    Lent(TypedFunc<(u64, u32), (Answer<WasmList<LentChunk>>,)>),
+}
+
+/// The functions of `direct-access`.
 #[derive(Clone, Copy)]
 pub(super) struct DirectFunctions {
     pub(super) page_size: TypedFunc<(), (u32,)>,
     pub(super) page: TypedFunc<(u64,), (Option<WasmList<u8>>,)>,
+    pub(super) make_page: TypedFunc<(u64,), (Option<WasmList<u8>>,)>,
+}
+
+/// The functions of `sharding`.
+#[derive(Clone, Copy)]
+pub(super) struct ShardingFunctions {
+    pub(super) stripe_size: TypedFunc<(), (u64,)>,
+    pub(super) stored: TypedFunc<(), (u64,)>,
+}
+
+/// An interface that an instance exports.
+struct Interface<'a> {
+    store: &'a mut Store<State>,
+    instance: &'a Instance,
+    name: &'static str,
+    index: ComponentExportIndex,
+}
+
+impl<'a> Interface<'a> {
+    /// Finds an interface in the contract's version, or a later patch release of it.
+    fn find(
+        store: &'a mut Store<State>,
+        instance: &'a Instance,
+        name: &'static str,
+    ) -> Option<Self> {
+        let wanted = format!("{name}@{CONTRACT_VERSION}");
+        let index = instance.get_export_index(&mut *store, None, &wanted)?;
+        Some(Self { store, instance, name, index })
+    }
+
+    /// Finds a function.
+    fn func(&mut self, name: &str) -> wasmtime::Result<Func> {
+        let Self { store, instance, index, .. } = self;
+        let found =
+            instance.get_export_index(&mut **store, Some(index), name).ok_or_else(|| {
+                wasmtime::format_err!("its interface {} has no function {name}", self.name)
+            })?;
+        instance.get_func(&mut **store, found).ok_or_else(|| {
+            wasmtime::format_err!("the export {name} of its interface {} is no function", self.name)
+        })
+    }
+
+    /// Finds a function and checks its type.
+    fn typed<P, R>(&mut self, name: &str) -> wasmtime::Result<TypedFunc<P, R>>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let typed = self.func(name)?.typed(&mut *self.store);
+        typed.map_err(|error| wrong(self.name, name, error))
+    }
+}
+
+fn wrong(interface: &str, name: &str, error: wasmtime::Error) -> wasmtime::Error {
+    error.context(format!(
+        "its function {name} of {interface} has another type than in the contract"
+    ))
 }
 
 impl Functions {
-    pub(super) fn find(
-        store: &mut Store<State>,
-        instance: &wasmtime::component::Instance,
-    ) -> wasmtime::Result<Self> {
-        let interface = format!("{INTERFACE}@{CONTRACT_VERSION}");
-        let interface = instance
-            .get_export_index(&mut *store, None, &interface)
-            .ok_or_else(|| wasmtime::format_err!("it does not export {interface}"))?;
-        let direct = format!("{DIRECT_ACCESS}@{CONTRACT_VERSION}");
-        let direct = instance.get_export_index(&mut *store, None, &direct);
-        let mut find_in = |interface: &ComponentExportIndex, name: &str| {
-            let index = instance
-                .get_export_index(&mut *store, Some(interface), name)
-                .ok_or_else(|| wasmtime::format_err!("it does not export the function {name}"))?;
-            instance
-                .get_func(&mut *store, index)
-                .ok_or_else(|| wasmtime::format_err!("its export {name} is not a function"))
-        };
-        let direct = match direct {
-            Some(direct) => Some((find_in(&direct, "page-size")?, find_in(&direct, "page")?)),
+    pub(super) fn find(store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Self> {
+        let sharding = match Interface::find(store, instance, SHARDING) {
+            Some(mut sharding) => Some(ShardingFunctions {
+                stripe_size: sharding.typed("stripe-size")?,
+                stored: sharding.typed("stored")?,
+            }),
             None => None,
         };
-        let mut find = |name: &str| find_in(&interface, name);
-        let describe = find("describe")?;
-        let open = find("open")?;
-        let read = find("read")?;
-        let write = find("write")?;
-        let zero = find("zero")?;
-        let trim = find("trim")?;
-        let flush = find("flush")?;
-        let extents = find("extents")?;
-        let cache = find("cache")?;
-        let stored = find("stored")?;
-        let wrong = |name: &'static str| {
-            move |error: wasmtime::Error| {
-                error.context(format!("its function {name} has another type than the contract's"))
-            }
+        let direct = match Interface::find(store, instance, DIRECT_ACCESS) {
+            Some(mut direct) => Some(DirectFunctions {
+                page_size: direct.typed("page-size")?,
+                page: direct.typed("page")?,
+                make_page: direct.typed("make-page")?,
+            }),
+            None => None,
         };
-        write.typed::<(u64, &[u8], bool), (Answer<()>,)>(&mut *store).map_err(wrong("write"))?;
+        let lent = match Interface::find(store, instance, LENDING) {
+            Some(mut lending) => Some(Read::Lent(lending.typed("read")?)),
+            None => None,
+        };
+        let mut block_store = Interface::find(store, instance, INTERFACE).ok_or_else(|| {
+            wasmtime::format_err!("it does not export {INTERFACE}@{CONTRACT_VERSION}")
+        })?;
+        // That one is missing says more than that another is of the wrong type.
+        for name in FUNCTIONS {
+            block_store.func(name)?;
+        }
+        let read = Read::Owned(block_store.typed("read")?);
+        let write = block_store.func("write")?;
+        write
+            .typed::<(u64, &[u8], bool), (Answer<()>,)>(&*block_store.store)
+            .map_err(|error| wrong(INTERFACE, "write", error))?;
         Ok(Self {
-            describe: describe.typed(&mut *store).map_err(wrong("describe"))?,
-            open: open.typed(&mut *store).map_err(wrong("open"))?,
-            read_owned: read.typed(&mut *store).map_err(wrong("read"))?,
-            read_lent: read.typed(&mut *store).map_err(wrong("read"))?,
+            describe: block_store.typed("describe")?,
+            open: block_store.typed("open")?,
+            read: lent.unwrap_or(read),
             write,
-            zero: zero.typed(&mut *store).map_err(wrong("zero"))?,
-            trim: trim.typed(&mut *store).map_err(wrong("trim"))?,
-            flush: flush.typed(&mut *store).map_err(wrong("flush"))?,
-            extents: extents.typed(&mut *store).map_err(wrong("extents"))?,
-            cache: cache.typed(&mut *store).map_err(wrong("cache"))?,
-            stored: stored.typed(&mut *store).map_err(wrong("stored"))?,
-            direct: match direct {
-                Some((page_size, page)) => Some(DirectFunctions {
-                    page_size: page_size.typed(&mut *store).map_err(wrong("page-size"))?,
-                    page: page.typed(&mut *store).map_err(wrong("page"))?,
-                }),
-                None => None,
-            },
+            zero: block_store.typed("zero")?,
+            trim: block_store.typed("trim")?,
+            flush: block_store.typed("flush")?,
+            extents: block_store.typed("extents")?,
+            cache: block_store.typed("cache")?,
+            direct,
+            sharding,
         })
     }
 }

@@ -8,21 +8,23 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
-use super::bindings::{self, Capabilities, Description, LentChunk, OwnedChunk, ZeroOptions};
+use super::bindings::{self, LentChunk, OpenRequest, OwnedChunk, ZeroOptions};
+use super::call::Call;
 use super::check::{
-    Disk, Sharing, check_chunk_count, check_chunks, check_description, check_disk, check_extents,
-    refusal,
+    Description, Disk, Sharing, check_chunk_count, check_chunks, check_description, check_disk,
+    check_error, check_extents, refusal,
 };
 use super::direct::Pages;
 use super::executable::Executable;
-use super::fault::Fault;
-use super::functions::{Answer, Functions};
+use super::fault::{Breach, Fault, Limit};
+use super::functions::{Answer, Functions, Read};
 use super::limits::Limits;
 use super::log_stream::Output;
 use super::memory::MemoryBudget;
 use super::region::{self, Memories};
 use super::state::State;
-use crate::block::{Chunk, ErrorCode, Extent, MAX_TRANSFER, Span, Status};
+use crate::block::{Chunk, Error, ErrorCode, Extent, MAX_TRANSFER, Span, Status};
+use crate::parameters::Argument;
 
 /// How many bytes one call may make the host copy out of the guest: the longest read, plus some
 /// room for the lists around it.
@@ -33,6 +35,15 @@ enum Piece {
     Lent(WasmList<u8>),
     Owned(Vec<u8>),
     Hole(u32),
+}
+
+impl From<OwnedChunk> for Piece {
+    fn from(chunk: OwnedChunk) -> Self {
+        match chunk {
+            OwnedChunk::Data(bytes) => Self::Owned(bytes),
+            OwnedChunk::Hole(length) => Self::Hole(length),
+        }
+    }
 }
 
 impl Piece {
@@ -53,8 +64,6 @@ pub struct Instance {
     store: Store<State>,
     functions: Functions,
     limits: Limits,
-    /// Whether the disk lends chunks, as returned by `open`.
-    lends_chunks: bool,
     size: u64,
     minimum_block: u32,
     /// How many bytes of the budget it held when the disk had been opened.
@@ -75,22 +84,23 @@ impl Instance {
     ) -> Result<Self, Fault> {
         let mut store = executable.store(budget);
         if !store.data_mut().share_mut().take_stack() {
-            let limit = store.data().share().limit();
+            let limit = Limit::Budget(store.data().share().limit());
             let error = wasmtime::format_err!("there is no address space for another instance");
-            return Err(Fault::OutOfMemory { limit, error });
+            return Err(Fault::OutOfMemory { call: None, limit, error });
         }
         store.set_hostcall_fuel(COPY_LIMIT);
         store.set_epoch_deadline(1);
         let limits = executable.limits();
         let (instance, memories) = {
             let instantiate = executable.pre().instantiate_async(&mut store);
-            region::collect(limits.within(instantiate)).await
+            region::collect(limits.within(None, instantiate)).await
         };
         let instance = instance?;
         let instance = instance.map_err(|error| {
             let limit = out_of_memory(&mut store, &error);
-            match limit.or_else(|| memories.is_exhausted().then(|| store.data().share().limit())) {
-                Some(limit) => Fault::OutOfMemory { limit, error },
+            let budget = || Limit::Budget(store.data().share().limit());
+            match limit.or_else(|| memories.is_exhausted().then(budget)) {
+                Some(limit) => Fault::OutOfMemory { call: None, limit, error },
                 None => Fault::Start(error),
             }
         })?;
@@ -99,7 +109,6 @@ impl Instance {
             store,
             functions,
             limits,
-            lends_chunks: false,
             size: 0,
             minimum_block: 1,
             memory_at_open: 0,
@@ -127,44 +136,67 @@ impl Instance {
     /// contract.
     pub async fn describe(&mut self) -> Result<Description, Fault> {
         let function = self.functions.describe;
-        let description = self.call(function, ()).await?;
-        check_description(description)
-            .map_err(|breach| Fault::Breach { function: "describe", breach })
+        let description = self.call(Call::Describe, function, ()).await?;
+        check_description(description).map_err(breach_of(Call::Describe))
     }
 
     /// Opens the disk.
     ///
     /// # Errors
     ///
-    /// The inner error is the component's message to the user who chose the parameters.
+    /// The inner error is the component's message to the user who chose the arguments.
     pub async fn open(
         &mut self,
         export_name: &str,
         read_only: bool,
-        parameters: &[(String, String)],
+        arguments: &[Argument],
     ) -> Result<Result<Disk, String>, Fault> {
         let function = self.functions.open;
-        let arguments = (export_name.to_owned(), read_only, parameters.to_vec());
-        let disk = match self.call(function, arguments).await? {
-            Ok(disk) => disk,
-            Err(text) => return Ok(Err(refusal(&text))),
+        let arguments = arguments.iter().map(|Argument { name, value }| bindings::Argument {
+            name: name.clone(),
+            value: value.into(),
+        });
+        let request = OpenRequest {
+            export_name: export_name.to_owned(),
+            read_only,
+            arguments: arguments.collect(),
+            memory_limit: self.store.data().share().limit(),
         };
-        let whole_size = disk.size;
-        let lends_chunks = disk.capabilities & Capabilities::LENDS_CHUNKS;
-        self.lends_chunks = lends_chunks == Capabilities::LENDS_CHUNKS;
-        let mut disk =
-            check_disk(&disk).map_err(|breach| Fault::Breach { function: "open", breach })?;
+        let opened = match self.call(Call::Open, function, (request,)).await? {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(refusal(error))),
+        };
+        let stripe = match self.functions.sharding {
+            Some(sharding) => self.call(Call::StripeSize, sharding.stripe_size, ()).await?,
+            None => 0,
+        };
+        let call = |breach: &Breach| match breach {
+            Breach::StripeSize(_) | Breach::StripesInterchangeable(_) => Call::StripeSize,
+            _ => Call::Open,
+        };
+        let mut disk = check_disk(&opened, stripe)
+            .map_err(|breach| Fault::Breach { call: call(&breach), breach })?;
         self.size = disk.size;
         self.minimum_block = disk.block_sizes.minimum;
+        if disk.size < opened.size {
+            self.store.data().log().line(
+                tracing::Level::WARN,
+                &format!(
+                    "{} of the {} bytes of the disk are served: the size is not a multiple of the \
+                     minimum block of {} bytes",
+                    disk.size, opened.size, self.minimum_block
+                ),
+            );
+        }
         // A write to a page of one instance is not visible to other instances that serve the same
         // data.
         if let Some(direct) = self.functions.direct
             && disk.sharing != Sharing::Interchangeable
         {
-            let page_size = self.call(direct.page_size, ()).await?;
+            let page_size = self.call(Call::PageSize, direct.page_size, ()).await?;
             let memories = mem::take(&mut self.memories);
-            let pages = Pages::new(page_size, whole_size, disk.sharing, memories)
-                .map_err(|breach| Fault::Breach { function: "page-size", breach })?;
+            let pages = Pages::new(page_size, opened.size, disk.sharing, memories)
+                .map_err(breach_of(Call::PageSize))?;
             self.pages = Some(pages);
             disk.direct_access = true;
         }
@@ -175,7 +207,7 @@ impl Instance {
     /// Returns whether the instance was refused memory since the last call began, and clears that
     /// state.
     pub fn was_refused_memory(&mut self) -> bool {
-        self.store.data_mut().share_mut().take_refusal()
+        matches!(self.store.data_mut().share_mut().take_refusal(), Some(Limit::Budget(_)))
     }
 
     /// Returns whether its memory has grown since the disk was opened.
@@ -184,48 +216,38 @@ impl Instance {
     }
 
     /// Reads a range. The data is available from [`Self::chunk`] until the next call.
-    pub async fn read(&mut self, offset: u64, length: u32) -> Result<Result<(), ErrorCode>, Fault> {
-        let answer = if self.lends_chunks {
-            self.read_lent(offset, length).await?
-        } else {
-            self.read_owned(offset, length).await?
+    pub async fn read(&mut self, offset: u64, length: u32) -> Result<Result<(), Error>, Fault> {
+        let call = Call::Read(Span { offset, length: length.into() });
+        let answer = match self.functions.read {
+            Read::Lent(function) => match self.call(call, function, (offset, length)).await? {
+                Ok(chunks) => {
+                    self.take_lent(call, chunks)?;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Read::Owned(function) => {
+                let chunks = self.call(call, function, (offset, length)).await?;
+                chunks.map(|chunks| self.pieces.extend(chunks.into_iter().map(Piece::from)))
+            }
         };
-        if let Err(code) = answer {
-            return Ok(Err(not_fast(code)));
+        if let Err(error) = answer {
+            return Ok(Err(self.error(call, error)));
         }
-        check_chunks(self.pieces.iter().map(Piece::length), length)
-            .map_err(|breach| Fault::Breach { function: "read", breach })?;
+        check_chunks(self.pieces.iter().map(Piece::length), length).map_err(breach_of(call))?;
         Ok(Ok(()))
     }
 
-    async fn read_lent(&mut self, offset: u64, length: u32) -> Result<Answer<()>, Fault> {
-        let function = self.functions.read_lent;
-        let chunks = match self.call(function, (offset, length)).await? {
-            Ok(chunks) => chunks,
-            Err(code) => return Ok(Err(code)),
-        };
-        check_chunk_count(chunks.len())
-            .map_err(|breach| Fault::Breach { function: "read", breach })?;
-        for chunk in chunks.iter(&mut self.store).map_err(Fault::Trap)? {
-            self.pieces.push(match chunk.map_err(Fault::Trap)? {
+    fn take_lent(&mut self, call: Call, chunks: WasmList<LentChunk>) -> Result<(), Fault> {
+        check_chunk_count(chunks.len()).map_err(breach_of(call))?;
+        let trap = |error| Fault::Trap { call, error };
+        for chunk in chunks.iter(&mut self.store).map_err(trap)? {
+            self.pieces.push(match chunk.map_err(trap)? {
                 LentChunk::Data(list) => Piece::Lent(list),
                 LentChunk::Hole(length) => Piece::Hole(length),
             });
         }
-        Ok(Ok(()))
-    }
-
-    async fn read_owned(&mut self, offset: u64, length: u32) -> Result<Answer<()>, Fault> {
-        let function = self.functions.read_owned;
-        let chunks = match self.call(function, (offset, length)).await? {
-            Ok(chunks) => chunks,
-            Err(code) => return Ok(Err(code)),
-        };
-        self.pieces.extend(chunks.into_iter().map(|chunk| match chunk {
-            OwnedChunk::Data(bytes) => Piece::Owned(bytes),
-            OwnedChunk::Hole(length) => Piece::Hole(length),
-        }));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Returns a chunk of the last successful read. The chunks are in order and together as long as
@@ -245,7 +267,7 @@ impl Instance {
         offset: u64,
         data: &[u8],
         fua: bool,
-    ) -> Result<Result<(), ErrorCode>, Fault> {
+    ) -> Result<Result<(), Error>, Fault> {
         let span = Span { offset, length: data.len() as u64 };
         if self.map_pages(span).await?
             && let Some(resident) = self.resident(span)
@@ -254,12 +276,14 @@ impl Instance {
             self.write_resident(resident, data);
             return Ok(Ok(()));
         }
+        let call = Call::Write(span, fua);
         let function = self
             .functions
             .write
             .typed::<(u64, &[u8], bool), (Answer<()>,)>(&self.store)
-            .map_err(Fault::Trap)?;
-        Ok(self.call(function, (offset, data, fua)).await?.map_err(not_fast))
+            .map_err(|error| Fault::Trap { call, error })?;
+        let answer = self.call(call, function, (offset, data, fua)).await?;
+        Ok(answer.map_err(|error| self.error(call, error)))
     }
 
     /// Zeroes a span.
@@ -269,7 +293,7 @@ impl Instance {
         fua: bool,
         keep_allocated: bool,
         fast: bool,
-    ) -> Result<Result<(), ErrorCode>, Fault> {
+    ) -> Result<Result<(), Error>, Fault> {
         let mut options = ZeroOptions::default();
         if fua {
             options |= ZeroOptions::FUA;
@@ -282,40 +306,43 @@ impl Instance {
         }
         self.forget_pages(span);
         let function = self.functions.zero;
-        let answer = self.call(function, (span.offset, span.length, options)).await?;
-        Ok(answer.map_err(|code| if fast { code.into() } else { not_fast(code) }))
+        let call = Call::Zero { span, fua, keep_allocated, fast };
+        let answer = self.call(call, function, (span.offset, span.length, options)).await?;
+        Ok(answer.map_err(|error| self.error(call, error)))
     }
 
     /// Trims a span.
-    pub async fn trim(&mut self, span: Span, fua: bool) -> Result<Result<(), ErrorCode>, Fault> {
+    pub async fn trim(&mut self, span: Span, fua: bool) -> Result<Result<(), Error>, Fault> {
         self.forget_pages(span);
-        let function = self.functions.trim;
-        let answer = self.call(function, (span.offset, span.length, fua)).await?;
-        Ok(answer.map_err(not_fast))
+        let (call, function) = (Call::Trim(span, fua), self.functions.trim);
+        let answer = self.call(call, function, (span.offset, span.length, fua)).await?;
+        Ok(answer.map_err(|error| self.error(call, error)))
     }
 
     /// Flushes the disk.
-    pub async fn flush(&mut self) -> Result<Result<(), ErrorCode>, Fault> {
-        let function = self.functions.flush;
-        Ok(self.call(function, ()).await?.map_err(not_fast))
+    pub async fn flush(&mut self) -> Result<Result<(), Error>, Fault> {
+        let (call, function) = (Call::Flush, self.functions.flush);
+        let answer = self.call(call, function, ()).await?;
+        Ok(answer.map_err(|error| self.error(call, error)))
     }
 
     /// Asks the component to make a span fast to read.
-    pub async fn cache(&mut self, span: Span) -> Result<Result<(), ErrorCode>, Fault> {
-        let function = self.functions.cache;
-        Ok(self.call(function, (span.offset, span.length)).await?.map_err(not_fast))
+    pub async fn cache(&mut self, span: Span) -> Result<Result<(), Error>, Fault> {
+        let (call, function) = (Call::Cache(span), self.functions.cache);
+        let answer = self.call(call, function, (span.offset, span.length)).await?;
+        Ok(answer.map_err(|error| self.error(call, error)))
     }
 
     /// Returns the extents that start at the beginning of the span: at least one, contiguous, and
     /// within the disk. They may end before the end of the span, or beyond it.
-    pub async fn extents(&mut self, span: Span) -> Result<Result<Vec<Extent>, ErrorCode>, Fault> {
-        let function = self.functions.extents;
-        let extents = match self.call(function, (span.offset, span.length)).await? {
+    pub async fn extents(&mut self, span: Span) -> Result<Result<Vec<Extent>, Error>, Fault> {
+        let (call, function) = (Call::Extents(span), self.functions.extents);
+        let extents = match self.call(call, function, (span.offset, span.length)).await? {
             Ok(extents) => extents,
-            Err(code) => return Ok(Err(not_fast(code))),
+            Err(error) => return Ok(Err(self.error(call, error))),
         };
         check_extents(&extents, self.size - span.offset, self.minimum_block)
-            .map_err(|breach| Fault::Breach { function: "extents", breach })?;
+            .map_err(breach_of(call))?;
         Ok(Ok(extents
             .into_iter()
             .map(|extent| Extent {
@@ -328,13 +355,20 @@ impl Instance {
             .collect()))
     }
 
-    /// Returns how many bytes it stores for the contents of the disk.
+    /// Returns how many bytes it stores for the contents of a striped disk.
     pub async fn stored(&mut self) -> Result<u64, Fault> {
-        let function = self.functions.stored;
-        self.call(function, ()).await
+        match self.functions.sharding {
+            Some(sharding) => self.call(Call::Stored, sharding.stored, ()).await,
+            None => Ok(1),
+        }
     }
 
-    async fn call<P, R>(&mut self, function: TypedFunc<P, (R,)>, arguments: P) -> Result<R, Fault>
+    async fn call<P, R>(
+        &mut self,
+        call: Call,
+        function: TypedFunc<P, (R,)>,
+        arguments: P,
+    ) -> Result<R, Fault>
     where
         P: ComponentNamedList + Lower,
         (R,): ComponentNamedList + Lift + 'static,
@@ -342,29 +376,42 @@ impl Instance {
         self.pieces.clear();
         self.store.data_mut().share_mut().take_refusal();
         self.store.set_epoch_deadline(1);
-        let call = function.call_async(&mut self.store, arguments);
-        match self.limits.within(call).await? {
+        let running = function.call_async(&mut self.store, arguments);
+        match self.limits.within(Some(call), running).await? {
             Ok((answer,)) => Ok(answer),
             Err(error) => Err(match out_of_memory(&mut self.store, &error) {
-                Some(limit) => Fault::OutOfMemory { limit, error },
-                None => Fault::Trap(error),
+                Some(limit) => Fault::OutOfMemory { call: Some(call), limit, error },
+                None => Fault::Trap { call, error },
             }),
         }
     }
+
+    /// Checks the error that a call returned, and logs its message.
+    #[cold]
+    fn error(&self, call: Call, said: bindings::Error) -> Error {
+        let mut error = check_error(said);
+        // It is an answer to `zero` alone.
+        if error.code == ErrorCode::NotSup && !matches!(call, Call::Zero { .. }) {
+            error.code = ErrorCode::Inval;
+        }
+        if let Some(message) = &error.message {
+            let line = format!("{call} failed: {}: {message}", error.code);
+            // It is an answer, and no malfunction.
+            self.store.data().log().line(tracing::Level::INFO, &line);
+        }
+        error
+    }
+}
+
+fn breach_of(call: Call) -> impl FnOnce(Breach) -> Fault {
+    move |breach| Fault::Breach { call, breach }
 }
 
 /// If an instance failed because it was refused memory, returns the limit.
-fn out_of_memory(store: &mut Store<State>, error: &wasmtime::Error) -> Option<u64> {
+fn out_of_memory(store: &mut Store<State>, error: &wasmtime::Error) -> Option<Limit> {
     let share = store.data_mut().share_mut();
     let refused_by_system = error.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
         || error.is::<wasmtime::OutOfMemory>();
-    (share.take_refusal() || refused_by_system).then(|| share.limit())
-}
-
-/// Converts an error code for anything but a fast zero, to which alone ENOTSUP is a valid answer.
-fn not_fast(code: bindings::ErrorCode) -> ErrorCode {
-    match code {
-        bindings::ErrorCode::NotSup => ErrorCode::Inval,
-        code => code.into(),
-    }
+    let budget = Limit::Budget(share.limit());
+    share.take_refusal().or(refused_by_system.then_some(budget))
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, Sleep};
 
+use super::call::Call;
 use super::clock::{Clock, TICK};
 use super::fault::Fault;
 
@@ -54,8 +55,10 @@ impl Limits {
     ///
     /// Most calls complete at the first poll, so time is measured only for those that do not. When
     /// the deadline passes, the call is dropped midway, and the instance must not be used any more.
+    /// `name` is for the error; `None` means that the instance is being started.
     pub(super) async fn within<T>(
         &self,
+        name: Option<Call>,
         call: impl Future<Output = wasmtime::Result<T>>,
     ) -> Result<wasmtime::Result<T>, Fault> {
         let mut call = pin!(call);
@@ -76,7 +79,7 @@ impl Limits {
             }
             match spent.time < self.deadline {
                 true => Poll::Pending,
-                false => Poll::Ready(Err(Fault::Deadline(self.deadline))),
+                false => Poll::Ready(Err(Fault::Deadline(name, self.deadline))),
             }
         })
         .await

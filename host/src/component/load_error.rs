@@ -3,8 +3,15 @@
 use std::{fmt, io};
 
 use super::compiler::CompileError;
-use super::fault::Fault;
+use super::fault::{Fault, Limit};
 use super::{CONTRACT_VERSION, INTERFACE};
+
+/// What the author of a component for version 0.1 has to change.
+const CHANGES: &str = "; what changed since 0.1: types are in the interface `types`; an error is a \
+    record of a code and a message; `open` takes a record, with parsed arguments of the types that \
+    `describe` declares, and returns a disk without `sharing`; instances of a disk without state \
+    have the capability `interchangeable`; stripes and `stored` are in the interface `sharding`, \
+    reading without a copy in `lending` (`memnbd-host --wit` prints all of it)";
 
 /// Why a component cannot be served.
 #[derive(Debug)]
@@ -61,11 +68,17 @@ impl fmt::Display for LoadError {
             ),
             Self::Invalid(error) => write!(f, "not a valid component: {error:#}"),
             Self::Compiler(error) => error.fmt(f),
-            Self::Version(version) => write!(
-                f,
-                "exports {INTERFACE} in version {version:?}, but this host serves version \
-                 {CONTRACT_VERSION}"
-            ),
+            Self::Version(version) => {
+                write!(
+                    f,
+                    "exports {INTERFACE} in version {version:?}, but this host serves version \
+                     {CONTRACT_VERSION}"
+                )?;
+                match version.starts_with("0.1.") {
+                    true => f.write_str(CHANGES),
+                    false => Ok(()),
+                }
+            }
             Self::World(exports) if exports.is_empty() => {
                 write!(f, "exports nothing; a backend exports {INTERFACE}@{CONTRACT_VERSION}")
             }
@@ -81,9 +94,9 @@ impl fmt::Display for LoadError {
                 some_of(imports)
             ),
             Self::Threads(error) => write!(f, "no thread could run it: {error}"),
-            Self::Fault(Fault::OutOfMemory { limit, error }) => write!(
+            Self::Fault(Fault::OutOfMemory { limit: Limit::Budget(bytes), error, .. }) => write!(
                 f,
-                "needs more memory to describe itself than the {limit} bytes that a component \
+                "needs more memory to describe itself than the {bytes} bytes that a component \
                  may have for it: {}",
                 error.root_cause()
             ),

@@ -1,6 +1,7 @@
-//! Turns the output of components into lines of the host's log.
+//! Turns what components print and log into lines of the host's log.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,14 +9,18 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
+use tracing::Level;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use super::check::printable;
+use super::check::printable_up_to;
 use crate::throttle::{Limit, Throttle, Verdict};
 
-/// The standard output and error of an instance.
+/// The length, in bytes, at which a longer line is broken, or cut off.
+const LONGEST: usize = 1024;
+
+/// The standard output and error of an instance, and what it says through the interface `log`.
 #[derive(Clone, Debug)]
 pub(super) struct LogStream {
     /// Shared with the streams that the instance has opened.
@@ -33,9 +38,10 @@ impl LogStream {
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) = output.clone();
     }
 
-    fn line(&self, line: &[u8]) {
+    /// Logs a line, of which control characters and the end of a very long one are not shown.
+    pub(super) fn line(&self, level: Level, line: &str) {
         let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        output.line(line);
+        output.line(level, line);
     }
 
     fn writer(&self) -> LineWriter {
@@ -99,11 +105,13 @@ impl Output {
         self.recent_lines().iter().cloned().collect()
     }
 
-    fn line(&self, line: &[u8]) {
-        let text = printable(&String::from_utf8_lossy(line));
-        if let Verdict::Admitted { refused } = self.throttle.admit(text.len()) {
+    fn line(&self, level: Level, line: &str) {
+        let text = printable_up_to(line, LONGEST);
+        if is_logged(level)
+            && let Verdict::Admitted { refused } = self.throttle.admit(text.len())
+        {
             self.report(refused);
-            tracing::info!(target: "component", "{}: {text}", self.source);
+            log(level, format_args!("{}: {text}", self.source));
         }
         let mut recent = self.recent_lines();
         recent.push_back(text);
@@ -134,6 +142,27 @@ impl Drop for Output {
     }
 }
 
+/// Whether anything is logged at this level, so that what is not does not count against the limit.
+fn is_logged(level: Level) -> bool {
+    match level {
+        Level::ERROR => tracing::enabled!(target: "component", Level::ERROR),
+        Level::WARN => tracing::enabled!(target: "component", Level::WARN),
+        Level::INFO => tracing::enabled!(target: "component", Level::INFO),
+        Level::DEBUG => tracing::enabled!(target: "component", Level::DEBUG),
+        Level::TRACE => tracing::enabled!(target: "component", Level::TRACE),
+    }
+}
+
+fn log(level: Level, text: fmt::Arguments<'_>) {
+    match level {
+        Level::ERROR => tracing::error!(target: "component", "{text}"),
+        Level::WARN => tracing::warn!(target: "component", "{text}"),
+        Level::INFO => tracing::info!(target: "component", "{text}"),
+        Level::DEBUG => tracing::debug!(target: "component", "{text}"),
+        Level::TRACE => tracing::trace!(target: "component", "{text}"),
+    }
+}
+
 /// Collects bytes until a line is complete.
 struct LineWriter {
     log: LogStream,
@@ -141,9 +170,6 @@ struct LineWriter {
 }
 
 impl LineWriter {
-    /// The length, in bytes, at which a longer line is broken.
-    const LONGEST: usize = 1024;
-
     /// The most bytes accepted at once.
     const PERMIT: usize = 64 << 10;
 
@@ -154,7 +180,7 @@ impl LineWriter {
                 continue;
             }
             self.line.push(byte);
-            if self.line.len() == Self::LONGEST {
+            if self.line.len() == LONGEST {
                 self.end_line();
             }
         }
@@ -162,7 +188,7 @@ impl LineWriter {
 
     fn end_line(&mut self) {
         if !self.line.is_empty() {
-            self.log.line(&self.line);
+            self.log.line(Level::INFO, &String::from_utf8_lossy(&self.line));
             self.line.clear();
         }
     }

@@ -1,9 +1,8 @@
 //! Limits on the memory and the address spaces that the instances of a disk use together.
 
-use std::mem;
-
 use wasmtime::ResourceLimiter;
 
+use super::fault::Limit;
 use crate::budget::{Budget, Held};
 use crate::machine;
 
@@ -71,8 +70,9 @@ pub(super) struct Share {
     held: u64,
     spaces: u64,
     table_elements: usize,
-    /// Whether a request exceeded the budget since this was last taken.
-    refused: bool,
+    /// The limit that refused a request since this was last taken. The budget's comes before that of
+    /// a memory itself, which an instance may have tried on purpose.
+    refused: Option<Limit>,
 }
 
 impl Share {
@@ -92,7 +92,7 @@ impl Share {
     const MEMORIES: usize = 8;
 
     pub(super) fn new(budget: MemoryBudget) -> Self {
-        Self { budget, held: 0, spaces: 0, table_elements: 0, refused: false }
+        Self { budget, held: 0, spaces: 0, table_elements: 0, refused: None }
     }
 
     /// Takes an address space for the stack. Returns false if there is none left.
@@ -121,9 +121,9 @@ impl Share {
         self.budget.limit()
     }
 
-    /// Returns whether the budget has refused something since the last call of this method.
-    pub(super) fn take_refusal(&mut self) -> bool {
-        mem::take(&mut self.refused)
+    /// Returns the limit that has refused something since the last call of this method.
+    pub(super) fn take_refusal(&mut self) -> Option<Limit> {
+        self.refused.take()
     }
 
     fn take(&mut self, bytes: u64, spaces: u64) -> bool {
@@ -132,7 +132,7 @@ impl Share {
             self.held += bytes;
             self.spaces += spaces;
         } else {
-            self.refused = true;
+            self.refused = Some(Limit::Budget(self.limit()));
         }
         granted
     }
@@ -148,6 +148,7 @@ impl ResourceLimiter for Share {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused.get_or_insert(Limit::Memory(current as u64));
             return Ok(false);
         }
         // The memory is new. One that was empty before counts once more.
@@ -210,9 +211,10 @@ mod tests {
         let mut b = Share::new(budget.clone());
         assert!(a.memory_growing(0, 60, None).unwrap());
         assert!(!b.memory_growing(0, 60, None).unwrap());
-        assert!(b.take_refusal());
-        assert!(!b.memory_growing(0, 30, Some(20)).unwrap(), "its own maximum is lower");
-        assert!(!b.take_refusal(), "which is not for want of memory");
+        assert_eq!(b.take_refusal(), Some(Limit::Budget(100)));
+        assert!(!b.memory_growing(10, 30, Some(20)).unwrap(), "its own maximum is lower");
+        assert_eq!(b.take_refusal(), Some(Limit::Memory(10)));
+        assert_eq!(b.take_refusal(), None);
         assert!(b.memory_growing(0, 40, None).unwrap());
         assert!(!a.memory_growing(60, usize::MAX, None).unwrap());
         assert_eq!(budget.used(), 100);
@@ -236,7 +238,7 @@ mod tests {
         }
         assert!(share.memory_growing(1, 2, None).unwrap(), "that is no further one");
         assert!(!share.memory_growing(0, 1, None).unwrap());
-        assert!(share.take_refusal());
+        assert_eq!(share.take_refusal(), Some(Limit::Budget(1000)));
         assert_eq!(budget.used(), 5, "what was refused is not charged");
         drop(share);
         assert_eq!((budget.used(), budget.spaces.used()), (0, 0));
@@ -250,6 +252,6 @@ mod tests {
         assert!(share.table_growing(0, 1, None).unwrap());
         assert!(!share.table_growing(1, 2, None).unwrap());
         assert!(!share.table_growing(0, usize::MAX, None).unwrap());
-        assert!(!share.take_refusal(), "which is not for want of memory");
+        assert_eq!(share.take_refusal(), None, "which is not for want of memory");
     }
 }

@@ -11,6 +11,7 @@ mod artifact;
 mod bindings;
 mod built_in;
 mod cache;
+mod call;
 mod check;
 mod clock;
 mod code;
@@ -24,6 +25,7 @@ mod functions;
 mod instance;
 mod limits;
 mod load_error;
+mod log;
 mod log_stream;
 mod memory;
 mod prepared;
@@ -34,16 +36,17 @@ mod state;
 pub(crate) mod tests;
 
 pub use artifact::Damage;
-pub use bindings::{Description, Parameter};
 pub use built_in::BuiltIn;
-pub use check::{Disk, Sharing};
+pub use call::Call;
+pub use check::{Description, Disk, Sharing};
 pub use compiler::{
     ChildCompiler, CompileError, CompileLimits, Compiler, MAX_COMPONENT, Observer, Progress,
     child_main,
 };
+pub use contract::WIT;
 pub use direct::Resident;
 pub use engine::{Component, Engine};
-pub use fault::{Breach, Fault};
+pub use fault::{Breach, Fault, Limit};
 pub use instance::Instance;
 pub use limits::poll_guest;
 pub use load_error::LoadError;
@@ -53,8 +56,13 @@ pub use region::Hint;
 /// The interface of the contract that a backend exports.
 pub const INTERFACE: &str = "memnbd:block/block-store";
 
-/// The interface that a backend may export in addition.
+/// The interfaces that a backend may export in addition.
 pub const DIRECT_ACCESS: &str = "memnbd:block/direct-access";
+const LENDING: &str = "memnbd:block/lending";
+const SHARDING: &str = "memnbd:block/sharding";
+
+/// The interface through which a component logs.
+const LOG: &str = "memnbd:block/log";
 
 /// The version of the contract that this host implements.
-pub const CONTRACT_VERSION: &str = "0.1.0";
+pub const CONTRACT_VERSION: &str = "0.2.0";

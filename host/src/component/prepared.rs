@@ -7,6 +7,7 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Compiled, InstancePre, Linker};
 
 use super::clock::Clock;
+use super::log;
 use super::region::Regions;
 use super::state::State;
 use super::{CONTRACT_VERSION, INTERFACE, LoadError, settings};
@@ -15,7 +16,7 @@ use super::{CONTRACT_VERSION, INTERFACE, LoadError, settings};
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) engine: wasmtime::Engine,
-    /// The WASI imports, collected when a component first needs any.
+    /// All imports, collected when a component first needs any.
     wasi: Arc<OnceLock<Linker<State>>>,
     pub(super) clock: Arc<Clock>,
 }
@@ -46,6 +47,7 @@ impl Shared {
         }
         let mut linker = Linker::new(&self.engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        log::add_to_linker(&mut linker)?;
         self.wasi.get_or_init(|| linker).instantiate_pre(compiled)
     }
 
@@ -73,8 +75,15 @@ impl Shared {
 
     fn imports(&self, compiled: &Compiled) -> Vec<String> {
         let ty = compiled.component_type();
+        let is_type = |item: &ComponentItem| matches!(item, ComponentItem::Type(_));
         ty.imports(&self.engine)
-            .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
+            .filter(|(_, item)| match &item.ty {
+                // Those that only have types need nothing of the host.
+                ComponentItem::ComponentInstance(instance) => {
+                    !instance.exports(&self.engine).all(|(_, item)| is_type(&item.ty))
+                }
+                item => !is_type(item),
+            })
             .map(|(name, _)| name.to_owned())
             .collect()
     }

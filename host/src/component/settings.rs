@@ -1,7 +1,12 @@
 //! The settings that compiled code depends on. The build script includes this file, so that the
 //! host can load what the build script compiled.
 
+use std::num::NonZeroUsize;
+
 use wasmtime::{Config, WasmFeatures};
+
+/// How many frames of a guest are collected when it traps.
+const MAX_FRAMES: usize = 16;
 
 /// The WebAssembly features that a component may use. A component that uses any other is refused
 /// when it is loaded, which keeps the attack surface small.
@@ -42,8 +47,8 @@ pub(super) fn of_code(config: &mut Config) {
     }
     config.epoch_interruption(true);
     config.concurrency_support(false);
-    // A trap is reported in one line; nobody looks at guest frames.
-    config.wasm_backtrace_max_frames(None);
+    // A trap is reported in one line, with the names of a few functions.
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES));
     config.generate_address_map(false);
     config.native_unwind_info(false);
 }

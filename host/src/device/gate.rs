@@ -124,6 +124,11 @@ impl Gate {
         self.catch(|| self.device.try_lease(span, mode))
     }
 
+    /// [`Device::make_room`]. The execution must be used like one of [`Self::execute`].
+    pub fn make_room(&self, span: Span) -> Option<Execution> {
+        self.device.clone().make_room(span)
+    }
+
     /// [`Device::prefetch`].
     #[inline]
     pub fn prefetch(&self, spans: &[Span]) {
@@ -179,13 +184,13 @@ impl Gate {
     /// [`Device::poll`].
     pub fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
         let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(execution, cx)));
-        polled.unwrap_or_else(|_| (Poll::Ready(Err(self.device.panicked())), false))
+        polled.unwrap_or_else(|_| (Poll::Ready(Err(self.device.panicked().into())), false))
     }
 
     /// Drives an execution to its end.
     pub async fn finish(&self, execution: Execution) -> Outcome {
         let ended = AssertUnwindSafe(execution).catch_unwind().await;
-        ended.unwrap_or_else(|_| Err(self.device.panicked()))
+        ended.unwrap_or_else(|_| Err(self.device.panicked().into()))
     }
 
     /// [`Device::spawn`].

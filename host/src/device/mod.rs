@@ -1,7 +1,8 @@
 //! Devices: what an export serves.
 //!
 //! Connections know devices through the trait [`Device`] alone. [`guest`] implements it with the
-//! instances of a component; programs that use this library may implement it natively.
+//! instances of a component, [`file`](mod@file) with a file or block device; programs that use this library
+//! may implement it natively.
 //!
 //! A command takes one of two ways. Where the bytes are at hand, a [`Lease`] gives access to them;
 //! all else is executed by [`Device::execute`]. Each connection has a [`Gate`], through which all
@@ -10,6 +11,7 @@
 mod account;
 mod answer;
 mod buffers;
+pub mod file;
 mod gate;
 pub mod guest;
 mod lease;
@@ -25,7 +27,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio_util::sync::ReusableBoxFuture;
 
-use crate::block::{Command, ErrorCode, Geometry, Span};
+use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 pub use account::{Account, Entry, Latency, Meter, OperationTotals, Totals};
 pub use answer::{Answer, Chunks, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
@@ -48,6 +50,13 @@ pub trait Device: Send + Sync + 'static {
     /// A lease of the first bytes of a span, if they are at hand and nobody else is using them. It
     /// may cover less than the span.
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>>;
+
+    /// Prepares an execution that makes places for the bytes of a span of which there is no lease for
+    /// want of them, so that a write can be received there. It changes no content. `None` if the device
+    /// has no such places.
+    fn make_room(self: Arc<Self>, _span: Span) -> Option<Execution> {
+        None
+    }
 
     /// Hints that several spans are needed soon, so that the processor can fetch their first bytes.
     fn prefetch(&self, _spans: &[Span]) {}
@@ -106,7 +115,7 @@ pub struct Order {
 }
 
 /// The result of a command.
-pub type Outcome = Result<Answer, ErrorCode>;
+pub type Outcome = Result<Answer, Error>;
 
 /// A command under way.
 pub type Execution = ReusableBoxFuture<'static, Outcome>;

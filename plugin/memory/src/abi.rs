@@ -1,8 +1,8 @@
 //! The exports of the contract.
 //!
 //! `describe`, `open` and the functions without lists are implemented with generated bindings. The
-//! others are written by hand, for two reasons: `read` lends out the pages themselves (the
-//! capability `lends-chunks`), which generated code would copy and free; and nothing may be
+//! others are written by hand, for two reasons: `read` lends out the pages themselves (the interface
+//! `lending`), which generated code would copy and free; and nothing may be
 //! allocated once the disk is open, because running out of memory would then be a trap.
 //!
 //! # Safety
@@ -12,16 +12,16 @@
 //! call at a time borrows statics. Everything that is returned by address lies in statics or in
 //! pages, and stays unchanged until the next call.
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 
 use exports::memnbd::block::block_store::{
-    Capabilities, Description, Disk, ErrorCode, Guest, Parameter, Sharing, ZeroOptions,
+    Capabilities, Description, Disk, Error, Guest, OpenRequest, ZeroOptions,
 };
-use exports::memnbd::block::direct_access;
-use memnbd_guest::parse_size;
+use exports::memnbd::block::{direct_access, sharding};
+use memnbd::block::types::{ErrorCode, Parameter, ParameterType, SizeRange, Value};
+use memnbd_guest::MAX_SIZE;
 
 use crate::linear::Linear;
 use crate::pages::{LANDING_SIZE, PAGE_SIZE};
@@ -29,8 +29,8 @@ use crate::store::{Chunk, NoSpace, Status, Store};
 
 wit_bindgen::generate!({
     path: "wit",
-    world: "direct-backend",
-    skip: ["read", "write", "extents", "page"],
+    world: "memory-backend",
+    skip: ["read", "write", "extents", "page", "make-page"],
 });
 
 /// A static that only the call in progress accesses.
@@ -83,24 +83,28 @@ impl Guest for Memory {
             summary: "a sparse disk in memory, all zeroes at first, gone at exit".to_string(),
             parameters: Vec::from([Parameter {
                 name: "size".to_string(),
-                summary: "the size of the disk in bytes, or with a suffix (b k m g t p e s): \
-                    from 0 to 2^63-1"
-                    .to_string(),
+                summary: "the size of the disk".to_string(),
+                type_: ParameterType::Size(SizeRange { minimum: 0, maximum: MAX_SIZE }),
                 required: true,
+                repeatable: false,
                 default: None,
             }]),
             bare_parameter: Some("size".to_string()),
+            other_parameters: false,
         }
     }
 
-    fn open(_: String, _: bool, parameters: Vec<(String, String)>) -> Result<Disk, String> {
-        let size = parameters
-            .iter()
-            .find_map(|(name, value)| (name == "size").then_some(value))
-            .ok_or("size is missing: give the size of the disk, like size=2G")?;
-        let size = parse_size(size).map_err(|error| format!("size: {error}"))?;
-        let opened = Store::new(size, Linear::new())
-            .ok_or("there is not enough memory: an instance needs at least 4 MiB")?;
+    fn open(request: OpenRequest) -> Result<Disk, Error> {
+        let size = request.arguments.iter().find_map(|argument| match argument.value {
+            Value::Size(size) => Some(size),
+            _ => None,
+        });
+        // It is required, so the host has seen to it.
+        let size = size.ok_or(error(ErrorCode::Einval))?;
+        let opened = Store::new(size, Linear::new()).ok_or_else(|| Error {
+            code: ErrorCode::Enomem,
+            message: Some("there is not enough memory: an instance needs at least 4 MiB".into()),
+        })?;
         // SAFETY: the only borrow in this call.
         *unsafe { STORE.borrow() } = Some(opened);
         Ok(Disk {
@@ -116,42 +120,51 @@ impl Guest for Memory {
                 | Capabilities::FAST_ZERO
                 | Capabilities::CACHE
                 | Capabilities::EXTENTS
-                | Capabilities::MULTI_CONN
-                | Capabilities::LENDS_CHUNKS,
-            sharing: Sharing::Striped(u64::from(LANDING_SIZE)),
+                | Capabilities::MULTI_CONN,
             description: String::new(),
         })
     }
 
-    fn zero(offset: u64, length: u64, options: ZeroOptions) -> Result<(), ErrorCode> {
+    fn zero(offset: u64, length: u64, options: ZeroOptions) -> Result<(), Error> {
         // SAFETY: the only borrow in this call.
         let store = unsafe { store() };
         if options.bits() & ZeroOptions::KEEP_ALLOCATED.bits() != 0 {
-            store.zero_allocated(offset, length).map_err(|_| ErrorCode::Enospc)
+            store.zero_allocated(offset, length).map_err(|_| error(ErrorCode::Enospc))
         } else {
             store.zero(offset, length);
             Ok(())
         }
     }
 
-    fn trim(offset: u64, length: u64, _fua: bool) -> Result<(), ErrorCode> {
+    fn trim(offset: u64, length: u64, _fua: bool) -> Result<(), Error> {
         // SAFETY: the only borrow in this call.
         unsafe { store() }.zero(offset, length);
         Ok(())
     }
 
-    fn flush() -> Result<(), ErrorCode> {
+    fn flush() -> Result<(), Error> {
         Ok(())
     }
 
-    fn cache(_offset: u64, _length: u64) -> Result<(), ErrorCode> {
+    fn cache(_offset: u64, _length: u64) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+impl sharding::Guest for Memory {
+    fn stripe_size() -> u64 {
+        u64::from(LANDING_SIZE)
     }
 
     fn stored() -> u64 {
         // SAFETY: the only borrow in this call.
         unsafe { store() }.stored()
     }
+}
+
+/// An error without a message: nothing may be allocated once the disk is open.
+const fn error(code: ErrorCode) -> Error {
+    Error { code, message: None }
 }
 
 impl direct_access::Guest for Memory {
@@ -167,7 +180,7 @@ const MAX_CHUNKS: usize = (LANDING_SIZE / PAGE_SIZE) as usize + 1;
 /// The maximum number of extents that the contract allows.
 const MAX_EXTENTS: usize = 4096;
 
-/// `result<list<T>, error-code>` in the layout of the canonical ABI. It is never an error here.
+/// `result<list<T>, error>` in the layout of the canonical ABI. It is never an error here.
 #[repr(C)]
 struct ListResult<T, const N: usize> {
     tag: u8,
@@ -217,8 +230,14 @@ static EXTENTS: Static<ListResult<RawExtent, MAX_EXTENTS>> =
     Static::new(ListResult::new(RawExtent { length: 0, status: 0 }));
 
 // SAFETY: no other symbol has this name, and the signature is the canonical ABI's.
-#[unsafe(export_name = "memnbd:block/block-store@0.1.0#read")]
+#[unsafe(export_name = "memnbd:block/block-store@0.2.0#read")]
 extern "C" fn read(offset: u64, length: u32) -> *const ListResult<RawChunk, MAX_CHUNKS> {
+    lend(offset, length)
+}
+
+// SAFETY: as above.
+#[unsafe(export_name = "memnbd:block/lending@0.2.0#read")]
+extern "C" fn lend(offset: u64, length: u32) -> *const ListResult<RawChunk, MAX_CHUNKS> {
     // SAFETY: the only borrows in this call, one for each.
     let (store, chunks) = unsafe { (store(), CHUNKS.borrow()) };
     chunks.clear();
@@ -234,7 +253,7 @@ extern "C" fn read(offset: u64, length: u32) -> *const ListResult<RawChunk, MAX_
 }
 
 // SAFETY: as above.
-#[unsafe(export_name = "memnbd:block/block-store@0.1.0#extents")]
+#[unsafe(export_name = "memnbd:block/block-store@0.2.0#extents")]
 extern "C" fn extents(offset: u64, length: u64) -> *const ListResult<RawExtent, MAX_EXTENTS> {
     // SAFETY: the only borrows in this call, one for each.
     let (store, extents) = unsafe { (store(), EXTENTS.borrow()) };
@@ -263,30 +282,55 @@ struct OptionalList {
 static PAGE: Static<OptionalList> = Static::new(OptionalList { tag: 0, address: 0, length: 0 });
 
 // SAFETY: as above.
-#[unsafe(export_name = "memnbd:block/direct-access@0.1.0#page")]
+#[unsafe(export_name = "memnbd:block/direct-access@0.2.0#page")]
 extern "C" fn page(offset: u64) -> *const OptionalList {
-    // SAFETY: the only borrows in this call, one for each.
-    let (store, page) = unsafe { (store(), PAGE.borrow()) };
-    *page = match store.page(offset) {
+    // SAFETY: the only borrow of the store in this call.
+    found(unsafe { store() }.page(offset))
+}
+
+// SAFETY: as above.
+#[unsafe(export_name = "memnbd:block/direct-access@0.2.0#make-page")]
+extern "C" fn make_page(offset: u64) -> *const OptionalList {
+    // SAFETY: the only borrow of the store in this call.
+    found(unsafe { store() }.make_page(offset).ok())
+}
+
+fn found(place: Option<(u32, u32)>) -> *const OptionalList {
+    // SAFETY: the only borrow of the static in this call.
+    let page = unsafe { PAGE.borrow() };
+    *page = match place {
         Some((address, length)) => OptionalList { tag: 1, address, length },
         None => OptionalList { tag: 0, address: 0, length: 0 },
     };
     page
 }
 
-/// `result<_, error-code>`: a tag and, if that is 1, the error.
-type EmptyResult = [u8; 2];
+/// `result<_, error>`, without a message. The host sees no more of it than the tags demand.
+#[repr(C)]
+struct EmptyResult {
+    /// 1 for an error.
+    tag: u32,
+    code: u32,
+    /// 0 for no message.
+    message: u32,
+    text: [u32; 2],
+}
+
+impl EmptyResult {
+    const OK: Self = Self { tag: 0, code: 0, message: 0, text: [0; 2] };
+    const NO_SPACE: Self = Self { tag: 1, code: ErrorCode::Enospc as u32, ..Self::OK };
+}
 
 // SAFETY: as above.
-#[unsafe(export_name = "memnbd:block/block-store@0.1.0#write")]
+#[unsafe(export_name = "memnbd:block/block-store@0.2.0#write")]
 extern "C" fn write(offset: u64, data: u32, length: u32, _fua: u32) -> *const EmptyResult {
     // SAFETY: the only borrow in this call.
     let store = unsafe { store() };
     // `cabi_realloc` ensures this.
     assert!(data == store.landing() && length <= LANDING_SIZE);
     match store.write(offset, length) {
-        Ok(()) => &[0, 0],
-        Err(NoSpace) => const { &[1, ErrorCode::Enospc as u8] },
+        Ok(()) => &EmptyResult::OK,
+        Err(NoSpace) => &EmptyResult::NO_SPACE,
     }
 }
 

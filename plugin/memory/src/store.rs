@@ -90,6 +90,20 @@ impl<M: Memory> Store<M> {
         }
     }
 
+    /// Makes a page of zeroes where there is none, and returns the place of the page at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is no memory left.
+    pub fn make_page(&mut self, offset: u64) -> Result<(u32, u32), NoSpace> {
+        let (page, content) = self.page_for_writing(offset >> PAGE_BITS)?;
+        if let Content::Garbage = content {
+            self.fill(page, 0, PAGE_SIZE);
+        }
+        let length = (self.size - offset).min(u64::from(PAGE_SIZE)) as u32;
+        Ok((address(page), length))
+    }
+
     /// Returns the address at which to put the payload of the next [`Store::write`].
     pub fn landing(&self) -> u32 {
         self.pages.landing()

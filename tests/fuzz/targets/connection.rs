@@ -3,11 +3,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use memnbd::block::MAX_SIZE;
 use memnbd::component::{BuiltIn, Component, Engine};
 use memnbd::connection::{Context, Phase, serve};
 use memnbd::device::guest::{Budgets, DiskConfig};
 use memnbd::exports::{Export, Exports};
 use memnbd::nbd::HandshakeConfig;
+use memnbd::parameters::{Argument, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -41,14 +43,14 @@ pub(crate) fn connection(data: &[u8]) {
     let [window, patience, sent @ ..] = data else { return };
     let Server { runtime, component } = server();
     runtime.block_on(async {
-        let config = |export_name: &str, size: &str| DiskConfig {
+        let config = |export_name: &str, size: u64| DiskConfig {
             component: component.clone(),
             export_name: export_name.into(),
             read_only: false,
-            parameters: vec![("size".into(), size.into())],
+            arguments: vec![Argument { name: "size".into(), value: Value::Size(size) }],
             budgets: Budgets::alone(64 << 20),
         };
-        let exports = [config("disk", "1M"), config("largest", "9223372036854775807")];
+        let exports = [config("disk", 1 << 20), config("largest", MAX_SIZE)];
         let exports = exports.into_iter().map(Export::new);
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {

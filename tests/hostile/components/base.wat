@@ -50,11 +50,11 @@
       (import "env" "free" (global $free (mut i32)))
 
       ;; What kind of disk it is: `capabilities` are writable, flush, trim, zero, cache, extents and
-      ;; multi-conn; `sharing` is 0 for exclusive, 1 for interchangeable, 2 for striped.
+      ;; multi-conn, to which interchangeable can be added (1024); `stripe` counts where the disk is
+      ;; striped.
       ;; begin disk
       (global $size i64 (i64.const 0x4000000))
       (global $capabilities i32 (i32.const 475))
-      (global $sharing i32 (i32.const 0))
       (global $stripe i64 (i64.const 0))
       ;; end disk
 
@@ -82,8 +82,8 @@
       (func $fail (param $code i32) (result i32)
         (global.set $free (i32.const 0x110000))
         (i32.store (i32.const 0x100) (i32.const 1))
-        (i32.store8 (i32.const 0x101) (local.get $code))
         (i32.store8 (i32.const 0x104) (local.get $code))
+        (i32.store (i32.const 0x108) (i32.const 0))
         (i32.const 0x100))
 
       (func $list (param $pointer i32) (param $length i32) (result i32)
@@ -121,15 +121,14 @@
 
       (func (export "open")
         (param $name i32) (param $name-length i32) (param $read-only i32)
-        (param $parameters i32) (param $parameters-length i32) (result i32)
+        (param $arguments i32) (param $arguments-length i32) (param $memory-limit i64)
+        (result i32)
         ;; begin open
         (global.set $free (i32.const 0x110000))
         (i64.store (i32.const 0x208) (global.get $size))
         (i32.store (i32.const 0x210) (i32.const 1))
         (i32.store (i32.const 0x214) (i32.const 4096))
         (i32.store (i32.const 0x21c) (global.get $capabilities))
-        (i32.store (i32.const 0x220) (global.get $sharing))
-        (i64.store (i32.const 0x228) (global.get $stripe))
         (i32.const 0x200)
         ;; end open
         )
@@ -193,6 +192,9 @@
         ;; end stored
         )
 
+      (func (export "stripe-size") (result i64)
+        (global.get $stripe))
+
       (func (export "page-size") (result i32)
         (i32.const 4096))
 
@@ -203,6 +205,13 @@
         (i32.store (i32.const 0x108) (i32.const 4096))
         (i32.const 0x100)
         ;; end page
+        )
+
+      (func (export "make-page") (param $offset i64) (result i32)
+        ;; begin make-page
+        (i32.store (i32.const 0x100) (i32.const 0))
+        (i32.const 0x100)
+        ;; end make-page
         )
 
       (func (export "post-read") (param i32)
@@ -228,21 +237,38 @@
     (type $error-code' (enum "eperm" "eio" "enomem" "einval" "enospc" "eoverflow" "enotsup"
       "eshutdown"))
     (export $error-code "error-code" (type $error-code'))
+    (type $block-error' (record (field "code" $error-code) (field "message" (option string))))
+    (export $block-error "error" (type $block-error'))
+    (type $number-range' (record (field "minimum" s64) (field "maximum" s64)))
+    (export $number-range "number-range" (type $number-range'))
+    (type $size-range' (record (field "minimum" u64) (field "maximum" u64)))
+    (export $size-range "size-range" (type $size-range'))
+    (type $parameter-type' (variant (case "text") (case "choice" (list string)) (case "boolean")
+      (case "number" $number-range) (case "size" $size-range) (case "duration")
+      (case "probability")))
+    (export $parameter-type "parameter-type" (type $parameter-type'))
+    (type $value' (variant (case "text" string) (case "boolean" bool) (case "number" s64)
+      (case "size" u64) (case "duration" u64) (case "probability" f64)))
+    (export $value "value" (type $value'))
     (type $parameter' (record (field "name" string) (field "summary" string)
-      (field "required" bool) (field "default" (option string))))
+      (field "type" $parameter-type) (field "required" bool) (field "repeatable" bool)
+      (field "default" (option string))))
     (export $parameter "parameter" (type $parameter'))
+    (type $argument' (record (field "name" string) (field "value" $value)))
+    (export $argument "argument" (type $argument'))
+    (type $open-request' (record (field "export-name" string) (field "read-only" bool)
+      (field "arguments" (list $argument)) (field "memory-limit" u64)))
+    (export $open-request "open-request" (type $open-request'))
     (type $description' (record (field "name" string) (field "version" string)
       (field "summary" string) (field "parameters" (list $parameter))
-      (field "bare-parameter" (option string))))
+      (field "bare-parameter" (option string)) (field "other-parameters" bool)))
     (export $description "description" (type $description'))
     (type $capabilities' (flags "writable" "flush" "fua" "trim" "zero" "fast-zero" "cache" "extents"
-      "multi-conn" "rotational" "lends-chunks"))
+      "multi-conn" "rotational" "interchangeable"))
     (export $capabilities "capabilities" (type $capabilities'))
-    (type $sharing' (variant (case "exclusive") (case "interchangeable") (case "striped" u64)))
-    (export $sharing "sharing" (type $sharing'))
     (type $disk' (record (field "size" u64) (field "minimum-block" u32)
       (field "preferred-block" u32) (field "maximum-transfer" u32)
-      (field "capabilities" $capabilities) (field "sharing" $sharing) (field "description" string)))
+      (field "capabilities" $capabilities) (field "description" string)))
     (export $disk "disk" (type $disk'))
     (type $chunk' (variant (case "data" (list u8)) (case "hole" u32)))
     (export $chunk "chunk" (type $chunk'))
@@ -255,31 +281,31 @@
 
     (func (export "describe") (result $description)
       (canon lift (core func $i "describe") (memory $mem)))
-    (func (export "open") (param "export-name" string) (param "read-only" bool)
-      (param "parameters" (list (tuple string string))) (result (result $disk (error string)))
+    (func (export "open") (param "request" $open-request)
+      (result (result $disk (error $block-error)))
       (canon lift (core func $i "open") (memory $mem) (realloc $realloc)))
     (func (export "read") (param "offset" u64) (param "length" u32)
-      (result (result (list $chunk) (error $error-code)))
+      (result (result (list $chunk) (error $block-error)))
       (canon lift (core func $i "read") (memory $mem) (post-return (core func $i "post-read"))))
     (func (export "write") (param "offset" u64) (param "data" (list u8)) (param "fua" bool)
-      (result (result (error $error-code)))
+      (result (result (error $block-error)))
       (canon lift (core func $i "write") (memory $mem) (realloc $realloc)))
     (func (export "zero") (param "offset" u64) (param "length" u64)
-      (param "options" $zero-options) (result (result (error $error-code)))
+      (param "options" $zero-options) (result (result (error $block-error)))
       (canon lift (core func $i "zero") (memory $mem)))
     (func (export "trim") (param "offset" u64) (param "length" u64) (param "fua" bool)
-      (result (result (error $error-code)))
+      (result (result (error $block-error)))
       (canon lift (core func $i "trim") (memory $mem)))
-    (func (export "flush") (result (result (error $error-code)))
+    (func (export "flush") (result (result (error $block-error)))
       (canon lift (core func $i "flush") (memory $mem)))
     (func (export "extents") (param "offset" u64) (param "length" u64)
-      (result (result (list $extent) (error $error-code)))
+      (result (result (list $extent) (error $block-error)))
       (canon lift (core func $i "extents") (memory $mem)))
     (func (export "cache") (param "offset" u64) (param "length" u64)
-      (result (result (error $error-code)))
+      (result (result (error $block-error)))
       (canon lift (core func $i "cache") (memory $mem)))
-    (func (export "stored") (result u64)
-      (canon lift (core func $i "stored")))
+    ;; begin sharding-functions
+    ;; end sharding-functions
     ;; begin direct-functions
     ;; end direct-functions
     )
@@ -288,7 +314,9 @@
     ;; begin pass
     ;; end pass
     ))
-  (export "memnbd:block/block-store@0.1.0" (instance $i))
+  (export "memnbd:block/block-store@0.2.0" (instance $i))
+  ;; begin sharding-interface
+  ;; end sharding-interface
   ;; begin direct-interface
   ;; end direct-interface
   )

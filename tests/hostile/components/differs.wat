@@ -23,8 +23,7 @@
 
 ;; begin disk
 (global $size (mut i64) (i64.const 0))
-(global $capabilities i32 (i32.const 475))
-(global $sharing i32 (i32.const 1))
+(global $capabilities i32 (i32.const 1499))
 (global $stripe i64 (i64.const 0))
 ;; end disk
 

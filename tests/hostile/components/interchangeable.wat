@@ -2,7 +2,6 @@
 
 ;; begin disk
 (global $size i64 (i64.const 0x10000000000))
-(global $capabilities i32 (i32.const 475))
-(global $sharing i32 (i32.const 1))
+(global $capabilities i32 (i32.const 1499))
 (global $stripe i64 (i64.const 0))
 ;; end disk

@@ -2,6 +2,7 @@
 
 use super::Instance;
 use crate::block::{Chunk, Scatter, Span};
+use crate::component::call::Call;
 use crate::component::direct::Resident;
 use crate::component::fault::{Breach, Fault};
 use crate::component::region::Hint;
@@ -65,9 +66,23 @@ impl Instance {
         Ok(self.resident(span).filter(|resident| resident.length() == span.length))
     }
 
+    /// Makes a span accessible without a call, if the component has room for it: a hole becomes
+    /// zeroes. Returns false if not all of it is.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the component fails.
+    pub async fn make_pages(&mut self, span: Span) -> Result<bool, Fault> {
+        self.find_pages(span, true).await
+    }
+
     /// Asks the component for those pages of a span whose location is unknown. Returns false if it
     /// does not have all of them where the host can access them.
     pub(super) async fn map_pages(&mut self, span: Span) -> Result<bool, Fault> {
+        self.find_pages(span, false).await
+    }
+
+    async fn find_pages(&mut self, span: Span, make: bool) -> Result<bool, Fault> {
         let (Some(direct), Some(pages)) = (self.functions.direct, &self.pages) else {
             return Ok(false);
         };
@@ -77,10 +92,14 @@ impl Instance {
                 continue;
             }
             let (offset, wanted) = (pages.offset(number), pages.length(number));
-            let Some(list) = self.call(direct.page, (offset,)).await? else { return Ok(false) };
+            let (call, function) = match make {
+                true => (Call::MakePage(offset), direct.make_page),
+                false => (Call::Page(offset), direct.page),
+            };
+            let Some(list) = self.call(call, function, (offset,)).await? else { return Ok(false) };
             if list.len() as u64 != wanted {
                 let breach = Breach::PageLength { wanted, got: list.len() };
-                return Err(Fault::Breach { function: "page", breach });
+                return Err(Fault::Breach { call, breach });
             }
             let held = self.store.data().share().held();
             let bytes = list.as_le_slice(&self.store);

@@ -1,6 +1,6 @@
 //! Answers of `read` and `extents` that the contract forbids.
 
-use super::guest::{Guest, MIB, can};
+use super::guest::{Guest, MIB};
 use super::{LONG, opened};
 use crate::block::Chunk;
 use crate::block::Span;
@@ -18,7 +18,7 @@ impl Expected {
     fn check(&self, fault: &Fault, context: &str) {
         let as_expected = match (self, fault) {
             (Self::Breach(expected), Fault::Breach { breach, .. }) => expected == breach,
-            (Self::Trap, Fault::Trap(_)) => true,
+            (Self::Trap, Fault::Trap { .. }) => true,
             _ => false,
         };
         assert!(as_expected, "{context}: {fault:?}, not {self:?}");
@@ -54,9 +54,8 @@ fn data(pointer: &str, length: &str) -> String {
 
 /// Both ways to take chunks check the same.
 async fn read_fault(read: &str, lends_chunks: bool) -> Fault {
-    let guest = Guest::new().with("read", read).opened(|disk| {
-        disk.capabilities |= if lends_chunks { can::LENDS_CHUNKS } else { 0 };
-    });
+    let guest = Guest::new().with("read", read);
+    let guest = if lends_chunks { guest.lending() } else { guest };
     let mut instance = opened(&guest, LONG).await;
     instance.read(0, 4096).await.expect_err(read)
 }
@@ -124,7 +123,10 @@ async fn aliased_chunks_cost_the_host_no_gigabytes() {
     Expected::Trap.check(&read_fault(&read, false).await, "copied");
     let fault = read_fault(&read, true).await;
     assert!(
-        matches!(fault, Fault::Trap(_) | Fault::Breach { breach: Breach::ReadLength { .. }, .. }),
+        matches!(
+            fault,
+            Fault::Trap { .. } | Fault::Breach { breach: Breach::ReadLength { .. }, .. }
+        ),
         "{fault:?}"
     );
     let taken = peak_memory().saturating_sub(before);
@@ -146,10 +148,8 @@ async fn longest_read_of_the_most_chunks_is_taken() {
         12,
         "(call $data (local.get $chunk) (i32.const 0x80000) (i32.const 0x4000))",
     );
-    for capabilities in [can::EVERYTHING, can::EVERYTHING | can::LENDS_CHUNKS] {
-        let guest = Guest::new().with("read", read.as_str()).opened(|disk| {
-            (disk.size, disk.capabilities) = (64 * MIB, capabilities);
-        });
+    for guest in [Guest::new(), Guest::new().lending()] {
+        let guest = guest.with("read", read.as_str()).opened(|disk| disk.size = 64 * MIB);
         let mut instance = opened(&guest, LONG).await;
         instance.read(0, 64 << 20).await.unwrap().unwrap();
         assert!(matches!(instance.chunk(4095), Some(Chunk::Data(data)) if data.len() == 0x4000));
@@ -162,12 +162,12 @@ async fn longest_read_of_the_most_chunks_is_taken() {
 #[tokio::test]
 async fn wrongly_lent_chunks_are_wrong_data_and_nothing_else() {
     let guest = Guest::new()
-        .opened(|disk| disk.capabilities |= can::LENDS_CHUNKS)
+        .lending()
         .with("post-read", "(memory.fill (i32.const 0x1000) (i32.const 0xee) (i32.const 0x20000))");
     let mut instance = opened(&guest, LONG).await;
     // The list itself is overwritten, too.
     let fault = instance.read(0, 4096).await.unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)), "{fault:?}");
+    assert!(matches!(fault, Fault::Trap { .. }), "{fault:?}");
 
     let guest = guest.with(
         "post-read",

@@ -1,10 +1,10 @@
 //! Pages that the host reads and writes for itself.
 
-use super::guest::Called::{Page, Read, Trim, Write, Zero};
-use super::guest::{Called, Guest, MIB, take_log};
+use super::guest::Called::{MakePage, Page, Read, Trim, Write, Zero};
+use super::guest::{Called, Guest, MIB, can, take_log};
 use super::{LONG, load, opened, started};
 use crate::block::{Chunk, Span};
-use crate::component::{Breach, Fault, Instance};
+use crate::component::{Breach, Call, Fault, Instance};
 
 const BLOCK: u64 = 4096;
 
@@ -133,17 +133,17 @@ async fn sizes_of_pages_against_the_rules_break_the_contract() {
         let fault = instance.open("", false, &[]).await.unwrap_err();
         let breach = Breach::PageSize(size);
         assert!(
-            matches!(fault, Fault::Breach { function: "page-size", breach: ref b } if *b == breach),
+            matches!(fault, Fault::Breach { call: Call::PageSize, breach: ref b } if *b == breach),
             "{size}: {fault}"
         );
     }
-    let stripes = |shift: u32| Guest::new().direct().opened(|disk| disk.sharing = (2, 1 << shift));
+    let stripes = |shift: u32| Guest::new().direct().opened(|disk| disk.stripe = 1 << shift);
     let long = |guest: Guest| guest.with("page-size", "(i32.const 0x20000)");
     let mut instance = started(&long(stripes(17)), LONG).await;
     instance.open("", false, &[]).await.unwrap().unwrap();
     let mut instance = started(&long(stripes(16)), LONG).await;
     let fault = instance.open("", false, &[]).await.unwrap_err();
-    assert!(fault.to_string().contains("page-size returned pages of 131072 bytes; "), "{fault}");
+    assert!(fault.to_string().contains("page-size() returned pages of 131072 bytes; "), "{fault}");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn pages_of_another_length_break_the_contract() {
         let guest = Guest::new().direct().with("page", page);
         let span = Span { offset: 0, length: 512 };
         let fault = opened(&guest, LONG).await.make_resident(span).await.unwrap_err();
-        let end = format!("page returned a page of {length} bytes, not of 4096");
+        let end = format!("page(0) returned a page of {length} bytes, not of 4096");
         assert!(fault.to_string().ends_with(&end), "{fault}");
         let fault = opened(&guest, LONG).await.write(0, &[1; 512], false).await.unwrap_err();
         assert!(fault.to_string().ends_with(&end), "{fault}");
@@ -168,7 +168,7 @@ async fn pages_of_another_length_break_the_contract() {
 /// Other instances would not see what is written there.
 #[tokio::test]
 async fn pages_of_interchangeable_instances_are_not_used() {
-    let guest = Guest::new().direct().opened(|disk| disk.sharing = (1, 0));
+    let guest = Guest::new().direct().opened(|disk| disk.capabilities |= can::INTERCHANGEABLE);
     let mut instance = opened(&guest, LONG).await;
     for byte in [1, 2] {
         write(&mut instance, 0, &[byte; 100]).await;
@@ -189,7 +189,7 @@ async fn pages_outside_of_memory_are_a_trap() {
         );
         let mut instance = opened(&Guest::new().direct().with("page", page), LONG).await;
         let fault = instance.make_resident(Span { offset: 0, length: 512 }).await.unwrap_err();
-        assert!(matches!(fault, Fault::Trap(_)), "{address}: {fault:?}");
+        assert!(matches!(fault, Fault::Trap { .. }), "{address}: {fault:?}");
     }
 }
 
@@ -290,7 +290,7 @@ async fn a_write_to_more_pages_than_can_be_known_comes_to_an_end() {
     let mut instance = opened(&guest, LONG).await;
     // 3 MiB are 768 pages, and 640 fit.
     let fault = instance.write(0, &vec![1; 3 << 20], false).await.unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)), "the guest has no room for the data: {fault:?}");
+    assert!(matches!(fault, Fault::Trap { .. }), "the guest has no room for the data: {fault:?}");
 }
 
 #[tokio::test]
@@ -298,11 +298,37 @@ async fn the_type_of_direct_access_is_checked() {
     let functions = r#"
         (func (export "page-size") (result s32) (canon lift (core func $i "page-size")))
         (func (export "page") (param "offset" u64) (result (option (list u8)))
-          (canon lift (core func $i "page") (memory $mem)))"#;
+          (canon lift (core func $i "page") (memory $mem)))
+        (func (export "make-page") (param "offset" u64) (result (option (list u8)))
+          (canon lift (core func $i "make-page") (memory $mem)))"#;
     let guest = Guest::new().direct().with("direct-functions", functions);
     let error = load(&guest, LONG).await.unwrap_err().to_string();
-    assert!(error.contains("page-size has another type than the contract's"), "{error}");
+    let words = "its function page-size of memnbd:block/direct-access has another type";
+    assert!(error.contains(words), "{error}");
     let guest = Guest::new().direct().with("direct-functions", "");
     let error = load(&guest, LONG).await.unwrap_err().to_string();
-    assert!(error.contains("it does not export the function page-size"), "{error}");
+    let words = "its interface memnbd:block/direct-access has no function page-size";
+    assert!(error.contains(words), "{error}");
+}
+
+/// The host writes to a page that it asked for, and the guest is not called.
+#[tokio::test]
+async fn pages_are_made_before_they_are_written() {
+    let mut instance = opened(&Guest::new().direct(), LONG).await;
+    let span = Span { offset: 4096, length: 8192 };
+    assert!(instance.resident(span).is_none());
+    assert!(instance.make_pages(span).await.unwrap());
+    assert_eq!(calls(&mut instance).await, [(MakePage, 4096), (MakePage, 8192)]);
+    write(&mut instance, 5000, &[5; 7000]).await;
+    assert_eq!(read(&mut instance, 4096, 904).await, [0; 904]);
+    assert_eq!(read(&mut instance, 5000, 7000).await, [5; 7000]);
+    assert_eq!(calls(&mut instance).await, []);
+    // A second time there is nothing to ask for.
+    assert!(instance.make_pages(span).await.unwrap());
+    assert_eq!(calls(&mut instance).await, []);
+    let none = "(i32.store (i32.const 0x100) (i32.const 0)) (i32.const 0x100)";
+    let mut instance = opened(&Guest::new().direct().with("make-page", none), LONG).await;
+    assert!(!instance.make_pages(span).await.unwrap(), "the guest has no place");
+    let mut instance = opened(&Guest::new(), LONG).await;
+    assert!(!instance.make_pages(span).await.unwrap(), "nor has one without direct access");
 }

@@ -30,12 +30,11 @@ pub(crate) mod can {
     pub(crate) const ZERO: u16 = 16;
     pub(crate) const FAST_ZERO: u16 = 32;
     pub(crate) const EXTENTS: u16 = 128;
-    pub(crate) const LENDS_CHUNKS: u16 = 1024;
+    pub(crate) const INTERCHANGEABLE: u16 = 1024;
     pub(crate) const EVERYTHING: u16 = 255;
 }
 
-/// What `open` answers. The default is a RAM disk of 1 MiB that can do everything, but lends
-/// nothing.
+/// What `open` answers, and `stripe-size`. The default is a RAM disk of 1 MiB that can do everything.
 #[derive(Clone, Debug)]
 pub(crate) struct Opened {
     pub(crate) size: u64,
@@ -43,8 +42,8 @@ pub(crate) struct Opened {
     pub(crate) preferred_block: u32,
     pub(crate) maximum_transfer: u32,
     pub(crate) capabilities: u16,
-    /// The case and its payload.
-    pub(crate) sharing: (u8, u64),
+    /// The length of a stripe; 0 if it has no stripes.
+    pub(crate) stripe: u64,
     pub(crate) description: Vec<u8>,
 }
 
@@ -54,6 +53,7 @@ pub(crate) struct Described {
     pub(crate) summary: Vec<u8>,
     pub(crate) parameters: Vec<&'static str>,
     pub(crate) bare_parameter: Option<&'static str>,
+    pub(crate) other_parameters: bool,
 }
 
 /// The guest, to be compiled.
@@ -72,7 +72,7 @@ impl Guest {
             preferred_block: 4096,
             maximum_transfer: 0,
             capabilities: can::EVERYTHING,
-            sharing: (0, 0),
+            stripe: 0,
             description: b"a guest".to_vec(),
         };
         let parts = DEFAULTS.iter().map(|&(part, text)| (part, text.to_owned())).collect();
@@ -90,6 +90,11 @@ impl Guest {
         self.with("direct-functions", DIRECT_FUNCTIONS).with("direct-interface", DIRECT_INTERFACE)
     }
 
+    /// Whose bytes stay where they are when they were read.
+    pub(crate) fn lending(self) -> Self {
+        self.with("lending-interface", LENDING_INTERFACE)
+    }
+
     pub(crate) fn opened(mut self, change: impl FnOnce(&mut Opened)) -> Self {
         change(&mut self.opened);
         self
@@ -103,6 +108,7 @@ impl Guest {
     pub(crate) fn wasm(&self) -> Vec<u8> {
         let mut texts = Texts::default();
         let mut parts = self.parts.clone();
+        parts.insert("stripe-size", format!("(i64.const {})", self.opened.stripe));
         parts.insert("open-data", quoted(&self.opened.encode(&mut texts)));
         parts.insert("describe-data", quoted(&self.described.encode(&mut texts)));
         assert!(texts.0.len() <= 0xd00, "the texts of a guest have 3328 bytes");
@@ -130,8 +136,6 @@ impl Opened {
             bytes.extend(field.to_le_bytes());
         }
         bytes.extend(u32::from(self.capabilities).to_le_bytes());
-        bytes.extend(u64::from(self.sharing.0).to_le_bytes());
-        bytes.extend(self.sharing.1.to_le_bytes());
         bytes.extend(pointer.to_le_bytes());
         bytes.extend(length.to_le_bytes());
         bytes
@@ -146,8 +150,11 @@ impl Described {
         let mut records = Vec::new();
         for parameter in &self.parameters {
             let (pointer, length) = texts.put(parameter.as_bytes());
-            for field in [pointer, length, pointer, length, 0, 1, pointer, length] {
-                records.extend(field.to_le_bytes());
+            // The name, the summary, the type text, neither required nor repeatable, the default.
+            let kind = [0; 6];
+            let head = [pointer, length, pointer, length].into_iter().chain(kind);
+            for field in head.chain([0, 1, pointer, length]) {
+                records.extend(u32::to_le_bytes(field));
             }
         }
         let parameters = (texts.put(&records).0, self.parameters.len() as u32);
@@ -156,7 +163,7 @@ impl Described {
         [name, version, summary, parameters]
             .into_iter()
             .flat_map(|(pointer, length)| [pointer, length])
-            .chain([is_some, bare.0, bare.1])
+            .chain([is_some, bare.0, bare.1, u32::from(self.other_parameters)])
             .flat_map(u32::to_le_bytes)
             .collect()
     }
@@ -168,7 +175,7 @@ struct Texts(Vec<u8>);
 impl Texts {
     /// Returns the address and the length.
     fn put(&mut self, bytes: &[u8]) -> (u32, u32) {
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self.0.resize(self.0.len().next_multiple_of(8), 0);
         let address = TEXTS + self.0.len() as u32;
         self.0.extend_from_slice(bytes);
         (address, bytes.len() as u32)
@@ -193,6 +200,7 @@ pub(crate) enum Called {
     Extents,
     Cache,
     Page,
+    MakePage,
 }
 
 /// Takes the log of calls of an instance: functions, offsets and lengths.
@@ -215,7 +223,8 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
                 5 => Called::Flush,
                 6 => Called::Extents,
                 7 => Called::Cache,
-                _ => Called::Page,
+                8 => Called::Page,
+                _ => Called::MakePage,
             };
             (called, word(record, 8), word(record, 16))
         })
@@ -223,7 +232,7 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
 }
 
 /// The parts of the template as they are in a good guest.
-const DEFAULTS: [(&str, &str); 26] = [
+const DEFAULTS: [(&str, &str); 28] = [
     ("imports", ""),
     ("core-imports", ""),
     ("lowered", ""),
@@ -231,14 +240,16 @@ const DEFAULTS: [(&str, &str); 26] = [
     ("pass", ""),
     ("start", ""),
     ("memory", "40"),
-    ("interface", "memnbd:block/block-store@0.1.0"),
+    ("interface", "memnbd:block/block-store@0.2.0"),
     ("length-type", "u32"),
-    ("stored-name", "stored"),
     ("post-read", ""),
+    ("stored-name", "stored"),
+    ("lending-interface", ""),
     ("direct-functions", ""),
     ("direct-interface", ""),
     ("page-size", "(i32.const 4096)"),
     ("page", PAGE),
+    ("make-page", MAKE_PAGE),
     (
         "realloc",
         "(local.set $at (i32.and
@@ -295,12 +306,25 @@ const PAGE: &str = "
     (i32.store (i32.const 0x108) (i32.const 4096))
     (i32.const 0x100)";
 
+/// Any block of 4 KiB may be a page.
+const MAKE_PAGE: &str = "
+    (call $log (i32.const 9) (i32.const 0) (local.get $offset) (i64.const 4096))
+    (i32.store (i32.const 0x100) (i32.const 1))
+    (i32.store (i32.const 0x104) (call $address (local.get $offset)))
+    (i32.store (i32.const 0x108) (i32.const 4096))
+    (i32.const 0x100)";
+
+/// The export of `lending`, whose `read` is the other one.
+const LENDING_INTERFACE: &str = r#"(export "memnbd:block/lending@0.2.0" (instance $i))"#;
+
 /// The functions of `direct-access`, and its export.
 const DIRECT_FUNCTIONS: &str = r#"
     (func (export "page-size") (result u32) (canon lift (core func $i "page-size")))
     (func (export "page") (param "offset" u64) (result (option (list u8)))
-      (canon lift (core func $i "page") (memory $mem)))"#;
-const DIRECT_INTERFACE: &str = r#"(export "memnbd:block/direct-access@0.1.0" (instance $i))"#;
+      (canon lift (core func $i "page") (memory $mem)))
+    (func (export "make-page") (param "offset" u64) (result (option (list u8)))
+      (canon lift (core func $i "make-page") (memory $mem)))"#;
+const DIRECT_INTERFACE: &str = r#"(export "memnbd:block/direct-access@0.2.0" (instance $i))"#;
 
 /// Each block of 4 KiB is a chunk of its own: a hole if it is all zero.
 const READ: &str = "

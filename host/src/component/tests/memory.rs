@@ -3,7 +3,7 @@
 use super::guest::Guest;
 use super::{BUDGET, LONG, load, opened, started};
 use crate::block::ErrorCode;
-use crate::component::{Fault, LoadError, MemoryBudget};
+use crate::component::{Fault, Limit, LoadError, MemoryBudget};
 
 /// Grows the memory until that is refused.
 const GROW: &str =
@@ -18,7 +18,7 @@ async fn growth_without_end_stops_at_the_budget_and_is_given_back() {
     instance.open("", false, &[]).await.unwrap().unwrap();
     assert!(!instance.has_grown());
     let fault = instance.flush().await.unwrap_err();
-    assert!(matches!(fault, Fault::OutOfMemory { limit: BUDGET, .. }), "{fault:?}");
+    assert!(matches!(fault, Fault::OutOfMemory { limit: Limit::Budget(BUDGET), .. }), "{fault:?}");
     assert!(fault.to_string().contains("--max-memory"), "{fault}");
     assert!(instance.has_grown());
     assert!(budget.used() <= BUDGET);
@@ -31,7 +31,7 @@ async fn growth_without_end_stops_at_the_budget_and_is_given_back() {
 async fn component_may_answer_that_memory_is_out() {
     let guest = Guest::new().with("flush", format!("{GROW} (call $fail (i32.const 4))"));
     let mut instance = opened(&guest, LONG).await;
-    assert_eq!(instance.flush().await.unwrap(), Err(ErrorCode::NoSpc));
+    assert_eq!(instance.flush().await.unwrap(), Err(ErrorCode::NoSpc.into()));
     assert!(instance.was_refused_memory());
     instance.read(0, 4096).await.unwrap().unwrap();
     assert!(!instance.was_refused_memory());
@@ -45,7 +45,7 @@ async fn trap_that_has_nothing_to_do_with_memory_is_not_blamed_on_it() {
     let mut instance = opened(&guest, LONG).await;
     instance.flush().await.unwrap().unwrap_err();
     let fault = instance.cache(super::SPAN).await.unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)), "{fault:?}");
+    assert!(matches!(fault, Fault::Trap { .. }), "{fault:?}");
 }
 
 #[tokio::test]
@@ -53,7 +53,10 @@ async fn component_larger_than_the_budget_cannot_start() {
     let component = load(&Guest::new(), LONG).await.unwrap();
     let budget = MemoryBudget::new(1 << 20);
     let fault = component.start(budget.clone()).await.err().unwrap();
-    assert!(matches!(fault, Fault::OutOfMemory { limit: 0x10_0000, .. }), "{fault:?}");
+    assert!(
+        matches!(fault, Fault::OutOfMemory { limit: Limit::Budget(0x10_0000), .. }),
+        "{fault:?}"
+    );
     assert!(fault.to_string().contains("--max-memory"), "{fault}");
     assert_eq!(budget.used(), 0);
 }
@@ -63,7 +66,7 @@ async fn component_that_needs_memory_to_open_says_so() {
     let guest = Guest::new().with("open", format!("{GROW} (unreachable)"));
     let mut instance = started(&guest, LONG).await;
     let fault = instance.open("", false, &[]).await.unwrap_err();
-    assert!(matches!(fault, Fault::OutOfMemory { limit: BUDGET, .. }), "{fault:?}");
+    assert!(matches!(fault, Fault::OutOfMemory { limit: Limit::Budget(BUDGET), .. }), "{fault:?}");
 }
 
 #[tokio::test]

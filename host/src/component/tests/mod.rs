@@ -7,6 +7,7 @@ mod answers;
 mod arguments;
 mod direct;
 mod memory;
+pub(crate) mod messages;
 pub(crate) mod opening;
 mod runaway;
 pub(crate) mod wasi;
@@ -47,7 +48,7 @@ async fn opened(guest: &Guest, deadline: Duration) -> Instance {
 
 /// Calls the function of a name with arguments that are in order.
 async fn call(instance: &mut Instance, function: &str) -> Result<Result<(), ErrorCode>, Fault> {
-    match function {
+    let answer = match function {
         "read" => instance.read(0, 4096).await,
         "write" => instance.write(0, &[1; 4096], false).await,
         "zero" => instance.zero(SPAN, false, false, false).await,
@@ -57,7 +58,8 @@ async fn call(instance: &mut Instance, function: &str) -> Result<Result<(), Erro
         "cache" => instance.cache(SPAN).await,
         "stored" => instance.stored().await.map(|_| Ok(())),
         _ => unreachable!("{function} is not a function of an open disk"),
-    }
+    };
+    Ok(answer?.map_err(|error| error.code))
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! What `open` and `describe` may say, and what they may not.
 
 use super::guest::{Described, Guest, MIB, Opened, can};
+use super::logs::Logs;
 use super::{LONG, load, started};
 use crate::block::{BlockSizes, MAX_SIZE};
-use crate::component::{Breach, Disk, Fault, LoadError, Sharing};
+use crate::component::{Breach, Call, Disk, Fault, LoadError, Sharing};
 
 async fn open(guest: &Guest) -> Result<Result<Disk, String>, Fault> {
     started(guest, LONG).await.open("name", false, &[]).await
@@ -11,7 +12,7 @@ async fn open(guest: &Guest) -> Result<Result<Disk, String>, Fault> {
 
 async fn breach(change: impl FnOnce(&mut Opened)) -> Breach {
     match open(&Guest::new().opened(change)).await {
-        Err(Fault::Breach { function: "open", breach }) => breach,
+        Err(Fault::Breach { call: Call::Open | Call::StripeSize, breach }) => breach,
         other => panic!("no breach: {other:?}"),
     }
 }
@@ -30,7 +31,12 @@ async fn absurd_sizes_break_the_contract() {
 #[tokio::test]
 async fn bytes_after_the_last_whole_block_are_not_served() {
     let guest = Guest::new().opened(|disk| (disk.size, disk.minimum_block) = (MIB + 511, 512));
+    let logs = Logs::capture();
     assert_eq!(open(&guest).await.unwrap().unwrap().size, MIB);
+    let warnings = logs.take(tracing::Level::WARN);
+    let said = "1048576 of the 1049087 bytes of the disk are served: the size is not a multiple of \
+                the minimum block of 512 bytes";
+    assert!(warnings.len() == 1 && warnings[0].ends_with(said), "{warnings:?}");
 }
 
 #[tokio::test]
@@ -73,17 +79,20 @@ async fn block_sizes_against_the_rules_break_the_contract() {
 
 #[tokio::test]
 async fn stripes_against_the_rules_break_the_contract() {
-    for stripe in [0, 1, 4096, 65535, 65537, 3 << 16, u64::MAX] {
-        let breach = breach(|disk| disk.sharing = (2, stripe)).await;
+    for stripe in [1, 4096, 65535, 65537, 3 << 16, u64::MAX] {
+        let breach = breach(|disk| disk.stripe = stripe).await;
         assert_eq!(breach, Breach::StripeSize(stripe));
     }
     for shift in [16, 63] {
-        let guest = Guest::new().opened(|disk| disk.sharing = (2, 1 << shift));
+        let guest = Guest::new().opened(|disk| disk.stripe = 1 << shift);
         let disk = open(&guest).await.unwrap().unwrap();
         assert_eq!(disk.sharing, Sharing::Striped { shift });
     }
-    let fault = open(&Guest::new().opened(|disk| disk.sharing = (3, 0))).await.unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)), "{fault:?}");
+    let guest = Guest::new().opened(|disk| {
+        (disk.stripe, disk.capabilities) = (1 << 16, can::INTERCHANGEABLE);
+    });
+    let fault = open(&guest).await.unwrap_err();
+    assert!(fault.to_string().contains("stripe-size() returned stripes of 65536 bytes"), "{fault}");
 }
 
 #[tokio::test]
@@ -103,8 +112,10 @@ pub(crate) fn refusal(byte: u8, length: u32) -> Guest {
             "(drop (memory.grow (i32.const 256)))
              (memory.fill (i32.const 0x10000) (i32.const {byte}) (i32.const {length}))
              (i32.store (i32.const 0x100) (i32.const 1))
-             (i32.store (i32.const 0x108) (i32.const 0x10000))
-             (i32.store (i32.const 0x10c) (i32.const {length}))
+             (i32.store (i32.const 0x108) (i32.const 1))
+             (i32.store (i32.const 0x10c) (i32.const 1))
+             (i32.store (i32.const 0x110) (i32.const 0x10000))
+             (i32.store (i32.const 0x114) (i32.const {length}))
              (i32.const 0x100)"
         ),
     )
@@ -112,15 +123,16 @@ pub(crate) fn refusal(byte: u8, length: u32) -> Guest {
 
 #[tokio::test]
 async fn refusals_are_printable_and_bounded() {
-    let no_reason = "the component refused to open the disk and gave no reason";
+    let no_reason =
+        "the component refused to open the disk (input/output error) and gave no reason";
     assert_eq!(open(&refusal(b'x', 0)).await.unwrap().unwrap_err(), no_reason);
     assert_eq!(open(&refusal(b'x', 3)).await.unwrap().unwrap_err(), "xxx");
-    assert_eq!(open(&refusal(b'x', 8 << 20)).await.unwrap().unwrap_err(), "x".repeat(4096));
+    assert_eq!(open(&refusal(b'x', 8 << 20)).await.unwrap().unwrap_err(), "x".repeat(1024));
     for control in [0, 7, 9, 10, 13, 27, 127] {
         assert_eq!(open(&refusal(control, 3)).await.unwrap().unwrap_err(), no_reason);
     }
     let fault = open(&refusal(0xff, 3)).await.unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)), "not UTF-8: {fault:?}");
+    assert!(matches!(fault, Fault::Trap { .. }), "not UTF-8: {fault:?}");
 }
 
 #[tokio::test]
@@ -135,8 +147,8 @@ async fn texts_of_a_disk_are_printable_and_bounded() {
          (memory.copy (i32.const 0x20001) (i32.const 0x300) (i32.const 3))
          (memory.copy (i32.const 0x20004) (i32.const 0x20001) (i32.const 3))
          (memory.copy (i32.const 0x20007) (i32.const 0x20001) (i32.const 4095))
-         (i32.store (i32.const 0x230) (i32.const 0x20000))
-         (i32.store (i32.const 0x234) (i32.const 4099))
+         (i32.store (i32.const 0x220) (i32.const 0x20000))
+         (i32.store (i32.const 0x224) (i32.const 4099))
          (i32.const 0x200)",
     );
     let guest = guest.opened(|disk| disk.description = "\u{20ac}".into());
@@ -144,12 +156,12 @@ async fn texts_of_a_disk_are_printable_and_bounded() {
     assert!(description.len() <= 4096 && description.starts_with("a\u{20ac}"), "{description:?}");
     let guest = Guest::new().opened(|disk| disk.description = vec![0xc3, 0x28]);
     let fault = open(&guest).await.unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)), "not UTF-8: {fault:?}");
+    assert!(matches!(fault, Fault::Trap { .. }), "not UTF-8: {fault:?}");
 }
 
 async fn description_breach(described: Described) -> Breach {
     match load(&Guest::new().described(described), LONG).await {
-        Err(LoadError::Fault(Fault::Breach { function: "describe", breach })) => breach,
+        Err(LoadError::Fault(Fault::Breach { call: Call::Describe, breach })) => breach,
         other => panic!("no breach: {other:?}"),
     }
 }
@@ -185,6 +197,7 @@ async fn description_is_printable() {
         summary: b"one\nline\x1b[0m".to_vec(),
         parameters: vec!["size", "A-b_9"],
         bare_parameter: Some("size"),
+        other_parameters: true,
     };
     let component = load(&Guest::new().described(described), LONG).await.unwrap();
     let description = component.description();
@@ -193,19 +206,20 @@ async fn description_is_printable() {
     assert_eq!(description.parameters[1].name, "A-b_9");
     assert_eq!(description.parameters[1].default.as_deref(), Some("A-b_9"));
     assert_eq!(description.bare_parameter.as_deref(), Some("size"));
+    assert!(description.other_parameters);
 }
 
 /// Hundreds of thousands of parameters, whose names are all different.
 #[tokio::test]
 async fn masses_of_parameters_break_the_contract_quickly() {
     let describe = "(local $at i32)
-        (drop (memory.grow (i32.const 200)))
+        (drop (memory.grow (i32.const 300)))
         (local.set $at (i32.const 0x200000))
         (loop $more
           (i32.store (local.get $at) (i32.const 0x280))
           (i32.store offset=4 (local.get $at) (i32.const 1))
-          (local.set $at (i32.add (local.get $at) (i32.const 32)))
-          (br_if $more (i32.lt_u (local.get $at) (i32.const 0xc00000))))
+          (local.set $at (i32.add (local.get $at) (i32.const 56)))
+          (br_if $more (i32.lt_u (local.get $at) (i32.const 0x1300000))))
         (i32.store (i32.const 0x298) (i32.const 0x200000))
         (i32.store (i32.const 0x29c) (i32.const 300000))
         (i32.const 0x280)";
@@ -234,5 +248,5 @@ async fn megabytes_of_text_are_cut() {
     let component = load(&summary(8 << 20), LONG).await.unwrap();
     assert_eq!(component.description().summary, "x".repeat(4096));
     let error = load(&summary(100 << 20), LONG).await.unwrap_err();
-    assert!(matches!(error, LoadError::Fault(Fault::Trap(_))), "{error:?}");
+    assert!(matches!(error, LoadError::Fault(Fault::Trap { .. })), "{error:?}");
 }

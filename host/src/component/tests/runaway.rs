@@ -10,7 +10,7 @@ const TRAP: &str = "(unreachable)";
 const LOOP: &str = "(loop (br 0)) (unreachable)";
 
 fn assert_trap(fault: &Fault, expected: Trap) {
-    let Fault::Trap(error) = fault else { panic!("not a trap: {fault:?}") };
+    let Fault::Trap { error, .. } = fault else { panic!("not a trap: {fault:?}") };
     assert_eq!(error.downcast_ref(), Some(&expected), "{error:?}");
 }
 
@@ -30,11 +30,11 @@ async fn loop_in_any_function_ends_at_the_deadline() {
     for function in FUNCTIONS {
         let mut instance = opened(&Guest::new().with(function, LOOP), SHORT).await;
         let fault = call(&mut instance, function).await.unwrap_err();
-        assert!(matches!(fault, Fault::Deadline(SHORT)), "{function}: {fault:?}");
+        assert!(matches!(fault, Fault::Deadline(_, SHORT)), "{function}: {fault:?}");
     }
     let mut instance = started(&Guest::new().with("open", LOOP), SHORT).await;
     let fault = instance.open("", false, &[]).await.unwrap_err();
-    assert!(matches!(fault, Fault::Deadline(SHORT)), "{fault:?}");
+    assert!(matches!(fault, Fault::Deadline(_, SHORT)), "{fault:?}");
 }
 
 #[tokio::test]
@@ -43,10 +43,10 @@ async fn component_that_cannot_start_or_describe_itself_is_not_loaded() {
     let error = load("start", TRAP).await;
     assert!(matches!(error, LoadError::Fault(Fault::Start(_))), "{error:?}");
     let error = load("describe", TRAP).await;
-    assert!(matches!(error, LoadError::Fault(Fault::Trap(_))), "{error:?}");
+    assert!(matches!(error, LoadError::Fault(Fault::Trap { .. })), "{error:?}");
     for part in ["start", "describe"] {
         let error = load(part, LOOP).await;
-        assert!(matches!(error, LoadError::Fault(Fault::Deadline(SHORT))), "{error:?}");
+        assert!(matches!(error, LoadError::Fault(Fault::Deadline(_, SHORT))), "{error:?}");
     }
 }
 
@@ -64,7 +64,7 @@ async fn what_happens_after_a_call_counts_as_the_call() {
     assert_trap(&fault, Trap::UnreachableCodeReached);
     let guest = Guest::new().with("post-read", LOOP);
     let fault = opened(&guest, SHORT).await.read(0, 1).await.unwrap_err();
-    assert!(matches!(fault, Fault::Deadline(SHORT)), "{fault:?}");
+    assert!(matches!(fault, Fault::Deadline(_, SHORT)), "{fault:?}");
 }
 
 /// A guest that computes for long, but returns in time, lets others on its thread run meanwhile.

@@ -39,7 +39,7 @@ async fn other_worlds_are_told() {
     // The name alone does not make it a backend.
     let error = load_text(
         r#"(component (component $c) (instance $i (instantiate $c))
-            (export "memnbd:block/block-store@0.1.0" (instance $i)))"#,
+            (export "memnbd:block/block-store@0.2.0" (instance $i)))"#,
     );
     let error = error.await.unwrap_err();
     assert!(matches!(error, LoadError::Fault(Fault::Start(_))), "{error:?}");
@@ -58,7 +58,7 @@ async fn long_lists_of_exports_are_cut() {
 /// A patch release changes nothing that was there, so each side may be the newer one.
 #[tokio::test]
 async fn patch_releases_of_the_contract_are_served() {
-    for version in ["0.1.0", "0.1.1", "0.1.99"] {
+    for version in ["0.2.0", "0.2.1", "0.2.99"] {
         let interface = format!("memnbd:block/block-store@{version}");
         let component = load(&Guest::new().with("interface", interface).wasm()).await.unwrap();
         let mut instance = component.start(MemoryBudget::new(1 << 30)).await.unwrap();
@@ -69,15 +69,17 @@ async fn patch_releases_of_the_contract_are_served() {
 
 #[tokio::test]
 async fn other_versions_of_the_contract_are_told() {
-    for version in ["0.2.0", "1.0.0", "0.0.1", "0.1.0-rc.1", "0.10.0"] {
+    for version in ["0.1.0", "1.0.0", "0.0.1", "0.2.0-rc.1", "0.20.0"] {
         let interface = format!("memnbd:block/block-store@{version}");
         let error = load(&Guest::new().with("interface", interface).wasm()).await.unwrap_err();
         assert!(matches!(&error, LoadError::Version(v) if v == version), "{error:?}");
+        let changes = error.to_string().contains("what changed since 0.1: ");
+        assert_eq!(changes, version == "0.1.0", "{error}");
     }
     let guest = Guest::new().with("interface", "memnbd:block/block-store");
     let error = load(&guest.wasm()).await.unwrap_err();
     assert!(matches!(error, LoadError::Version(_)), "{error:?}");
-    let guest = Guest::new().with("interface", "memnbd:block/block-stores@0.1.0");
+    let guest = Guest::new().with("interface", "memnbd:block/block-stores@0.2.0");
     let error = load(&guest.wasm()).await.unwrap_err();
     assert!(matches!(error, LoadError::World(_)), "{error:?}");
 }

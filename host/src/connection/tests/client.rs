@@ -27,7 +27,7 @@ pub(super) fn config(name: &str, component: Component) -> DiskConfig {
         component,
         export_name: name.into(),
         read_only: false,
-        parameters: Vec::new(),
+        arguments: Vec::new(),
         budgets: Budgets::alone(256 << 20),
     }
 }

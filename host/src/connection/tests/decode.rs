@@ -8,6 +8,8 @@ use crate::nbd::ReplyStyle;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Decoded {
     pub(super) error: u32,
+    /// The text of the error.
+    pub(super) text: String,
     /// What was read, holes as zeroes.
     pub(super) data: Vec<u8>,
     /// How many content chunks there were.
@@ -58,7 +60,7 @@ impl Decoder<'_> {
                 assert_eq!(self.style, ReplyStyle::Simple, "a read is answered by chunks");
                 data = rest.take(length)?.to_vec();
             }
-            *self.reply(cookie) = Decoded { error, data, done: true, chunks: 0 };
+            *self.reply(cookie) = Decoded { error, data, done: true, ..Decoded::default() };
             return Some(rest.0);
         }
         let extended = self.style == ReplyStyle::Extended;
@@ -86,7 +88,11 @@ impl Decoder<'_> {
                 }
                 reply.chunks += 1;
             }
-            0x8001 | 0x8002 => reply.error = data.number(4)? as u32,
+            0x8001 | 0x8002 => {
+                reply.error = data.number(4)? as u32;
+                let length = data.number(2)? as usize;
+                reply.text = String::from_utf8(data.take(length)?.to_vec()).expect("UTF-8");
+            }
             _ => {}
         }
         Some(rest.0)

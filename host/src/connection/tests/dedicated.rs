@@ -15,7 +15,7 @@ use crate::connection::{Context, End, Phase};
 const MANY: u64 = 100;
 
 /// Makes a client busy, however slow the machine is.
-async fn make_busy(client: &mut Client, context: &Context) {
+pub(super) async fn make_busy(client: &mut Client, context: &Context) {
     let start = Instant::now();
     while context.threads.count() == 0 {
         assert!(start.elapsed() < PATIENCE, "the connection has no thread");

@@ -8,6 +8,7 @@ use super::client::*;
 use super::*;
 use crate::component::Engine;
 use crate::component::tests::guest::{Guest, can};
+use crate::component::tests::messages::fail_with;
 use crate::connection::{Context, End, Phase, serve};
 
 const MIB: u64 = 1 << 20;
@@ -38,7 +39,7 @@ pub(super) fn slow_half() -> Guest {
          (call $list (i32.const 0x1000) (i32.const 1))",
         slow(3000)
     );
-    Guest::new().with("read", read).opened(|disk| disk.sharing = (1, 0))
+    Guest::new().with("read", read).opened(|disk| disk.capabilities |= can::INTERCHANGEABLE)
 }
 
 /// One after the other, all are slow.
@@ -123,7 +124,7 @@ async fn writes_before_disc_take_effect_although_nobody_waits_for_replies() {
 /// A striped disk takes a write in parts as its data comes; here each part is slow.
 #[tokio::test]
 async fn a_write_in_parts_to_a_slow_disk_is_one_write() {
-    let guest = slow_writes().opened(|disk| disk.sharing = (2, MIB));
+    let guest = slow_writes().opened(|disk| disk.stripe = MIB);
     for (at, length) in [(1000, 300_000), (0, 100 << 10), (65_535, 66_000)] {
         let (context, _phase) = context(&guest).await;
         let mut client = Client::new(&context, ReplyStyle::Structured).await;
@@ -150,7 +151,7 @@ async fn a_write_in_parts_fails_once_and_leaves_the_stream_aligned() {
                (local.get $length))
              (call $done)"
         );
-        let guest = Guest::new().with("write", write).opened(|disk| disk.sharing = (2, 1 << 16));
+        let guest = Guest::new().with("write", write).opened(|disk| disk.stripe = 1 << 16);
         let (context, _phase) = context(&guest).await;
         for style in STYLES {
             let mut client = Client::new(&context, style).await;
@@ -394,4 +395,20 @@ async fn several_exports_are_listed_and_found_by_name() {
         assert_eq!(described, if name == "first" { 3 } else { 2 });
     }
     assert_eq!(contains(&0x8000_0006_u32.to_be_bytes()), 2, "two names are unknown");
+}
+
+#[tokio::test]
+async fn the_message_of_an_error_reaches_the_client() {
+    for style in STYLES {
+        let guest =
+            Guest::new().with("read", fail_with(b'x', 3)).with("flush", fail_with(b'y', 1 << 20));
+        let (context, _phase) = context(&guest).await;
+        let mut client = Client::new(&context, style).await;
+        for (command, length, text) in [(READ, 512, "xxx".into()), (FLUSH, 0, "y".repeat(256))] {
+            let reply = client.call(command, 0, length).await;
+            assert_eq!(reply.error, 5);
+            let expected = if style == ReplyStyle::Simple { String::new() } else { text };
+            assert_eq!(reply.text, expected);
+        }
+    }
 }

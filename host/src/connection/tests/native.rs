@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::client::*;
+use super::dedicated::make_busy;
 use super::*;
 use crate::block::{Chunk, Command, ErrorCode, Extents, Scatter, Span, Status};
 use crate::device::{
@@ -25,9 +26,20 @@ pub(super) struct Native {
     geometry: Geometry,
     buffers: Buffers,
     bytes: Arc<RwLock<Vec<u8>>>,
+    /// Where there are no leases any more, unless it makes room for them.
+    border: AtomicU64,
+    room: Room,
     leases: AtomicUsize,
     executed: AtomicUsize,
     flushes: AtomicUsize,
+}
+
+/// How it makes room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    None,
+    AtOnce,
+    Later,
 }
 
 /// A part of the vector.
@@ -99,15 +111,28 @@ impl Native {
         Self::of_bytes(self.geometry.clone(), self.bytes.clone())
     }
 
+    /// One that makes room for leases up to its end.
+    fn roomy(room: Room) -> Arc<Self> {
+        let bytes = Arc::new(RwLock::new(vec![0; SIZE]));
+        let native = Self { room, ..Self::plain(geometry(SIZE as u64), bytes) };
+        Arc::new(native)
+    }
+
     fn of_bytes(geometry: Geometry, bytes: Arc<RwLock<Vec<u8>>>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::plain(geometry, bytes))
+    }
+
+    fn plain(geometry: Geometry, bytes: Arc<RwLock<Vec<u8>>>) -> Self {
+        Self {
             geometry,
             buffers: Buffers::own(SIZE as u64),
             bytes,
+            border: AtomicU64::new(LEASED),
+            room: Room::None,
             leases: AtomicUsize::new(0),
             executed: AtomicUsize::new(0),
             flushes: AtomicUsize::new(0),
-        })
+        }
     }
 
     /// How many leases were given and how many commands executed since this was last asked.
@@ -136,7 +161,7 @@ impl Native {
                 return Ok(Answer::Read(Content::Copied(parts)));
             }
             Command::Write { span, .. } => bytes[range(span)].copy_from_slice(&payload),
-            Command::Zero { fast: true, .. } => return Err(ErrorCode::NotSup),
+            Command::Zero { fast: true, .. } => return Err(ErrorCode::NotSup.into()),
             Command::Zero { span, .. } | Command::Trim { span, .. } => {
                 bytes[range(span)].fill(0);
             }
@@ -163,7 +188,8 @@ impl Device for Native {
 
     /// A lease ends at the border.
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>> {
-        let length = span.length.min(LEASED.checked_sub(span.offset)?);
+        let border = self.border.load(Ordering::Relaxed);
+        let length = span.length.min(border.checked_sub(span.offset)?);
         let span = Span { length, ..span };
         if length == 0 {
             return None;
@@ -175,6 +201,23 @@ impl Device for Native {
         };
         self.leases.fetch_add(1, Ordering::Relaxed);
         Some(Lease::new(Slice { guard, span }))
+    }
+
+    fn make_room(self: Arc<Self>, span: Span) -> Option<Execution> {
+        let room = self.room;
+        let making = async move {
+            if room == Room::Later {
+                tokio::task::yield_now().await;
+            }
+            self.border.fetch_max(span.end(), Ordering::Relaxed);
+            Ok(Answer::Done)
+        };
+        (room != Room::None).then(|| execution(making, None))
+    }
+
+    /// As a device in memory does, so that long writes are not collected.
+    fn partial_write_len(&self, _: Span, here: u64) -> u64 {
+        if self.room == Room::None { 0 } else { here }
     }
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {
@@ -228,6 +271,31 @@ async fn a_native_device_is_served_as_a_guest_is() {
         assert_eq!(client.call(CACHE, 0, 4096).await.error, 0);
         assert_eq!(client.call(FLUSH, 0, 0).await.error, 0);
         assert_eq!(device.flushes(), 1);
+    }
+}
+
+/// Where there is no lease, the device is asked to make room, and the data is received there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_writes_are_received_where_room_was_made() {
+    for (style, room) in STYLES.into_iter().flat_map(|s| [(s, Room::AtOnce), (s, Room::Later)]) {
+        let device = Native::roomy(room);
+        let (context, _phase) = context_of_exports(vec![Export::of_device("disk", device.clone())]);
+        let mut client = Client::over_socket(&context, style).await;
+        make_busy(&mut client, &context).await;
+        device.counts();
+        let mut executed = 0;
+        for index in 0..8 {
+            let at = LEASED + index * (300 << 10);
+            assert_eq!(client.call(WRITE, at, 256 << 10).await.error, 0);
+            executed += device.counts().1;
+            let read = client.call(READ, at - 1, (256 << 10) + 2).await.data;
+            assert!(read[1..=256 << 10].iter().all(|&byte| byte == 0x77));
+            assert_eq!((read[0], read[(256 << 10) + 1]), (0, 0));
+            device.counts();
+        }
+        // Rather than waiting for room, a write is collected, for others might wait for the same.
+        let expected = if room == Room::AtOnce { 0 } else { 8 };
+        assert_eq!(executed, expected, "of 8 writes");
     }
 }
 

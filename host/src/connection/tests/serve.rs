@@ -14,6 +14,7 @@ use super::*;
 use crate::component::{BuiltIn, Component, Engine};
 use crate::connection::{Context, End, Phase, serve};
 use crate::device::guest::DiskConfig;
+use crate::parameters::{Argument, Value};
 use crate::transport::Stream;
 
 /// A server of one disk of 16 MiB, and the end of its life.
@@ -25,8 +26,8 @@ pub(super) async fn context() -> (Context, watch::Sender<Phase>) {
         let _ = MEMORY.set(engine.load_built_in(memory).await.unwrap());
     }
     let component = MEMORY.get().unwrap().clone();
-    let parameters = vec![("size".into(), "16M".into())];
-    context_of(vec![DiskConfig { parameters, ..config("disk", component) }])
+    let arguments = vec![Argument { name: "size".into(), value: Value::Size(16 << 20) }];
+    context_of(vec![DiskConfig { arguments, ..config("disk", component) }])
 }
 
 /// What is written first: every other 64 KiB of the first half of the disk, with holes in between.

@@ -63,8 +63,8 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         let result = self.result.take().unwrap_or_else(|| match thread::panicking() {
-            true => Err(ErrorCode::Io),
-            false => Err(ErrorCode::NoMem),
+            true => Err(ErrorCode::Io.into()),
+            false => Err(ErrorCode::NoMem.into()),
         });
         // This fails if the connection is gone, and then nobody needs the answer.
         let completed = Completed { request: self.request, result, _buffer: self.buffer.take() };
@@ -204,7 +204,25 @@ where
         data: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<Outcome, Started> {
-        let mut execution = self.gate.execute(command, data, self.slot.take());
+        let execution = self.gate.execute(command, data, self.slot.take());
+        self.poll_once(execution, cx)
+    }
+
+    /// Makes room in the device for a part of a write. `None` if it cannot.
+    pub(super) fn request_room(
+        &mut self,
+        span: Span,
+        cx: &mut Context<'_>,
+    ) -> Option<Result<Outcome, Started>> {
+        let execution = self.gate.make_room(span)?;
+        Some(self.poll_once(execution, cx))
+    }
+
+    fn poll_once(
+        &mut self,
+        mut execution: Execution,
+        cx: &mut Context<'_>,
+    ) -> Result<Outcome, Started> {
         if !self.gate.may_run_here(self.own_thread) {
             return Err(Started { execution, computes: false });
         }
@@ -294,9 +312,10 @@ where
                 reply.block_status(span, &extents, self.output.batch());
             }
             Err(error) if entry.operation == Operation::Read => {
-                reply.error_at(error, error_text(error), span.offset, self.output.batch());
+                let text = error_text(&error);
+                reply.error_at(error.code, text, span.offset, self.output.batch());
             }
-            Err(error) => reply.error(error, error_text(error), self.output.batch()),
+            Err(error) => reply.error(error.code, error_text(&error), self.output.batch()),
         }
         self.meter.answered(entry, span.length, failed);
         Ok(())

@@ -31,7 +31,7 @@ pub(super) const PAYLOAD_ALONE: usize = 32 << 10;
 
 /// The most that is received into a device at once, in bytes: more than sockets usually hold. It
 /// bounds the look-ups for a lease, which are made anew for each part that is received.
-const RECEIVE_MAX: u64 = 1 << 20;
+pub(super) const RECEIVE_MAX: u64 = 1 << 20;
 
 impl<S> Transmission<S>
 where

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::Transmission;
 use super::request::{Executed, error_text};
-use crate::block::{Command, ErrorCode, Span};
+use crate::block::{Command, Error, ErrorCode, Span};
 use crate::connection::End;
 use crate::connection::output::{Output, Read, Unsent};
 use crate::device::{Answer, Buffer, Chunks, Content, Entry, Gate};
@@ -58,7 +58,7 @@ pub(super) struct Outlet<'a, S> {
 }
 
 /// The content of a piece, and the memory taken for it.
-type Piece = (Result<Content, ErrorCode>, Option<Buffer>);
+type Piece = (Result<Content, Error>, Option<Buffer>);
 
 impl Reading {
     /// Starts with a read of which nothing was sent.
@@ -102,7 +102,7 @@ impl Reading {
         gate: &Arc<Gate>,
         piece: Span,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Span, Content), ErrorCode>> {
+    ) -> Poll<Result<(Span, Content), Error>> {
         let called = self.called.get_or_insert_with(|| {
             let buffer = gate.buffers().try_take(piece.length);
             let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
@@ -127,7 +127,7 @@ impl Reading {
         polled.map(|content| {
             self.called = None;
             // The sender is dropped if there are no threads.
-            let (content, _buffer) = content.unwrap_or((Err(ErrorCode::NoMem), None));
+            let (content, _buffer) = content.unwrap_or((Err(ErrorCode::NoMem.into()), None));
             Ok((span, content?))
         })
     }
@@ -209,9 +209,9 @@ where
                     return Err(End::Unanswerable);
                 }
                 Poll::Ready(Err(error)) => {
-                    let text = error_text(error);
+                    let text = error_text(&error);
                     self.meter.answered(reading.entry, reading.length, true);
-                    reading.reply.error_at(error, text, piece.offset, self.output.batch());
+                    reading.reply.error_at(error.code, text, piece.offset, self.output.batch());
                 }
                 Poll::Pending => {
                     self.reading = Some(reading);

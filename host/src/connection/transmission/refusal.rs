@@ -24,7 +24,7 @@ where
             request.length
         );
         let reply = self.session.reply_to(request);
-        self.drain(Refused { reply, entry: None, error, text }, payload);
+        self.drain(Refused { reply, entry: None, error, text: text.into() }, payload);
     }
 
     /// Answers once the payload was discarded: clients do not expect a reply to a request that they
@@ -42,6 +42,6 @@ where
             Some(entry) => self.meter.answered(entry, 0, true),
             None => self.meter.refused(),
         }
-        reply.error(error, text, self.output.batch());
+        reply.error(error, &text, self.output.batch());
     }
 }

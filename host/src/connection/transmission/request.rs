@@ -1,5 +1,6 @@
 //! What is kept of a request until it is answered.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::input::INPUT_MAX;
-use crate::block::{Command, ErrorCode, Span};
+use crate::block::{Command, Error, ErrorCode, Span};
 use crate::device::{Buffer, Entry, Outcome};
 use crate::nbd::ReplyTo;
 
@@ -30,6 +31,8 @@ pub(super) struct Write {
     /// The part of the device that is still to be written.
     pub(super) rest: Span,
     pub(super) fua: bool,
+    /// The end of the part for which the device was asked to make room.
+    pub(super) asked: u64,
     /// The payload of the rest, if it is collected outside of the input buffer.
     pub(super) collected: Option<Vec<u8>>,
     /// The memory taken for the collected payload.
@@ -66,17 +69,21 @@ pub(super) enum Waiting {
 pub(super) type Awaited = Pin<Box<dyn Future<Output = Buffer> + Send>>;
 
 /// A request that will not be executed.
-#[derive(Clone, Copy)]
 pub(super) struct Refused {
     pub(super) reply: ReplyTo,
     /// The entry of a request that was admitted.
     pub(super) entry: Option<Entry>,
     pub(super) error: ErrorCode,
-    pub(super) text: &'static str,
+    pub(super) text: Cow<'static, str>,
 }
 
-pub(super) fn error_text(error: ErrorCode) -> &'static str {
-    match error {
+/// Returns what is sent with an error: the device's own message, if it has one.
+pub(super) fn error_text(error: &Error) -> &str {
+    error.message.as_deref().unwrap_or_else(|| code_text(error.code))
+}
+
+pub(super) fn code_text(code: ErrorCode) -> &'static str {
+    match code {
         ErrorCode::Perm => "the disk does not permit this request",
         ErrorCode::Io => FAILED,
         ErrorCode::NoMem => "out of memory",

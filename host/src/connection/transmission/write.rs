@@ -5,12 +5,12 @@ use std::task::Context;
 
 use bytes::{Buf, Bytes};
 
-use super::input::{PAYLOAD_ALONE, PAYLOAD_IN_INPUT};
-use super::request::{Executed, Refused, Waiting, Write, error_text};
+use super::input::{PAYLOAD_ALONE, PAYLOAD_IN_INPUT, RECEIVE_MAX};
+use super::request::{Executed, Refused, Waiting, Write, code_text};
 use super::{State, Transmission};
 use crate::block::{Command, ErrorCode, Span};
 use crate::connection::End;
-use crate::device::Answer;
+use crate::device::{Answer, Mode};
 use crate::nbd::Request;
 use crate::transport::Stream;
 
@@ -31,8 +31,15 @@ where
         let in_parts = self.gate.partial_write_len(span, span.length) > 0;
         let elsewhere = span.length > PAYLOAD_IN_INPUT as u64 && !in_parts;
         let executed = self.executed(request, &Command::Write { span, fua });
-        let write =
-            Write { executed, rest: span, fua, collected: None, buffer: None, before: None };
+        let write = Write {
+            executed,
+            rest: span,
+            fua,
+            asked: span.offset,
+            collected: None,
+            buffer: None,
+            before: None,
+        };
         if elsewhere {
             return self.collect(write, cx);
         }
@@ -91,6 +98,18 @@ where
                 return Ok(true);
             }
         }
+        if self.is_room_wanted(&write) {
+            let span = Span { length: write.rest.length.min(RECEIVE_MAX), ..write.rest };
+            write.asked = span.end();
+            if let Some(Err(execution)) = self.request_room(span, cx) {
+                write.before = Some(self.spawn_part(execution));
+                self.collect(write, cx)?;
+            } else {
+                // There is a lease now, or none to be had.
+                self.state = State::Write(write);
+            }
+            return Ok(true);
+        }
         let part = self.gate.partial_write_len(write.rest, here);
         if part == 0 {
             self.state = State::Write(write);
@@ -98,6 +117,16 @@ where
         }
         self.execute_part(write, part, cx)?;
         Ok(true)
+    }
+
+    /// Whether the rest of a write could be received directly into the device if that made room for it.
+    fn is_room_wanted(&mut self, write: &Write) -> bool {
+        let Write { rest, fua, asked, .. } = *write;
+        let is_long = rest.length >= PAYLOAD_ALONE as u64;
+        is_long
+            && asked <= rest.offset
+            && self.can_receive()
+            && self.gate.try_lease(Span { length: 1, ..rest }, Mode::Write { fua }).is_none()
     }
 
     /// Executes the rest of a write, whose payload has arrived.
@@ -108,7 +137,7 @@ where
             let pass = self.gate.pass();
             let execution = async move {
                 // The sender is dropped if there are no threads.
-                let outcome = match before.await.unwrap_or(Err(ErrorCode::NoMem)) {
+                let outcome = match before.await.unwrap_or_else(|_| Err(ErrorCode::NoMem.into())) {
                     Ok(_) => pass.finish(pass.execute(command, data, None)).await,
                     error => error,
                 };
@@ -137,8 +166,11 @@ where
             Ok(Ok(_)) => self.state = State::Write(write),
             Ok(Err(error)) => {
                 let Executed { reply, entry, .. } = write.executed;
-                let text = error_text(error);
-                let refused = Refused { reply, entry: Some(entry), error, text };
+                let text = match error.message {
+                    Some(message) => String::from(message).into(),
+                    None => code_text(error.code).into(),
+                };
+                let refused = Refused { reply, entry: Some(entry), error: error.code, text };
                 self.drain(refused, write.rest.length);
             }
             Err(execution) => {

@@ -6,7 +6,7 @@
 
 use super::GuestDevice;
 use super::zero::Zero;
-use crate::block::{Chunk, ErrorCode, Span};
+use crate::block::{Chunk, Error, ErrorCode, Span};
 use crate::device::{Cancelled, Chunks, Content, Part};
 
 impl GuestDevice {
@@ -35,7 +35,7 @@ impl GuestDevice {
         (offset < end).then(|| Span { offset, length: end - offset })
     }
 
-    pub(super) async fn read_unaligned(&self, span: Span) -> Result<Content, ErrorCode> {
+    pub(super) async fn read_unaligned(&self, span: Span) -> Result<Content, Error> {
         let wide = self.widened(span);
         let content = self.read(wide).await?;
         let mut skip = span.offset - wide.offset;
@@ -64,7 +64,7 @@ impl GuestDevice {
         span: Span,
         data: &[u8],
         fua: bool,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<(), Error> {
         let _alone = self.blocks.write().await;
         let wide = self.widened(span);
         // At most the longest payload and two blocks.
@@ -82,7 +82,7 @@ impl GuestDevice {
         self.write_blocks(wide, &blocks, fua).await
     }
 
-    async fn append_block(&self, block: Span, bytes: &mut Vec<u8>) -> Result<(), ErrorCode> {
+    async fn append_block(&self, block: Span, bytes: &mut Vec<u8>) -> Result<(), Error> {
         for chunk in self.read(block).await?.chunks() {
             match chunk {
                 Chunk::Data(data) => bytes.extend_from_slice(data),
@@ -92,11 +92,7 @@ impl GuestDevice {
         Ok(())
     }
 
-    pub(super) async fn zero_any(
-        &self,
-        zero: Zero,
-        cancelled: &Cancelled,
-    ) -> Result<(), ErrorCode> {
+    pub(super) async fn zero_any(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), Error> {
         if self.is_aligned(zero.span) {
             let _shared = self.share_blocks().await;
             return self.zero(zero, cancelled).await;
@@ -105,7 +101,7 @@ impl GuestDevice {
         let Some(middle) = self.narrowed(span) else {
             // No whole block: read, modify and write.
             if zero.fast {
-                return Err(ErrorCode::NotSup);
+                return Err(ErrorCode::NotSup.into());
             }
             let zeroes = vec![0; span.length as usize];
             return self.write_unaligned(span, &zeroes, zero.fua).await;
@@ -126,7 +122,7 @@ impl GuestDevice {
         Ok(())
     }
 
-    pub(super) async fn trim_any(&self, span: Span, fua: bool) -> Result<(), ErrorCode> {
+    pub(super) async fn trim_any(&self, span: Span, fua: bool) -> Result<(), Error> {
         match self.narrowed(span) {
             Some(blocks) => {
                 let _shared = self.share_blocks().await;

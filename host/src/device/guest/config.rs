@@ -5,6 +5,7 @@ use std::{error, fmt, io};
 use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Fault, MemoryBudget};
 use crate::device::Buffers;
+use crate::parameters::Argument;
 
 /// The configuration of a guest device.
 #[derive(Clone, Debug)]
@@ -15,8 +16,8 @@ pub struct DiskConfig {
     pub export_name: String,
     /// Whether writes are refused, whatever the component can do.
     pub read_only: bool,
-    /// The parameters, for the component's `open`.
-    pub parameters: Vec<(String, String)>,
+    /// The arguments of the component's `open`.
+    pub arguments: Vec<Argument>,
     /// The budgets of its instances and requests.
     pub budgets: Budgets,
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::GuestDevice;
 use super::zero::Zero;
-use crate::block::{Command, ErrorCode, Geometry, Span};
+use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::component::{Fault, Hint};
 use crate::device::{
     Answer, Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
@@ -32,6 +32,11 @@ impl Device for GuestDevice {
     #[inline]
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>> {
         self.lease(span, mode).map(Lease::from)
+    }
+
+    fn make_room(self: Arc<Self>, span: Span) -> Option<Execution> {
+        let possible = self.leases && !self.is_dead();
+        possible.then(|| execution(async move { self.make_pages(span).await }, None))
     }
 
     /// All places are looked up before the first is prefetched: a prefetch occupies the buffers
@@ -88,8 +93,12 @@ impl Device for GuestDevice {
             }
             let device = self.clone();
             let flushed = self.schedule.run(async move { device.flush().await }).await;
-            let flushed = flushed.unwrap_or(Err(ErrorCode::Io)).inspect_err(|code| {
-                tracing::error!("export {:?}: the last flush failed: {code}", self.export_name);
+            let flushed = flushed.unwrap_or(Err(ErrorCode::Io.into())).inspect_err(|error| {
+                tracing::error!(
+                    "export {:?}: the last flush failed: {}",
+                    self.export_name,
+                    error.code
+                );
             });
             flushed.map(|()| Answer::Done)
         };
@@ -104,7 +113,7 @@ impl GuestDevice {
         assert!(!self.panics.swap(false, std::sync::atomic::Ordering::Relaxed), "for a test");
         match command {
             // Writes take effect all the same.
-            Command::Read { .. } if cancelled.is_cancelled() => Err(ErrorCode::Shutdown),
+            Command::Read { .. } if cancelled.is_cancelled() => Err(ErrorCode::Shutdown.into()),
             Command::Read { span } if self.is_aligned(span) => {
                 self.read(span).await.map(Answer::Read)
             }
@@ -121,7 +130,7 @@ impl GuestDevice {
         command: Command,
         payload: Bytes,
         cancelled: Cancelled,
-    ) -> Result<Answer, ErrorCode> {
+    ) -> Result<Answer, Error> {
         match command {
             Command::Read { span } => self.read_unaligned(span).await.map(Answer::Read),
             Command::Write { span, fua } => {

@@ -3,7 +3,7 @@
 use tokio::task::consume_budget;
 
 use super::GuestDevice;
-use crate::block::{ErrorCode, Extent, Extents, Span, Status};
+use crate::block::{Error, Extent, Extents, Span, Status};
 
 /// The number of steps for one answer, times the number of shards. An answer may end early.
 const MAX_WORK: usize = 1 << 20;
@@ -11,7 +11,7 @@ const MAX_WORK: usize = 1 << 20;
 impl GuestDevice {
     /// Returns the extents of a span. Of minimum blocks that lie partly within it, that part
     /// counts.
-    pub(super) async fn extents(&self, span: Span, limit: usize) -> Result<Extents, ErrorCode> {
+    pub(super) async fn extents(&self, span: Span, limit: usize) -> Result<Extents, Error> {
         let mut extents = Extents::new(span.length, limit);
         if !self.component.extents {
             extents.push(span.length, Status::DATA);
@@ -29,7 +29,7 @@ impl GuestDevice {
     }
 
     /// One shard serves all of the span. What one call returns is enough for an answer.
-    async fn extents_of_one(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), ErrorCode> {
+    async fn extents_of_one(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), Error> {
         for extent in self.ask(self.shards.index(span.offset), span).await? {
             if !sink.push(extent.length, extent.status) {
                 break;
@@ -40,7 +40,7 @@ impl GuestDevice {
 
     /// Walks over the span and takes the extent of each stripe from the shard to which it belongs.
     /// Where all shards agree, the walk need not stop at the end of the stripe.
-    async fn extents_of_all(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), ErrorCode> {
+    async fn extents_of_all(&self, span: Span, sink: &mut Sink<'_>) -> Result<(), Error> {
         // A shard that was not started has the extents of a fresh instance, which started ones
         // report for stripes that are not theirs.
         let mut views = Vec::with_capacity(self.shards.count());
@@ -82,7 +82,7 @@ impl GuestDevice {
         Ok(())
     }
 
-    async fn ask(&self, index: usize, span: Span) -> Result<Vec<Extent>, ErrorCode> {
+    async fn ask(&self, index: usize, span: Span) -> Result<Vec<Extent>, Error> {
         let mut shard = self.shard_to_read(index).await?;
         let answer = shard.instance_mut().extents(span).await;
         self.kill_on_fault(&mut shard, answer)

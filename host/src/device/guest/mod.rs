@@ -24,11 +24,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::RwLock;
 use tokio::task::consume_budget;
 
-use crate::block::{BlockSizes, Capabilities, ErrorCode, Geometry, MAX_TRANSFER, Span};
+use crate::block::{BlockSizes, Capabilities, Error, ErrorCode, Geometry, MAX_TRANSFER, Span};
 use crate::component::{self, Fault, MemoryBudget};
 use crate::compute::Compute;
 use crate::device::answer::copy_chunks;
-use crate::device::{Buffers, Content};
+use crate::device::{Answer, Buffers, Content, Outcome};
 pub use config::{Budgets, DiskConfig, OpenError};
 pub use lease::GuestLease;
 use schedule::Schedule;
@@ -148,43 +148,43 @@ impl GuestDevice {
     fn kill_on_fault<T>(
         &self,
         shard: &mut Locked,
-        answer: Result<Result<T, ErrorCode>, Fault>,
-    ) -> Result<T, ErrorCode> {
+        answer: Result<Result<T, Error>, Fault>,
+    ) -> Result<T, Error> {
         match answer {
             Ok(answer) => answer,
             Err(fault) => {
                 shard.stop();
-                Err(self.die(&fault))
+                Err(self.die(&fault).into())
             }
         }
     }
 
     /// Locks the shard that may write at an offset, and starts its instance if necessary.
-    async fn shard(&self, offset: u64) -> Result<Locked, ErrorCode> {
+    async fn shard(&self, offset: u64) -> Result<Locked, Error> {
         match self.started(self.shards.index(offset)).await {
             Ok(shard) => Ok(shard),
             Err(Unavailable::NoMemory) if !self.shards.is_striped() => self.any_started().await,
-            Err(Unavailable::NoMemory) => Err(ErrorCode::NoSpc),
-            Err(Unavailable::Dead) => Err(ErrorCode::Io),
+            Err(Unavailable::NoMemory) => Err(ErrorCode::NoSpc.into()),
+            Err(Unavailable::Dead) => Err(ErrorCode::Io.into()),
         }
     }
 
     /// Locks a shard for reading. If it cannot be started, its stripes are as they were when the
     /// device was opened, so any started shard will do.
-    async fn shard_to_read(&self, index: usize) -> Result<Locked, ErrorCode> {
+    async fn shard_to_read(&self, index: usize) -> Result<Locked, Error> {
         match self.started(index).await {
             Ok(shard) => Ok(shard),
             Err(Unavailable::NoMemory) => self.any_started().await,
-            Err(Unavailable::Dead) => Err(ErrorCode::Io),
+            Err(Unavailable::Dead) => Err(ErrorCode::Io.into()),
         }
     }
 
-    async fn any_started(&self) -> Result<Locked, ErrorCode> {
+    async fn any_started(&self) -> Result<Locked, Error> {
         let shard = self.shards.any_started().await;
         if self.is_dead() {
-            return Err(ErrorCode::Io);
+            return Err(ErrorCode::Io.into());
         }
-        shard.ok_or(ErrorCode::NoMem)
+        shard.ok_or_else(|| ErrorCode::NoMem.into())
     }
 
     /// Locks a shard and starts its instance if necessary. If that fails, the other shards are
@@ -211,7 +211,7 @@ impl GuestDevice {
         }
     }
 
-    async fn read(&self, span: Span) -> Result<Content, ErrorCode> {
+    async fn read(&self, span: Span) -> Result<Content, Error> {
         if span.length <= self.longest_transfer(span.offset) {
             return self.read_one(span).await;
         }
@@ -226,7 +226,7 @@ impl GuestDevice {
     }
 
     /// Reads a span that one call of the component can read.
-    async fn read_one(&self, span: Span) -> Result<Content, ErrorCode> {
+    async fn read_one(&self, span: Span) -> Result<Content, Error> {
         let mut shard = self.shard_to_read(self.shards.index(span.offset)).await?;
         let resident = shard.instance_mut().make_resident(span).await;
         if let Some(resident) = self.kill_on_fault(&mut shard, resident.map(Ok))? {
@@ -238,12 +238,27 @@ impl GuestDevice {
         Ok(Content::Lease(GuestLease::last_read(shard, span.length).into()))
     }
 
-    async fn write(&self, span: Span, data: &[u8], fua: bool) -> Result<(), ErrorCode> {
+    /// Makes pages for a span, as far as there is memory for them.
+    async fn make_pages(&self, span: Span) -> Outcome {
+        let mut left = span;
+        while left.length > 0 {
+            let part = self.shards.first_stripe(left);
+            let mut shard = self.shard(part.offset).await?;
+            let made = shard.instance_mut().make_pages(part).await;
+            if !self.kill_on_fault(&mut shard, made.map(Ok))? {
+                break;
+            }
+            left = left.after(part.length);
+        }
+        Ok(Answer::Done)
+    }
+
+    async fn write(&self, span: Span, data: &[u8], fua: bool) -> Result<(), Error> {
         let _shared = self.share_blocks().await;
         self.write_blocks(span, data, fua).await
     }
 
-    async fn write_blocks(&self, span: Span, data: &[u8], fua: bool) -> Result<(), ErrorCode> {
+    async fn write_blocks(&self, span: Span, data: &[u8], fua: bool) -> Result<(), Error> {
         let component_fua = fua && self.component.capabilities.fua;
         let mut left = span;
         let mut data = data;
@@ -267,14 +282,14 @@ impl GuestDevice {
         Some(self.blocks.read().await)
     }
 
-    async fn flush(&self) -> Result<(), ErrorCode> {
+    async fn flush(&self) -> Result<(), Error> {
         if !self.component.capabilities.flush {
             return Ok(());
         }
         for index in 0..self.shards.to_flush() {
             let mut shard = self.shards.lock(index).await;
             if self.is_dead() {
-                return Err(ErrorCode::Io);
+                return Err(ErrorCode::Io.into());
             }
             if shard.is_started() {
                 let answer = shard.instance_mut().flush().await;
@@ -284,7 +299,7 @@ impl GuestDevice {
         Ok(())
     }
 
-    async fn flush_instead_of_fua(&self, fua: bool) -> Result<(), ErrorCode> {
+    async fn flush_instead_of_fua(&self, fua: bool) -> Result<(), Error> {
         if self.must_flush(fua) {
             return self.flush().await;
         }
@@ -292,7 +307,7 @@ impl GuestDevice {
     }
 
     /// As this is a hint, only the first stripes of a long span are reached; it may have 2^47.
-    async fn cache(&self, span: Span) -> Result<(), ErrorCode> {
+    async fn cache(&self, span: Span) -> Result<(), Error> {
         let mut left = span;
         for _ in 0..MAX_CACHED_STRIPES {
             if left.length == 0 {

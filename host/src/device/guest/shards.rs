@@ -17,7 +17,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::{DiskConfig, OpenError};
 use crate::block::Span;
-use crate::component::{Breach, Disk, Fault, Instance, MemoryBudget, Sharing};
+use crate::component::{Breach, Call, Disk, Fault, Instance, MemoryBudget, Sharing};
 use crate::machine;
 
 /// How much each shard of a striped device is planned to hold, in bytes.
@@ -299,7 +299,7 @@ impl Shards {
         // It may refuse the same parameters now because it got too little memory.
         Err(match instance.was_refused_memory() {
             true => Fault::NoMemory { limit: self.budget.limit() },
-            false => Fault::Breach { function: "open", breach: Breach::AnotherDisk },
+            false => Fault::Breach { call: Call::Open, breach: Breach::AnotherDisk },
         })
     }
 
@@ -325,7 +325,7 @@ async fn open_instance(
     budget: &MemoryBudget,
 ) -> Result<(Instance, Result<Disk, String>), Fault> {
     let mut instance = config.component.start(budget.clone()).await?;
-    let disk = instance.open(&config.export_name, config.read_only, &config.parameters).await?;
+    let disk = instance.open(&config.export_name, config.read_only, &config.arguments).await?;
     Ok((instance, disk))
 }
 

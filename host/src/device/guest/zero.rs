@@ -4,7 +4,7 @@ use tokio::task::consume_budget;
 
 use super::shards::Locked;
 use super::{GuestDevice, Unavailable};
-use crate::block::{ErrorCode, Span};
+use crate::block::{Error, ErrorCode, Span};
 use crate::device::Cancelled;
 
 /// The longest span that is zeroed stripe by stripe, in bytes: the most that a client without
@@ -22,24 +22,33 @@ pub(super) struct Zero {
 }
 
 impl GuestDevice {
-    pub(super) async fn zero(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), ErrorCode> {
+    pub(super) async fn zero(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), Error> {
         let emulated = !self.component.capabilities.zero;
         let in_steps = emulated || zero.keep_allocated && self.shards.is_striped();
         if in_steps && zero.span.length > MAX_IN_STEPS {
-            return Err(if zero.fast { ErrorCode::NotSup } else { ErrorCode::Overflow });
+            return Err(if zero.fast { ErrorCode::NotSup } else { ErrorCode::Overflow }.into());
         }
-        if emulated {
-            self.write_zeroes(zero.span, cancelled).await?;
+        let zeroed = if emulated {
+            Err(ErrorCode::NotSup.into())
         } else if zero.keep_allocated || self.shards.few_stripes(zero.span) {
-            self.zero_stripes(zero, cancelled).await?;
+            self.zero_stripes(zero, cancelled).await
         } else {
-            self.zero_shards(zero).await?;
+            self.zero_shards(zero).await
+        };
+        match zeroed {
+            Err(Error { code: ErrorCode::NotSup, .. }) if !zero.fast => {
+                if zero.span.length > MAX_IN_STEPS {
+                    return Err(ErrorCode::Overflow.into());
+                }
+                self.write_zeroes(zero.span, cancelled).await?;
+            }
+            zeroed => zeroed?,
         }
         self.flush_instead_of_fua(zero.fua).await
     }
 
     /// Zeroes stripe by stripe. Stops early if the client has gone away.
-    async fn zero_stripes(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), ErrorCode> {
+    async fn zero_stripes(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), Error> {
         let mut left = zero.span;
         while left.length > 0 && !cancelled.is_cancelled() {
             let part = self.shards.first_stripe(left);
@@ -53,7 +62,7 @@ impl GuestDevice {
 
     /// Calls every shard once. Those that are started come first: the others may need the memory
     /// that they free.
-    async fn zero_shards(&self, zero: Zero) -> Result<(), ErrorCode> {
+    async fn zero_shards(&self, zero: Zero) -> Result<(), Error> {
         let mut others = Vec::new();
         for index in 0..self.shards.count() {
             let shard = self.shards.lock(index).await;
@@ -74,7 +83,7 @@ impl GuestDevice {
         Ok(())
     }
 
-    async fn zero_one(&self, mut shard: Locked, zero: Zero) -> Result<(), ErrorCode> {
+    async fn zero_one(&self, mut shard: Locked, zero: Zero) -> Result<(), Error> {
         let fua = zero.fua && self.component.capabilities.fua;
         let instance = shard.instance_mut();
         let answer = instance.zero(zero.span, fua, zero.keep_allocated, zero.fast).await;
@@ -83,7 +92,7 @@ impl GuestDevice {
     }
 
     /// Emulates `zero` by writing. Stops early if the client has gone away.
-    async fn write_zeroes(&self, span: Span, cancelled: &Cancelled) -> Result<(), ErrorCode> {
+    async fn write_zeroes(&self, span: Span, cancelled: &Cancelled) -> Result<(), Error> {
         static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
         let mut left = span;
         while left.length > 0 && !cancelled.is_cancelled() {
@@ -100,7 +109,7 @@ impl GuestDevice {
         Ok(())
     }
 
-    pub(super) async fn trim(&self, span: Span, fua: bool) -> Result<(), ErrorCode> {
+    pub(super) async fn trim(&self, span: Span, fua: bool) -> Result<(), Error> {
         let component_fua = fua && self.component.capabilities.fua;
         if self.shards.few_stripes(span) {
             let mut left = span;
@@ -117,10 +126,10 @@ impl GuestDevice {
         self.flush_instead_of_fua(fua).await
     }
 
-    async fn trim_one(&self, index: usize, span: Span, fua: bool) -> Result<(), ErrorCode> {
+    async fn trim_one(&self, index: usize, span: Span, fua: bool) -> Result<(), Error> {
         let mut shard = self.shards.lock(index).await;
         if self.is_dead() {
-            return Err(ErrorCode::Io);
+            return Err(ErrorCode::Io.into());
         }
         if !shard.is_started() {
             if self.shards.is_striped() {
@@ -140,7 +149,7 @@ impl GuestDevice {
 
     /// Drops the instance of a shard that holds nothing, to free its memory. An instance whose
     /// memory has not grown is kept, for starting it again would cost more.
-    async fn drop_if_empty(&self, shard: &mut Locked) -> Result<(), ErrorCode> {
+    async fn drop_if_empty(&self, shard: &mut Locked) -> Result<(), Error> {
         if !self.shards.is_striped() || !shard.instance().has_grown() {
             return Ok(());
         }

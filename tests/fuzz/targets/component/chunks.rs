@@ -76,12 +76,12 @@ pub(crate) fn chunks(data: &[u8]) {
     });
 }
 
-/// `result<list<chunk>, error-code>`.
+/// `result<list<chunk>, error>`.
 fn lift(memory: &Memory) -> Option<Result<Vec<Part>, ()>> {
-    let at = memory.answer(12, 4)?;
+    let at = memory.answer(20, 4)?;
     match memory.u8(at) {
         0 => {}
-        1 if memory.u8(at + 4) < 8 => return Some(Err(())),
+        1 => return memory.error(at + 4).map(|_| Err(())),
         _ => return None,
     }
     let chunks = memory.list(at + 4, 12, 4)?;

@@ -1,6 +1,7 @@
 //! What `describe` returns.
 
 use memnbd::component::Description;
+use memnbd::parameters::ParameterType;
 
 use super::guest::{check_fault, with_instance, write};
 use super::memory::Memory;
@@ -16,8 +17,19 @@ const COPIED: usize = 32 << 20;
 struct Said<'a> {
     name: &'a str,
     summary: &'a str,
+    kind: Kind<'a>,
     required: bool,
+    repeatable: bool,
     default: Option<&'a str>,
+}
+
+/// `parameter-type`.
+enum Kind<'a> {
+    /// A case without a payload, by its number.
+    Plain(u8),
+    Choice(Vec<&'a str>),
+    Number(i64, i64),
+    Size(u64, u64),
 }
 
 /// A description of the model.
@@ -26,6 +38,7 @@ struct All<'a> {
     texts: [&'a str; 3],
     parameters: Vec<Said<'a>>,
     bare: Option<&'a str>,
+    others: bool,
 }
 
 /// The bytes are the guest's memory.
@@ -56,7 +69,11 @@ impl All<'_> {
     /// How many bytes of text there are.
     fn length(&self) -> usize {
         let of = |said: &Said<'_>| {
-            said.name.len() + said.summary.len() + said.default.map_or(0, str::len)
+            let words = match &said.kind {
+                Kind::Choice(words) => words.iter().map(|word| word.len()).sum(),
+                _ => 0,
+            };
+            said.name.len() + said.summary.len() + words + said.default.map_or(0, str::len)
         };
         let parameters: usize = self.parameters.iter().map(of).sum();
         parameters + self.texts.iter().map(|text| text.len()).sum::<usize>()
@@ -75,11 +92,19 @@ fn is_in_order(said: &All<'_>) -> bool {
     names.len() <= MAX_PARAMETERS
         && names.iter().all(is_name)
         && names.iter().enumerate().all(|(index, name)| !names[..index].contains(name))
+        && said.parameters.iter().all(|parameter| match &parameter.kind {
+            Kind::Plain(_) => true,
+            Kind::Choice(words) => (1..=MAX_PARAMETERS).contains(&words.len()),
+            Kind::Number(minimum, maximum) => minimum <= maximum,
+            Kind::Size(minimum, maximum) => minimum <= maximum,
+        })
         && said.bare.is_none_or(|bare| names.contains(&bare))
 }
 
 fn check(description: &Description, said: &All<'_>) {
-    let Description { name, version, summary, parameters, bare_parameter } = description;
+    let Description { name, version, summary, parameters, bare_parameter, other_parameters } =
+        description;
+    assert_eq!(*other_parameters, said.others);
     for (shown, said) in [name, version, summary].into_iter().zip(said.texts) {
         check_shown(shown, said);
     }
@@ -87,6 +112,24 @@ fn check(description: &Description, said: &All<'_>) {
     assert_eq!(parameters.len(), said.parameters.len());
     for (parameter, said) in parameters.iter().zip(&said.parameters) {
         assert_eq!((parameter.name.as_str(), parameter.required), (said.name, said.required));
+        assert_eq!(parameter.repeatable, said.repeatable);
+        match (&parameter.kind, &said.kind) {
+            (ParameterType::Choice(shown), Kind::Choice(said)) => {
+                assert_eq!(shown.len(), said.len());
+                shown.iter().zip(said).for_each(|(shown, said)| check_shown(shown, said));
+            }
+            (ParameterType::Number(range), Kind::Number(minimum, maximum)) => {
+                assert_eq!(*range, *minimum..=*maximum);
+            }
+            (ParameterType::Size(range), Kind::Size(minimum, maximum)) => {
+                assert_eq!(*range, *minimum..=*maximum);
+            }
+            (ParameterType::Text, Kind::Plain(0))
+            | (ParameterType::Boolean, Kind::Plain(2))
+            | (ParameterType::Duration, Kind::Plain(5))
+            | (ParameterType::Probability, Kind::Plain(6)) => {}
+            (other, _) => panic!("another type: {other:?}"),
+        }
         check_shown(&parameter.summary, said.summary);
         match (&parameter.default, said.default) {
             (Some(shown), Some(said)) => check_shown(shown, said),
@@ -97,20 +140,42 @@ fn check(description: &Description, said: &All<'_>) {
 
 /// `description`.
 fn lift(memory: &Memory) -> Option<All<'_>> {
-    let at = memory.answer(44, 4)?;
-    let parameters = memory.list(at + 24, 32, 4)?;
+    let at = memory.answer(48, 4)?;
+    let parameters = memory.list(at + 24, 56, 8)?;
     let parameter = |index| {
-        let at = parameters.at + 32 * index;
+        let at = parameters.at + 56 * index;
         Some(Said {
             name: memory.string(at)?,
             summary: memory.string(at + 8)?,
-            required: memory.u8(at + 16) != 0,
-            default: memory.option(at + 20)?,
+            kind: kind(memory, at + 16)?,
+            required: memory.u8(at + 40) != 0,
+            repeatable: memory.u8(at + 41) != 0,
+            default: memory.option(at + 44)?,
         })
     };
     Some(All {
         texts: [memory.string(at)?, memory.string(at + 8)?, memory.string(at + 16)?],
         parameters: (0..parameters.length).map(parameter).collect::<Option<_>>()?,
         bare: memory.option(at + 32)?,
+        others: memory.u8(at + 44) != 0,
+    })
+}
+
+/// `parameter-type`.
+fn kind(memory: &Memory, at: u32) -> Option<Kind<'_>> {
+    let payload = at + 8;
+    Some(match memory.u8(at) {
+        plain @ (0 | 2 | 5 | 6) => Kind::Plain(plain),
+        1 => {
+            let words = memory.list(payload, 8, 4)?;
+            let word = |index| memory.string(words.at + 8 * index);
+            Kind::Choice((0..words.length).map(word).collect::<Option<_>>()?)
+        }
+        3 => {
+            let bound = |at| memory.u64(at).map(u64::cast_signed);
+            Kind::Number(bound(payload)?, bound(payload + 8)?)
+        }
+        4 => Kind::Size(memory.u64(payload)?, memory.u64(payload + 8)?),
+        _ => return None,
     })
 }

@@ -5,7 +5,13 @@ use memnbd::component::{Disk, Sharing};
 
 use super::guest::{check_fault, with_instance, write};
 use super::memory::Memory;
-use super::{check_shown, is_replaced};
+use super::{check_shown, check_shown_up_to, is_replaced};
+
+/// The longest message of an error that the host uses, in bytes.
+const MAX_MESSAGE: usize = 1024;
+
+/// Where the guest has what `stripe-size` returns.
+const STRIPE_SIZE: u32 = 0x17ff8;
 
 /// A disk of the model, as the component has it.
 struct Said<'a> {
@@ -14,8 +20,8 @@ struct Said<'a> {
     preferred: u32,
     maximum: u32,
     capabilities: u16,
-    /// The discriminant, and what comes with the last of its cases.
-    sharing: (u8, u64),
+    /// What `stripe-size` returns.
+    stripe: u64,
     description: &'a str,
 }
 
@@ -32,8 +38,9 @@ pub(crate) fn disk(data: &[u8]) {
             }
             (Ok(Err(text)), Some(Err(said))) => {
                 assert!(!text.trim().is_empty(), "a refusal says something");
+                let said = said.unwrap_or_default();
                 if said.chars().any(|c| !is_replaced(c) && !c.is_whitespace()) {
-                    check_shown(&text, said);
+                    check_shown_up_to(&text, said, MAX_MESSAGE);
                 }
             }
             (Err(fault), lifted) => {
@@ -48,9 +55,15 @@ pub(crate) fn disk(data: &[u8]) {
     });
 }
 
+impl Said<'_> {
+    fn is_interchangeable(&self) -> bool {
+        self.capabilities >> 10 & 1 != 0
+    }
+}
+
 /// The rules of the contract.
 fn is_in_order(said: &Said<'_>) -> bool {
-    let Said { size, minimum, preferred, maximum, sharing, .. } = *said;
+    let Said { size, minimum, preferred, maximum, stripe, .. } = *said;
     size <= MAX_SIZE
         && minimum.is_power_of_two()
         && minimum <= 65536
@@ -58,9 +71,9 @@ fn is_in_order(said: &Said<'_>) -> bool {
         && preferred >= minimum.max(512)
         && preferred <= 32 << 20
         && (maximum == 0 || (maximum >= preferred && maximum % minimum == 0))
-        && match sharing {
-            (2, stripe) => stripe.is_power_of_two() && stripe >= 65536,
-            _ => true,
+        && match stripe {
+            0 => true,
+            stripe => !said.is_interchangeable() && stripe.is_power_of_two() && stripe >= 65536,
         }
 }
 
@@ -89,36 +102,32 @@ fn check(disk: &Disk, said: &Said<'_>) {
     assert_eq!(disk.extents, can(7));
     assert_eq!(
         disk.sharing,
-        match said.sharing {
-            (0, _) => Sharing::Exclusive,
-            (1, _) => Sharing::Interchangeable,
-            (_, stripe) => Sharing::Striped { shift: stripe.ilog2() },
+        match said.stripe {
+            0 if said.is_interchangeable() => Sharing::Interchangeable,
+            0 => Sharing::Exclusive,
+            stripe => Sharing::Striped { shift: stripe.ilog2() },
         }
     );
     assert!(!disk.direct_access);
     check_shown(&disk.description, said.description);
 }
 
-/// `result<disk, string>`.
-fn lift(memory: &Memory) -> Option<Result<Said<'_>, &str>> {
-    let at = memory.answer(56, 8)?;
+/// `result<disk, error>`, and what `stripe-size` returns. The message of an error may be missing.
+fn lift(memory: &Memory) -> Option<Result<Said<'_>, Option<&str>>> {
+    let at = memory.answer(40, 8)?;
     match memory.u8(at) {
         0 => {}
-        1 => return memory.string(at + 8).map(Err),
+        1 => return memory.error(at + 8).map(Err),
         _ => return None,
     }
     let at = at + 8;
-    let sharing = (memory.u8(at + 24), memory.u64(at + 32)?);
-    if sharing.0 > 2 {
-        return None;
-    }
     Some(Ok(Said {
         size: memory.u64(at)?,
         minimum: memory.u32(at + 8)?,
         preferred: memory.u32(at + 12)?,
         maximum: memory.u32(at + 16)?,
         capabilities: memory.u16(at + 20),
-        sharing,
-        description: memory.string(at + 40)?,
+        stripe: memory.u64(STRIPE_SIZE)?,
+        description: memory.string(at + 24)?,
     }))
 }

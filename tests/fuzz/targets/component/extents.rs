@@ -58,12 +58,12 @@ fn is_in_order(runs: &[Run], left: u64, minimum: u64) -> bool {
         && sum <= left.into()
 }
 
-/// `result<list<extent>, error-code>`.
+/// `result<list<extent>, error>`.
 fn lift(memory: &Memory) -> Option<Result<Vec<Run>, ()>> {
-    let at = memory.answer(12, 4)?;
+    let at = memory.answer(20, 4)?;
     match memory.u8(at) {
         0 => {}
-        1 if memory.u8(at + 4) < 8 => return Some(Err(())),
+        1 => return memory.error(at + 4).map(|_| Err(())),
         _ => return None,
     }
     let extents = memory.list(at + 4, 16, 8)?;

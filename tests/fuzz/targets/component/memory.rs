@@ -65,6 +65,11 @@ impl Memory {
         }
     }
 
+    /// The message of an `error`.
+    pub(super) fn error(&self, at: u32) -> Option<Option<&str>> {
+        if self.u8(at) < 8 { self.option(at + 4) } else { None }
+    }
+
     /// A discriminant or flags, at an address that was found to be within the memory.
     pub(super) fn u8(&self, at: u32) -> u8 {
         self.bytes[at as usize]

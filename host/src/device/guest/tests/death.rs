@@ -7,7 +7,7 @@ use tracing::Level;
 use super::{AMPLE, Client, MIB, config, open};
 use crate::block::{Command, ErrorCode, Span};
 use crate::component::Engine;
-use crate::component::tests::guest::{FUNCTIONS, Guest};
+use crate::component::tests::guest::{FUNCTIONS, Guest, can};
 use crate::component::tests::logs::Logs;
 use crate::component::tests::wasi;
 use crate::component::tests::{LONG, SHORT};
@@ -49,7 +49,7 @@ fn with(function: &'static str, body: &str) -> Guest {
     let guest = Guest::new().with(function, body);
     match function {
         "stored" => guest
-            .opened(|disk| disk.sharing = (2, 1 << 16))
+            .opened(|disk| disk.stripe = 1 << 16)
             .with("zero", "(drop (memory.grow (i32.const 1))) (call $done)"),
         _ => guest,
     }
@@ -89,7 +89,7 @@ async fn broken_contract_kills_the_disk() {
     for function in ["read", "extents"] {
         let guest = with(function, "(call $list (i32.const 0x1000) (i32.const 0))");
         let line = assert_dies(&guest, function, LONG).await;
-        assert!(line.contains(&format!("contract: {function} returned")), "{line}");
+        assert!(line.contains(&format!("contract: {function}(0, 4096) returned")), "{line}");
     }
 }
 
@@ -108,7 +108,7 @@ async fn error_codes_kill_nothing() {
 async fn another_disk_on_the_second_open_is_not_used() {
     let random = ("wasi:random/random@0.2.0", r#"(export "get-random-u64" (func (result u64)))"#);
     let guest = wasi::guest(&[random], &[], &[(0, "get-random-u64", "(result i64)")])
-        .opened(|disk| disk.sharing = (1, 0))
+        .opened(|disk| disk.capabilities |= can::INTERCHANGEABLE)
         .with(
             "open",
             "(i64.store (i32.const 0x208)
@@ -154,7 +154,7 @@ async fn read_and_hold(disk: &Client, offset: u64) -> Answer {
 #[tokio::test]
 async fn lies_about_what_is_stored_harm_the_liar() {
     let striped = Guest::new()
-        .opened(|disk| disk.sharing = (2, 1 << 16))
+        .opened(|disk| disk.stripe = 1 << 16)
         .with("zero", "(drop (memory.grow (i32.const 1))) (call $done)");
     let disk = open(&striped.clone().with("stored", "(i64.const 0)")).await;
     disk.write(0, &[7; 65536], false).await.unwrap();

@@ -53,7 +53,7 @@ async fn zeroes_that_would_take_years_are_refused() {
     let huge = |capabilities| {
         Guest::new().with("write", "(call $done)").with("zero", "(call $done)").opened(|disk| {
             disk.size = 1 << 62;
-            disk.sharing = (2, 1 << 30);
+            disk.stripe = 1 << 30;
             disk.capabilities = capabilities;
         })
     };
@@ -69,6 +69,10 @@ async fn zeroes_that_would_take_years_are_refused() {
     assert_eq!(zero(&disk, 1 << 32, true, false).await, Ok(()));
     assert_eq!(zero(&disk, 1 << 62, true, false).await, Err(ErrorCode::Overflow));
     assert_eq!(zero(&disk, 1 << 62, true, true).await, Err(ErrorCode::NotSup));
+    // One that answers that it cannot.
+    let disk = open(&huge(can::EVERYTHING).with("zero", "(call $fail (i32.const 6))")).await;
+    assert_eq!(zero(&disk, 1 << 62, false, false).await, Err(ErrorCode::Overflow));
+    assert_eq!(zero(&disk, 1 << 62, false, true).await, Err(ErrorCode::NotSup));
 }
 
 #[tokio::test]
@@ -128,8 +132,10 @@ async fn fast_zero_that_is_slow_changes_nothing() {
         let answer = disk.execute(command, Vec::new()).await.map(drop);
         assert_eq!(answer, Err(ErrorCode::NotSup));
     }
-    assert_eq!(disk.zero(0, 4096).await, Err(ErrorCode::Inval), "no answer to what is not fast");
     assert_eq!(disk.read(0, 8192).await.unwrap(), [7; 8192]);
+    // One that may be slow is written.
+    disk.zero(0, 4000).await.unwrap();
+    assert_eq!(disk.read(0, 8192).await.unwrap(), [[0; 4000].as_slice(), &[7; 4192]].concat());
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ struct Client {
 fn config(component: Component, max_memory: u64) -> DiskConfig {
     let export_name = "export".into();
     let budgets = Budgets::alone(max_memory);
-    DiskConfig { component, export_name, read_only: false, parameters: Vec::new(), budgets }
+    DiskConfig { component, export_name, read_only: false, arguments: Vec::new(), budgets }
 }
 
 async fn load(guest: &Guest, deadline: Duration) -> Component {
@@ -66,7 +66,8 @@ impl Client {
             }
             _ => {}
         }
-        self.gate.finish(self.gate.execute(command, payload.into(), None)).await
+        let execution = self.gate.execute(command, payload.into(), None);
+        self.gate.finish(execution).await.map_err(|error| error.code)
     }
 
     /// That of a dead disk is, on other threads.

@@ -18,7 +18,7 @@ const BUDGET: u64 = 1 << 30;
 const MOST: &str = "9600";
 
 fn striped() -> Guest {
-    Guest::new().opened(|disk| disk.sharing = (2, STRIPE))
+    Guest::new().opened(|disk| disk.stripe = STRIPE)
 }
 
 /// A stripe of each of the two shards.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{AMPLE, Client, open_within};
 use crate::block::{Command, ErrorCode, Span};
-use crate::component::tests::guest::Guest;
+use crate::component::tests::guest::{Guest, can};
 use crate::device::Answer;
 
 /// It reads as zeroes: whatever one instance has, the others have, too.
 fn interchangeable() -> Guest {
-    Guest::new().opened(|disk| disk.sharing = (1, 0))
+    Guest::new().opened(|disk| disk.capabilities |= can::INTERCHANGEABLE)
 }
 
 async fn hold(disk: &Client) -> Answer {

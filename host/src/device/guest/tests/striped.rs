@@ -8,7 +8,7 @@ use crate::component::tests::guest::Guest;
 const STRIPE: u64 = 64 << 10;
 
 fn striped() -> Guest {
-    Guest::new().opened(|disk| disk.sharing = (2, STRIPE))
+    Guest::new().opened(|disk| disk.stripe = STRIPE)
 }
 
 /// A disk of 2^63-1 bytes, with a given `extents`.
@@ -142,17 +142,18 @@ mod memory {
     use crate::component::tests::LONG;
     use crate::component::{BuiltIn, Engine};
     use crate::device::guest::DiskConfig;
+    use crate::parameters::{Argument, Value};
 
-    async fn open(size: &str, max_memory: u64) -> Client {
+    async fn open(size: u64, max_memory: u64) -> Client {
         let memory = BuiltIn::find("memory").unwrap();
         let component = Engine::new(LONG).load_built_in(memory).await.unwrap();
-        let parameters = vec![("size".into(), size.into())];
-        Client::open(DiskConfig { parameters, ..config(component, max_memory) }).await.unwrap()
+        let arguments = vec![Argument { name: "size".into(), value: Value::Size(size) }];
+        Client::open(DiskConfig { arguments, ..config(component, max_memory) }).await.unwrap()
     }
 
     #[tokio::test]
     async fn both_ends_of_the_largest_disk() {
-        let disk = open(&MAX_SIZE.to_string(), AMPLE).await;
+        let disk = open(MAX_SIZE, AMPLE).await;
         let end = MAX_SIZE - 4096;
         disk.write(0, &[1; 4096], false).await.unwrap();
         disk.write(end, &[2; 4096], false).await.unwrap();
@@ -169,7 +170,7 @@ mod memory {
 
     #[tokio::test]
     async fn trim_of_everything_gives_the_memory_back() {
-        let disk = open("256M", AMPLE).await;
+        let disk = open(256 << 20, AMPLE).await;
         let at_first = disk.disk.memory().used();
         for round in 1..3 {
             for at in (0..64 * MIB).step_by(MIB as usize) {
@@ -186,7 +187,7 @@ mod memory {
     #[tokio::test]
     async fn full_disk_refuses_and_goes_on() {
         use crate::block::ErrorCode;
-        let disk = open("1G", 128 * MIB).await;
+        let disk = open(1 << 30, 128 * MIB).await;
         let mut at = 0;
         let refused = loop {
             match disk.write(at, &vec![7; MIB as usize], false).await {
