@@ -1,16 +1,91 @@
-//! Code shared by the components in `plugin/`: parsing of sizes, and the minimal runtime that a
-//! component without `std` needs.
+//! A crate for writing backends for memnbd: components that implement a disk.
 //!
-//! The module `runtime` exists only on wasm32, where components run. It provides a heap, a panic
-//! handler and the allocation function of the canonical ABI. Everything else is plain code that is
-//! tested natively. Nothing here depends on the contract in `wit/`.
+//! A backend is a type that implements [`Backend`]. The macro [`backend!`] exports the type as the
+//! component:
+//!
+//! ```
+//! use memnbd_guest::{Backend, Capabilities, Description, Disk, Error, OpenRequest, Parameter};
+//!
+//! /// A disk that holds one byte, repeated.
+//! struct Repeat {
+//!     size: u64,
+//!     byte: u8,
+//! }
+//!
+//! impl Backend for Repeat {
+//!     fn describe() -> Description {
+//!         Description::new("repeat", env!("CARGO_PKG_VERSION"), "a disk that repeats one byte")
+//!             .parameter(Parameter::size("size", "the size of the disk").required())
+//!             .parameter(Parameter::number("byte", "the byte", 0, 255).default("170"))
+//!             .bare_parameter("size")
+//!     }
+//!
+//!     fn open(request: &OpenRequest) -> Result<Self, Error> {
+//!         let size = request.size("size").ok_or(Error::EINVAL)?;
+//!         let byte = request.number("byte").unwrap_or(170) as u8;
+//!         Ok(Self { size, byte })
+//!     }
+//!
+//!     fn disk(&self) -> Disk {
+//!         let capabilities = Capabilities::MULTI_CONN | Capabilities::INTERCHANGEABLE;
+//!         Disk { capabilities, ..Disk::new(self.size) }
+//!     }
+//!
+//!     fn read(&mut self, _offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+//!         buffer.fill(self.byte);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! memnbd_guest::backend!(Repeat);
+//! ```
+//!
+//! Build it with `crate-type = ["cdylib"]` for the target `wasm32-wasip2`. On other targets the
+//! macro exports nothing, and the backend is plain code that unit tests can call.
+//!
+//! # Layout
+//!
+//! - [`Backend`], [`OpenRequest`], [`Description`], [`Disk`] and [`Error`]: what a backend
+//!   implements, receives and returns. The types are plain and exist on all targets.
+//! - [`log`] and [`random_u64`]: what the host offers to a backend.
+//! - [`content`]: helpers for disks whose content is computed from the offset.
+//! - `bindings`: the generated bindings of the contract in `wit/`, on wasm32.
+//! - `exports`: the exports of the contract for a type that implements [`Backend`], on wasm32.
+//! - `runtime`: a heap, a panic handler and `cabi_realloc` for components without `std`, on wasm32
+//!   with the feature `runtime`. Such a component is a few tens of kilobytes.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
 extern crate alloc;
 
+mod backend;
 #[cfg(target_arch = "wasm32")]
+pub mod bindings;
+pub mod content;
+mod description;
+mod disk;
+mod error;
+#[cfg(target_arch = "wasm32")]
+pub mod exports;
+mod host;
+mod request;
+#[cfg(all(target_arch = "wasm32", feature = "runtime"))]
 pub mod runtime;
-mod size;
 
-pub use size::{MAX_SIZE, SizeError, parse_size};
+pub use backend::Backend;
+pub use description::{Description, Parameter, ParameterType};
+pub use disk::{Capabilities, Chunk, Disk, Extent, MAX_SIZE, Status, ZeroOptions};
+pub use error::{Error, ErrorCode};
+pub use host::{Level, log, random_u64};
+pub use request::{Argument, OpenRequest, Value};
+
+/// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
+///
+/// On targets other than wasm32, this only checks that the type implements the trait.
+#[cfg(not(target_arch = "wasm32"))]
+#[macro_export]
+macro_rules! backend {
+    ($backend:ty) => {
+        const _: fn() -> $crate::Description = <$backend as $crate::Backend>::describe;
+    };
+}

@@ -4,110 +4,125 @@
 //! Nothing is stored. A write succeeds if the data equals what the disk already holds, and fails
 //! with `eio` otherwise. This exposes reads and writes at wrong offsets, anywhere on a disk of any
 //! size. `zero` and `trim` are not supported, as neither could do anything.
-//!
-//! [`fill`] and [`matches()`] are plain code that is tested natively; the exports exist only on
-//! wasm32.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
-extern crate alloc;
+use memnbd_guest::{
+    Backend, Capabilities, Description, Disk, Error, OpenRequest, Parameter, content,
+};
 
-#[cfg(target_arch = "wasm32")]
-mod abi;
-
-/// Fills `bytes` with the content of the disk at `offset`.
-pub fn fill(bytes: &mut [u8], offset: u64) {
-    let head = bytes.len().min(offset.wrapping_neg() as usize % 8);
-    let (unaligned, rest) = bytes.split_at_mut(head);
-    fill_within_word(unaligned, offset);
-    let mut offset = offset + head as u64;
-    let (words, tail) = rest.as_chunks_mut();
-    for word in words {
-        *word = offset.to_be_bytes();
-        // The last word of the largest disk may be the last one below 2^63.
-        offset += 8;
-    }
-    fill_within_word(tail, offset);
+/// The open disk.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    size: u64,
+    /// What replaces the upper 16 bits of every word.
+    upper: Option<u16>,
 }
 
-/// Returns whether `bytes` equal the content of the disk at `offset`.
-pub fn matches(bytes: &[u8], offset: u64) -> bool {
-    let mut expected = [0; 512];
-    let mut offset = offset;
-    for block in bytes.chunks(expected.len()) {
-        let expected = &mut expected[..block.len()];
-        fill(expected, offset);
-        if block != expected {
-            return false;
+impl Pattern {
+    fn fill(&self, bytes: &mut [u8], offset: u64) {
+        match self.upper {
+            None => content::fill(bytes, offset, u64::to_be_bytes),
+            Some(upper) => {
+                let upper = u64::from(upper) << 48;
+                content::fill(bytes, offset, |offset| (upper | offset << 16 >> 16).to_be_bytes());
+            }
         }
-        offset += block.len() as u64;
     }
-    true
 }
 
-/// Fills bytes that lie within one word.
-fn fill_within_word(bytes: &mut [u8], offset: u64) {
-    let word = (offset & !7).to_be_bytes();
-    let at = offset as usize % 8;
-    bytes.copy_from_slice(&word[at..at + bytes.len()]);
+impl Backend for Pattern {
+    fn describe() -> Description {
+        Description::new(
+            "pattern",
+            env!("CARGO_PKG_VERSION"),
+            "a disk whose every 8 bytes hold their own offset, big-endian",
+        )
+        .parameter(Parameter::size("size", "the size of the disk").required())
+        .parameter(
+            Parameter::number("upper", "the upper 16 bits of every word", 0, 0xffff)
+                .default("those of the offset"),
+        )
+        .bare_parameter("size")
+    }
+
+    fn open(request: &OpenRequest) -> Result<Self, Error> {
+        Ok(Self {
+            size: request.size("size").ok_or(Error::EINVAL)?,
+            upper: request.number("upper").map(|upper| upper as u16),
+        })
+    }
+
+    fn disk(&self) -> Disk {
+        let capabilities = Capabilities::WRITABLE
+            | Capabilities::CACHE
+            | Capabilities::MULTI_CONN
+            | Capabilities::INTERCHANGEABLE;
+        Disk { capabilities, ..Disk::new(self.size) }
+    }
+
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.fill(buffer, offset);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8], _fua: bool) -> Result<(), Error> {
+        content::check(data, offset, |bytes, offset| self.fill(bytes, offset))
+    }
 }
+
+memnbd_guest::backend!(Pattern);
 
 #[cfg(test)]
 mod tests {
+    use memnbd_guest::{MAX_SIZE, Value};
+
     use super::*;
 
-    const LARGEST: u64 = i64::MAX as u64;
-
-    fn byte(offset: u64) -> u8 {
-        (offset & !7).to_be_bytes()[offset as usize % 8]
+    fn pattern() -> Pattern {
+        let request = OpenRequest::default().with("size", Value::Size(MAX_SIZE));
+        Pattern::open(&request).unwrap()
     }
 
-    fn held(offset: u64, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0xa5; length];
-        fill(&mut bytes, offset);
+    fn read(pattern: &mut Pattern, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        pattern.read(offset, &mut bytes).unwrap();
         bytes
     }
 
     #[test]
     fn words_hold_their_offset() {
-        assert_eq!(held(0, 16), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
+        let mut disk = pattern();
+        assert_eq!(read(&mut disk, 0, 16), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
         assert_eq!(
-            held(0x0123_4567_89ab_cde8, 8),
+            read(&mut disk, 0x0123_4567_89ab_cde8, 8),
             [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xe8]
         );
-        assert_eq!(held(0x1238 + 6, 4), [0x12, 0x38, 0, 0]);
+        assert_eq!(read(&mut disk, 0x1238 + 6, 4), [0x12, 0x38, 0, 0]);
     }
 
     #[test]
-    fn any_offset_and_length_give_the_bytes_of_the_whole() {
-        for start in [0, 1 << 32, (1 << 40) - 20, LARGEST - 80] {
-            for offset in start..start + 20 {
-                for length in 0..60 {
-                    let expected: Vec<u8> = (offset..offset + length as u64).map(byte).collect();
-                    assert_eq!(held(offset, length), expected, "{offset} {length}");
-                }
-            }
-        }
+    fn last_bytes_of_the_largest_disk_are_there() {
+        let last = [0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        let mut disk = pattern();
+        assert_eq!(read(&mut disk, MAX_SIZE - 7, 7), last);
+        assert_eq!(disk.write(MAX_SIZE - 7, &last, false), Ok(()));
     }
 
     #[test]
-    fn last_byte_of_the_largest_disk_is_there() {
-        assert_eq!(held(LARGEST - 1, 1), [0xff]);
-        assert_eq!(held(LARGEST - 7, 7), [0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        assert!(matches(&[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], LARGEST - 7));
+    fn upper_bits_are_replaced() {
+        let mut disk = Pattern { upper: Some(0xabcd), ..pattern() };
+        let expected = [0xab, 0xcd, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xe8];
+        assert_eq!(read(&mut disk, 0x0123_4567_89ab_cde8, 8), expected);
+        assert_eq!(read(&mut disk, 0x0123_4567_89ab_cde9, 3), expected[1..4]);
     }
 
     #[test]
-    fn one_wrong_byte_is_no_match() {
-        for offset in [0, 3, 509, LARGEST - 1500] {
-            let mut bytes = held(offset, 1500);
-            assert!(matches(&bytes, offset));
-            assert!(!matches(&bytes, offset + 8));
-            for at in 0..bytes.len() {
-                bytes[at] ^= 0x10;
-                assert!(!matches(&bytes, offset), "{offset} {at}");
-                bytes[at] ^= 0x10;
-            }
-        }
+    fn only_the_content_can_be_written() {
+        let mut disk = pattern();
+        let mut bytes = read(&mut disk, 4093, 10_000);
+        assert_eq!(disk.write(4093, &bytes, false), Ok(()));
+        bytes[9_999] ^= 1;
+        assert_eq!(disk.write(4093, &bytes, false).unwrap_err().code, Error::EIO.code);
     }
 }

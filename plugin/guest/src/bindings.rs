@@ -1,0 +1,29 @@
+//! The generated bindings of the contract, on wasm32. [`Backend`](crate::Backend) is easier to use;
+//! these are for components that implement the contract directly.
+
+#![allow(missing_docs, unreachable_pub, clippy::all)]
+
+wit_bindgen::generate!({
+    path: "wit",
+    world: "backend",
+    pub_export_macro: true,
+    default_bindings_module: "memnbd_guest::bindings",
+});
+
+/// The random numbers of WASI. The interface is complete, for it is merged with what the standard
+/// library declares.
+pub mod random {
+    wit_bindgen::generate!({
+        inline: "
+            package memnbd:random;
+            world random { import wasi:random/random@0.2.0; }
+            package wasi:random@0.2.0 {
+                interface random {
+                    get-random-bytes: func(len: u64) -> list<u8>;
+                    get-random-u64: func() -> u64;
+                }
+            }
+        ",
+        generate_all,
+    });
+}

@@ -1,0 +1,177 @@
+//! The properties of a disk, and what its functions take and return.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+use core::ops::{BitOr, BitOrAssign};
+
+use crate::Error;
+
+/// The largest disk, in bytes: NBD clients store offsets in signed 64-bit integers.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// The properties of an open disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The size in bytes, at most [`MAX_SIZE`].
+    pub size: u64,
+    /// The unit of offsets and lengths: a power of two from 1 to 65536.
+    pub minimum_block: u32,
+    /// The unit of efficient requests: a power of two, at least `minimum_block`, from 512 to 32 MiB.
+    pub preferred_block: u32,
+    /// The maximum length of a read or write: 0 for no limit, or a multiple of `minimum_block` that
+    /// is at least `preferred_block`.
+    pub maximum_transfer: u32,
+    /// What the disk can do.
+    pub capabilities: Capabilities,
+    /// A one-line description of this disk for clients, possibly empty.
+    pub description: Cow<'static, str>,
+}
+
+impl Disk {
+    /// Returns a read-only disk in blocks of one byte that prefers 4 KiB and reads at most 1 MiB at
+    /// once.
+    ///
+    /// The result of a read is built in the component's memory, which grows to fit the longest one
+    /// and never shrinks. Therefore the maximum transfer is low.
+    pub const fn new(size: u64) -> Self {
+        Self {
+            size,
+            minimum_block: 1,
+            preferred_block: 4096,
+            maximum_transfer: 1 << 20,
+            capabilities: Capabilities::NONE,
+            description: Cow::Borrowed(""),
+        }
+    }
+}
+
+/// The capabilities of a disk, which can be combined with `|`. `wit/block-store.wit` has the
+/// obligations that come with each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(u16);
+
+impl Capabilities {
+    /// The disk can only be read.
+    pub const NONE: Self = Self(0);
+    /// `write` works.
+    pub const WRITABLE: Self = Self(1);
+    /// `flush` works.
+    pub const FLUSH: Self = Self(1 << 1);
+    /// `write`, `zero` and `trim` honor `fua`.
+    pub const FUA: Self = Self(1 << 2);
+    /// `trim` works.
+    pub const TRIM: Self = Self(1 << 3);
+    /// `zero` works.
+    pub const ZERO: Self = Self(1 << 4);
+    /// `zero` honors `fast`.
+    pub const FAST_ZERO: Self = Self(1 << 5);
+    /// `cache` works.
+    pub const CACHE: Self = Self(1 << 6);
+    /// `extents` works.
+    pub const EXTENTS: Self = Self(1 << 7);
+    /// Clients may use several connections at once.
+    pub const MULTI_CONN: Self = Self(1 << 8);
+    /// Seeking is slow.
+    pub const ROTATIONAL: Self = Self(1 << 9);
+    /// Any number of instances may serve the disk: it has no state in the instance.
+    pub const INTERCHANGEABLE: Self = Self(1 << 10);
+
+    /// Returns true if all of `others` are among these.
+    pub const fn contains(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Returns the union, in constants.
+    #[must_use]
+    pub const fn union(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Returns the bits in the order of the contract's flags.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+}
+
+impl BitOr for Capabilities {
+    type Output = Self;
+
+    fn bitor(self, others: Self) -> Self {
+        self.union(others)
+    }
+}
+
+impl BitOrAssign for Capabilities {
+    fn bitor_assign(&mut self, others: Self) {
+        *self = self.union(others);
+    }
+}
+
+/// A part of the result of a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// The bytes themselves, at least one.
+    Data(Vec<u8>),
+    /// This many zero bytes that take no space, at least one.
+    Hole(u32),
+}
+
+impl Chunk {
+    /// Returns `length` bytes of data. `fill` receives zeroes and replaces them.
+    ///
+    /// # Errors
+    ///
+    /// Returns `ENOMEM` if there is not enough memory, and the error of `fill`.
+    pub fn data(
+        length: u32,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let length = length as usize;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| Error::ENOMEM)?;
+        bytes.resize(length, 0);
+        fill(&mut bytes)?;
+        Ok(Self::Data(bytes))
+    }
+}
+
+/// A run of bytes with the same allocation status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The length in bytes, at least one.
+    pub length: u64,
+    /// The status of all these bytes.
+    pub status: Status,
+}
+
+/// The allocation status of a run of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// True if no space is allocated for the run.
+    pub hole: bool,
+    /// True if the run reads as zeroes.
+    pub zero: bool,
+}
+
+impl Status {
+    /// Allocated, with any content.
+    pub const DATA: Self = Self { hole: false, zero: false };
+    /// Not allocated, reading as zeroes.
+    pub const HOLE: Self = Self { hole: true, zero: true };
+    /// Allocated, reading as zeroes.
+    pub const ZERO: Self = Self { hole: false, zero: true };
+}
+
+/// Options of `zero`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZeroOptions {
+    /// Return once the zeroes are on stable storage. Set only if the disk has
+    /// [`FUA`](Capabilities::FUA).
+    pub fua: bool,
+    /// Leave the range allocated.
+    pub keep_allocated: bool,
+    /// Be faster than writing zeroes, or fail at once with `ENOTSUP`. Set only if the disk has
+    /// [`FAST_ZERO`](Capabilities::FAST_ZERO).
+    pub fast: bool,
+}

@@ -1,0 +1,131 @@
+//! The request to open a disk, with typed access to its arguments.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// What the host asks for when it opens a disk.
+///
+/// The host has checked the arguments: names and types are those that `describe` declares, and all
+/// required ones are present. The accessors return the first argument of that name, or `None` if
+/// there is none of that type.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpenRequest {
+    /// The name that clients use, possibly empty.
+    pub export_name: String,
+    /// True if nothing will be written.
+    pub read_only: bool,
+    /// The arguments in the order of the command line.
+    pub arguments: Vec<Argument>,
+    /// The memory that all instances of this disk may have together, in bytes.
+    pub memory_limit: u64,
+}
+
+/// A parameter that was given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Argument {
+    /// The name of the parameter.
+    pub name: String,
+    /// The value, of the parameter's type.
+    pub value: Value,
+}
+
+/// The parsed value of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// The value of a text or a choice.
+    Text(String),
+    /// The value of a boolean.
+    Boolean(bool),
+    /// The value of a number.
+    Number(i64),
+    /// The value of a size, in bytes.
+    Size(u64),
+    /// The value of a duration.
+    Duration(Duration),
+    /// The value of a probability, from 0 to 1.
+    Probability(f64),
+}
+
+impl OpenRequest {
+    /// Adds an argument, for tests.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.arguments.push(Argument { name: name.to_string(), value });
+        self
+    }
+
+    /// Returns the values of all arguments with this name.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &Value> {
+        self.arguments
+            .iter()
+            .filter(move |argument| argument.name == name)
+            .map(|argument| &argument.value)
+    }
+
+    /// Returns the value of a text or a choice.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.values(name).find_map(|value| match value {
+            Value::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Returns the value of a boolean.
+    pub fn boolean(&self, name: &str) -> Option<bool> {
+        self.values(name).find_map(|value| match value {
+            Value::Boolean(boolean) => Some(*boolean),
+            _ => None,
+        })
+    }
+
+    /// Returns the value of a number.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.values(name).find_map(|value| match value {
+            Value::Number(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// Returns the value of a size, in bytes.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        self.values(name).find_map(|value| match value {
+            Value::Size(size) => Some(*size),
+            _ => None,
+        })
+    }
+
+    /// Returns the value of a duration.
+    pub fn duration(&self, name: &str) -> Option<Duration> {
+        self.values(name).find_map(|value| match value {
+            Value::Duration(duration) => Some(*duration),
+            _ => None,
+        })
+    }
+
+    /// Returns the value of a probability.
+    pub fn probability(&self, name: &str) -> Option<f64> {
+        self.values(name).find_map(|value| match value {
+            Value::Probability(probability) => Some(*probability),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_found_by_name_and_type() {
+        let request = OpenRequest::default()
+            .with("size", Value::Size(512))
+            .with("file", Value::Text("a".into()))
+            .with("file", Value::Text("b".into()));
+        assert_eq!(request.size("size"), Some(512));
+        assert_eq!(request.number("size"), None);
+        assert_eq!(request.size("length"), None);
+        assert_eq!(request.text("file"), Some("a"));
+        assert_eq!(request.values("file").count(), 2);
+    }
+}
