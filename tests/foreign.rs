@@ -161,12 +161,13 @@ fn compiler_is_confined_and_ends_with_the_server() {
 fn export_that_cannot_be_loaded_is_listed_with_the_reason() {
     let directory = directory();
     wasm(&directory.path().join("core.wasm"), "(module)");
-    let exports = ["--export=good=memory,1M", "--export=core=core.wasm", "--export=big=memory,2X"];
+    let exports =
+        ["--export=good=memory,1M", "--export=core=core.wasm", "--export=big=disk.wasm,2X"];
     let mut command = command(directory.path(), &exports);
     let mut server = Server::spawn(directory, &mut command);
     for (name, reason) in [
         ("core", "load component core.wasm: a WebAssembly core module, not a component"),
-        ("big", "big=memory,2X: size: \"2X\" has an unknown suffix"),
+        ("big", "memory: size: \"2X\" has an unknown suffix"),
     ] {
         server.expect_log(&format!("export {name:?}: {reason}"));
         let listed = description(&server, name);
@@ -193,7 +194,7 @@ fn component_that_never_starts_stops_nobody() {
         (core instance $code (instantiate $code))
         (func $describe (canon lift (core func $code "describe")))
         (instance $exported (export "describe" (func $describe)))
-        (export "memnbd:block/block-store@0.1.0" (instance $exported)))"#;
+        (export "memnbd:block/block-store@0.2.0" (instance $exported)))"#;
     wasm(&directory.path().join("loop.wasm"), text);
     let exports = ["--deadline=2", "--export=good=memory,1M", "--export=loop=loop.wasm"];
     let mut command = command(directory.path(), &exports);

@@ -33,7 +33,7 @@ fn help_names_options_and_built_in_components() {
         "-V, --version",
         "--deadline",
         "--max-memory",
-        "memory, pattern",
+        "data, example1, file, full, memory, null",
     ] {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
@@ -47,7 +47,7 @@ fn help_of_a_component_tells_its_parameters() {
         for arguments in [&[name, "--help"][..], &["--help", "--component", name]] {
             let help = output(arguments);
             assert!(help.contains(&expected), "{help}");
-            assert!(help.contains("size=VALUE"), "{help}");
+            assert!(help.contains("size=SIZE"), "{help}");
             assert!(help.contains("required"), "{help}");
         }
     }

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod backends;
 mod bench_driver;
 mod clients;
 mod components;

@@ -68,7 +68,7 @@ fn port_beyond_65535_is_usage() {
 
 #[test]
 fn unknown_component_is_told_with_the_built_in_ones() {
-    let words = ["\"no-such.wasm\"", "no such file", "memory, pattern"];
+    let words = ["\"no-such.wasm\"", "no such file", "file, full, memory"];
     complains(2, &["--component", "no-such.wasm", "size=1M"], &words);
     complains(2, &["no-such.wasm", "size=1M"], &words);
 }
@@ -101,7 +101,7 @@ fn parameter_is_not_given_twice() {
 fn misspelt_component_is_told_with_the_nearest_one() {
     let words = [
         "unknown component \"memroy\"; did you mean \"memory\"?",
-        "built-in components are memory, pattern",
+        "built-in components are data, example1, file",
         "as ./memroy.wasm",
     ];
     complains(2, &["memroy", "2G"], &words);
@@ -146,7 +146,7 @@ fn unknown_component_is_told_by_whatever_would_not_serve_it() {
 #[test]
 fn first_word_that_is_no_name_is_a_value() {
     for (value, words) in [(".5G", "not a number"), ("2G2", "one-letter suffix")] {
-        complains(1, &[value], &["memory: size: ", words]);
+        complains(2, &[value], &["memory: size: ", words]);
     }
     complains(2, &["file=./a.wasm"], &["memory has no parameter \"file\""]);
 }
@@ -187,7 +187,7 @@ fn bad_sizes_are_told_with_what_would_be_right() {
     ] {
         let argument = format!("size={size}");
         let directory = TempDir::new().unwrap();
-        let error = complaint(directory.path(), 1, &[&argument]);
+        let error = complaint(directory.path(), 2, &[&argument]);
         assert!(error.starts_with("memnbd-host: memory: size: "), "{error}");
         for word in words {
             assert!(error.contains(word), "{size}: {word:?} is not in {error}");
@@ -198,7 +198,7 @@ fn bad_sizes_are_told_with_what_would_be_right() {
 #[test]
 fn size_with_a_sign_is_not_mistaken_for_an_option() {
     complains(2, &["-1"], &["-1"]);
-    complains(1, &["--", "-1"], &["negative"]);
+    complains(2, &["--", "-1"], &["negative"]);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn core_module_is_told_from_a_component() {
 fn damaged_component_is_told() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("a.wasm");
-    wasm(&path, &exporting("memnbd:block/block-store@0.1.0"));
+    wasm(&path, &exporting("memnbd:block/block-store@0.2.0"));
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let error = complaint(directory.path(), 1, &["a.wasm", "1M"]);
@@ -239,7 +239,7 @@ fn damaged_component_is_told() {
 
 #[test]
 fn component_of_another_world_is_told_with_what_it_exports() {
-    complains_of_component("(component)", &["exports nothing", "memnbd:block/block-store@0.1.0"]);
+    complains_of_component("(component)", &["exports nothing", "memnbd:block/block-store@0.2.0"]);
     complains_of_component(
         &exporting("wasi:http/incoming-handler@0.2.0"),
         &["not a backend", "wasi:http/incoming-handler@0.2.0"],
@@ -248,20 +248,25 @@ fn component_of_another_world_is_told_with_what_it_exports() {
 
 #[test]
 fn component_of_another_version_is_told_with_both_versions() {
-    for version in ["0.2.0", "1.0.0", "0.0.9"] {
+    for version in ["0.1.0", "1.0.0", "0.0.9"] {
         let text = exporting(&format!("memnbd:block/block-store@{version}"));
-        complains_of_component(&text, &[version, "serves version 0.1.0"]);
+        complains_of_component(&text, &[version, "serves version 0.2.0"]);
     }
+    let old = exporting("memnbd:block/block-store@0.1.0");
+    complains_of_component(&old, &["changed since 0.1", "`sharding`", "memnbd-host --wit"]);
 }
 
 #[test]
 fn component_without_the_functions_of_the_contract_is_told() {
-    complains_of_component(&exporting("memnbd:block/block-store@0.1.0"), &["function open"]);
+    complains_of_component(
+        &exporting("memnbd:block/block-store@0.2.0"),
+        &["block-store has no function open"],
+    );
 }
 
 #[test]
 fn component_that_imports_what_there_is_not_is_told() {
-    let exporting = exporting("memnbd:block/block-store@0.1.0");
+    let exporting = exporting("memnbd:block/block-store@0.2.0");
     let rest = exporting.trim_start().strip_prefix("(component").unwrap();
     let text = format!(
         "(component (import \"acme:radio/tuner@1.0.0\" (instance (export \"f\" (func)))) {rest}"

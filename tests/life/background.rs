@@ -131,7 +131,7 @@ fn reason_and_exit_code_of_a_failed_start_are_told_by_the_first_process() {
     for (code, arguments, reason) in [
         (2, &["colour=red"][..], "memory has no parameter \"colour\""),
         (2, &["--component", "no-such"], "\"no-such\""),
-        (1, &["size=2X"], "unknown suffix"),
+        (2, &["size=2X"], "unknown suffix"),
         (1, &["-i", "192.0.2.1", "1M"], "listen on 192.0.2.1"),
     ] {
         let command = &mut memnbd(directory.path(), ["-P", "pid", "-p", "0"]);

@@ -115,7 +115,7 @@ fn command_has_the_stdin_of_the_program() {
 fn mistakes_are_told_and_the_command_does_not_run() {
     let directory = TempDir::new().unwrap();
     for (code, arguments) in
-        [(2, &["size=1M", "colour=red"][..]), (1, &["2X"]), (1, &["-i", "192.0.2.1", "1M"])]
+        [(2, &["size=1M", "colour=red"][..]), (2, &["2X"]), (1, &["-i", "192.0.2.1", "1M"])]
     {
         let finished = captive(directory.path(), arguments, "touch ran");
         assert_eq!(finished.failure(code).matches("memnbd-host: ").count(), 1);

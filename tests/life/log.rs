@@ -126,7 +126,7 @@ fn name_is_in_the_log_and_in_the_list_of_processes() {
     let pid = server.pid().as_raw_nonzero();
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "disk-1\n");
     let directory = TempDir::new().unwrap();
-    let error = run(&mut memnbd(directory.path(), ["--name", "disk-1", "2X"])).failure(1);
+    let error = run(&mut memnbd(directory.path(), ["--name", "disk-1", "2X"])).failure(2);
     assert!(error.starts_with("disk-1: "), "{error}");
 }
 

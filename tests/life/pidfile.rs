@@ -36,6 +36,6 @@ fn link_is_refused_where_it_cannot_be_replaced() {
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     fs::remove_file(&pidfile).unwrap();
     // One that was made before the start failed, and that the other user cannot remove, is empty.
-    run(memnbd(directory.path(), arguments).arg("2X")).failure(1);
+    run(memnbd(directory.path(), arguments).arg("2X")).failure(2);
     assert!(fs::read(&pidfile).unwrap_or_default().is_empty());
 }

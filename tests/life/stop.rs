@@ -86,7 +86,7 @@ fn failed_last_flush_is_a_failure() {
     drop(probe(&server));
     server.signal(Signal::TERM);
     server.allow_log("the last flush failed");
-    server.allow_log("the component trapped");
+    server.allow_log("flush() trapped");
     server.wait_for(1);
 }
 

@@ -7,6 +7,7 @@ use super::Failure;
 use super::args::Args;
 use super::budgets;
 use super::components::{self, Choice};
+use super::file::{self, FileSource};
 use super::loading::{ExportSource, Loader};
 use super::privileges::Identity;
 use super::start::Planned;
@@ -57,6 +58,10 @@ async fn export(
     wish: Wish,
 ) -> Result<Arc<Export>, Failure> {
     let name = wish.export_name.clone();
+    if component == file::NAME {
+        let source = FileSource::new(label, wish).map_err(Failure::Usage)?;
+        return Ok(Export::of_source(&name, Box::new(source)));
+    }
     let supply = loader.supply(component).await?;
     let source = ExportSource::new(supply, label, wish).map_err(Failure::Usage)?;
     Ok(Export::of_source(&name, Box::new(source)))

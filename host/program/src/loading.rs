@@ -20,7 +20,7 @@ use memnbd::component::{
     MemoryBudget, Progress,
 };
 use memnbd::device::guest::DiskConfig;
-use memnbd::exports::{self, Backoff, Loading, Problem, Stage};
+use memnbd::exports::{self, Backoff, Loading, Problem, Stage, Supplied};
 
 /// Compilations that take longer than this are logged.
 const LONG: Duration = Duration::from_secs(1);
@@ -244,17 +244,18 @@ impl ExportSource {
 }
 
 impl exports::Source for ExportSource {
-    fn config<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+    fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
             if let Some(config) = &self.config {
-                return Ok(config.clone());
+                return Ok(Supplied::Guest(Box::new(config.clone())));
             }
             let component = self
                 .supply
                 .component(stage)
                 .await
                 .map_err(|error| Problem::Load { component: self.supply.name.clone(), error })?;
-            self.wish.config(component).map_err(Problem::Parameters)
+            let config = self.wish.config(component).map_err(Problem::Parameters)?;
+            Ok(Supplied::Guest(Box::new(config)))
         })
     }
 

@@ -15,6 +15,7 @@ mod captive;
 mod companion;
 mod components;
 mod exports;
+mod file;
 mod information;
 mod inherited;
 mod leftovers;

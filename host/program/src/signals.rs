@@ -1,8 +1,8 @@
 //! Signal handling.
 //!
 //! The companion thread handles signals, and does nothing else from then on: they must be able to end
-//! the process whatever the other threads are doing. SIGPIPE is ignored, as in every Rust program, so writing to a peer that is
-//! gone is an ordinary error.
+//! the process whatever the other threads are doing. SIGPIPE is ignored, as in every Rust program, so
+//! writing to a peer that is gone is an ordinary error, and so is SIGXFSZ, for a file that may not grow.
 
 use std::ffi::c_int;
 use std::future::Future;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::low_level;
 use tokio::sync::oneshot;
 
@@ -33,7 +33,8 @@ pub(super) struct Signals {
 /// Starts to handle signals. SIGHUP reopens the log. SIGINT, SIGTERM and SIGQUIT end the process
 /// immediately, until [`Signals::serving`] is called.
 pub(super) fn handle(log: &Log, companion: Companion) -> io::Result<Signals> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP])?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGXFSZ])?;
     let (sender, stop) = oneshot::channel();
     let serving = Arc::new(AtomicBool::new(false));
     let leftovers = Leftovers::default();
@@ -79,6 +80,8 @@ impl Handler {
         for signal in signals.forever() {
             match signal {
                 SIGHUP => self.log.reopen(),
+                // Whoever wrote gets EFBIG.
+                SIGXFSZ => {}
                 signal => self.end(signal),
             }
         }

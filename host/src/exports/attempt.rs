@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::export::{Export, Phase};
+use super::export::{Export, Phase, Supplied};
 use super::{Backoff, Failed, Problem, Stage};
+use crate::device::Device;
 use crate::device::guest::{DiskConfig, GuestDevice};
 
 /// An attempt to open an export. Dropping it always ends the export's busy phase.
@@ -15,10 +16,18 @@ pub(super) struct Attempt {
     pub(super) ended: bool,
 }
 
+/// A device that was opened.
+struct Opened {
+    device: Arc<dyn Device>,
+    /// It cannot be opened again.
+    keep: bool,
+}
+
 impl Attempt {
     pub(super) async fn open(mut self, keep: bool) -> Result<(), Failed> {
-        let disk = self.load_and_open().await.map_err(|problem| self.fail(problem))?;
-        self.end(if keep { Phase::Open(Arc::new(disk)) } else { Phase::Closed });
+        let opened = self.load_and_open().await.map_err(|problem| self.fail(problem))?;
+        let keep = keep || opened.keep;
+        self.end(if keep { Phase::Open(opened.device) } else { Phase::Closed });
         Ok(())
     }
 
@@ -34,25 +43,29 @@ impl Attempt {
         }
     }
 
-    async fn load_and_open(&self) -> Result<GuestDevice, Problem> {
+    async fn load_and_open(&self) -> Result<Opened, Problem> {
         let loaded = self.export.status.borrow().config.clone();
         let config = match (loaded, &self.export.source) {
             (Some(config), _) => config,
-            (None, Some(source)) => {
-                let config = source.config(&|stage| self.reach(stage)).await?;
-                DiskConfig { component: config.component.for_export(self.export.name()), ..config }
-            }
+            (None, Some(source)) => match source.load(&|stage| self.reach(stage)).await? {
+                Supplied::Guest(config) => {
+                    let component = config.component.for_export(self.export.name());
+                    DiskConfig { component, ..*config }
+                }
+                Supplied::Device(device) => return Ok(Opened { device, keep: true }),
+            },
             (None, None) => unreachable!("there is a config or a source of one"),
         };
         self.export.status.send_modify(|status| {
             status.config = Some(config.clone());
             status.phase = Phase::Busy(Stage::Opening);
         });
-        GuestDevice::open(config).await.map_err(|error| {
+        let device = GuestDevice::open(config).await.map_err(|error| {
             let source = self.export.source.as_deref();
             let what = source.map_or(self.export.name(), |source| source.label());
             Problem::Open { what: what.to_owned(), error }
-        })
+        })?;
+        Ok(Opened { device: Arc::new(device), keep: false })
     }
 
     fn reach(&self, stage: Stage) {

@@ -15,17 +15,26 @@ use crate::block::ErrorCode;
 use crate::device::guest::DiskConfig;
 use crate::device::{Account, Device, InUse, Port, Ports};
 
-/// Creates the configuration of a disk, which may require compiling its component.
+/// Where the device of an export comes from.
 pub trait Source: Send + Sync {
-    /// Creates the configuration, and calls `stage` to report progress.
-    fn config<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a>;
+    /// Loads what the device is made of, which may require compiling its component, and calls `stage`
+    /// to report progress.
+    fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a>;
 
     /// Returns the user's name for the disk.
     fn label(&self) -> &str;
 }
 
-/// A future that creates a configuration.
-pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<DiskConfig, Problem>> + Send + 'a>>;
+/// What a source supplies.
+pub enum Supplied {
+    /// The configuration of a disk, with its component. The disk is still to be opened.
+    Guest(Box<DiskConfig>),
+    /// A device that is open. It stays open until the export is removed.
+    Device(Arc<dyn Device>),
+}
+
+/// A future that loads what a device is made of.
+pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Supplied, Problem>> + Send + 'a>>;
 
 /// Why an export was not pointed at another device.
 #[derive(Debug, PartialEq, Eq)]
@@ -292,7 +301,7 @@ impl Export {
         };
         let Some(device) = device else { return Ok(()) };
         replacing.end(limit).await;
-        let flushed = device.last_flush().await.map(drop);
+        let flushed = device.last_flush().await.map(drop).map_err(|error| error.code);
         self.status.send_modify(|status| {
             // With the configuration goes its share of the memory.
             *status = Status { config: None, phase: Phase::Gone };
@@ -360,7 +369,7 @@ impl Export {
     /// Returns an error if the component fails to flush; this is logged.
     pub async fn finish(&self) -> Result<(), ErrorCode> {
         match self.held() {
-            Some(disk) => disk.last_flush().await.map(drop),
+            Some(disk) => disk.last_flush().await.map(drop).map_err(|error| error.code),
             None => Ok(()),
         }
     }

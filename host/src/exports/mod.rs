@@ -15,7 +15,7 @@ pub(crate) mod tests;
 
 pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
-pub use export::{Export, Loading, NotReplaced, Source};
+pub use export::{Export, Loading, NotReplaced, Source, Supplied};
 pub use problem::Problem;
 pub use registry::{DuplicateName, Exports, NotRemoved};
 pub use state::{Failed, Stage, State};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::component::LoadError;
+use crate::device::file;
 use crate::device::guest::OpenError;
 
 /// Why an export cannot be served.
@@ -25,6 +26,13 @@ pub enum Problem {
         /// The reason.
         error: OpenError,
     },
+    /// Its file could not be opened.
+    File {
+        /// The path.
+        what: String,
+        /// The reason.
+        error: file::OpenError,
+    },
     /// The server panicked.
     Panicked,
     /// The export is being removed, or was.
@@ -40,6 +48,8 @@ impl Problem {
             Self::Open { error: OpenError::Fault(fault), .. } => fault.may_pass(),
             Self::Open { error: OpenError::Threads(_), .. } => true,
             Self::Open { error: OpenError::Refused(_), .. } => false,
+            // Files come and go, and so do their permissions.
+            Self::File { .. } => true,
             Self::Parameters(_) | Self::Panicked | Self::Removed => false,
         }
     }
@@ -52,6 +62,7 @@ impl fmt::Display for Problem {
             Self::Parameters(text) => f.write_str(text),
             Self::Open { what, error } if what.is_empty() => error.fmt(f),
             Self::Open { what, error } => write!(f, "{what}: {error}"),
+            Self::File { what, error } => write!(f, "file {what}: {error}"),
             Self::Panicked => f.write_str("the server failed while it opened the export"),
             Self::Removed => f.write_str("the export was removed"),
         }

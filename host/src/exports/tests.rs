@@ -24,7 +24,7 @@ pub(crate) struct Scripted {
 }
 
 impl Source for Scripted {
-    fn config<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+    fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
             stage(Stage::Compiling);
             self.go.acquire().await.unwrap().forget();
@@ -32,7 +32,7 @@ impl Source for Scripted {
                 Some(error) => {
                     Err(Problem::Load { component: "x.wasm".into(), error: Arc::new(error) })
                 }
-                None => Ok(config(self.component.clone())),
+                None => Ok(Supplied::Guest(Box::new(config(self.component.clone())))),
             }
         })
     }
@@ -47,7 +47,7 @@ fn config(component: Component) -> DiskConfig {
         component,
         export_name: "disk".into(),
         read_only: false,
-        parameters: Vec::new(),
+        arguments: Vec::new(),
         budgets: crate::device::guest::Budgets::alone(64 << 20),
     }
 }
@@ -62,7 +62,7 @@ pub(crate) async fn scripted(failures: fn(usize) -> Option<LoadError>) -> (Arc<E
 }
 
 pub(crate) fn deadline(_: usize) -> LoadError {
-    LoadError::Fault(Fault::Deadline(Duration::from_secs(1)))
+    LoadError::Fault(Fault::Deadline(None, Duration::from_secs(1)))
 }
 
 #[tokio::test]

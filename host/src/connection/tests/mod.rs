@@ -5,6 +5,7 @@ mod account;
 mod client;
 mod decode;
 mod dedicated;
+mod file;
 mod guests;
 mod native;
 mod output;

@@ -1,0 +1,135 @@
+//! The backend `file`, which is part of the host: the bytes of a file never enter a component.
+
+use std::path::PathBuf;
+
+use memnbd::component::Description;
+use memnbd::device::file::{self, Access, FileDevice, FileOptions, PageCache};
+use memnbd::exports::{Loading, Problem, Source, Stage, Supplied};
+use memnbd::parameters::{Argument, Parameter, ParameterType, Value};
+
+use super::wish::Wish;
+
+/// The name of the backend.
+pub(super) const NAME: &str = "file";
+
+/// Returns the description of the backend, as components describe themselves.
+pub(super) fn description() -> Description {
+    let parameter = |name: &str, summary: &str, kind, default: Option<&str>| Parameter {
+        name: name.into(),
+        summary: summary.into(),
+        kind,
+        required: false,
+        repeatable: false,
+        default: default.map(Into::into),
+    };
+    let choice =
+        |words: &[&str]| ParameterType::Choice(words.iter().map(|&word| word.to_owned()).collect());
+    let descriptors = ParameterType::Number(0..=i64::from(i32::MAX));
+    Description {
+        name: NAME.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        summary: "a regular file or a block device".into(),
+        parameters: vec![
+            parameter("file", "the path of the file", ParameterType::Text, None),
+            parameter("fd", "an open file descriptor instead of a path", descriptors, None),
+            parameter(
+                "fadvise",
+                "the order in which clients read: how much the kernel reads ahead",
+                choice(&["normal", "random", "sequential"]),
+                Some("normal"),
+            ),
+            parameter(
+                "cache",
+                "what stays in the page cache: what the kernel decides, or nothing",
+                choice(&["default", "none"]),
+                Some("default"),
+            ),
+        ],
+        bare_parameter: Some("file".into()),
+        other_parameters: false,
+    }
+}
+
+/// The source of an export that is a file.
+pub(super) struct FileSource {
+    wish: Wish,
+    label: String,
+    path: PathBuf,
+    read_only: bool,
+    access: Access,
+    page_cache: PageCache,
+}
+
+impl FileSource {
+    /// Creates the source of an export. `label` is the user's name for the disk. The file is opened when
+    /// the export is.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if the parameters are invalid.
+    pub(super) fn new(label: &str, wish: Wish) -> Result<Self, String> {
+        let (read_only, arguments) = wish.parse(&description())?;
+        let mut path = None;
+        let (mut access, mut page_cache) = (Access::default(), PageCache::default());
+        for Argument { name, value } in &arguments {
+            match (name.as_str(), value) {
+                ("file" | "fd", _) if path.is_some() => {
+                    return Err("file: file= and fd= are given; give one of them".into());
+                }
+                ("file", Value::Text(text)) => path = Some(PathBuf::from(text)),
+                // It is opened anew, so that the device shares no offset with others.
+                ("fd", Value::Number(fd)) => path = Some(format!("/proc/self/fd/{fd}").into()),
+                ("fadvise", Value::Text(word)) => {
+                    access = match word.as_str() {
+                        "random" => Access::Random,
+                        "sequential" => Access::Sequential,
+                        _ => Access::Normal,
+                    };
+                }
+                ("cache", Value::Text(word)) if word == "none" => page_cache = PageCache::None,
+                _ => {}
+            }
+        }
+        let path = path.ok_or("file needs a file: give its path, as in file=disk.img, or fd=")?;
+        // The process may change its directory when it goes to the background.
+        let path = std::path::absolute(&path).map_err(|error| format!("{path:?}: {error}"))?;
+        Ok(Self { wish, label: label.to_owned(), path, read_only, access, page_cache })
+    }
+
+    fn options(&self) -> FileOptions {
+        FileOptions {
+            source: file::Source::Path(self.path.clone()),
+            export_name: self.wish.export_name.clone(),
+            read_only: self.read_only,
+            access: self.access,
+            page_cache: self.page_cache,
+            buffers: self.wish.buffers(),
+        }
+    }
+}
+
+impl Source for FileSource {
+    fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+        stage(Stage::Opening);
+        Box::pin(async move {
+            let what = || self.path.display().to_string();
+            let options = self.options();
+            let opened = tokio::task::spawn_blocking(move || FileDevice::open(options)).await;
+            let device = opened.map_err(|_| Problem::Panicked)?;
+            let device = device.map_err(|error| Problem::File { what: what(), error })?;
+            if let Some(error) = device.write_refusal() {
+                tracing::warn!(
+                    "export {:?}: {} cannot be opened for writing ({error}), so the export is \
+                     read-only",
+                    self.wish.export_name,
+                    what()
+                );
+            }
+            Ok(Supplied::Device(std::sync::Arc::new(device)))
+        })
+    }
+
+    fn label(&self) -> &str {
+        &self.label
+    }
+}
