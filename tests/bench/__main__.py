@@ -85,6 +85,7 @@ def directory_of(arguments):
     if arguments.output or arguments.render:
         return arguments.output or arguments.render.parent
     all_servers = arguments.servers == options.SERVERS and not arguments.also
+    all_servers &= arguments.backend == "memory"
     if all_servers and not arguments.quick and not arguments.only:
         return options.HERE
     if arguments.readme:
@@ -100,7 +101,12 @@ def measure(arguments, settings, place):
     if settings.pin_clients:
         os.sched_setaffinity(0, options.cpus(settings.pin_clients))
     found, missing = servers.find(
-        arguments.servers, arguments.binary, arguments.null, place, arguments.also
+        arguments.servers,
+        arguments.binary,
+        arguments.null,
+        place,
+        arguments.also,
+        arguments.backend,
     )
     for note in missing:
         teller.note(note)

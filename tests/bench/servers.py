@@ -21,9 +21,10 @@ class Server:
 
     stores = True
 
-    def __init__(self, name, program):
+    def __init__(self, name, program, backend="memory"):
         self.name = name
         self.program = str(program)
+        self.backend = backend
 
     def version(self):
         return process.run([self.program, "--version"]).splitlines()[0].rpartition("/")[2].strip()
@@ -39,26 +40,37 @@ class Server:
         return contextlib.nullcontext(subprocess.DEVNULL)
 
 
-class Memnbd(Server):
-    def command(self, listen, size, file):
-        where = ["-U", listen] if isinstance(listen, str) else ["-i", listen[0], "-p", listen[1]]
-        return [self.program, "-f", *where, "memory", f"size={size}"]
+def sparse_file(place, size, in_memory):
+    path = place.new("raw", in_memory)
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
 
 
 class Nbdkit(Server):
+    """Also memnbd, whose command line is the same. The backend `file` has a file in tmpfs, and
+    `file-on-disk` one on disk."""
+
+    def prepare(self, place, size):
+        if self.backend.startswith("file"):
+            return sparse_file(place, size, in_memory=self.backend == "file")
+        return None
+
     def command(self, listen, size, file):
         where = ["-U", listen] if isinstance(listen, str) else ["-i", listen[0], "-p", listen[1]]
-        return [self.program, "-f", *where, "memory", f"size={size}"]
+        disk = ["file", f"file={file}"] if file else [self.backend, f"size={size}"]
+        return [self.program, "-f", *where, *disk]
+
+
+class Memnbd(Nbdkit):
+    pass
 
 
 class QemuNbd(Server):
     """A sparse file in tmpfs is qemu-nbd's memory."""
 
     def prepare(self, place, size):
-        path = place.new("raw", in_memory=True)
-        with open(path, "wb") as file:
-            file.truncate(size)
-        return path
+        return sparse_file(place, size, in_memory=True)
 
     def command(self, listen, size, file):
         where = ["-k", listen] if isinstance(listen, str) else ["-b", listen[0], "-p", listen[1]]
@@ -212,10 +224,11 @@ def started(server, place, transport, size, cpus=None, arguments=()):
         running.stop()
 
 
-def find(names, binary, null, place, also=()):
+def find(names, binary, null, place, also=(), backend="memory"):
     """The servers of these names that are there, and what to say of those that are not.
 
-    `also` has pairs of a name and another build of memnbd-host.
+    `also` has pairs of a name and another build of memnbd-host. `backend` is what memnbd and nbdkit
+    serve.
     """
     known = {"memnbd": (Memnbd, binary), "nbdkit": (Nbdkit, "nbdkit")}
     known |= {"qemu-nbd": (QemuNbd, "qemu-nbd"), "null": (Null, null)}
@@ -230,5 +243,5 @@ def find(names, binary, null, place, also=()):
             missing.append(f"{name} is left out: there is no tmpfs at /dev/shm for its disk")
         else:
             ours = kind in (Memnbd, Null)
-            found.append(kind(name, place.install(path) if ours else path))
+            found.append(kind(name, place.install(path) if ours else path, backend))
     return found, missing

@@ -149,6 +149,13 @@ def parser():
         default=[],
         help="another build of memnbd-host",
     )
+    run.add_argument(
+        "--backend",
+        metavar="NAME",
+        default="memory",
+        help="what memnbd and nbdkit serve: memory; file, of a file in memory; file-on-disk; or another"
+        " backend with a size, for the workloads that it can do",
+    )
     run.add_argument("--rounds", metavar="N", type=count, help="3, or 1 with --quick")
     run.add_argument("--seconds", metavar="S", type=positive, help="3, or 0.7 with --quick")
     run.add_argument("--size", type=size, help="of fio's disk: 1g, or 512m with --quick")
