@@ -175,9 +175,15 @@ impl Gate {
 
     /// [`Device::execute`]. The execution must be polled by [`Self::poll`] or driven by
     /// [`Self::finish`], which catch panics. A wrapper that catches them would double its size, and
-    /// executions are moved before they are polled.
-    pub fn execute(&self, command: Command, payload: Bytes, place: Option<Execution>) -> Execution {
-        let order = Order { command, payload, cancelled: self.cancelled.clone() };
+    /// executions are moved before they are polled. `alone` is [`Order::alone`].
+    pub fn execute(
+        &self,
+        command: Command,
+        payload: Bytes,
+        place: Option<Execution>,
+        alone: bool,
+    ) -> Execution {
+        let order = Order { command, payload, cancelled: self.cancelled.clone(), alone };
         self.device.clone().execute(order, place)
     }
 

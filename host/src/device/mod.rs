@@ -112,6 +112,9 @@ pub struct Order {
     pub payload: Bytes,
     /// Set when nobody waits for the answer any more.
     pub cancelled: Cancelled,
+    /// The execution is first polled on a thread that serves a single connection, so calls that block for
+    /// a short time delay nobody else there.
+    pub alone: bool,
 }
 
 /// The result of a command.

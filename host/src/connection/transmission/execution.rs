@@ -204,7 +204,8 @@ where
         data: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<Outcome, Started> {
-        let execution = self.gate.execute(command, data, self.slot.take());
+        let alone = self.own_thread && self.gate.may_run_here(true);
+        let execution = self.gate.execute(command, data, self.slot.take(), alone);
         self.poll_once(execution, cx)
     }
 

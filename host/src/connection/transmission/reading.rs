@@ -110,7 +110,7 @@ impl Reading {
             let (done, content) = oneshot::channel();
             let driver = gate.pass();
             let task = async move {
-                let execution = driver.execute(Command::Read { span }, Bytes::new(), None);
+                let execution = driver.execute(Command::Read { span }, Bytes::new(), None, false);
                 let result = driver.finish(execution).await;
                 let content = result.map(|answer| match answer {
                     Answer::Read(content) => content.into_copy(),

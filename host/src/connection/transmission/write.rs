@@ -138,7 +138,7 @@ where
             let execution = async move {
                 // The sender is dropped if there are no threads.
                 let outcome = match before.await.unwrap_or_else(|_| Err(ErrorCode::NoMem.into())) {
-                    Ok(_) => pass.finish(pass.execute(command, data, None)).await,
+                    Ok(_) => pass.finish(pass.execute(command, data, None, false)).await,
                     error => error,
                 };
                 (outcome, pass)

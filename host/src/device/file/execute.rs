@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::FileDevice;
 use super::error::Failure;
-use super::open_file::OpenFile;
+use super::open_file::{MAX_NOW, OpenFile};
 use super::zero::Zero;
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::device::{
@@ -36,6 +36,7 @@ impl Device for FileDevice {
             command: Command::Flush,
             payload: Default::default(),
             cancelled: Cancelled::default(),
+            alone: false,
         };
         let flushed = async move {
             self.clone().execute_order(order).await.inspect_err(|error| {
@@ -57,6 +58,11 @@ impl FileDevice {
         {
             return Ok(content(bytes));
         }
+        if self.is_quick(&order) {
+            let command = order.command;
+            let outcome = self.file.execute(order).map_err(|failure| failure.of(command));
+            return outcome.inspect_err(|error| self.log(error));
+        }
         let device = self.clone();
         let permit = self.blocking.clone().acquire_owned().await.expect("it is never closed");
         let task = move || {
@@ -68,6 +74,17 @@ impl FileDevice {
         let ended = tokio::task::spawn_blocking(task).await;
         let outcome = ended.unwrap_or_else(|_| Err(Error::from(ErrorCode::Io)));
         outcome.inspect_err(|error| device.log(error))
+    }
+
+    /// Whether a command may be executed on the calling thread, because it takes about as long as copying
+    /// its data: on a file system in memory, or, where it delays nobody else, a write to the page cache.
+    fn is_quick(&self, order: &Order) -> bool {
+        let is_short = order.command.span().length <= MAX_NOW;
+        match order.command {
+            Command::Write { fua: false, .. } => is_short && (self.file.in_memory || order.alone),
+            Command::Extents { .. } => false,
+            _ => is_short && self.file.in_memory,
+        }
     }
 
     /// Logs an error of the file, so that people learn of it who do not see what clients get.
@@ -87,7 +104,7 @@ impl FileDevice {
 
 impl OpenFile {
     fn execute(&self, order: Order) -> Result<Answer, Failure> {
-        let Order { command, payload, cancelled } = order;
+        let Order { command, payload, cancelled, .. } = order;
         match command {
             // Writes take effect all the same.
             Command::Read { .. } if cancelled.is_cancelled() => return Err(Failure::Cancelled),

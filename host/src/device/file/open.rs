@@ -5,8 +5,8 @@ use std::path::Path;
 use std::{error, fmt, fs, io};
 
 use rustix::fs::{
-    FileType, Mode, OFlags, SeekFrom, Stat, fcntl_getfl, fcntl_setfl, fstat, ioctl_blksszget,
-    major, minor, open, seek, stat,
+    FileType, Mode, OFlags, SeekFrom, Stat, fcntl_getfl, fcntl_setfl, fstat, fstatfs,
+    ioctl_blksszget, major, minor, open, seek, stat,
 };
 use rustix::io::Errno;
 
@@ -124,6 +124,13 @@ impl Opened {
 
     pub(super) fn is_block_device(&self) -> bool {
         kind(&self.stat) == FileType::BlockDevice
+    }
+
+    /// Whether it is a file of tmpfs or ramfs.
+    pub(super) fn is_in_memory(&self) -> bool {
+        const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+        let kind = fstatfs(&self.fd).map(|fs| fs.f_type.cast_unsigned());
+        !self.is_block_device() && kind.is_ok_and(|kind| IN_MEMORY.contains(&kind))
     }
 
     pub(super) fn geometry(&self, page_cache: PageCache) -> Result<Geometry, OpenError> {

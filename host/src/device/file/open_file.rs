@@ -15,18 +15,20 @@ use super::options::{Access, PageCache};
 use super::support::Support;
 use crate::block::{Geometry, Span};
 
-/// The longest read that is tried on the caller's thread, in bytes.
+/// The longest read or write that is executed on the caller's thread, in bytes.
 ///
 /// On two processors, a read of 4 KiB from the page cache takes 1.2 us there and 16 us on another
 /// thread; one of 256 KiB takes 21 us and 36 us. Longer ones would delay the thread's other
 /// connections.
-const MAX_READ_NOW: u64 = 256 << 10;
+pub(super) const MAX_NOW: u64 = 256 << 10;
 
 /// An open file, and the optional operations that its file system supports.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub(super) fd: OwnedFd,
     pub(super) is_block_device: bool,
+    /// The file system is one in memory: nothing blocks for long, unless the memory is swapped out.
+    pub(super) in_memory: bool,
     /// The unit of `fallocate`, in bytes.
     pub(super) block: u64,
     /// Present if the file is to be kept out of the page cache.
@@ -47,6 +49,7 @@ impl OpenFile {
     pub(super) fn new(opened: Opened, geometry: &Geometry, page_cache: PageCache) -> Self {
         Self {
             is_block_device: opened.is_block_device(),
+            in_memory: opened.is_in_memory(),
             fd: opened.fd,
             block: geometry.block_sizes.minimum.into(),
             evictor: (page_cache == PageCache::None).then(Evictor::default),
@@ -66,7 +69,7 @@ impl OpenFile {
 
     /// Reads a short span without blocking, if all of it is in the page cache.
     pub(super) fn read_now(&self, span: Span) -> Option<Vec<u8>> {
-        if span.length > MAX_READ_NOW || self.evictor.is_some() {
+        if span.length > MAX_NOW || self.evictor.is_some() {
             return None;
         }
         self.read_now

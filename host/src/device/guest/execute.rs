@@ -108,7 +108,7 @@ impl Device for GuestDevice {
 
 impl GuestDevice {
     async fn execute_order(&self, order: Order) -> Outcome {
-        let Order { command, payload, cancelled } = order;
+        let Order { command, payload, cancelled, .. } = order;
         #[cfg(test)]
         assert!(!self.panics.swap(false, std::sync::atomic::Ordering::Relaxed), "for a test");
         match command {

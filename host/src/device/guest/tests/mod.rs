@@ -66,7 +66,7 @@ impl Client {
             }
             _ => {}
         }
-        let execution = self.gate.execute(command, payload.into(), None);
+        let execution = self.gate.execute(command, payload.into(), None, false);
         self.gate.finish(execution).await.map_err(|error| error.code)
     }
 
