@@ -89,3 +89,75 @@ fn two_exports_of_one_name_are_refused() {
     let error = run(&mut memnbd(directory.path(), arguments)).failure(2);
     assert!(error.contains("two exports have the name \"a\""), "{error}");
 }
+
+/// As nbdkit's ondemand plugin has it.
+#[test]
+fn every_name_that_clients_ask_for_is_a_disk() {
+    require!("nbdsh");
+    let server = Server::start(&["--export=fixed=memory,2M", "--export=*=memory,1M"]);
+    nbdsh(
+        &server,
+        "
+def disk(name):
+    other = nbd.NBD()
+    other.set_export_name(name)
+    other.connect_unix('socket')
+    return other
+assert disk('fixed').get_size() == 2 << 20
+one, two = disk('one'), disk('two')
+assert one.get_size() == two.get_size() == 1 << 20
+one.pwrite(b'1' * 512, 0)
+two.pwrite(b'2' * 512, 0)
+assert disk('one').pread(512, 0) == b'1' * 512
+assert disk('two').pread(512, 0) == b'2' * 512
+# Far more than there can be at a time.
+for number in range(400):
+    name = 'disk %d' % number
+    assert disk(name).pread(512, 0) == bytes(512)
+try:
+    for number in range(300):
+        globals()['kept%d' % number] = disk('kept %d' % number)
+    assert False
+except nbd.Error:
+    pass
+assert disk('fixed').get_size() == 2 << 20
+",
+    );
+}
+
+/// As nbdkit's tmpdisk plugin has it.
+#[test]
+fn connections_have_disks_of_their_own() {
+    require!("nbdsh");
+    let server = Server::start(&["--private", "memory", "1M"]);
+    nbdsh(
+        &server,
+        "
+assert not h.can_multi_conn()
+other = nbd.NBD()
+other.connect_unix('socket')
+h.pwrite(b'1' * 512, 0)
+assert other.pread(512, 0) == bytes(512)
+other.pwrite(b'2' * 512, 0)
+other.flush()
+assert h.pread(512, 0) == b'1' * 512
+other.shutdown()
+again = nbd.NBD()
+again.connect_unix('socket')
+assert again.pread(512, 0) == bytes(512)
+",
+    );
+}
+
+#[test]
+fn mistakes_about_all_names_are_told() {
+    let directory = tempfile::TempDir::new().unwrap();
+    for (exports, words) in [
+        (&["--export=*=memory,2X"][..], "unknown suffix"),
+        (&["--export=*=memory,1M", "--export=*=memory,2M"], "is given twice"),
+    ] {
+        let mut command = memnbd(directory.path(), ["-U", "socket"]);
+        let error = run(command.args(exports)).failure(2);
+        assert!(error.contains(words), "{error}");
+    }
+}

@@ -38,13 +38,18 @@ pub(super) struct Args {
     #[arg(short, long = "read-only", visible_alias = "readonly")]
     pub(super) read_only: bool,
 
+    /// Give each connection a disk of its own, which is discarded when it ends
+    #[arg(long)]
+    pub(super) private: bool,
+
     /// The name of the export. Clients that request the empty name get it as well
     #[arg(short, long, value_name = "NAME", alias = "exportname")]
     pub(super) export_name: Option<String>,
 
     /// Serve another disk under this name, opened when it is first needed; may be repeated. With
     /// the item read-only, all writes to it are refused. A disk that cannot be opened is listed as
-    /// failed, and the others are served
+    /// failed, and the others are served. The name * stands for every other name that clients ask
+    /// for: each is a disk of its own, up to 256 at a time
     #[arg(long = "export", value_name = "NAME=COMPONENT[,read-only][,KEY=VALUE]...")]
     pub(super) exports: Vec<String>,
 
@@ -312,6 +317,10 @@ pub(super) struct Logging {
     /// Also log connections and refused requests
     #[arg(short, long)]
     pub(super) verbose: bool,
+
+    /// Ignored, for scripts written for nbdkit, in which it sets debug flags of plugins
+    #[arg(short = 'D', long = "debug", value_name = "PLUGIN.FLAG=N")]
+    pub(super) debug_flags: Vec<String>,
 }
 
 impl Logging {

@@ -12,11 +12,20 @@ use super::loading::{ExportSource, Loader};
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
-use memnbd::exports::{Export, Exports};
+use memnbd::exports::{Export, Exports, Source};
+
+/// The name in --export that stands for all that clients ask for.
+const ANY_NAME: &str = "*";
+
+/// How many exports there can be at a time for [`ANY_NAME`].
+const MAX_ON_DEMAND: usize = 256;
 
 /// Plans the exports. No third-party component is run and no disk is opened, but every mistake that
 /// can be detected without that is reported.
 pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Failure> {
+    for flag in &args.logging.debug_flags {
+        tracing::debug!("-D {flag} is ignored: components have no debug flags");
+    }
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
     let alone = args.exports.is_empty();
     let has_main = alone || choice != Choice::Default || !values.is_empty();
@@ -28,13 +37,15 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let mut loader = Loader::new(args, cache_directory, Some(process.memory().clone()));
     let mut list = Vec::new();
     let mut keep_open = Vec::new();
+    let mut on_demand = None;
     if has_main {
         let name = match &choice {
             Choice::Default => components::DEFAULT,
             Choice::Named(name) => name,
         };
         let wish = Wish::new(args, &process, args.export_name(), values, false)?;
-        list.push(export(&mut loader, name, name, wish).await?);
+        let disk = Disk::new(&mut loader, name, name, wish).await?;
+        list.push(disk.export(args.export_name(), args.private));
         keep_open.push(true);
     }
     for text in &args.exports {
@@ -44,27 +55,53 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             )));
         };
         let wish = Wish::new(args, &process, &name, &values, true)?;
-        list.push(export(&mut loader, text, &component, wish).await?);
+        let disk = Disk::new(&mut loader, text, &component, wish).await?;
+        if name == ANY_NAME {
+            if on_demand.replace(disk).is_some() {
+                return Err(Failure::Usage(format!("--export {ANY_NAME}=... is given twice")));
+            }
+            continue;
+        }
+        list.push(disk.export(&name, args.private));
         keep_open.push(false);
     }
     let exports = Exports::new(list).map_err(|error| Failure::Usage(error.to_string()))?;
+    if let Some(disk) = on_demand {
+        let private = args.private;
+        exports.on_demand(MAX_ON_DEMAND, Box::new(move |name| disk.export(name, private)));
+    }
     Ok(Planned { exports: Arc::new(exports), keep_open })
 }
 
-async fn export(
-    loader: &mut Loader,
-    label: &str,
-    component: &str,
-    wish: Wish,
-) -> Result<Arc<Export>, Failure> {
-    let name = wish.export_name.clone();
-    if component == file::NAME {
-        let source = FileSource::new(label, wish).map_err(Failure::Usage)?;
-        return Ok(Export::of_source(&name, Box::new(source)));
+/// A disk that was asked for, of which exports can be made.
+enum Disk {
+    Component(Box<ExportSource>),
+    File(FileSource),
+}
+
+impl Disk {
+    async fn new(
+        loader: &mut Loader,
+        label: &str,
+        component: &str,
+        wish: Wish,
+    ) -> Result<Self, Failure> {
+        if component == file::NAME {
+            return Ok(Self::File(FileSource::new(label, wish).map_err(Failure::Usage)?));
+        }
+        let supply = loader.supply(component).await?;
+        let source = ExportSource::new(supply, label, wish).map_err(Failure::Usage)?;
+        Ok(Self::Component(Box::new(source)))
     }
-    let supply = loader.supply(component).await?;
-    let source = ExportSource::new(supply, label, wish).map_err(Failure::Usage)?;
-    Ok(Export::of_source(&name, Box::new(source)))
+
+    fn export(&self, name: &str, private: bool) -> Arc<Export> {
+        let source: Box<dyn Source> = match self {
+            Self::Component(source) => Box::new(source.named(name)),
+            Self::File(source) => Box::new(source.named(name)),
+        };
+        let export = Export::of_source(name, source);
+        if private { export.private() } else { export }
+    }
 }
 
 /// A parsed `--export` option.

@@ -51,6 +51,7 @@ pub(super) fn description() -> Description {
 }
 
 /// The source of an export that is a file.
+#[derive(Clone)]
 pub(super) struct FileSource {
     wish: Wish,
     label: String,
@@ -94,6 +95,11 @@ impl FileSource {
         // The process may change its directory when it goes to the background.
         let path = std::path::absolute(&path).map_err(|error| format!("{path:?}: {error}"))?;
         Ok(Self { wish, label: label.to_owned(), path, read_only, access, page_cache })
+    }
+
+    /// Returns the same source for an export of another name.
+    pub(super) fn named(&self, name: &str) -> Self {
+        Self { wish: self.wish.named(name), ..self.clone() }
     }
 
     fn options(&self) -> FileOptions {

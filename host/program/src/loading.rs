@@ -223,6 +223,7 @@ impl std::fmt::Display for Size {
 }
 
 /// A requested disk whose component may not be loaded yet.
+#[derive(Clone)]
 pub(super) struct ExportSource {
     supply: Arc<Supply>,
     label: String,
@@ -240,6 +241,13 @@ impl ExportSource {
     pub(super) fn new(supply: Arc<Supply>, label: &str, wish: Wish) -> Result<Self, String> {
         let config = supply.loaded().map(|component| wish.config(component)).transpose()?;
         Ok(Self { supply, label: label.to_owned(), wish, config })
+    }
+
+    /// Returns the same source for an export of another name.
+    pub(super) fn named(&self, name: &str) -> Self {
+        let config =
+            self.config.clone().map(|config| DiskConfig { export_name: name.to_owned(), ..config });
+        Self { wish: self.wish.named(name), config, ..self.clone() }
     }
 }
 

@@ -38,6 +38,10 @@ impl Planned {
     pub(super) async fn start(self) -> Result<Starting, Failure> {
         let Self { exports, keep_open } = self;
         let (sender, failure) = oneshot::channel();
+        if keep_open.is_empty() {
+            // All are made on demand.
+            return Ok(Starting { exports, failure });
+        }
         if keep_open.len() == 1
             && let Some(only) = exports.list().first()
         {

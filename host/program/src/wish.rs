@@ -15,6 +15,7 @@ const MAX_NAME: usize = 4096;
 const READ_ONLY: &str = "read-only";
 
 /// The command line's description of a disk.
+#[derive(Clone)]
 pub(super) struct Wish {
     pub(super) export_name: String,
     values: Vec<String>,
@@ -46,6 +47,11 @@ impl Wish {
             for_host,
             budgets: process.export(),
         })
+    }
+
+    /// Returns the same wish for an export of another name.
+    pub(super) fn named(&self, name: &str) -> Self {
+        Self { export_name: name.to_owned(), ..self.clone() }
     }
 
     /// Returns the configuration of the disk with this component.

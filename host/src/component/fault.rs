@@ -140,6 +140,9 @@ impl Frames<'_> {
 
     /// The longest name that is shown in full, in bytes.
     const NAME: usize = 80;
+
+    /// The longest name that is demangled, in bytes: a component can have names of any length.
+    const MANGLED: usize = 1024;
 }
 
 impl fmt::Display for Frames<'_> {
@@ -147,7 +150,10 @@ impl fmt::Display for Frames<'_> {
         let Some(backtrace) = self.0.downcast_ref::<WasmBacktrace>() else { return Ok(()) };
         let names = backtrace.frames().iter().filter_map(FrameInfo::func_name);
         for (index, name) in names.take(Self::SHOWN).enumerate() {
-            let name = printable_up_to(&format!("{:#}", demangle(name)), Self::NAME);
+            let name = match name.len() <= Self::MANGLED {
+                true => printable_up_to(&format!("{:#}", demangle(name)), Self::NAME),
+                false => printable_up_to(name, Self::NAME),
+            };
             let before = if index == 0 { " in " } else { ", called by " };
             write!(f, "{before}{name}")?;
         }

@@ -2,14 +2,16 @@
 //!
 //! [`crate::nbd`] makes the decisions; this module does the IO and looks up and opens exports.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{Context, End, Phase, in_time};
+use crate::block::{Capabilities, Geometry};
 use crate::device::{Device, Meter, Port};
-use crate::exports::Export;
+use crate::exports::{Export, Requested};
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
 use crate::places::{Full, Place};
 use crate::transport::Stream;
@@ -126,14 +128,14 @@ impl<S: Stream> Haggling<'_, S> {
         }
         let description =
             opened.as_ref().map_or_else(|_| String::new(), |o| o.export.description());
-        let info = match &opened {
-            Ok(Opened { export, device, .. }) => Ok(ExportInfo {
-                name: export.name(),
-                description: &description,
-                geometry: device.geometry(),
-            }),
-            Err(None) => Err(nbd::OpenError::Unknown),
-            Err(Some(text)) => Err(nbd::OpenError::Failed { text }),
+        let geometry = opened.as_ref().ok().map(Opened::geometry);
+        let info = match (&opened, &geometry) {
+            (Ok(Opened { export, .. }), Some(geometry)) => {
+                Ok(ExportInfo { name: export.name(), description: &description, geometry })
+            }
+            (Ok(_), None) => unreachable!("an open device has a geometry"),
+            (Err(None), _) => Err(nbd::OpenError::Unknown),
+            (Err(Some(text)), _) => Err(nbd::OpenError::Failed { text }),
         };
         let info = info.as_ref().map_err(|error| *error);
         let session = self.handshake.opened(info, &mut self.output)?;
@@ -182,11 +184,30 @@ struct Opened {
     used: Option<(Place, Arc<Port>)>,
 }
 
+impl Opened {
+    /// Returns what the client is told of the device.
+    fn geometry(&self) -> Cow<'_, Geometry> {
+        let geometry = self.device.geometry();
+        if !self.export.is_private() {
+            return Cow::Borrowed(geometry);
+        }
+        // Another connection would have another disk.
+        let capabilities = Capabilities { multi_conn: false, ..geometry.capabilities };
+        Cow::Owned(Geometry { capabilities, ..geometry.clone() })
+    }
+}
+
 /// Why an export is not available, or `None` if it does not exist.
 type Unavailable = Option<String>;
 
 async fn open(context: &Context, name: &str, purpose: Purpose) -> Result<Opened, Unavailable> {
-    let export = context.exports.find(name).ok_or(None)?;
+    let Requested { export, closed } = context.exports.request(name);
+    closed.iter().for_each(|closed| context.places.forget(closed));
+    let export = export.ok_or(None)?;
+    let export = match purpose {
+        Purpose::Transmission => export.for_client(),
+        _ => export,
+    };
     let device = || async { export.disk().await.map_err(|failed| Some(failed.to_string())) };
     if purpose != Purpose::Transmission {
         let device = device().await?;

@@ -41,6 +41,8 @@ pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Supplied, Problem>> + 
 pub enum NotReplaced {
     /// The export is not open.
     NotOpen,
+    /// Each of its clients has a device of its own.
+    Private,
     /// The device differs in this way from what clients were told.
     Geometry(&'static str),
     /// Requests under way did not end in time.
@@ -51,6 +53,7 @@ impl fmt::Display for NotReplaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOpen => f.write_str("the export is not open"),
+            Self::Private => f.write_str("each client of the export has a device of its own"),
             Self::Geometry(what) => {
                 write!(f, "the device {what}, and connected clients were told otherwise")
             }
@@ -65,13 +68,21 @@ impl std::error::Error for NotReplaced {}
 pub struct Export {
     id: u64,
     name: String,
-    pub(super) source: Option<Box<dyn Source>>,
+    pub(super) source: Option<Arc<dyn Source>>,
     pub(super) status: watch::Sender<Status>,
     /// The connections that use the disk.
-    ports: Ports,
+    ports: Arc<Ports>,
     account: Account,
     /// How often the device was replaced.
     generation: AtomicU64,
+    /// Each client has a disk of its own.
+    private: bool,
+}
+
+/// Returns a number that no other export has or had.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[derive(Default)]
@@ -111,20 +122,57 @@ impl Export {
 
     /// Creates an export of a component that is still to be loaded.
     pub fn of_source(name: &str, source: Box<dyn Source>) -> Arc<Self> {
-        Self::with_status(name, Some(source), Status::default())
+        Self::with_status(name, Some(Arc::from(source)), Status::default())
     }
 
-    fn with_status(name: &str, source: Option<Box<dyn Source>>, status: Status) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+    /// Makes the export one of which each client has a disk of its own, opened for it and discarded,
+    /// without a flush, when it disconnects. Clients that only ask for information are told of one that
+    /// nobody writes to.
+    #[must_use]
+    pub fn private(self: Arc<Self>) -> Arc<Self> {
+        Arc::new(Self { private: true, ..self.twin() })
+    }
+
+    /// Returns the export for a client that will send requests: this one, or one with a disk of its own.
+    pub(crate) fn for_client(self: &Arc<Self>) -> Arc<Self> {
+        match self.private {
+            true => Arc::new(self.twin()),
+            false => self.clone(),
+        }
+    }
+
+    /// Returns an export like this one, with another disk. They share the account, and whoever removes
+    /// one disconnects the clients of both.
+    fn twin(&self) -> Self {
+        let config = self.status.borrow().config.clone();
+        Self {
+            id: next_id(),
+            name: self.name.clone(),
+            source: self.source.clone(),
+            status: watch::Sender::new(Status { config, phase: Phase::Closed }),
+            ports: self.ports.clone(),
+            account: self.account.clone(),
+            generation: AtomicU64::new(0),
+            private: self.private,
+        }
+    }
+
+    fn with_status(name: &str, source: Option<Arc<dyn Source>>, status: Status) -> Arc<Self> {
         Arc::new(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: next_id(),
             name: name.to_owned(),
             source,
             status: watch::Sender::new(status),
-            ports: Ports::default(),
+            ports: Arc::default(),
             account: Account::default(),
             generation: AtomicU64::new(0),
+            private: false,
         })
+    }
+
+    /// Returns true if each client has a disk of its own.
+    pub fn is_private(&self) -> bool {
+        self.private
     }
 
     /// Returns a number that no other export of this process has or had.
@@ -251,6 +299,9 @@ impl Export {
         device: Arc<dyn Device>,
         limit: Duration,
     ) -> Result<Arc<dyn Device>, NotReplaced> {
+        if self.private {
+            return Err(NotReplaced::Private);
+        }
         let replacing = self.ports.replacing().await;
         // It stays open, and nobody else replaces it.
         let present = self.opened().ok_or(NotReplaced::NotOpen)?;
@@ -299,8 +350,9 @@ impl Export {
             }
             self.settled().await;
         };
-        let Some(device) = device else { return Ok(()) };
+        // Private disks have clients even if this one was never opened.
         replacing.end(limit).await;
+        let Some(device) = device else { return Ok(()) };
         let flushed = device.last_flush().await.map(drop).map_err(|error| error.code);
         self.status.send_modify(|status| {
             // With the configuration goes its share of the memory.

@@ -17,5 +17,6 @@ pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
 pub use export::{Export, Loading, NotReplaced, Source, Supplied};
 pub use problem::Problem;
-pub use registry::{DuplicateName, Exports, NotRemoved};
+pub(crate) use registry::Requested;
+pub use registry::{DuplicateName, Exports, Make, NotRemoved};
 pub use state::{Failed, Stage, State};

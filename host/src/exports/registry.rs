@@ -1,6 +1,6 @@
 //! The registry of a server's exports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -21,6 +21,26 @@ struct List {
     /// The name of the first that was added, which the empty name stands for. That does not change when
     /// the export is removed: clients that name none must not end up with another's disk.
     default: Option<String>,
+    on_demand: Option<OnDemand>,
+}
+
+/// Exports that are made when clients ask for them.
+struct OnDemand {
+    make: Make,
+    most: usize,
+    /// Those that were made, the one first that was asked for the longest time ago.
+    names: VecDeque<String>,
+}
+
+/// Makes an export of a name that a client asks for.
+pub type Make = Box<dyn Fn(&str) -> Arc<Export> + Send + Sync>;
+
+/// The answer to a client that asks for an export.
+pub(crate) struct Requested {
+    /// The export, if there is one.
+    pub(crate) export: Option<Arc<Export>>,
+    /// The name of an export that was closed to make room for this one.
+    pub(crate) closed: Option<String>,
 }
 
 impl Exports {
@@ -41,6 +61,18 @@ impl Exports {
         // There is no other name.
         let _ = exports.add(export);
         exports
+    }
+
+    /// Has exports made when clients ask for names that there are not, `most` at a time. Beyond that,
+    /// the one is closed, with its disk, that was asked for the longest time ago and has no clients; if
+    /// all have clients, no more are made.
+    pub fn on_demand(&self, most: usize, make: Make) {
+        self.write().on_demand = Some(OnDemand { make, most, names: VecDeque::new() });
+    }
+
+    /// Returns true if exports are made on demand.
+    pub fn has_on_demand(&self) -> bool {
+        self.read().on_demand.is_some()
     }
 
     /// Adds an export. Clients find it from now on.
@@ -85,6 +117,35 @@ impl Exports {
         found.filter(|export| export.may_be_used()).cloned()
     }
 
+    /// Returns the export for a client, and makes it if exports are made on demand. It must be called
+    /// inside of a tokio runtime.
+    pub(crate) fn request(&self, name: &str) -> Requested {
+        if !self.has_on_demand() {
+            return Requested { export: self.find(name), closed: None };
+        }
+        let mut list = self.write();
+        if let Some(found) = list.by_name.get(name) {
+            let export = found.may_be_used().then(|| found.clone());
+            list.touch(name);
+            return Requested { export, closed: None };
+        }
+        let closed = match list.make_room() {
+            Ok(closed) => closed,
+            Err(Full) => {
+                tracing::debug!("no export {name:?} is made: all that may be made have clients");
+                return Requested { export: None, closed: None };
+            }
+        };
+        let export = list.make(name);
+        drop(list);
+        let name = closed.as_ref().map(|closed| closed.name().to_owned());
+        if let Some(closed) = closed {
+            // It has no clients. A failure is logged.
+            tokio::spawn(async move { closed.close(Duration::ZERO).await });
+        }
+        Requested { export, closed: name }
+    }
+
     /// Returns the exports, in the order in which they were added.
     pub fn list(&self) -> Vec<Arc<Export>> {
         let list = self.read();
@@ -105,11 +166,52 @@ impl Exports {
     }
 }
 
+/// As many exports were made on demand as may be, and all have clients.
+struct Full;
+
 impl List {
+    /// Says that an export was asked for.
+    fn touch(&mut self, name: &str) {
+        let Some(OnDemand { names, .. }) = &mut self.on_demand else { return };
+        if let Some(index) = names.iter().position(|made| made == name)
+            && let Some(name) = names.remove(index)
+        {
+            names.push_back(name);
+        }
+    }
+
+    /// Forgets an export that was made on demand and has no clients, if there is no room for another.
+    fn make_room(&mut self) -> Result<Option<Arc<Export>>, Full> {
+        let Some(OnDemand { names, most, .. }) = &mut self.on_demand else { return Err(Full) };
+        if names.len() < *most {
+            return Ok(None);
+        }
+        let is_idle =
+            |name: &String| self.by_name.get(name).is_none_or(|export| export.connections() == 0);
+        let index = names.iter().position(is_idle).ok_or(Full)?;
+        let name = names.remove(index).ok_or(Full)?;
+        let export = self.by_name.get(&name).cloned();
+        export.iter().for_each(|export| self.forget(export));
+        Ok(export)
+    }
+
+    /// Makes an export on demand.
+    fn make(&mut self, name: &str) -> Option<Arc<Export>> {
+        let OnDemand { names, make, .. } = self.on_demand.as_mut()?;
+        let export = make(name);
+        names.push_back(name.to_owned());
+        self.list.push(export.clone());
+        self.by_name.insert(name.to_owned(), export.clone());
+        Some(export)
+    }
+
     fn forget(&mut self, export: &Arc<Export>) {
         let is_other = |present: &Arc<Export>| !Arc::ptr_eq(present, export);
         self.list.retain(is_other);
         self.by_name.retain(|_, present| is_other(present));
+        if let Some(OnDemand { names, .. }) = &mut self.on_demand {
+            names.retain(|name| name != export.name());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod file;
 mod guests;
 mod native;
 mod output;
+mod private;
 mod remove;
 mod replace;
 mod serve;
