@@ -167,7 +167,7 @@ pub(super) fn help(description: &Description) -> String {
         ));
     }
     if *other_parameters {
-        text.push_str("  NAME=TEXT\n          any other parameter, with the meaning that the others give it\n");
+        text.push_str("  NAME=TEXT\n          parameters with other names are accepted as well\n");
     }
     text
 }

@@ -36,7 +36,7 @@ impl Backend for Data {
             .parameter(Parameter::text(
                 "data",
                 "an expression like '0x55 0xAA @0x1fe \"end\" (1 2)*100', in the language of \
-                 nbdkit-data-plugin(1)",
+                 nbdkit-data-plugin(1); $NAME is the text of the parameter NAME",
             ))
             .parameter(Parameter::text("raw", "the content itself"))
             .parameter(Parameter::text("base64", "the content in base64"))
