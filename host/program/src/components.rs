@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::file;
 use memnbd::component::{BuiltIn, Description};
-use memnbd::parameters::is_key_value;
+use memnbd::parameters::{is_key_value, nearest};
 
 /// The component that is used if none is named.
 pub(super) const DEFAULT: &str = "memory";
@@ -29,7 +29,7 @@ pub(super) enum Choice {
     Named(String),
 }
 
-/// Returns the names of the built-in components, and of the backend that is none.
+/// Returns the names of the built-in components and of the native backend.
 pub(super) fn names() -> Vec<&'static str> {
     let mut names: Vec<_> = BuiltIn::ALL.iter().map(BuiltIn::name).chain([file::NAME]).collect();
     names.sort_unstable();
@@ -110,7 +110,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     if is_path(name) || name == file::NAME || built_in(name).is_some() {
         return Ok(());
     }
-    let guess = match nearest(name) {
+    let guess = match nearest(name, names()) {
         _ if Path::new(name).is_file() => format!("; did you mean the file \"./{name}\"?"),
         Some(nearest) => format!("; did you mean {nearest:?}?"),
         None => ".".into(),
@@ -120,14 +120,6 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
          is named with its path, as ./{name}.wasm",
         names().join(", ")
     ))
-}
-
-/// Returns the built-in component whose name was probably misspelt.
-fn nearest(name: &str) -> Option<&'static str> {
-    let distance = |other: &str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
-    let near = names().into_iter().map(|other| (distance(other), other)).min()?;
-    // If more than a third of the letters differ, another word is meant.
-    (near.0 <= near.1.len() / 3).then_some(near.1)
 }
 
 /// Returns the name of a component in the log: the file name without its extension.
@@ -214,7 +206,7 @@ mod tests {
             ("foo", None),
             ("", None),
         ] {
-            assert_eq!(nearest(typed), meant, "{typed:?}");
+            assert_eq!(nearest(typed, names()), meant, "{typed:?}");
         }
     }
 }

@@ -9,7 +9,9 @@ use super::contract::{
 };
 use super::fault::Breach;
 use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
-use crate::parameters::{Argument, ArgumentError, Parameter, ParameterType, parse_arguments};
+use crate::parameters::{
+    Argument, ArgumentError, Parameter, ParameterType, is_name, parse_arguments,
+};
 
 /// A component's description of itself, checked. All texts are printable lines.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,7 +155,7 @@ pub(super) fn check_description(said: bindings::Description) -> Result<Descripti
 
 fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
     let bindings::Parameter { name, summary, kind, required, repeatable, default } = said;
-    if !is_parameter_name(&name) {
+    if name.len() > MAX_TEXT || !is_name(&name) {
         return Err(Breach::ParameterName(excerpt(&name)));
     }
     let kind = match kind {
@@ -184,12 +186,6 @@ fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
     };
     let default = default.as_deref().map(printable);
     Ok(Parameter { name, summary: printable(&summary), kind, required, repeatable, default })
-}
-
-fn is_parameter_name(name: &str) -> bool {
-    name.len() <= MAX_TEXT
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 /// Checks the properties of a disk. `stripe` is the length of its stripes, or 0.

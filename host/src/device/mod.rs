@@ -17,6 +17,7 @@ pub mod guest;
 mod lease;
 mod port;
 mod turnstile;
+mod zero;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -51,9 +52,9 @@ pub trait Device: Send + Sync + 'static {
     /// may cover less than the span.
     fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>>;
 
-    /// Prepares an execution that makes places for the bytes of a span of which there is no lease for
-    /// want of them, so that a write can be received there. It changes no content. `None` if the device
-    /// has no such places.
+    /// Prepares an execution that allocates memory for a span that cannot be leased yet, so that the
+    /// payload of a write can be received directly into it. The content stays as it is. Returns `None`
+    /// if the device does not keep its content in memory.
     fn make_room(self: Arc<Self>, _span: Span) -> Option<Execution> {
         None
     }

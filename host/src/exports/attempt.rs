@@ -7,6 +7,13 @@ use super::export::{Export, Phase, Supplied};
 use super::{Backoff, Failed, Problem, Stage};
 use crate::device::Device;
 use crate::device::guest::{DiskConfig, GuestDevice};
+use crate::throttle::{Limit, Throttle, Verdict};
+
+/// Bounds what is logged of failures: where exports are made for clients, each client causes one.
+static FAILURES: Throttle = Throttle::new(
+    Limit { burst: 100, per_second: 5 },
+    Limit { burst: 64 << 10, per_second: 4 << 10 },
+);
 
 /// An attempt to open an export. Dropping it always ends the export's busy phase.
 pub(super) struct Attempt {
@@ -37,9 +44,14 @@ impl Attempt {
         let name = self.export.name().to_owned();
         let before = self.before.as_ref().map(|failed| failed.problem.to_string());
         let Err(failed) = self.open(true).await else { return };
-        match before.is_some_and(|before| before == failed.problem.to_string()) {
-            true => tracing::debug!("export {name:?}: {failed}"),
-            false => tracing::error!("export {name:?}: {failed}"),
+        let line = format!("export {name:?}: {failed}");
+        if before.is_some_and(|before| before == failed.problem.to_string()) {
+            tracing::debug!("{line}");
+        } else if let Verdict::Admitted { refused } = FAILURES.admit(line.len()) {
+            if refused > 0 {
+                tracing::error!("({refused} more failures to open exports were not logged)");
+            }
+            tracing::error!("{line}");
         }
     }
 

@@ -125,9 +125,9 @@ impl Export {
         Self::with_status(name, Some(Arc::from(source)), Status::default())
     }
 
-    /// Makes the export one of which each client has a disk of its own, opened for it and discarded,
-    /// without a flush, when it disconnects. Clients that only ask for information are told of one that
-    /// nobody writes to.
+    /// Gives each client of the export a disk of its own, which is opened when the client connects and
+    /// discarded, without a flush, when it disconnects. Requests for information are answered by another
+    /// disk, to which nobody writes.
     #[must_use]
     pub fn private(self: Arc<Self>) -> Arc<Self> {
         Arc::new(Self { private: true, ..self.twin() })

@@ -63,9 +63,9 @@ impl Exports {
         exports
     }
 
-    /// Has exports made when clients ask for names that there are not, `most` at a time. Beyond that,
-    /// the one is closed, with its disk, that was asked for the longest time ago and has no clients; if
-    /// all have clients, no more are made.
+    /// Makes exports when clients request unknown names, at most `most` at a time. Beyond that, the least
+    /// recently requested one without clients is closed, and its disk is dropped; if all have clients, the
+    /// request fails.
     pub fn on_demand(&self, most: usize, make: Make) {
         self.write().on_demand = Some(OnDemand { make, most, names: VecDeque::new() });
     }

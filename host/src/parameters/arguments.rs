@@ -44,7 +44,7 @@ pub fn parse_arguments(
                 let known = names(parameters);
                 return Err(ArgumentError::UnknownParameter {
                     name: name.to_owned(),
-                    nearest: nearest(name, &known).map(str::to_owned),
+                    nearest: nearest(name, known.iter().map(String::as_str)).map(str::to_owned),
                     known,
                 });
             }
@@ -87,9 +87,14 @@ pub fn is_key_value(word: &str) -> bool {
 /// Splits KEY=VALUE if the key could be the name of a parameter.
 fn split(word: &str) -> Option<(&str, &str)> {
     let (key, value) = word.split_once('=')?;
-    let is_name = key.starts_with(|c: char| c.is_ascii_alphabetic())
-        && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    is_name.then_some((key, value))
+    is_name(key).then_some((key, value))
+}
+
+/// Returns true if a text could be the name of a parameter: an ASCII letter, then ASCII letters, digits,
+/// `-` and `_`.
+pub fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 fn names(parameters: &[Parameter]) -> Vec<String> {

@@ -59,10 +59,7 @@ impl fmt::Display for Reason {
 }
 
 /// Returns the name that was probably misspelt as `text`, if any is near enough.
-pub(super) fn nearest<'a>(
-    text: &str,
-    names: impl IntoIterator<Item = &'a String>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// The longest text that is compared, in bytes: the time and the memory grow with it.
     const LONGEST: usize = 100;
 
@@ -71,7 +68,7 @@ pub(super) fn nearest<'a>(
     }
     let text = text.to_lowercase();
     let distance = |name: &str| strsim::damerau_levenshtein(&text, &name.to_lowercase());
-    let names = names.into_iter().map(|name| (distance(name), name.as_str()));
+    let names = names.into_iter().map(|name| (distance(name), name));
     // If more than a third of the letters differ, another word is meant.
     let near = names.filter(|(distance, name)| *distance <= name.len() / 3);
     near.min().map(|(_, name)| name)
@@ -126,7 +123,7 @@ mod tests {
 
     #[test]
     fn misspelt_names_are_near_the_right_ones() {
-        let names = ["size".to_owned(), "mode".to_owned(), "read-delay".to_owned()];
+        let names = ["size", "mode", "read-delay"];
         for (text, name) in [
             ("size", Some("size")),
             ("SIZE", Some("size")),
@@ -139,12 +136,12 @@ mod tests {
             ("md", None),
             ("", None),
         ] {
-            assert_eq!(nearest(text, &names), name, "{text:?}");
+            assert_eq!(nearest(text, names), name, "{text:?}");
         }
-        assert_eq!(nearest("size", &[]), None);
+        assert_eq!(nearest("size", []), None);
         // "abcd" is nearer, but half of it would have been added.
-        let names = ["abcd".to_owned(), "abcdefxyz".to_owned()];
-        assert_eq!(nearest("abcdef", &names), Some("abcdefxyz"));
-        assert_eq!(nearest(&"x".repeat(1 << 20), &["x".repeat(1 << 20)]), None);
+        let names = ["abcd", "abcdefxyz"];
+        assert_eq!(nearest("abcdef", names), Some("abcdefxyz"));
+        assert_eq!(nearest(&"x".repeat(1 << 20), ["x".repeat(1 << 20).as_str()]), None);
     }
 }

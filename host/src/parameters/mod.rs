@@ -14,9 +14,9 @@ mod size;
 
 use std::ops::RangeInclusive;
 
-pub use arguments::{ArgumentError, is_key_value, parse_arguments};
+pub use arguments::{ArgumentError, is_key_value, is_name, parse_arguments};
 pub use duration::parse_duration;
-pub use error::ValueError;
+pub use error::{ValueError, nearest};
 pub use size::parse_size;
 
 use error::Reason;
@@ -127,7 +127,7 @@ fn choose(text: &str, choices: &[String]) -> Result<String, Reason> {
     match choices.iter().any(|choice| choice == text) {
         true => Ok(text.to_owned()),
         false => Err(Reason::NoSuchChoice {
-            nearest: error::nearest(text, choices).map(str::to_owned),
+            nearest: error::nearest(text, choices.iter().map(String::as_str)).map(str::to_owned),
             choices: choices.to_vec(),
         }),
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::FileDevice;
 use super::error::Failure;
 use super::open_file::{MAX_NOW, OpenFile};
-use super::zero::Zero;
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
+use crate::device::zero::Zero;
 use crate::device::{
     Answer, Buffers, Cancelled, Content, Device, Execution, Lease, Mode, Order, Outcome, Part,
     execution,

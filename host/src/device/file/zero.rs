@@ -8,22 +8,7 @@ use super::open_file::OpenFile;
 use super::support::Support;
 use crate::block::Span;
 use crate::device::Cancelled;
-
-/// The longest span that is zeroed by writing, in bytes: the most that a client without extended
-/// headers can ask for. A longer one could keep a device busy for years (spec: "Size constraints").
-const MAX_WRITTEN: u64 = 4 << 30;
-
-/// The zeroes of one write. Short, so that the client's departure is noticed between two of them.
-static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
-
-/// A span to zero, with the flags of the command.
-#[derive(Clone, Copy)]
-pub(super) struct Zero {
-    pub(super) span: Span,
-    pub(super) fua: bool,
-    pub(super) keep_allocated: bool,
-    pub(super) fast: bool,
-}
+use crate::device::zero::{MAX_WRITTEN, ZEROES, Zero};
 
 impl OpenFile {
     /// Zeroes a span. Stops early if zeroes are written and the client has gone away.

@@ -5,8 +5,8 @@
 //! edges, to the exclusion of other writers, and so do zeroes. Trims leave out the edges.
 
 use super::GuestDevice;
-use super::zero::Zero;
 use crate::block::{Chunk, Error, ErrorCode, Span};
+use crate::device::zero::Zero;
 use crate::device::{Cancelled, Chunks, Content, Part};
 
 impl GuestDevice {

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::GuestDevice;
-use super::zero::Zero;
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::component::{Fault, Hint};
+use crate::device::zero::Zero;
 use crate::device::{
     Answer, Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
     execution,

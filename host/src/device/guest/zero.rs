@@ -6,26 +6,13 @@ use super::shards::Locked;
 use super::{GuestDevice, Unavailable};
 use crate::block::{Error, ErrorCode, Span};
 use crate::device::Cancelled;
-
-/// The longest span that is zeroed stripe by stripe, in bytes: the most that a client without
-/// extended headers can ask for. A longer one could keep a device busy for years (spec: "Size
-/// constraints").
-const MAX_IN_STEPS: u64 = 4 << 30;
-
-/// A span to zero, and how.
-#[derive(Clone, Copy)]
-pub(super) struct Zero {
-    pub(super) span: Span,
-    pub(super) fua: bool,
-    pub(super) keep_allocated: bool,
-    pub(super) fast: bool,
-}
+use crate::device::zero::{MAX_WRITTEN, ZEROES, Zero};
 
 impl GuestDevice {
     pub(super) async fn zero(&self, zero: Zero, cancelled: &Cancelled) -> Result<(), Error> {
         let emulated = !self.component.capabilities.zero;
         let in_steps = emulated || zero.keep_allocated && self.shards.is_striped();
-        if in_steps && zero.span.length > MAX_IN_STEPS {
+        if in_steps && zero.span.length > MAX_WRITTEN {
             return Err(if zero.fast { ErrorCode::NotSup } else { ErrorCode::Overflow }.into());
         }
         let zeroed = if emulated {
@@ -37,7 +24,7 @@ impl GuestDevice {
         };
         match zeroed {
             Err(Error { code: ErrorCode::NotSup, .. }) if !zero.fast => {
-                if zero.span.length > MAX_IN_STEPS {
+                if zero.span.length > MAX_WRITTEN {
                     return Err(ErrorCode::Overflow.into());
                 }
                 self.write_zeroes(zero.span, cancelled).await?;
@@ -93,7 +80,6 @@ impl GuestDevice {
 
     /// Emulates `zero` by writing. Stops early if the client has gone away.
     async fn write_zeroes(&self, span: Span, cancelled: &Cancelled) -> Result<(), Error> {
-        static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
         let mut left = span;
         while left.length > 0 && !cancelled.is_cancelled() {
             let part = Span { offset: left.offset, length: left.length.min(ZEROES.len() as u64) };
