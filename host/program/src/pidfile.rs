@@ -53,8 +53,10 @@ impl Pidfile {
         let target = match special(&path)? {
             Some(file) => Target::Special(file),
             None if changes_user => {
-                let (file, owned) = open(&path)?;
-                leftovers.add(&owned);
+                let (file, owned) = leftovers.create(|| {
+                    let (file, owned) = open(&path)?;
+                    Ok(((file, owned.clone()), Some(owned)))
+                })?;
                 Target::Opened(file, owned)
             }
             None => Target::New,

@@ -26,12 +26,14 @@ pub(super) fn bind(
 ) -> anyhow::Result<Socket> {
     let lock = lock_directory_of(path);
     replace_stale(path)?;
-    let listener = UnixListener::bind(path)?;
-    let file = OwnedFile::new(path)?;
+    let socket = leftovers.create(|| {
+        let listener = UnixListener::bind(path)?;
+        let file = OwnedFile::new(path)?;
+        Ok((Socket::Unix(Some(file.clone()), listener), Some(file)))
+    })?;
     drop(lock);
-    leftovers.add(&file);
     identity.own(path)?;
-    Ok(Socket::Unix(Some(file), listener))
+    Ok(socket)
 }
 
 /// Listens in a new directory that only the user who serves can enter, and that is removed with the
@@ -40,10 +42,14 @@ pub(super) fn bind_private(
     identity: &Identity,
     leftovers: &Leftovers,
 ) -> anyhow::Result<(Socket, PathBuf)> {
-    let (socket, path) = Socket::private()?;
-    if let Socket::Unix(Some(file), _) = &socket {
-        leftovers.add(file);
-    }
+    let (socket, path) = leftovers.create(|| {
+        let (socket, path) = Socket::private()?;
+        let file = match &socket {
+            Socket::Unix(file, _) => file.clone(),
+            _ => None,
+        };
+        Ok(((socket, path), file))
+    })?;
     if let Some(directory) = path.parent() {
         identity.own(directory)?;
     }
