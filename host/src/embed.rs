@@ -209,6 +209,7 @@ impl Builder {
                         read_only,
                         arguments,
                         budgets,
+                        lowers: Vec::new(),
                     })
                 }
             };

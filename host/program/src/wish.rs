@@ -67,6 +67,7 @@ impl Wish {
             read_only,
             arguments,
             budgets: self.budgets.clone(),
+            lowers: Vec::new(),
         })
     }
 

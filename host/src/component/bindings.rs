@@ -13,7 +13,6 @@ use crate::parameters;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift, Lower)]
 #[component(enum)]
 #[repr(u8)]
-#[expect(dead_code, reason = "made by lifting")]
 pub(super) enum ErrorCode {
     #[component(name = "eperm")]
     Perm,
@@ -48,8 +47,23 @@ impl From<ErrorCode> for block::ErrorCode {
     }
 }
 
+impl From<block::ErrorCode> for ErrorCode {
+    fn from(code: block::ErrorCode) -> Self {
+        match code {
+            block::ErrorCode::Perm => Self::Perm,
+            block::ErrorCode::Io => Self::Io,
+            block::ErrorCode::NoMem => Self::NoMem,
+            block::ErrorCode::Inval => Self::Inval,
+            block::ErrorCode::NoSpc => Self::NoSpc,
+            block::ErrorCode::Overflow => Self::Overflow,
+            block::ErrorCode::NotSup => Self::NotSup,
+            block::ErrorCode::Shutdown => Self::Shutdown,
+        }
+    }
+}
+
 /// `error`.
-#[derive(Clone, Debug, ComponentType, Lift)]
+#[derive(Clone, Debug, ComponentType, Lift, Lower)]
 #[component(record)]
 pub(super) struct Error {
     pub(super) code: ErrorCode,
@@ -90,6 +104,10 @@ pub(super) enum ParameterType {
     Duration,
     #[component(name = "probability")]
     Probability,
+    #[component(name = "device")]
+    Device,
+    #[component(name = "file")]
+    File,
 }
 
 /// `parameter`.
@@ -121,10 +139,14 @@ pub(super) enum Value {
     Duration(u64),
     #[component(name = "probability")]
     Probability(f64),
+    #[component(name = "device")]
+    Device(u32),
 }
 
-impl From<&parameters::Value> for Value {
-    fn from(value: &parameters::Value) -> Self {
+impl Value {
+    /// Converts the value of an argument. `devices` counts the lower devices, which have their numbers
+    /// in the order of the arguments.
+    fn of(value: &parameters::Value, devices: &mut u32) -> Self {
         match value {
             parameters::Value::Text(text) => Self::Text(text.clone()),
             &parameters::Value::Boolean(boolean) => Self::Boolean(boolean),
@@ -132,6 +154,10 @@ impl From<&parameters::Value> for Value {
             &parameters::Value::Size(size) => Self::Size(size),
             &parameters::Value::Duration(nanoseconds) => Self::Duration(nanoseconds),
             &parameters::Value::Probability(probability) => Self::Probability(probability),
+            parameters::Value::Device(_) | parameters::Value::File(_) => {
+                *devices += 1;
+                Self::Device(*devices - 1)
+            }
         }
     }
 }
@@ -142,6 +168,18 @@ impl From<&parameters::Value> for Value {
 pub(super) struct Argument {
     pub(super) name: String,
     pub(super) value: Value,
+}
+
+impl Argument {
+    /// Converts the arguments of `open`.
+    pub(super) fn list(arguments: &[parameters::Argument]) -> Vec<Self> {
+        let mut devices = 0;
+        let arguments = arguments.iter().map(|parameters::Argument { name, value }| Self {
+            name: name.clone(),
+            value: Value::of(value, &mut devices),
+        });
+        arguments.collect()
+    }
 }
 
 /// `open-request`.
@@ -213,8 +251,8 @@ pub(super) struct Disk {
     pub(super) description: String,
 }
 
-/// `chunk`, its bytes copied out of the guest.
-#[derive(Clone, Debug, ComponentType, Lift)]
+/// `chunk`, its bytes copied out of the guest, or to be copied into it.
+#[derive(Clone, Debug, ComponentType, Lift, Lower)]
 #[component(variant)]
 pub(super) enum OwnedChunk {
     #[component(name = "data")]
@@ -243,7 +281,7 @@ flags! {
 }
 
 /// `extent`.
-#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[derive(Clone, Copy, Debug, ComponentType, Lift, Lower)]
 #[component(record)]
 pub(super) struct Extent {
     pub(super) length: u64,
@@ -277,6 +315,139 @@ pub(super) enum Level {
     Debug,
     #[component(name = "trace")]
     Trace,
+}
+
+/// `geometry`, of the interface `lower`.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Geometry {
+    pub(super) size: u64,
+    #[component(name = "minimum-block")]
+    pub(super) minimum_block: u32,
+    #[component(name = "preferred-block")]
+    pub(super) preferred_block: u32,
+    pub(super) capabilities: Capabilities,
+}
+
+/// `operation`, of the interface `routing`.
+#[derive(Clone, Copy, Debug, ComponentType, Lower)]
+#[component(enum)]
+#[repr(u8)]
+pub(super) enum Operation {
+    #[component(name = "read")]
+    Read,
+    #[component(name = "write")]
+    Write,
+    #[component(name = "zero")]
+    Zero,
+    #[component(name = "trim")]
+    Trim,
+    #[component(name = "cache")]
+    Cache,
+    #[component(name = "extents")]
+    Extents,
+}
+
+/// `request`.
+#[derive(Clone, Copy, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Request {
+    pub(super) operation: Operation,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) fua: bool,
+    #[component(name = "keep-allocated")]
+    pub(super) keep_allocated: bool,
+    pub(super) fast: bool,
+}
+
+/// `lock`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+#[expect(dead_code, reason = "made by lifting")]
+pub(super) enum Lock {
+    #[component(name = "none")]
+    None,
+    #[component(name = "shared")]
+    Shared,
+    #[component(name = "exclusive")]
+    Exclusive,
+}
+
+/// `rules`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Rules {
+    pub(super) granule: u64,
+    pub(super) read: Lock,
+    pub(super) write: Lock,
+    pub(super) zero: Lock,
+    pub(super) trim: Lock,
+    pub(super) cache: Lock,
+}
+
+/// `location`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Location {
+    pub(super) device: u32,
+    pub(super) offset: u64,
+}
+
+/// `place`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(variant)]
+pub(super) enum Place {
+    #[component(name = "lower")]
+    Below(Location),
+    #[component(name = "own")]
+    Own,
+    #[component(name = "hole")]
+    Hole,
+}
+
+/// `segment`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Segment {
+    pub(super) place: Place,
+    pub(super) length: u64,
+}
+
+/// `copy`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct CopyBetween {
+    pub(super) from: Location,
+    pub(super) to: Location,
+    pub(super) length: u64,
+}
+
+/// `route`.
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Route {
+    pub(super) copies: Vec<CopyBetween>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) delay: u64,
+    pub(super) done: Option<u64>,
+}
+
+/// `results`.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Results {
+    pub(super) copies: Vec<Option<ErrorCode>>,
+    pub(super) segments: Vec<Option<ErrorCode>>,
+}
+
+/// `stable-route`.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct StableRoute {
+    pub(super) length: u64,
+    pub(super) place: Place,
 }
 
 impl From<Level> for tracing::Level {

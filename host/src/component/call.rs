@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::block::Span;
+use crate::block::{Operation, Span};
 
 /// A call of a component, with those of its arguments that are numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,14 @@ pub enum Call {
     Page(u64),
     /// `direct-access.make-page`, of the page at this offset.
     MakePage(u64),
+    /// `routing.rules`.
+    Rules,
+    /// `routing.route`.
+    Route(Operation, Span),
+    /// `routing.done`, with this token.
+    Done(u64),
+    /// `routing.stable`, from this offset on.
+    Stable(Operation, u64),
 }
 
 impl fmt::Display for Call {
@@ -58,6 +66,14 @@ impl fmt::Display for Call {
             Self::PageSize => return f.write_str("page-size()"),
             Self::Page(offset) => return write!(f, "page({offset})"),
             Self::MakePage(offset) => return write!(f, "make-page({offset})"),
+            Self::Rules => return f.write_str("rules()"),
+            Self::Route(operation, span) => {
+                return write!(f, "route({}, {}, {})", operation.name(), span.offset, span.length);
+            }
+            Self::Done(token) => return write!(f, "done({token})"),
+            Self::Stable(operation, offset) => {
+                return write!(f, "stable({}, {offset})", operation.name());
+            }
             Self::Read(span) => ("read", span, &[]),
             Self::Write(span, fua) => ("write", span, &[(*fua, "fua")]),
             Self::Zero { span, fua, keep_allocated, fast } => (

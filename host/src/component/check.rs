@@ -8,6 +8,7 @@ use super::contract::{
     PREFERRED_BLOCKS,
 };
 use super::fault::Breach;
+use super::route::Rules;
 use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
 use crate::parameters::{
     Argument, ArgumentError, Parameter, ParameterType, is_name, parse_arguments,
@@ -57,6 +58,8 @@ pub struct Disk {
     pub sharing: Sharing,
     /// Whether the host can read and write pages without a call.
     pub direct_access: bool,
+    /// The locks of its requests, if the component routes them.
+    pub rules: Option<Rules>,
     /// A description for people: at most 4096 bytes, without control characters.
     pub description: String,
 }
@@ -183,6 +186,8 @@ fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
         }
         bindings::ParameterType::Duration => ParameterType::Duration,
         bindings::ParameterType::Probability => ParameterType::Probability,
+        bindings::ParameterType::Device => ParameterType::Device,
+        bindings::ParameterType::File => ParameterType::File,
     };
     let default = default.as_deref().map(printable);
     Ok(Parameter { name, summary: printable(&summary), kind, required, repeatable, default })
@@ -226,6 +231,7 @@ pub(super) fn check_disk(disk: &bindings::Disk, stripe: u64) -> Result<Disk, Bre
         extents: has(Capabilities::EXTENTS),
         sharing,
         direct_access: false,
+        rules: None,
         description: printable(&disk.description),
     })
 }

@@ -1,11 +1,12 @@
 //! The contract in `wit/`: its text and its numeric limits.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::block::MAX_TRANSFER;
 
 /// The contract, for authors of components: the name of each file and its text.
-pub const WIT: [(&str, &str); 7] = [
+pub const WIT: [(&str, &str); 9] = [
     ("world.wit", include_str!("../../wit/world.wit")),
     ("types.wit", include_str!("../../wit/types.wit")),
     ("block-store.wit", include_str!("../../wit/block-store.wit")),
@@ -13,6 +14,8 @@ pub const WIT: [(&str, &str); 7] = [
     ("direct-access.wit", include_str!("../../wit/direct-access.wit")),
     ("lending.wit", include_str!("../../wit/lending.wit")),
     ("sharding.wit", include_str!("../../wit/sharding.wit")),
+    ("lower.wit", include_str!("../../wit/lower.wit")),
+    ("routing.wit", include_str!("../../wit/routing.wit")),
 ];
 
 /// The longest text that is accepted from a component, in bytes.
@@ -38,3 +41,21 @@ pub(super) const MAX_MINIMUM_BLOCK: u32 = 1 << 16;
 
 /// The smallest and the largest preferred block, in bytes.
 pub(super) const PREFERRED_BLOCKS: RangeInclusive<u32> = 512..=MAX_TRANSFER / 2;
+
+/// The longest read or write of a lower device by the component itself, in bytes.
+pub(super) const MAX_LOWER_TRANSFER: u64 = 1 << 20;
+
+/// How long the component waits for a lower device.
+pub(super) const LOWER_LIMIT: Duration = Duration::from_secs(300);
+
+/// The largest granule, in bytes.
+pub(super) const MAX_GRANULE: u64 = 1 << 30;
+
+/// The most copies and segments of a route together.
+pub(super) const MAX_PARTS: usize = 4096;
+
+/// The longest copy of a route, in bytes.
+pub(super) const MAX_COPY: u64 = 64 << 20;
+
+/// The longest delay of a route.
+pub(super) const MAX_DELAY: Duration = Duration::from_secs(600);

@@ -221,6 +221,16 @@ impl Component {
         &self.executable.prepared().imports
     }
 
+    /// Returns true if the component says where the bytes of requests are.
+    pub fn routes(&self) -> bool {
+        self.executable.prepared().routes
+    }
+
+    /// Returns true if the component may withdraw stable routes.
+    pub fn withdraws_routes(&self) -> bool {
+        self.executable.prepared().withdraws
+    }
+
     /// Starts an instance whose memory comes from a budget. It has no disk open yet.
     ///
     /// # Errors

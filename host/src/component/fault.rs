@@ -10,9 +10,10 @@ use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 use super::call::Call;
 use super::check::printable_up_to;
 use super::contract::{
-    MAX_CHUNKS, MAX_EXTENTS, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
-    PREFERRED_BLOCKS,
+    MAX_CHUNKS, MAX_COPY, MAX_DELAY, MAX_EXTENTS, MAX_GRANULE, MAX_MINIMUM_BLOCK, MAX_PARAMETERS,
+    MAX_PARTS, MAX_TEXT, MIN_STRIPE, PREFERRED_BLOCKS,
 };
+use super::route::PlaceError;
 
 /// Why an instance is dead. The receiver logs the fault and never calls the instance again.
 #[derive(Debug)]
@@ -229,6 +230,63 @@ pub enum Breach {
     },
     /// `open`: not the same disk as the one that the first instance opened.
     AnotherDisk,
+    /// `stripe-size`: stripes of this size on a disk that routes its requests.
+    StripesRouted(u64),
+    /// `rules`: the length of a granule breaks the rules.
+    Granule(u64),
+    /// `route`: no segments, or more copies and segments than allowed.
+    PartCount {
+        /// The number of segments.
+        segments: usize,
+        /// The number of copies and segments.
+        parts: usize,
+    },
+    /// `route`: too long a delay.
+    Delay(Duration),
+    /// `route`: a copy of no bytes, or too long a one.
+    CopyLength {
+        /// The index of the copy, counted from 0.
+        index: usize,
+        /// Its length.
+        length: u64,
+    },
+    /// `route`: a segment of no bytes.
+    EmptySegment {
+        /// The index of the segment, counted from 0.
+        index: usize,
+    },
+    /// `route`: the segments do not add up to the length of the request.
+    RouteLength {
+        /// The length of the request.
+        wanted: u64,
+        /// The length of the segments.
+        got: u128,
+    },
+    /// `route` or `stable`: a place that cannot be used.
+    Place {
+        /// The kind of part.
+        part: &'static str,
+        /// The index of the part, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        error: PlaceError,
+    },
+    /// `route`: two parts write to the same byte.
+    TargetTwice {
+        /// The kind of parts.
+        parts: &'static str,
+        /// The number of the lower device.
+        device: usize,
+        /// The offset on it at which the second one begins.
+        offset: u64,
+    },
+    /// `stable`: a range of no bytes, or one that goes beyond the end of the disk.
+    StableLength {
+        /// The length of the range.
+        length: u64,
+        /// The number of bytes from its start to the end of the disk.
+        left: u64,
+    },
     /// `describe`: more parameters than allowed.
     TooManyParameters(usize),
     /// `describe`: the bare parameter, with this name, is not among the parameters.
@@ -308,6 +366,47 @@ impl fmt::Display for Breach {
                 write!(f, "a page of {got} bytes, not of {wanted}")
             }
             Self::AnotherDisk => f.write_str("another disk than it did for the first instance"),
+            Self::StripesRouted(stripe) => write!(
+                f,
+                "stripes of {stripe} bytes on a disk that routes its requests; it can do one or the \
+                 other"
+            ),
+            Self::Granule(granule) => write!(
+                f,
+                "granules of {granule} bytes; a granule must be a power of two from 1 to \
+                 {MAX_GRANULE}"
+            ),
+            Self::PartCount { segments: 0, .. } => {
+                f.write_str("a route of no segments; there must be at least one")
+            }
+            Self::PartCount { parts, .. } => {
+                write!(f, "a route of {parts} copies and segments; at most {MAX_PARTS} are allowed")
+            }
+            Self::Delay(delay) => {
+                write!(f, "a delay of {delay:?}; at most {MAX_DELAY:?} are allowed")
+            }
+            Self::CopyLength { index, length } => write!(
+                f,
+                "copy {index} (counted from 0) of {length} bytes; each has 1 to {MAX_COPY}"
+            ),
+            Self::EmptySegment { index } => {
+                write!(f, "segment {index} (counted from 0) of no bytes; each has at least one")
+            }
+            Self::RouteLength { wanted, got } => {
+                write!(f, "segments of {got} bytes in all for a request of {wanted}")
+            }
+            Self::Place { part, index, error } => {
+                write!(f, "{part} {index} (counted from 0) {error}")
+            }
+            Self::TargetTwice { parts, device, offset } => write!(
+                f,
+                "two {parts} that write to the same byte, at {offset} on the lower device {device}"
+            ),
+            Self::StableLength { length, left } => write!(
+                f,
+                "a stable route for {length} bytes; it must be for at least one, and {left} are left \
+                 on the disk"
+            ),
             Self::TooManyParameters(n) => {
                 write!(f, "{n} parameters; at most {MAX_PARAMETERS} are allowed")
             }

@@ -6,7 +6,7 @@ use wasmtime::component::{Instance, Lift, Lower};
 
 use super::bindings::{self, Description, LentChunk, OpenRequest, OwnedChunk, ZeroOptions};
 use super::state::State;
-use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE, LENDING, SHARDING};
+use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE, LENDING, ROUTING, SHARDING};
 
 /// A result in the contract: an error is an answer like any other.
 pub(super) type Answer<T> = Result<T, bindings::Error>;
@@ -29,6 +29,7 @@ pub(super) struct Functions {
     pub(super) cache: TypedFunc<(u64, u64), (Answer<()>,)>,
     pub(super) direct: Option<DirectFunctions>,
     pub(super) sharding: Option<ShardingFunctions>,
+    pub(super) routing: Option<RoutingFunctions>,
 }
 
 /// The function that reads.
@@ -53,6 +54,15 @@ pub(super) struct DirectFunctions {
 pub(super) struct ShardingFunctions {
     pub(super) stripe_size: TypedFunc<(), (u64,)>,
     pub(super) stored: TypedFunc<(), (u64,)>,
+}
+
+/// The functions of `routing`.
+#[derive(Clone, Copy)]
+pub(super) struct RoutingFunctions {
+    pub(super) rules: TypedFunc<(), (bindings::Rules,)>,
+    pub(super) route: TypedFunc<(bindings::Request,), (Answer<bindings::Route>,)>,
+    pub(super) done: TypedFunc<(u64, bindings::Results), (Answer<()>,)>,
+    pub(super) stable: TypedFunc<(bindings::Operation, u64), (Option<bindings::StableRoute>,)>,
 }
 
 /// An interface that an instance exports.
@@ -113,6 +123,15 @@ impl Functions {
             }),
             None => None,
         };
+        let routing = match Interface::find(store, instance, ROUTING) {
+            Some(mut routing) => Some(RoutingFunctions {
+                rules: routing.typed("rules")?,
+                route: routing.typed("route")?,
+                done: routing.typed("done")?,
+                stable: routing.typed("stable")?,
+            }),
+            None => None,
+        };
         let direct = match Interface::find(store, instance, DIRECT_ACCESS) {
             Some(mut direct) => Some(DirectFunctions {
                 page_size: direct.typed("page-size")?,
@@ -149,6 +168,7 @@ impl Functions {
             cache: block_store.typed("cache")?,
             direct,
             sharding,
+            routing,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! A running instance: calls the contract's functions and checks every answer.
 
 mod direct;
+mod route;
 
 use std::mem;
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use super::fault::{Breach, Fault, Limit};
 use super::functions::{Answer, Functions, Read};
 use super::limits::Limits;
 use super::log_stream::Output;
+use super::lower::Below;
 use super::memory::MemoryBudget;
 use super::region::{self, Memories};
 use super::state::State;
-use crate::block::{Chunk, Error, ErrorCode, Extent, MAX_TRANSFER, Span, Status};
+use crate::block::{Chunk, Error, ErrorCode, Extent, MAX_TRANSFER, Operation, Span, Status};
 use crate::parameters::Argument;
 
 /// How many bytes one call may make the host copy out of the guest: the longest read, plus some
@@ -140,6 +142,12 @@ impl Instance {
         check_description(description).map_err(breach_of(Call::Describe))
     }
 
+    /// Lets the instance use lower devices. Those that are arguments of its `open` have their numbers in
+    /// the order of the arguments.
+    pub fn stand_on(&mut self, below: Arc<dyn Below>) {
+        self.store.data_mut().stand_on(below);
+    }
+
     /// Opens the disk.
     ///
     /// # Errors
@@ -152,14 +160,10 @@ impl Instance {
         arguments: &[Argument],
     ) -> Result<Result<Disk, String>, Fault> {
         let function = self.functions.open;
-        let arguments = arguments.iter().map(|Argument { name, value }| bindings::Argument {
-            name: name.clone(),
-            value: value.into(),
-        });
         let request = OpenRequest {
             export_name: export_name.to_owned(),
             read_only,
-            arguments: arguments.collect(),
+            arguments: bindings::Argument::list(arguments),
             memory_limit: self.store.data().share().limit(),
         };
         let opened = match self.call(Call::Open, function, (request,)).await? {
@@ -187,6 +191,11 @@ impl Instance {
                     disk.size, opened.size, self.minimum_block
                 ),
             );
+        }
+        disk.rules = self.rules().await?;
+        if disk.rules.is_some() && stripe > 0 {
+            let breach = Breach::StripesRouted(stripe);
+            return Err(Fault::Breach { call: Call::StripeSize, breach });
         }
         // A write to a page of one instance is not visible to other instances that serve the same
         // data.
@@ -391,7 +400,8 @@ impl Instance {
     fn error(&self, call: Call, said: bindings::Error) -> Error {
         let mut error = check_error(said);
         // It is an answer to `zero` alone.
-        if error.code == ErrorCode::NotSup && !matches!(call, Call::Zero { .. }) {
+        let zeroes = matches!(call, Call::Zero { .. } | Call::Route(Operation::Zero, _));
+        if error.code == ErrorCode::NotSup && !zeroes {
             error.code = ErrorCode::Inval;
         }
         if let Some(message) = &error.message {

@@ -26,6 +26,9 @@ const WAIT: Duration = Duration::from_millis(100);
 thread_local! {
     /// Whether a guest was interrupted by the clock on this thread.
     static INTERRUPTED: Cell<bool> = const { Cell::new(false) };
+
+    /// Whether the guest that was polled last on this thread waits for a lower device.
+    static BELOW: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Records that the clock has interrupted a guest on this thread, which is about to yield.
@@ -42,6 +45,18 @@ where
     INTERRUPTED.set(false);
     let polled = future.poll(cx);
     (polled, INTERRUPTED.get())
+}
+
+/// Polls a future for which a guest waits in an import. The deadline of the guest does not count the
+/// time until the future is ready, and if another guest is interrupted meanwhile, then not this one.
+pub(super) fn poll_below<F>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output>
+where
+    F: Future + ?Sized,
+{
+    let polled = future.poll(cx);
+    INTERRUPTED.set(false);
+    BELOW.set(polled.is_pending());
+    polled
 }
 
 /// The time limit on a guest's calls, and the clock that enforces it.
@@ -66,11 +81,15 @@ impl Limits {
         poll_fn(|cx| {
             self.clock.wake();
             let begin = spent.begin(&self.clock);
+            BELOW.set(false);
             let (polled, interrupted) = poll_guest(call.as_mut(), cx);
             if let Poll::Ready(result) = polled {
                 return Poll::Ready(Ok(result));
             }
             spent.computed(&self.clock, begin);
+            if BELOW.take() {
+                return Poll::Pending;
+            }
             // A guest that was interrupted has already woken its task.
             while !interrupted && spent.time < self.deadline {
                 if spent.poll_wait(self.deadline - spent.time, cx).is_pending() {

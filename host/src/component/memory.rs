@@ -121,6 +121,11 @@ impl Share {
         self.budget.limit()
     }
 
+    /// Takes memory from the budget for the host, until the returned value is dropped.
+    pub(super) fn hold(&self, bytes: u64) -> Option<Held> {
+        self.budget.hold(bytes)
+    }
+
     /// Returns the limit that has refused something since the last call of this method.
     pub(super) fn take_refusal(&mut self) -> Option<Limit> {
         self.refused.take()

@@ -27,9 +27,11 @@ mod limits;
 mod load_error;
 mod log;
 mod log_stream;
+mod lower;
 mod memory;
 mod prepared;
 mod region;
+mod route;
 mod settings;
 mod state;
 #[cfg(test)]
@@ -50,8 +52,12 @@ pub use fault::{Breach, Fault, Limit};
 pub use instance::Instance;
 pub use limits::poll_guest;
 pub use load_error::LoadError;
+pub use lower::{Below, Executing, OwnedPiece, Reply};
 pub use memory::MemoryBudget;
 pub use region::Hint;
+pub use route::{
+    Copy, Location, Lock, Place, PlaceError, Request, Results, Route, Rules, Segment, StableRoute,
+};
 
 /// The interface of the contract that a backend exports.
 pub const INTERFACE: &str = "memnbd:block/block-store";
@@ -60,9 +66,11 @@ pub const INTERFACE: &str = "memnbd:block/block-store";
 pub const DIRECT_ACCESS: &str = "memnbd:block/direct-access";
 const LENDING: &str = "memnbd:block/lending";
 const SHARDING: &str = "memnbd:block/sharding";
+const ROUTING: &str = "memnbd:block/routing";
 
-/// The interface through which a component logs.
+/// The interfaces through which a component logs and reaches lower devices.
 const LOG: &str = "memnbd:block/log";
+const LOWER: &str = "memnbd:block/lower";
 
 /// The version of the contract that this host implements.
 pub const CONTRACT_VERSION: &str = "0.2.0";

@@ -8,9 +8,10 @@ use wasmtime::component::{Component as Compiled, InstancePre, Linker};
 
 use super::clock::Clock;
 use super::log;
+use super::lower;
 use super::region::Regions;
 use super::state::State;
-use super::{CONTRACT_VERSION, INTERFACE, LoadError, settings};
+use super::{CONTRACT_VERSION, INTERFACE, LOWER, LoadError, ROUTING, settings};
 
 /// What all components with, or all without, direct access share.
 #[derive(Clone)]
@@ -48,6 +49,7 @@ impl Shared {
         let mut linker = Linker::new(&self.engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         log::add_to_linker(&mut linker)?;
+        lower::add_to_linker(&mut linker)?;
         self.wasi.get_or_init(|| linker).instantiate_pre(compiled)
     }
 
@@ -71,6 +73,18 @@ impl Shared {
             Some(version) => Err(LoadError::Version(version.to_owned())),
             None => Err(LoadError::World(exports)),
         }
+    }
+
+    /// Returns true if a component imports `lower.withdraw-routes`.
+    fn withdraws(&self, compiled: &Compiled) -> bool {
+        let ty = compiled.component_type();
+        let mut lower = ty.imports(&self.engine).filter(|(name, _)| name.starts_with(LOWER));
+        lower.any(|(_, item)| match item.ty {
+            ComponentItem::ComponentInstance(instance) => {
+                instance.exports(&self.engine).any(|(name, _)| name == "withdraw-routes")
+            }
+            _ => false,
+        })
     }
 
     fn imports(&self, compiled: &Compiled) -> Vec<String> {
@@ -112,6 +126,10 @@ pub(super) struct Prepared {
     pub(super) contract: Arc<str>,
     /// The names of the interfaces that it imports.
     pub(super) imports: Arc<[String]>,
+    /// It routes requests.
+    pub(super) routes: bool,
+    /// It may withdraw stable routes.
+    pub(super) withdraws: bool,
 }
 
 impl Prepared {
@@ -125,7 +143,16 @@ impl Prepared {
         let contract = shared.contract(compiled)?.into();
         let imports = shared.imports(compiled);
         match shared.instantiate_pre(compiled, imports.is_empty()) {
-            Ok(pre) => Ok(Self { shared: shared.clone(), pre, contract, imports: imports.into() }),
+            Ok(pre) => Ok(Self {
+                shared: shared.clone(),
+                pre,
+                contract,
+                imports: imports.into(),
+                routes: compiled
+                    .get_export_index(None, &format!("{ROUTING}@{CONTRACT_VERSION}"))
+                    .is_some(),
+                withdraws: shared.withdraws(compiled),
+            }),
             Err(error) => Err(LoadError::Imports { error, imports }),
         }
     }

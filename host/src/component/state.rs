@@ -1,17 +1,20 @@
 //! What a store holds for its instance.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::log_stream::LogStream;
+use super::lower::{self, Below};
 use super::memory::Share;
 
 /// What a store holds for its instance.
 pub(super) struct State {
     share: Share,
     log: LogStream,
+    /// The lower devices of the disk.
+    below: Arc<dyn Below>,
     /// Created when the instance first calls a WASI import; most never do. The mutex only makes
     /// this type `Sync`; it is accessed through `get_mut`.
     wasi: Mutex<Option<Box<(WasiCtx, ResourceTable)>>>,
@@ -28,12 +31,21 @@ impl State {
 
     /// Creates the state of an instance that prints to `log`.
     pub(super) fn new(share: Share, log: LogStream) -> Self {
-        Self { share, log, wasi: Mutex::new(None) }
+        Self { share, log, below: lower::nothing(), wasi: Mutex::new(None) }
     }
 
     /// The standard output and error of the instance.
     pub(super) fn log(&self) -> &LogStream {
         &self.log
+    }
+
+    pub(super) fn below(&self) -> &Arc<dyn Below> {
+        &self.below
+    }
+
+    /// Lets the instance use these devices.
+    pub(super) fn stand_on(&mut self, below: Arc<dyn Below>) {
+        self.below = below;
     }
 
     pub(super) fn share(&self) -> &Share {

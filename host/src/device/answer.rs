@@ -13,6 +13,16 @@ pub enum Answer {
     Extents(Extents),
 }
 
+impl Answer {
+    /// Copies the content of a read, so that no lease is held any longer.
+    pub(super) fn into_copy(self) -> Self {
+        match self {
+            Self::Read(content) => Self::Read(content.into_copy()),
+            answer => answer,
+        }
+    }
+}
+
 /// The content of a read.
 pub enum Content {
     /// In the device's memory.
@@ -56,18 +66,27 @@ impl Chunks for Content {
 impl Content {
     /// Copies the content, so that no lease is held any longer.
     pub fn into_copy(self) -> Self {
+        Self::Copied(self.into_parts())
+    }
+
+    /// Copies the content, and returns its parts.
+    pub(super) fn into_parts(self) -> Vec<Part> {
         match self {
-            Self::Lease(lease) => Self::copy_of(&lease),
-            copied @ Self::Copied(_) => copied,
+            Self::Lease(lease) => copied(&lease),
+            Self::Copied(parts) => parts,
         }
     }
 
     /// Copies chunks.
     pub fn copy_of(chunks: &impl Chunks) -> Self {
-        let mut parts = Vec::new();
-        copy_chunks(chunks, &mut parts);
-        Self::Copied(parts)
+        Self::Copied(copied(chunks))
     }
+}
+
+fn copied(chunks: &impl Chunks) -> Vec<Part> {
+    let mut parts = Vec::new();
+    copy_chunks(chunks, &mut parts);
+    parts
 }
 
 /// Appends a copy of the content.

@@ -1,8 +1,9 @@
 //! Devices: what an export serves.
 //!
 //! Connections know devices through the trait [`Device`] alone. [`guest`] implements it with the
-//! instances of a component, [`file`](mod@file) with a file or block device; programs that use this library
-//! may implement it natively.
+//! instances of a component, [`file`](mod@file) with a file or block device, `stacked` with a component
+//! and the devices on which its disk stands; programs that use this library may implement it natively.
+//! [`open`] opens the device of a component, whichever it is.
 //!
 //! A command takes one of two ways. Where the bytes are at hand, a [`Lease`] gives access to them;
 //! all else is executed by [`Device::execute`]. Each connection has a [`Gate`], through which all
@@ -15,7 +16,9 @@ pub mod file;
 mod gate;
 pub mod guest;
 mod lease;
+mod lower;
 mod port;
+mod stacked;
 mod turnstile;
 mod zero;
 
@@ -34,7 +37,9 @@ pub use answer::{Answer, Chunks, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
+pub use lower::{Lower, LowerError, LowerSource};
 pub use port::{Ended, InUse, Port, Ports, Replacing};
+pub use stacked::open;
 pub use turnstile::Turnstile;
 
 /// A block device.
@@ -93,6 +98,11 @@ pub trait Device: Send + Sync + 'static {
     /// Called when an execution has panicked. Returns the error for its client.
     fn panicked(&self) -> ErrorCode {
         ErrorCode::Io
+    }
+
+    /// Waits until the leases that were given before have ended. A device with leases implements this.
+    fn end_leases(self: Arc<Self>) -> Task {
+        Box::pin(std::future::ready(()))
     }
 
     /// Whether [`Self::last_flush`] has anything to do.

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::export::{Export, Phase, Supplied};
 use super::{Backoff, Failed, Problem, Stage};
-use crate::device::Device;
-use crate::device::guest::{DiskConfig, GuestDevice};
+use crate::device::guest::DiskConfig;
+use crate::device::{self, Device};
 use crate::throttle::{Limit, Throttle, Verdict};
 
 /// Bounds what is logged of failures: where exports are made for clients, each client causes one.
@@ -72,12 +72,12 @@ impl Attempt {
             status.config = Some(config.clone());
             status.phase = Phase::Busy(Stage::Opening);
         });
-        let device = GuestDevice::open(config).await.map_err(|error| {
+        let device = device::open(config).await.map_err(|error| {
             let source = self.export.source.as_deref();
             let what = source.map_or(self.export.name(), |source| source.label());
             Problem::Open { what: what.to_owned(), error }
         })?;
-        Ok(Opened { device: Arc::new(device), keep: false })
+        Ok(Opened { device, keep: false })
     }
 
     fn reach(&self, stage: Stage) {

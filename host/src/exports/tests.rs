@@ -49,6 +49,7 @@ fn config(component: Component) -> DiskConfig {
         read_only: false,
         arguments: Vec::new(),
         budgets: crate::device::guest::Budgets::alone(64 << 20),
+        lowers: Vec::new(),
     }
 }
 

@@ -67,6 +67,10 @@ pub enum ParameterType {
     /// A number from 0 to 1: a fraction (`0.1`, `1e-3`), a percentage (`10%`), or a ratio (`1:100`,
     /// `1/100`).
     Probability,
+    /// The name of an export, possibly empty.
+    Device,
+    /// The path of a file.
+    File,
 }
 
 /// The value of a parameter.
@@ -84,6 +88,10 @@ pub enum Value {
     Duration(u64),
     /// The value of a [`ParameterType::Probability`]: finite, from 0 to 1.
     Probability(f64),
+    /// The value of a [`ParameterType::Device`].
+    Device(String),
+    /// The value of a [`ParameterType::File`].
+    File(String),
 }
 
 impl ParameterType {
@@ -95,6 +103,8 @@ impl ParameterType {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let value = match self {
             Self::Text => Ok(Value::Text(text.to_owned())),
+            Self::Device => Ok(Value::Device(text.to_owned())),
+            Self::File => Ok(Value::File(text.to_owned())),
             Self::Choice(choices) => choose(text, choices).map(Value::Text),
             Self::Boolean => boolean(text).map(Value::Boolean),
             Self::Number(range) => {
@@ -119,6 +129,8 @@ impl ParameterType {
             Self::Size(range) => size::usage(range),
             Self::Duration => "DURATION".into(),
             Self::Probability => "PROBABILITY".into(),
+            Self::Device => "EXPORT".into(),
+            Self::File => "PATH".into(),
         }
     }
 }
@@ -212,6 +224,8 @@ mod tests {
             (ParameterType::Size(4096..=1 << 20), "SIZE (4K to 1M)"),
             (ParameterType::Duration, "DURATION"),
             (ParameterType::Probability, "PROBABILITY"),
+            (ParameterType::Device, "EXPORT"),
+            (ParameterType::File, "PATH"),
         ] {
             assert_eq!(kind.usage(), usage);
         }

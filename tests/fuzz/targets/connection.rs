@@ -49,6 +49,7 @@ pub(crate) fn connection(data: &[u8]) {
             read_only: false,
             arguments: vec![Argument { name: "size".into(), value: Value::Size(size) }],
             budgets: Budgets::alone(64 << 20),
+            lowers: Vec::new(),
         };
         let exports = [config("disk", 1 << 20), config("largest", MAX_SIZE)];
         let exports = exports.into_iter().map(Export::new);

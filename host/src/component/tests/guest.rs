@@ -95,6 +95,18 @@ impl Guest {
         self.with("lending-interface", LENDING_INTERFACE)
     }
 
+    /// That routes its requests: it declares the size of granules and the locks, of which each byte is
+    /// one (0 none, 1 shared, 2 exclusive), in the order read, write, zero, trim, cache.
+    pub(crate) fn routing(self, granule: u64, locks: [u8; 5], route: impl Into<String>) -> Self {
+        let mut bytes = [0; 8];
+        bytes[..5].copy_from_slice(&locks);
+        self.with("granule", granule.to_string())
+            .with("locks", u64::from_le_bytes(bytes).to_string())
+            .with("route", route)
+            .with("routing-functions", ROUTING_FUNCTIONS)
+            .with("routing-interface", ROUTING_INTERFACE)
+    }
+
     pub(crate) fn opened(mut self, change: impl FnOnce(&mut Opened)) -> Self {
         change(&mut self.opened);
         self
@@ -201,6 +213,10 @@ pub(crate) enum Called {
     Cache,
     Page,
     MakePage,
+    /// Of this operation.
+    Route(u32),
+    /// Of so many copies. The offset is the token, the length has the bits of the segments that failed.
+    Done(u32),
 }
 
 /// Takes the log of calls of an instance: functions, offsets and lengths.
@@ -224,7 +240,9 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
                 6 => Called::Extents,
                 7 => Called::Cache,
                 8 => Called::Page,
-                _ => Called::MakePage,
+                9 => Called::MakePage,
+                10 => Called::Route(flags),
+                _ => Called::Done(flags),
             };
             (called, word(record, 8), word(record, 16))
         })
@@ -232,7 +250,7 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
 }
 
 /// The parts of the template as they are in a good guest.
-const DEFAULTS: [(&str, &str); 28] = [
+const DEFAULTS: [(&str, &str); 35] = [
     ("imports", ""),
     ("core-imports", ""),
     ("lowered", ""),
@@ -247,6 +265,13 @@ const DEFAULTS: [(&str, &str); 28] = [
     ("lending-interface", ""),
     ("direct-functions", ""),
     ("direct-interface", ""),
+    ("routing-functions", ""),
+    ("routing-interface", ""),
+    ("granule", "1"),
+    ("locks", "0"),
+    ("route", "(unreachable)"),
+    ("done", "(call $done)"),
+    ("stable", "(i32.store (i32.const 0x100) (i32.const 0)) (i32.const 0x100)"),
     ("page-size", "(i32.const 4096)"),
     ("page", PAGE),
     ("make-page", MAKE_PAGE),
@@ -325,6 +350,46 @@ const DIRECT_FUNCTIONS: &str = r#"
     (func (export "make-page") (param "offset" u64) (result (option (list u8)))
       (canon lift (core func $i "make-page") (memory $mem)))"#;
 const DIRECT_INTERFACE: &str = r#"(export "memnbd:block/direct-access@0.2.0" (instance $i))"#;
+
+/// The functions of `routing`, and its export.
+const ROUTING_FUNCTIONS: &str = r#"
+    (type $operation' (enum "read" "write" "zero" "trim" "cache" "extents"))
+    (export $operation "operation" (type $operation'))
+    (type $request' (record (field "operation" $operation) (field "offset" u64)
+      (field "length" u64) (field "fua" bool) (field "keep-allocated" bool) (field "fast" bool)))
+    (export $request "request" (type $request'))
+    (type $lock' (enum "none" "shared" "exclusive"))
+    (export $lock "lock" (type $lock'))
+    (type $lock-rules' (record (field "granule" u64) (field "read" $lock) (field "write" $lock)
+      (field "zero" $lock) (field "trim" $lock) (field "cache" $lock)))
+    (export $lock-rules "lock-rules" (type $lock-rules'))
+    (type $location' (record (field "device" u32) (field "offset" u64)))
+    (export $location "location" (type $location'))
+    (type $place' (variant (case "lower" $location) (case "own") (case "hole")))
+    (export $place "place" (type $place'))
+    (type $segment' (record (field "place" $place) (field "length" u64)))
+    (export $segment "segment" (type $segment'))
+    (type $copy' (record (field "from" $location) (field "to" $location) (field "length" u64)))
+    (export $copy "copy" (type $copy'))
+    (type $plan' (record (field "copies" (list $copy)) (field "segments" (list $segment))
+      (field "delay" u64) (field "done" (option u64))))
+    (export $plan "plan" (type $plan'))
+    (type $results' (record (field "copies" (list (option $error-code)))
+      (field "segments" (list (option $error-code)))))
+    (export $results "results" (type $results'))
+    (type $stable-route' (record (field "length" u64) (field "place" $place)))
+    (export $stable-route "stable-route" (type $stable-route'))
+    (func (export "rules") (result $lock-rules)
+      (canon lift (core func $i "rules") (memory $mem)))
+    (func (export "route") (param "request" $request) (result (result $plan (error $error)))
+      (canon lift (core func $i "route") (memory $mem)))
+    (func (export "done") (param "token" u64) (param "results" $results)
+      (result (result (error $error)))
+      (canon lift (core func $i "done") (memory $mem) (realloc $realloc)))
+    (func (export "stable") (param "operation" $operation) (param "offset" u64)
+      (result (option $stable-route))
+      (canon lift (core func $i "stable") (memory $mem)))"#;
+const ROUTING_INTERFACE: &str = r#"(export "memnbd:block/routing@0.2.0" (instance $i))"#;
 
 /// Each block of 4 KiB is a chunk of its own: a hole if it is all zero.
 const READ: &str = "

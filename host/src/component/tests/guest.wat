@@ -9,6 +9,8 @@
 ;;   0x000300  texts
 ;;   0x001000  the chunks of `read`
 ;;   0x002000  the extents of `extents`
+;;   0x003000  the segments of `route`
+;;   0x003800  the copies of `route`
 ;;   0x004000  the log of calls: of each its number, flags, offset and length
 ;;   0x010000  the disk
 ;;   0x110000  arguments
@@ -145,6 +147,85 @@
       (func (export "make-page") (param $offset i64) (result i32)
         {{make-page}})
 
+      ;; A segment: kind 0 is on a lower device, 1 is the component's own, 2 a hole.
+      (func $segment (param $index i32) (param $kind i32) (param $device i32) (param $offset i64)
+        (param $length i64)
+        (local $at i32)
+        (local.set $at (i32.add (i32.const 0x3000) (i32.mul (local.get $index) (i32.const 32))))
+        (i32.store (local.get $at) (local.get $kind))
+        (i32.store offset=8 (local.get $at) (local.get $device))
+        (i64.store offset=16 (local.get $at) (local.get $offset))
+        (i64.store offset=24 (local.get $at) (local.get $length)))
+
+      (func $copy (param $index i32) (param $from i32) (param $from-offset i64) (param $to i32)
+        (param $to-offset i64) (param $length i64)
+        (local $at i32)
+        (local.set $at (i32.add (i32.const 0x3800) (i32.mul (local.get $index) (i32.const 40))))
+        (i32.store (local.get $at) (local.get $from))
+        (i64.store offset=8 (local.get $at) (local.get $from-offset))
+        (i32.store offset=16 (local.get $at) (local.get $to))
+        (i64.store offset=24 (local.get $at) (local.get $to-offset))
+        (i64.store offset=32 (local.get $at) (local.get $length)))
+
+      ;; A route of this many segments and copies, with a delay in nanoseconds, and a token unless that is
+      ;; 0.
+      (func $routed (param $segments i32) (param $copies i32) (param $delay i64) (param $token i64)
+        (result i32)
+        (i32.store (i32.const 0x100) (i32.const 0))
+        (i32.store (i32.const 0x108) (i32.const 0x3800))
+        (i32.store (i32.const 0x10c) (local.get $copies))
+        (i32.store (i32.const 0x110) (i32.const 0x3000))
+        (i32.store (i32.const 0x114) (local.get $segments))
+        (i64.store (i32.const 0x118) (local.get $delay))
+        (i32.store (i32.const 0x120) (i64.ne (local.get $token) (i64.const 0)))
+        (i64.store (i32.const 0x128) (local.get $token))
+        (i32.const 0x100))
+
+      ;; An error of `route`, whose record is aligned to 8 bytes.
+      (func $refuse (param $code i32) (result i32)
+        (i32.store (i32.const 0x100) (i32.const 1))
+        (i32.store (i32.const 0x108) (local.get $code))
+        (i32.store (i32.const 0x10c) (i32.const 0))
+        (i32.const 0x100))
+
+      ;; The stable route of the rest of the disk, at the same offset of a lower device.
+      (func $passed (param $device i32) (param $offset i64) (param $length i64) (result i32)
+        (i32.store (i32.const 0x100) (i32.const 1))
+        (i64.store (i32.const 0x108) (local.get $length))
+        (i32.store (i32.const 0x110) (i32.const 0))
+        (i32.store (i32.const 0x118) (local.get $device))
+        (i64.store (i32.const 0x120) (local.get $offset))
+        (i32.const 0x100))
+
+      (func (export "rules") (result i32)
+        (i64.store (i32.const 0x100) (i64.const {{granule}}))
+        (i64.store (i32.const 0x108) (i64.const {{locks}}))
+        (i32.const 0x100))
+
+      (func (export "route") (param $operation i32) (param $offset i64) (param $length i64)
+        (param $fua i32) (param $keep i32) (param $fast i32) (result i32)
+        (call $log (i32.const 10) (local.get $operation) (local.get $offset) (local.get $length))
+        {{route}})
+
+      (func (export "done") (param $token i64) (param $copies i32) (param $copies-length i32)
+        (param $segments i32) (param $segments-length i32) (result i32)
+        (local $failed i64)
+        ;; The bits of those that failed: the segments first, then the copies.
+        (loop $next
+          (if (i32.gt_u (local.get $segments-length) (i32.const 0)) (then
+            (local.set $segments-length (i32.sub (local.get $segments-length) (i32.const 1)))
+            (local.set $failed (i64.or (local.get $failed) (i64.shl
+              (i64.extend_i32_u (i32.load8_u (i32.add (local.get $segments)
+                (i32.mul (local.get $segments-length) (i32.const 2)))))
+              (i64.extend_i32_u (local.get $segments-length)))))
+            (br $next))))
+        (call $log (i32.const 11) (local.get $copies-length) (local.get $token)
+          (local.get $failed))
+        {{done}})
+
+      (func (export "stable") (param $operation i32) (param $offset i64) (result i32)
+        {{stable}})
+
       (func (export "post-read") (param i32)
         {{post-read}})
 
@@ -171,10 +252,11 @@
     (export $size-range "size-range" (type $size-range'))
     (type $parameter-type' (variant (case "text") (case "choice" (list string)) (case "boolean")
       (case "number" $number-range) (case "size" $size-range) (case "duration")
-      (case "probability")))
+      (case "probability") (case "device") (case "file")))
     (export $parameter-type "parameter-type" (type $parameter-type'))
     (type $value' (variant (case "text" string) (case "boolean" bool) (case "number" s64)
-      (case "size" u64) (case "duration" u64) (case "probability" f64)))
+      (case "size" u64) (case "duration" u64) (case "probability" f64)
+        (case "device" u32)))
     (export $value "value" (type $value'))
     (type $parameter' (record (field "name" string) (field "summary" string)
       (field "type" $parameter-type) (field "required" bool) (field "repeatable" bool)
@@ -232,10 +314,12 @@
       (canon lift (core func $i "cache") (memory $mem)))
     (func (export "stripe-size") (result u64) (canon lift (core func $i "stripe-size")))
     (func (export "{{stored-name}}") (result u64) (canon lift (core func $i "stored")))
-    {{direct-functions}})
+    {{direct-functions}}
+    {{routing-functions}})
 
   (instance $i (instantiate $guest {{pass}}))
   (export "{{interface}}" (instance $i))
   (export "memnbd:block/sharding@0.2.0" (instance $i))
   {{lending-interface}}
-  {{direct-interface}})
+  {{direct-interface}}
+  {{routing-interface}})

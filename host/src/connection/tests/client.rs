@@ -29,6 +29,7 @@ pub(super) fn config(name: &str, component: Component) -> DiskConfig {
         read_only: false,
         arguments: Vec::new(),
         budgets: Budgets::alone(256 << 20),
+        lowers: Vec::new(),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The configuration of a guest device, and the errors of opening one.
 
+use std::sync::Arc;
 use std::{error, fmt, io};
 
-use crate::block::MAX_TRANSFER;
+use crate::block::{Error, MAX_TRANSFER};
 use crate::component::{Component, Fault, MemoryBudget};
-use crate::device::Buffers;
+use crate::device::{Buffers, LowerError, LowerSource};
 use crate::parameters::Argument;
 
 /// The configuration of a guest device.
@@ -20,6 +21,9 @@ pub struct DiskConfig {
     pub arguments: Vec<Argument>,
     /// The budgets of its instances and requests.
     pub budgets: Budgets,
+    /// The devices on which it stands, one for each argument of the types device and file, in their
+    /// order, with the names of their parameters.
+    pub lowers: Vec<(String, Arc<dyn LowerSource>)>,
 }
 
 /// The memory budgets of a device.
@@ -47,6 +51,15 @@ pub enum OpenError {
     Refused(String),
     /// The component failed.
     Fault(Fault),
+    /// The component failed after it had opened the disk. The fault was logged.
+    Failed(Error),
+    /// The device of this parameter could not be opened.
+    Lower {
+        /// The name of the parameter.
+        parameter: String,
+        /// The reason.
+        error: LowerError,
+    },
     /// The component's threads could not be started, or failed.
     Threads(io::Error),
 }
@@ -56,6 +69,8 @@ impl fmt::Display for OpenError {
         match self {
             Self::Refused(text) => f.write_str(text),
             Self::Fault(fault) => fault.fmt(f),
+            Self::Failed(_) => f.write_str("the component failed, see above"),
+            Self::Lower { parameter, error } => write!(f, "{parameter}: {}", error.message),
             Self::Threads(error) => write!(f, "no thread could run the component: {error}"),
         }
     }

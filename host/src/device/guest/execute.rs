@@ -81,6 +81,10 @@ impl Device for GuestDevice {
         self.die(&Fault::Panic)
     }
 
+    fn end_leases(self: Arc<Self>) -> Task {
+        Box::pin(async move { self.shards.end_leases().await })
+    }
+
     fn needs_last_flush(&self) -> bool {
         let flushes = self.component.capabilities.flush;
         !self.is_dead() && self.geometry.capabilities.writable && flushes
@@ -107,7 +111,7 @@ impl Device for GuestDevice {
 }
 
 impl GuestDevice {
-    async fn execute_order(&self, order: Order) -> Outcome {
+    pub(in crate::device) async fn execute_order(&self, order: Order) -> Outcome {
         let Order { command, payload, cancelled, .. } = order;
         #[cfg(test)]
         assert!(!self.panics.swap(false, std::sync::atomic::Ordering::Relaxed), "for a test");

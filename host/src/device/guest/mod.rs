@@ -13,19 +13,21 @@ mod config;
 mod execute;
 mod extents;
 mod lease;
+mod route;
 mod schedule;
 mod shards;
 #[cfg(test)]
 mod tests;
 mod zero;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::RwLock;
 use tokio::task::consume_budget;
 
 use crate::block::{BlockSizes, Capabilities, Error, ErrorCode, Geometry, MAX_TRANSFER, Span};
-use crate::component::{self, Fault, MemoryBudget};
+use crate::component::{self, Below, Fault, MemoryBudget};
 use crate::compute::Compute;
 use crate::device::answer::copy_chunks;
 use crate::device::{Answer, Buffers, Content, Outcome};
@@ -60,29 +62,36 @@ pub struct GuestDevice {
 }
 
 impl GuestDevice {
-    /// Opens the device with a first instance of the component.
+    /// Opens the device with a first instance of the component, which may use the devices of `below`.
     ///
     /// # Errors
     ///
     /// Returns an error if the component refuses to open it, or fails.
-    pub async fn open(config: DiskConfig) -> Result<Self, OpenError> {
+    pub(super) async fn open(
+        config: DiskConfig,
+        below: Option<Arc<dyn Below>>,
+    ) -> Result<Self, OpenError> {
         let compute = Compute::default();
         let built_in = config.component.is_built_in();
         // On the heap: each of the futures around this one would have a copy or two of it, and the pages
         // of the stack that they take are a good part of what a start costs.
-        let opening = Box::pin(Self::open_with(config, compute.clone()));
+        let opening = Box::pin(Self::open_with(config, below, compute.clone()));
         match built_in {
             true => opening.await,
             false => compute.run(opening).await.map_err(OpenError::Threads)?,
         }
     }
 
-    async fn open_with(config: DiskConfig, compute: Compute) -> Result<Self, OpenError> {
+    async fn open_with(
+        config: DiskConfig,
+        below: Option<Arc<dyn Below>>,
+        compute: Compute,
+    ) -> Result<Self, OpenError> {
         let schedule = Schedule::new(compute, config.component.is_built_in());
         let buffers = config.budgets.buffers.clone();
         let export_name = config.export_name.clone();
         let read_only = config.read_only;
-        let (shards, component) = Shards::open(config).await?;
+        let (shards, component) = Shards::open(config, below).await?;
         let writable = component.capabilities.writable && !read_only;
         let geometry = Geometry {
             size: component.size,
@@ -343,6 +352,22 @@ impl GuestDevice {
         let length = span.length.min(self.longest_transfer(span.offset));
         Span { offset: span.offset, length }
     }
+}
+
+/// A device over a component of the tests.
+#[cfg(test)]
+pub(in crate::device) async fn tests_device(
+    component: component::Component,
+) -> Arc<dyn crate::device::Device> {
+    let config = DiskConfig {
+        component,
+        export_name: "lower".into(),
+        read_only: false,
+        arguments: Vec::new(),
+        budgets: Budgets::alone(64 << 20),
+        lowers: Vec::new(),
+    };
+    Arc::new(GuestDevice::open(config, None).await.expect("a good guest"))
 }
 
 /// Why a shard cannot be used.

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::{DiskConfig, OpenError};
 use crate::block::Span;
-use crate::component::{Breach, Call, Disk, Fault, Instance, MemoryBudget, Sharing};
+use crate::component::{Below, Breach, Call, Disk, Fault, Instance, MemoryBudget, Sharing};
 use crate::machine;
 
 /// How much each shard of a striped device is planned to hold, in bytes.
@@ -77,6 +77,8 @@ impl ShardSlot {
 /// The shards of a device.
 pub(super) struct Shards {
     config: DiskConfig,
+    /// The devices on which it stands.
+    below: Option<Arc<dyn Below>>,
     budget: MemoryBudget,
     slots: Box<[ShardSlot]>,
     layout: Layout,
@@ -108,9 +110,12 @@ enum Layout {
 
 impl Shards {
     /// Starts a first instance and lays out the shards as its `open` demands.
-    pub(super) async fn open(config: DiskConfig) -> Result<(Self, Disk), OpenError> {
+    pub(super) async fn open(
+        config: DiskConfig,
+        below: Option<Arc<dyn Below>>,
+    ) -> Result<(Self, Disk), OpenError> {
         let budget = config.budgets.memory.clone();
-        let opened = open_instance(&config, &budget).await;
+        let opened = open_instance(&config, &budget, below.as_ref()).await;
         let (instance, disk) = opened.map_err(OpenError::Fault)?;
         let disk = disk.map_err(OpenError::Refused)?;
         let layout = match disk.sharing {
@@ -128,7 +133,7 @@ impl Shards {
         };
         let mut first = Some(instance);
         let slots = (0..count).map(|_| ShardSlot::new(first.take())).collect();
-        Ok((Self { config, budget, slots, layout, failure: Mutex::default() }, disk))
+        Ok((Self { config, below, budget, slots, layout, failure: Mutex::default() }, disk))
     }
 
     pub(super) fn memory(&self) -> &MemoryBudget {
@@ -288,7 +293,8 @@ impl Shards {
     }
 
     async fn start_same(&self, disk: &Disk) -> Result<Instance, Fault> {
-        let (mut instance, opened) = open_instance(&self.config, &self.budget).await?;
+        let (mut instance, opened) =
+            open_instance(&self.config, &self.budget, self.below.as_ref()).await?;
         // The description may differ.
         let same = |opened: &Disk| {
             Disk { description: disk.description.clone(), ..opened.clone() } == *disk
@@ -308,6 +314,13 @@ impl Shards {
         self.config.component.recent_output()
     }
 
+    /// Waits until the leases that were given before have ended.
+    pub(super) async fn end_leases(&self) {
+        for slot in &self.slots {
+            drop(slot.shard.write().await);
+        }
+    }
+
     /// Drops all instances, each as soon as its lock is free.
     pub(super) fn clear(&self) -> impl Future<Output = ()> + Send + use<> {
         let shards: Vec<_> = self.slots.iter().map(|slot| slot.shard.clone()).collect();
@@ -323,8 +336,12 @@ impl Shards {
 async fn open_instance(
     config: &DiskConfig,
     budget: &MemoryBudget,
+    below: Option<&Arc<dyn Below>>,
 ) -> Result<(Instance, Result<Disk, String>), Fault> {
     let mut instance = config.component.start(budget.clone()).await?;
+    if let Some(below) = below {
+        instance.stand_on(below.clone());
+    }
     let disk = instance.open(&config.export_name, config.read_only, &config.arguments).await?;
     Ok((instance, disk))
 }

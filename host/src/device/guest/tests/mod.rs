@@ -33,7 +33,14 @@ struct Client {
 fn config(component: Component, max_memory: u64) -> DiskConfig {
     let export_name = "export".into();
     let budgets = Budgets::alone(max_memory);
-    DiskConfig { component, export_name, read_only: false, arguments: Vec::new(), budgets }
+    DiskConfig {
+        component,
+        export_name,
+        read_only: false,
+        arguments: Vec::new(),
+        budgets,
+        lowers: Vec::new(),
+    }
 }
 
 async fn load(guest: &Guest, deadline: Duration) -> Component {
@@ -50,7 +57,7 @@ async fn open_within(guest: &Guest, max_memory: u64) -> Result<Client, OpenError
 
 impl Client {
     async fn open(config: DiskConfig) -> Result<Self, OpenError> {
-        let disk = Arc::new(GuestDevice::open(config).await?);
+        let disk = Arc::new(GuestDevice::open(config, None).await?);
         Ok(Self { gate: Gate::new(Port::alone(disk.clone())), disk })
     }
 

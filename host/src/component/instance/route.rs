@@ -1,0 +1,63 @@
+//! The calls of the interface `routing`.
+
+use super::{Instance, breach_of};
+use crate::block::{Error, Operation};
+use crate::component::call::Call;
+use crate::component::fault::Fault;
+use crate::component::route::{
+    Request, Results, Route, Rules, StableRoute, check_route, check_rules, check_stable, lowered,
+};
+
+impl Instance {
+    /// Returns the locks of requests, or `None` if the component does not route them.
+    pub(super) async fn rules(&mut self) -> Result<Option<Rules>, Fault> {
+        let Some(routing) = self.functions.routing else { return Ok(None) };
+        let rules = self.call(Call::Rules, routing.rules, ()).await?;
+        check_rules(&rules).map(Some).map_err(breach_of(Call::Rules))
+    }
+
+    /// Asks where the bytes of a request are. Returns `None` if the component does not route such
+    /// requests.
+    pub async fn route(
+        &mut self,
+        request: &Request,
+    ) -> Result<Result<Option<Route>, Error>, Fault> {
+        let call = Call::Route(request.operation, request.span);
+        let (Some(routing), Some(lowered)) = (self.functions.routing, request.lowered()) else {
+            return Ok(Ok(None));
+        };
+        let route = match self.call(call, routing.route, (lowered,)).await? {
+            Ok(route) => route,
+            Err(error) => return Ok(Err(self.error(call, error))),
+        };
+        let below = self.store.data().below();
+        let route = check_route(route, request, &**below).map_err(breach_of(call))?;
+        Ok(Ok(Some(route)))
+    }
+
+    /// Reports that a route is complete.
+    pub async fn done(&mut self, token: u64, results: Results) -> Result<Result<(), Error>, Fault> {
+        let call = Call::Done(token);
+        let Some(routing) = self.functions.routing else { return Ok(Ok(())) };
+        let answer = self.call(call, routing.done, (token, results.into())).await?;
+        Ok(answer.map_err(|error| self.error(call, error)))
+    }
+
+    /// Asks for the route of everything from an offset on.
+    pub async fn stable(
+        &mut self,
+        operation: Operation,
+        offset: u64,
+    ) -> Result<Option<StableRoute>, Fault> {
+        let call = Call::Stable(operation, offset);
+        let (Some(routing), Some(lowered)) = (self.functions.routing, lowered(operation)) else {
+            return Ok(None);
+        };
+        let Some(said) = self.call(call, routing.stable, (lowered, offset)).await? else {
+            return Ok(None);
+        };
+        let left = self.size - offset;
+        let checked = check_stable(&said, operation, left, &**self.store.data().below());
+        checked.map(Some).map_err(breach_of(call))
+    }
+}

@@ -1,0 +1,351 @@
+//! The interface `lower`, through which a component uses the devices on which its disk stands.
+//!
+//! This module does not know what those devices are: [`Below`] stands for them.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, LinkerInstance, WasmList};
+
+use super::bindings::{self, Capabilities, OwnedChunk};
+use super::contract::{LOWER_LIMIT, MAX_EXTENTS, MAX_LOWER_TRANSFER};
+use super::functions::Answer;
+use super::state::State;
+use super::{CONTRACT_VERSION, LOWER, limits};
+use crate::block::{Chunk, Command, Error, ErrorCode, Extent, Geometry, Span};
+
+/// The devices on which a disk stands. They have the numbers from 0 on.
+pub trait Below: Send + Sync {
+    /// Returns the number of devices.
+    fn count(&self) -> usize;
+
+    /// Returns the properties of a device, or `None` if there is none of this number.
+    fn geometry(&self, device: usize) -> Option<&Geometry>;
+
+    /// Executes a command on a device. Once the future has been polled, the command runs to its end
+    /// even if the future is dropped.
+    fn execute(
+        &self,
+        device: usize,
+        command: Command,
+        payload: Bytes,
+    ) -> Executing<'static, Result<Reply, Error>>;
+
+    /// Withdraws all stable routes of the disk, and waits until no request relies on them.
+    fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()>;
+}
+
+/// A future of [`Below`].
+pub type Executing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The answer of a lower device.
+#[derive(Debug)]
+pub enum Reply {
+    /// To commands without a result.
+    Done,
+    /// The content of a read.
+    Read(Vec<OwnedPiece>),
+    /// The extents.
+    Extents(Vec<Extent>),
+}
+
+/// A piece of the content that a lower device returned.
+#[derive(Debug)]
+pub enum OwnedPiece {
+    /// Bytes.
+    Data(Vec<u8>),
+    /// This many zeroes.
+    Hole(u32),
+}
+
+impl From<Chunk<'_>> for OwnedPiece {
+    fn from(chunk: Chunk<'_>) -> Self {
+        match chunk {
+            Chunk::Data(bytes) => Self::Data(bytes.to_vec()),
+            Chunk::Hole(length) => Self::Hole(length),
+        }
+    }
+}
+
+/// Nothing, for disks that stand on no others.
+pub(super) struct Nothing;
+
+impl Below for Nothing {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn geometry(&self, _: usize) -> Option<&Geometry> {
+        None
+    }
+
+    fn execute(&self, _: usize, _: Command, _: Bytes) -> Executing<'static, Result<Reply, Error>> {
+        Box::pin(async { Err(ErrorCode::Inval.into()) })
+    }
+
+    fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// Provides the interface to components.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let mut lower = linker.instance(&format!("{LOWER}@{CONTRACT_VERSION}"))?;
+    lower.func_wrap("describe", |store: StoreContextMut<'_, State>, (device,): (u32,)| {
+        let below = &**store.data().below();
+        let geometry = below.geometry(device as usize).ok_or_else(|| unknown(device, below))?;
+        Ok((describe(geometry),))
+    })?;
+    add_read(&mut lower)?;
+    add_write(&mut lower)?;
+    let zero = |(device, offset, length, options): (u32, u64, u64, bindings::ZeroOptions)| {
+        let has = |option| options & option == option;
+        let span = Span { offset, length };
+        let command = Command::Zero {
+            span,
+            fua: has(bindings::ZeroOptions::FUA),
+            keep_allocated: has(bindings::ZeroOptions::KEEP_ALLOCATED),
+            fast: has(bindings::ZeroOptions::FAST),
+        };
+        (device, command)
+    };
+    add_command(&mut lower, "zero", zero)?;
+    add_command(&mut lower, "trim", |(device, offset, length, fua): (u32, u64, u64, bool)| {
+        (device, Command::Trim { span: Span { offset, length }, fua })
+    })?;
+    add_command(&mut lower, "flush", |(device,): (u32,)| (device, Command::Flush))?;
+    add_command(&mut lower, "cache", |(device, offset, length): (u32, u64, u64)| {
+        (device, Command::Cache { span: Span { offset, length } })
+    })?;
+    add_extents(&mut lower)?;
+    lower.func_wrap_async("withdraw-routes", |store: StoreContextMut<'_, State>, (): ()| {
+        let withdrawing = store.data().below().clone().withdraw_routes();
+        Box::new(async move {
+            waiting(withdrawing).await;
+            Ok(())
+        })
+    })
+}
+
+/// Adds a function whose result is nothing but success or an error.
+fn add_command<P>(
+    lower: &mut LinkerInstance<'_, State>,
+    name: &str,
+    command: impl Fn(P) -> (u32, Command) + Send + Sync + 'static + Copy,
+) -> wasmtime::Result<()>
+where
+    P: wasmtime::component::ComponentNamedList + wasmtime::component::Lift + Send + 'static,
+{
+    lower.func_wrap_async(name, move |store: StoreContextMut<'_, State>, parameters: P| {
+        let (device, command) = command(parameters);
+        Box::new(async move {
+            let executed = execute(&store, device, command, Bytes::new())?.await;
+            Ok((executed.map(drop),))
+        })
+    })
+}
+
+fn add_read(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+    type Parameters = (u32, u64, u32);
+    lower.func_wrap_async(
+        "read",
+        |store: StoreContextMut<'_, State>, (device, offset, length): Parameters| {
+            Box::new(async move {
+                let span = Span { offset, length: length.into() };
+                let executing = execute(&store, device, Command::Read { span }, Bytes::new())?;
+                // The data is in the host's memory until it has been copied into the guest's.
+                let Some(_held) = store.data().share().hold(span.length.min(MAX_LOWER_TRANSFER))
+                else {
+                    return Ok((refused(ErrorCode::NoMem),));
+                };
+                let chunks = |reply| match reply {
+                    Reply::Read(pieces) => pieces.into_iter().map(OwnedChunk::from).collect(),
+                    Reply::Done | Reply::Extents(_) => Vec::new(),
+                };
+                Ok((executing.await.map(chunks),))
+            })
+        },
+    )
+}
+
+fn add_write(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+    type Parameters = (u32, u64, WasmList<u8>, bool);
+    lower.func_wrap_async(
+        "write",
+        |store: StoreContextMut<'_, State>, (device, offset, data, fua): Parameters| {
+            Box::new(async move {
+                let span = Span { offset, length: data.len() as u64 };
+                // A longer one is refused, so its data is not used.
+                let taken = if span.length <= MAX_LOWER_TRANSFER { data.len() } else { 0 };
+                let Some(_held) = store.data().share().hold(taken as u64) else {
+                    return Ok((refused(ErrorCode::NoMem),));
+                };
+                let payload = Bytes::copy_from_slice(&data.as_le_slice(&store)[..taken]);
+                let executing = execute(&store, device, Command::Write { span, fua }, payload)?;
+                Ok((executing.await.map(drop),))
+            })
+        },
+    )
+}
+
+fn add_extents(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+    type Parameters = (u32, u64, u64);
+    lower.func_wrap_async(
+        "extents",
+        |store: StoreContextMut<'_, State>, (device, offset, length): Parameters| {
+            Box::new(async move {
+                let span = Span { offset, length };
+                let command = Command::Extents { span, limit: MAX_EXTENTS };
+                let executed = execute(&store, device, command, Bytes::new())?.await;
+                let extents = |reply| match reply {
+                    Reply::Extents(extents) => {
+                        extents.into_iter().map(bindings::Extent::from).collect()
+                    }
+                    Reply::Done | Reply::Read(_) => Vec::new(),
+                };
+                Ok((executed.map(extents),))
+            })
+        },
+    )
+}
+
+fn refused<T>(code: ErrorCode) -> Answer<T> {
+    Err(bindings::Error { code: code.into(), message: None })
+}
+
+fn unknown(device: u32, below: &dyn Below) -> wasmtime::Error {
+    let devices = below.count();
+    wasmtime::format_err!(
+        "it used the lower device {device}, which was not among its arguments; it has {devices}"
+    )
+}
+
+/// Checks a command and prepares its execution. A number that is not one of the component's own is an
+/// error that traps.
+fn execute(
+    store: &StoreContextMut<'_, State>,
+    device: u32,
+    command: Command,
+    payload: Bytes,
+) -> wasmtime::Result<impl Future<Output = Answer<Reply>> + Send + use<>> {
+    let below = store.data().below().clone();
+    let number = device as usize;
+    let geometry = below.geometry(number).ok_or_else(|| unknown(device, &*below))?;
+    let allowed = check(&command, geometry);
+    Ok(async move {
+        let executed = match allowed {
+            Ok(()) => waiting(below.execute(number, command, payload)).await,
+            Err(error) => Some(Err(error)),
+        };
+        let late = || Error {
+            code: ErrorCode::Io,
+            message: Some(format!("the lower device did not answer within {LOWER_LIMIT:?}").into()),
+        };
+        executed.unwrap_or_else(|| Err(late())).map_err(bindings::Error::from)
+    })
+}
+
+fn check(command: &Command, geometry: &Geometry) -> Result<(), Error> {
+    let invalid = |text: String| Error { code: ErrorCode::Inval, message: Some(text.into()) };
+    let Span { offset, length } = command.span();
+    if *command == Command::Flush {
+        return Ok(());
+    }
+    if length == 0 || offset.checked_add(length).is_none_or(|end| end > geometry.size) {
+        let size = geometry.size;
+        return Err(invalid(format!(
+            "{length} bytes at {offset} are not within the lower device, which has {size} bytes"
+        )));
+    }
+    match command {
+        Command::Read { .. } | Command::Write { .. } if length > MAX_LOWER_TRANSFER => {
+            return Err(invalid(format!(
+                "{length} bytes at once; at most {MAX_LOWER_TRANSFER} are possible"
+            )));
+        }
+        _ => {}
+    }
+    match command {
+        Command::Write { .. } | Command::Zero { .. } | Command::Trim { .. }
+            if !geometry.capabilities.writable =>
+        {
+            Err(ErrorCode::Perm.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Drives a future for a guest that waits for it, for which its deadline does not count. Returns `None`
+/// after [`LOWER_LIMIT`].
+async fn waiting<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let first = poll_fn(|cx| Poll::Ready(limits::poll_below(future.as_mut(), cx))).await;
+    if let Poll::Ready(ready) = first {
+        return Some(ready);
+    }
+    let mut waiting = pin!(tokio::time::timeout(LOWER_LIMIT, future));
+    poll_fn(|cx| limits::poll_below(waiting.as_mut(), cx)).await.ok()
+}
+
+fn describe(geometry: &Geometry) -> bindings::Geometry {
+    let offers = &geometry.capabilities;
+    let flags = [
+        (true, Capabilities::FLUSH),
+        (true, Capabilities::FUA),
+        (true, Capabilities::EXTENTS),
+        (offers.writable, Capabilities::WRITABLE),
+        (offers.trim, Capabilities::TRIM),
+        (offers.zero, Capabilities::ZERO),
+        (offers.fast_zero, Capabilities::FAST_ZERO),
+        (offers.cache, Capabilities::CACHE),
+        (offers.multi_conn, Capabilities::MULTI_CONN),
+        (offers.rotational, Capabilities::ROTATIONAL),
+    ];
+    let mut capabilities = Capabilities::default();
+    for (_, flag) in flags.into_iter().filter(|(set, _)| *set) {
+        capabilities |= flag;
+    }
+    bindings::Geometry {
+        size: geometry.size,
+        minimum_block: geometry.block_sizes.minimum,
+        preferred_block: geometry.block_sizes.preferred,
+        capabilities,
+    }
+}
+
+impl From<OwnedPiece> for OwnedChunk {
+    fn from(piece: OwnedPiece) -> Self {
+        match piece {
+            OwnedPiece::Data(bytes) => Self::Data(bytes),
+            OwnedPiece::Hole(length) => Self::Hole(length),
+        }
+    }
+}
+
+impl From<Error> for bindings::Error {
+    fn from(error: Error) -> Self {
+        Self { code: error.code.into(), message: error.message.map(String::from) }
+    }
+}
+
+impl From<Extent> for bindings::Extent {
+    fn from(extent: Extent) -> Self {
+        let mut status = bindings::Status::default();
+        if extent.status.hole {
+            status |= bindings::Status::HOLE;
+        }
+        if extent.status.zero {
+            status |= bindings::Status::ZERO;
+        }
+        Self { length: extent.length, status }
+    }
+}
+
+/// Returns what a disk that stands on no others has beneath it.
+pub(super) fn nothing() -> Arc<dyn Below> {
+    Arc::new(Nothing)
+}

@@ -1,0 +1,67 @@
+//! What a component that routes requests answers, and what a device that stands on others wants to know
+//! of it.
+
+use super::GuestDevice;
+use crate::block::{Error, Operation};
+use crate::component::{Request, Results, Route, Rules, StableRoute};
+
+impl GuestDevice {
+    /// Returns the locks of requests, or `None` if the component does not route them.
+    pub(in crate::device) fn rules(&self) -> Option<Rules> {
+        self.component.rules
+    }
+
+    /// Returns true if the component has a flush of its own.
+    pub(in crate::device) fn flushes(&self) -> bool {
+        self.component.capabilities.flush
+    }
+
+    /// Returns true if the component zeroes, so that zeroes are not written instead.
+    pub(in crate::device) fn zeroes(&self) -> bool {
+        self.geometry.capabilities.writable && self.component.capabilities.zero
+    }
+
+    /// Returns true if the component reports extents.
+    pub(in crate::device) fn has_extents(&self) -> bool {
+        self.component.extents
+    }
+
+    /// The calls that the only instance got since this was last asked.
+    #[cfg(test)]
+    pub(in crate::device) async fn take_log(
+        &self,
+    ) -> Vec<(crate::component::tests::guest::Called, u64, u64)> {
+        let mut shard = self.shards.lock(0).await;
+        crate::component::tests::guest::take_log(shard.instance_mut()).await
+    }
+
+    /// Asks the component where the bytes of a request are. Returns `None` if it does not route.
+    pub(in crate::device) async fn route(&self, request: &Request) -> Result<Option<Route>, Error> {
+        let mut shard = self.shard(request.span.offset).await?;
+        let answer = shard.instance_mut().route(request).await;
+        self.kill_on_fault(&mut shard, answer)
+    }
+
+    /// Tells the component that the route of a request at `offset` is complete.
+    pub(in crate::device) async fn route_done(
+        &self,
+        offset: u64,
+        token: u64,
+        results: Results,
+    ) -> Result<(), Error> {
+        let mut shard = self.shard(offset).await?;
+        let answer = shard.instance_mut().done(token, results).await;
+        self.kill_on_fault(&mut shard, answer)
+    }
+
+    /// Asks the component for the route of everything of an operation, from an offset on.
+    pub(in crate::device) async fn stable_route(
+        &self,
+        operation: Operation,
+        offset: u64,
+    ) -> Result<Option<StableRoute>, Error> {
+        let mut shard = self.shard(offset).await?;
+        let answer = shard.instance_mut().stable(operation, offset).await;
+        self.kill_on_fault(&mut shard, answer.map(Ok))
+    }
+}

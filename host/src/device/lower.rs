@@ -1,0 +1,200 @@
+//! Lower devices: those on which another device stands.
+//!
+//! The module does not know who stands on them, or why.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+
+use super::zero::{MAX_WRITTEN, ZEROES};
+use super::{Answer, Cancelled, Chunks, Device, Order, Outcome};
+use crate::block::{Command, Error, ErrorCode, Geometry, Span};
+use crate::component::{Executing, OwnedPiece, Reply};
+
+/// A lower device.
+pub struct Lower {
+    /// The device.
+    pub device: Arc<dyn Device>,
+    /// Keeps the device from being removed or replaced while another stands on it. `None` if it has no
+    /// other users: then it is flushed for the last time with the device that stands on it.
+    pub link: Option<Box<dyn Send + Sync>>,
+}
+
+/// Where a lower device comes from.
+pub trait LowerSource: fmt::Debug + Send + Sync {
+    /// Opens the device, or finds it open.
+    fn open(&self) -> Executing<'_, Result<Lower, LowerError>>;
+}
+
+/// Why a lower device could not be opened.
+#[derive(Debug)]
+pub struct LowerError {
+    /// The reason, for people.
+    pub message: String,
+    /// True if a retry may succeed.
+    pub may_pass: bool,
+}
+
+/// The lower devices of a device, in the order of their numbers.
+pub(super) struct Lowers(Vec<Lower>);
+
+impl Lowers {
+    pub(super) fn new(list: Vec<Lower>) -> Self {
+        Self(list)
+    }
+
+    pub(super) fn list(&self) -> &[Lower] {
+        &self.0
+    }
+
+    /// Returns a device. Those of routes exist, because routes are checked.
+    pub(super) fn device(&self, number: usize) -> &Arc<dyn Device> {
+        &self.0[number].device
+    }
+
+    pub(super) fn geometry(&self, number: usize) -> Option<&Geometry> {
+        self.0.get(number).map(|lower| lower.device.geometry())
+    }
+
+    /// Executes a command for a guest that waits for it.
+    pub(super) fn execute(
+        &self,
+        number: usize,
+        command: Command,
+        payload: Bytes,
+    ) -> Executing<'static, Result<Reply, Error>> {
+        let device = self.device(number).clone();
+        Box::pin(async move {
+            let cancelled = Cancelled::default();
+            let order = Order { command, payload, cancelled, alone: false };
+            Ok(match execute(device, order).await? {
+                Answer::Done => Reply::Done,
+                Answer::Read(content) => {
+                    Reply::Read(content.chunks().map(OwnedPiece::from).collect())
+                }
+                Answer::Extents(extents) => Reply::Extents(extents.as_slice().to_vec()),
+            })
+        })
+    }
+}
+
+/// Executes a command that the device supports, or which needs no support: a trim or a cache of a device
+/// without it does nothing. Once the future has been polled, the command runs to its end even if the
+/// future is dropped.
+pub(super) async fn execute(device: Arc<dyn Device>, order: Order) -> Outcome {
+    let offers = device.geometry().capabilities;
+    let possible = match order.command {
+        Command::Trim { .. } => offers.trim,
+        Command::Cache { .. } => offers.cache,
+        Command::Flush => offers.flush,
+        _ => true,
+    };
+    if !possible {
+        return Ok(Answer::Done);
+    }
+    if let Command::Zero { span, fua, fast, .. } = order.command
+        && !offers.zero
+    {
+        return Box::pin(write_zeroes(device, span, fua, fast, order)).await;
+    }
+    let (command, fua) = without_fua(order.command, offers.fua);
+    let cancelled = order.cancelled.clone();
+    let outcome = run(device.clone(), Order { command, ..order }).await?;
+    if fua {
+        let flush =
+            Order { command: Command::Flush, payload: Bytes::new(), cancelled, alone: false };
+        run(device, flush).await?;
+    }
+    Ok(outcome)
+}
+
+/// Zeroes by writing. Stops early if the client has gone away.
+async fn write_zeroes(
+    device: Arc<dyn Device>,
+    span: Span,
+    fua: bool,
+    fast: bool,
+    order: Order,
+) -> Outcome {
+    if fast {
+        return Err(ErrorCode::NotSup.into());
+    }
+    if span.length > MAX_WRITTEN {
+        return Err(ErrorCode::Overflow.into());
+    }
+    let mut left = span;
+    while left.length > 0 && !order.cancelled.is_cancelled() {
+        let length = left.length.min(ZEROES.len() as u64);
+        let command = Command::Write { span: Span { length, ..left }, fua };
+        let payload = Bytes::from_static(&ZEROES[..length as usize]);
+        let write = Order { command, payload, cancelled: order.cancelled.clone(), alone: false };
+        execute(device.clone(), write).await?;
+        left = left.after(length);
+    }
+    Ok(Answer::Done)
+}
+
+/// Returns a command without FUA, and whether it had it, unless the device supports it.
+fn without_fua(mut command: Command, supported: bool) -> (Command, bool) {
+    let fua = match &mut command {
+        Command::Write { fua, .. } | Command::Zero { fua, .. } | Command::Trim { fua, .. } => fua,
+        _ => return (command, false),
+    };
+    let had = *fua && !supported;
+    *fua &= supported;
+    (command, had)
+}
+
+/// Executes a command: at once where possible, otherwise in a task of the device.
+async fn run(device: Arc<dyn Device>, order: Order) -> Outcome {
+    let alone = order.alone;
+    let mut execution = device.clone().execute(order, None);
+    let mut computes = false;
+    if device.may_run_here(alone) {
+        let polled = poll_fn(|cx| {
+            let pinned = Pin::new(&mut execution);
+            let polled = catch_unwind(AssertUnwindSafe(|| device.poll(pinned, cx)));
+            let failed = |_| (Poll::Ready(Err(device.panicked().into())), false);
+            Poll::Ready(polled.unwrap_or_else(failed))
+        });
+        match polled.await {
+            (Poll::Ready(outcome), _) => return outcome,
+            (Poll::Pending, long) => computes = long,
+        }
+    }
+    let (sender, receiver) = oneshot::channel();
+    let owner = device.clone();
+    let task = async move {
+        let ended = AssertUnwindSafe(execution).catch_unwind().await;
+        // Nobody waits for it if the device above failed.
+        let _ = sender.send(ended.unwrap_or_else(|_| Err(owner.panicked().into())));
+    };
+    device.spawn(Box::pin(task), computes);
+    // The task was dropped because there are no threads for it.
+    receiver.await.unwrap_or_else(|_| Err(ErrorCode::NoMem.into()))
+}
+
+/// Moves a command to another offset, and cuts off what is behind `length` bytes.
+pub(super) fn moved(command: Command, to: u64, length: u64) -> Command {
+    let mut command = command;
+    match &mut command {
+        Command::Read { span }
+        | Command::Write { span, .. }
+        | Command::Zero { span, .. }
+        | Command::Trim { span, .. }
+        | Command::Cache { span }
+        | Command::Extents { span, .. } => {
+            span.offset = to;
+            span.length = length;
+        }
+        Command::Flush => {}
+    }
+    command
+}

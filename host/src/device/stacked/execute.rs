@@ -1,0 +1,227 @@
+//! Executing commands: the implementation of [`Device`].
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::StackedDevice;
+use crate::block::{Command, ErrorCode, Geometry, Operation, Span};
+use crate::component::{Location, Place};
+use crate::device::lower::moved;
+use crate::device::{
+    Answer, Buffers, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task, execution,
+};
+
+/// The most spans that are passed on for prefetching.
+const PREFETCHED: usize = 8;
+
+impl Device for StackedDevice {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn buffers(&self) -> &Buffers {
+        self.guest.buffers()
+    }
+
+    /// A lease of a lower device, through a stable route (rule 4).
+    #[inline]
+    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>> {
+        let operation = match mode {
+            Mode::Read => Operation::Read,
+            Mode::Write { .. } => Operation::Write,
+        };
+        if self.guest.is_dead() {
+            return None;
+        }
+        if self.rules.is_none() {
+            return self.guest.try_lease(span, mode);
+        }
+        if let Mode::Write { fua: true } = mode
+            && self.guest.flushes()
+        {
+            return None;
+        }
+        self.routes().with(operation, span, |place, length| match place {
+            Place::Lower(Location { device, offset }) => {
+                self.lowers().device(device).try_lease(Span { offset, length }, mode)
+            }
+            Place::Own => self.guest.try_lease(Span { length, ..span }, mode),
+            Place::Hole => None,
+        })
+    }
+
+    fn make_room(self: Arc<Self>, span: Span) -> Option<Execution> {
+        if self.guest.is_dead() {
+            return None;
+        }
+        self.routes().with(Operation::Write, span, |place, length| match place {
+            Place::Lower(Location { device, offset }) if length == span.length => {
+                self.lowers().device(device).clone().make_room(Span { offset, length })
+            }
+            _ => None,
+        })
+    }
+
+    fn prefetch(&self, spans: &[Span]) {
+        for spans in spans.chunks(PREFETCHED) {
+            let mut moved = [Span { offset: 0, length: 0 }; PREFETCHED];
+            let mut count = 0;
+            let mut target = None;
+            for &span in spans {
+                let found =
+                    self.routes().with(Operation::Read, span, |place, length| match place {
+                        Place::Lower(Location { device, offset }) => {
+                            Some((device, Span { offset, length }))
+                        }
+                        _ => None,
+                    });
+                if let Some((device, span)) = found
+                    && *target.get_or_insert(device) == device
+                {
+                    moved[count] = span;
+                    count += 1;
+                }
+            }
+            if let Some(device) = target {
+                self.lowers().device(device).prefetch(&moved[..count]);
+            }
+        }
+    }
+
+    /// A whole command with a stable route is the lower device's from the beginning, unless the route may
+    /// be withdrawn.
+    fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {
+        if !self.routes().is_withdrawable()
+            && let Some((device, order)) = self.passed(&order)
+        {
+            return device.execute(order, place);
+        }
+        execution(async move { self.execute_order(order).await }, place)
+    }
+
+    fn partial_write_len(&self, span: Span, here: u64) -> u64 {
+        if self.rules.is_none() {
+            return self.guest.partial_write_len(span, here);
+        }
+        let found = self.routes().with(Operation::Write, span, |place, length| match place {
+            Place::Lower(Location { device, offset }) if length == span.length => {
+                let lower = self.lowers().device(device);
+                Some(lower.partial_write_len(Span { offset, length }, here))
+            }
+            _ => None,
+        });
+        found.unwrap_or(0)
+    }
+
+    fn may_run_here(&self, own_thread: bool) -> bool {
+        let lowers = self.lowers().list();
+        self.guest.may_run_here(own_thread)
+            && lowers.iter().all(|lower| lower.device.may_run_here(own_thread))
+    }
+
+    fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
+        self.guest.poll(execution, cx)
+    }
+
+    fn spawn(&self, task: Task, computes: bool) {
+        self.guest.spawn(task, computes);
+    }
+
+    fn panicked(&self) -> ErrorCode {
+        self.guest.panicked()
+    }
+
+    fn end_leases(self: Arc<Self>) -> Task {
+        Box::pin(async move {
+            for lower in self.lowers().list() {
+                lower.device.clone().end_leases().await;
+            }
+            self.guest.clone().end_leases().await;
+        })
+    }
+
+    fn needs_last_flush(&self) -> bool {
+        let lowers = self.lowers().list();
+        self.guest.needs_last_flush()
+            || lowers.iter().any(|one| one.link.is_none() && one.device.needs_last_flush())
+    }
+
+    fn last_flush(self: Arc<Self>) -> Execution {
+        let flushed = async move {
+            let own = self.guest.clone().last_flush().await;
+            let mut flushed = own.map(drop);
+            // Even if the component failed: what is beneath it is intact.
+            for lower in self.last_flush_of_lowers() {
+                flushed = flushed.and(lower.await.map(drop));
+            }
+            flushed.map(|()| Answer::Done)
+        };
+        execution(flushed, None)
+    }
+}
+
+impl StackedDevice {
+    /// Returns the lower device that a stable route gives a whole command to, and what to execute there.
+    fn passed(&self, order: &Order) -> Option<(Arc<dyn Device>, Order)> {
+        let command = order.command;
+        let span = command.span();
+        if self.guest.is_dead() {
+            return None;
+        }
+        let (place, _) = self.routes().whole(command.operation(), span)?;
+        let Place::Lower(Location { device, offset }) = place else { return None };
+        let device = self.lowers().device(device);
+        if !self.passes(command, device.geometry()) {
+            return None;
+        }
+        let order = Order {
+            command: moved(command, offset, span.length),
+            payload: order.payload.clone(),
+            cancelled: order.cancelled.clone(),
+            alone: order.alone,
+        };
+        Some((device.clone(), order))
+    }
+
+    /// Returns true if nothing is left to do when the lower device has executed a command.
+    fn passes(&self, command: Command, below: &Geometry) -> bool {
+        let offers = &below.capabilities;
+        match command {
+            Command::Read { .. } | Command::Extents { .. } => true,
+            Command::Cache { .. } => offers.cache,
+            Command::Write { fua, .. } => !fua || offers.fua && !self.guest.flushes(),
+            Command::Trim { fua, .. } => {
+                offers.trim && (!fua || offers.fua && !self.guest.flushes())
+            }
+            Command::Zero { fua, fast, .. } => {
+                offers.zero
+                    && (!fast || offers.fast_zero)
+                    && (!fua || offers.fua && !self.guest.flushes())
+            }
+            Command::Flush => false,
+        }
+    }
+
+    pub(super) async fn execute_order(self: Arc<Self>, order: Order) -> Outcome {
+        if order.command == Command::Flush {
+            return self.flush(order.cancelled).await.map(|()| Answer::Done);
+        }
+        if self.rules.is_none() {
+            return self.execute_own(order).await;
+        }
+        if self.guest.is_dead() {
+            return Err(ErrorCode::Io.into());
+        }
+        self.ask_again().await?;
+        let operation = order.command.operation();
+        if operation == Operation::Extents && !self.guest.has_extents() {
+            // All is data.
+            return self.execute_own(order).await;
+        }
+        let routes = self.routes().clone();
+        if let Some((place, under_way)) = routes.whole(operation, order.command.span()) {
+            return self.execute_stable(place, under_way, order).await;
+        }
+        self.execute_routed(order).await
+    }
+}

@@ -1,0 +1,211 @@
+//! A device that stands on others, and whose component says where the bytes of a request are.
+//!
+//! The component is a guest device like any other; this module executes the routes that it gives, by the
+//! rules of the contract's interface `routing` (their numbers are in the comments). Bytes go from the
+//! lower devices to the client and back, and do not enter the component.
+//!
+//! - `granules`: locks on ranges, which requests take before they are routed (rule 2).
+//! - `stable`: routes that hold for all requests of a range (rule 4).
+//! - `execute`: the implementation of [`Device`](super::Device), and what needs no route.
+//! - `routed`: the execution of a route (rules 1 to 6).
+//! - `segments`: the execution of its parts.
+//!
+//! Locks are taken downwards only: while an instance of this device is called, only the import of a
+//! lower device can wait for another lock, and that is a device further down.
+
+mod execute;
+mod granules;
+mod routed;
+mod segments;
+mod stable;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::guest::{DiskConfig, GuestDevice, OpenError};
+use super::lower::{Lower, Lowers};
+use super::{Device, Execution};
+use crate::block::{Command, Error, Geometry, MAX_TRANSFER, Operation};
+use crate::component::{Below, Executing, Reply, Rules};
+use granules::Granules;
+use stable::{Entry, MAX_ROUTES, StableRoutes};
+
+/// The most copies of routes that a device makes at a time, each of [`segments::PIECE`] bytes.
+const MAX_COPYING: usize = 16;
+
+/// Opens a device: that of a component, after the devices on which it stands.
+///
+/// # Errors
+///
+/// Returns an error if a lower device cannot be opened, or the component refuses or fails.
+pub async fn open(mut config: DiskConfig) -> Result<Arc<dyn Device>, OpenError> {
+    let mut list: Vec<Lower> = Vec::new();
+    for (parameter, source) in std::mem::take(&mut config.lowers) {
+        let lower = source.open().await;
+        list.push(lower.map_err(|error| OpenError::Lower { parameter, error })?);
+    }
+    if list.is_empty() && !config.component.routes() {
+        return Ok(Arc::new(GuestDevice::open(config, None).await?));
+    }
+    Ok(StackedDevice::open(config, list).await?)
+}
+
+/// A device that stands on others.
+pub(super) struct StackedDevice {
+    guest: Arc<GuestDevice>,
+    beneath: Arc<Beneath>,
+    geometry: Geometry,
+    /// The locks of requests; `None` if the component does not route them, and uses its lower devices
+    /// by itself.
+    rules: Option<Rules>,
+    granules: Granules,
+    copying: Semaphore,
+}
+/// What the instances of the component see of the device.
+struct Beneath {
+    lowers: Lowers,
+    routes: Arc<StableRoutes>,
+}
+
+impl Below for Beneath {
+    fn count(&self) -> usize {
+        self.lowers.list().len()
+    }
+
+    fn geometry(&self, device: usize) -> Option<&Geometry> {
+        self.lowers.geometry(device)
+    }
+
+    fn execute(
+        &self,
+        device: usize,
+        command: Command,
+        payload: Bytes,
+    ) -> Executing<'static, Result<Reply, Error>> {
+        self.lowers.execute(device, command, payload)
+    }
+
+    fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()> {
+        Box::pin(async move { self.routes.withdraw(&self.lowers).await })
+    }
+}
+
+impl StackedDevice {
+    async fn open(config: DiskConfig, lowers: Vec<Lower>) -> Result<Arc<Self>, OpenError> {
+        let beneath = Arc::new(Beneath {
+            lowers: Lowers::new(lowers),
+            routes: StableRoutes::new(config.component.withdraws_routes()),
+        });
+        let guest = GuestDevice::open(config, Some(beneath.clone())).await?;
+        let device = Self::new(Arc::new(guest), beneath);
+        device.ask().await.map_err(OpenError::Failed)?;
+        Ok(Arc::new(device))
+    }
+
+    fn new(guest: Arc<GuestDevice>, beneath: Arc<Beneath>) -> Self {
+        let mut geometry = guest.geometry().clone();
+        let rules = guest.rules();
+        let mut maximum = MAX_TRANSFER;
+        for lower in beneath.lowers.list() {
+            let below = lower.device.geometry();
+            maximum = maximum.min(below.block_sizes.maximum);
+            // Rule 6.
+            geometry.capabilities.multi_conn &= below.capabilities.multi_conn;
+        }
+        if rules.is_some() {
+            geometry.block_sizes.maximum = maximum.max(geometry.block_sizes.preferred);
+        }
+        let granules = Granules::new(rules.map_or(1, |rules| rules.granule));
+        let copying = Semaphore::new(MAX_COPYING);
+        Self { guest, beneath, geometry, rules, granules, copying }
+    }
+
+    fn lowers(&self) -> &Lowers {
+        &self.beneath.lowers
+    }
+
+    fn routes(&self) -> &Arc<StableRoutes> {
+        &self.beneath.routes
+    }
+
+    /// Asks the component for its stable routes.
+    async fn ask(&self) -> Result<(), Error> {
+        if self.rules.is_none() || self.geometry.size == 0 {
+            return Ok(());
+        }
+        for operation in Operation::ALL.into_iter().filter(|&one| self.is_routed(one)) {
+            let generation = self.routes().generation();
+            let mut list = Vec::new();
+            let mut offset = 0;
+            while list.len() < MAX_ROUTES && offset < self.geometry.size {
+                let Some(route) = self.guest.stable_route(operation, offset).await? else { break };
+                list.push(Entry { offset, length: route.length, place: route.place });
+                offset += route.length;
+            }
+            self.routes().set(operation, list, generation);
+        }
+        Ok(())
+    }
+
+    /// Returns true if the device offers an operation, and routes it.
+    fn is_routed(&self, operation: Operation) -> bool {
+        let offers = &self.geometry.capabilities;
+        match operation {
+            Operation::Read => true,
+            Operation::Write => offers.writable,
+            Operation::Zero => self.guest.zeroes(),
+            Operation::Trim => offers.trim,
+            Operation::Cache => offers.cache,
+            Operation::Extents => self.guest.has_extents(),
+            Operation::Flush => false,
+        }
+    }
+
+    /// Asks again after the component has withdrawn its routes.
+    async fn ask_again(&self) -> Result<(), Error> {
+        match self.routes().must_ask() {
+            true => self.ask().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Flushes what the device stands on (rule 6).
+    async fn flush(&self, cancelled: super::Cancelled) -> Result<(), Error> {
+        if self.guest.flushes() || self.rules.is_none() {
+            let order = self.order(Command::Flush, Bytes::new(), cancelled);
+            return self.execute_own(order).await.map(drop);
+        }
+        if self.guest.is_dead() {
+            return Err(crate::block::ErrorCode::Io.into());
+        }
+        let mut flushed = Ok(());
+        for lower in self.lowers().list() {
+            if lower.device.geometry().capabilities.writable {
+                let order = self.order(Command::Flush, Bytes::new(), cancelled.clone());
+                let result = super::lower::execute(lower.device.clone(), order).await;
+                flushed = flushed.and(result.map(drop));
+            }
+        }
+        flushed
+    }
+
+    fn order(&self, command: Command, payload: Bytes, cancelled: super::Cancelled) -> super::Order {
+        super::Order { command, payload, cancelled, alone: false }
+    }
+
+    /// Executes a command in the component itself.
+    async fn execute_own(&self, order: super::Order) -> super::Outcome {
+        self.guest.execute_order(order).await
+    }
+
+    /// Flushes for the last time what nobody else uses.
+    fn last_flush_of_lowers(&self) -> Vec<Execution> {
+        let own = self.lowers().list().iter().filter(|lower| lower.link.is_none());
+        let own = own.map(|lower| lower.device.clone());
+        own.filter(|device| device.needs_last_flush()).map(Device::last_flush).collect()
+    }
+}

@@ -1,0 +1,146 @@
+//! The execution of a request by its route.
+
+use std::sync::Arc;
+
+use super::StackedDevice;
+use super::stable::Use;
+use crate::block::{Command, Error, ErrorCode, Operation, Span};
+use crate::component::{Lock, Place, Request, Results, Route, Segment};
+use crate::device::zero::{MAX_WRITTEN, ZEROES};
+use crate::device::{Answer, Order, Outcome};
+
+impl StackedDevice {
+    /// Executes a command whose place is known for good.
+    pub(super) async fn execute_stable(
+        &self,
+        place: Place,
+        under_way: Use,
+        order: Order,
+    ) -> Outcome {
+        let span = order.command.span();
+        let segment = Segment { place, length: span.length };
+        let answer = self.execute_segment(segment, span, &order).await?;
+        // The component may be withdrawing its routes, and cannot be called then.
+        drop(under_way);
+        self.make_durable(Request::of(&order.command).fua, &order).await?;
+        Ok(answer)
+    }
+
+    /// Routes a command and executes it.
+    pub(super) async fn execute_routed(self: Arc<Self>, order: Order) -> Outcome {
+        match order.command {
+            Command::Zero { span, fua, fast, .. } if !self.guest.zeroes() => {
+                return self.write_zeroes(span, fua, fast, order).await;
+            }
+            // Writes take effect all the same.
+            Command::Read { .. } if order.cancelled.is_cancelled() => {
+                return Err(ErrorCode::Shutdown.into());
+            }
+            _ => {}
+        }
+        let request = Request::of(&order.command);
+        let lock = self.rules.filter(|rules| rules.has_locks());
+        let _locked = match lock.map_or(Lock::None, |rules| rules.lock(request.operation)) {
+            Lock::None => None,
+            lock => Some(self.granules.lock(request.span, lock == Lock::Exclusive).await),
+        };
+        // Rule 1.
+        let Some(route) = self.guest.route(&request).await? else {
+            return self.execute_own(order).await;
+        };
+        if !route.delay.is_zero() {
+            tokio::time::sleep(route.delay).await;
+        }
+        let (outcome, results) = self.execute_parts(&route, &request, &order).await;
+        let Some(token) = route.token else {
+            let answer = outcome?;
+            self.make_durable(request.fua, &order).await?;
+            return Ok(answer);
+        };
+        // The component may use the lower device, of which no lease may be held then.
+        let outcome = outcome.map(Answer::into_copy);
+        // Rule 5.
+        let done = self.guest.route_done(request.span.offset, token, results).await;
+        let answer = outcome.and_then(|answer| done.map(|()| answer))?;
+        self.make_durable(request.fua, &order).await?;
+        Ok(answer)
+    }
+
+    /// Makes the component's own data durable, after a request with FUA (rule 6).
+    async fn make_durable(&self, fua: bool, order: &Order) -> Result<(), Error> {
+        if fua && self.guest.flushes() {
+            let flush = self.order(Command::Flush, Default::default(), order.cancelled.clone());
+            self.execute_own(flush).await?;
+        }
+        Ok(())
+    }
+
+    async fn execute_parts(
+        &self,
+        route: &Route,
+        request: &Request,
+        order: &Order,
+    ) -> (Outcome, Results) {
+        let mut results = Results {
+            copies: vec![None; route.copies.len()],
+            segments: vec![None; route.segments.len()],
+        };
+        if request.fast && !self.all_zero_fast(&route.segments) {
+            let code = ErrorCode::NotSup;
+            results.copies.fill(Some(code));
+            results.segments.fill(Some(code));
+            return (Err(code.into()), results);
+        }
+        // Rule 3.
+        for (index, copy) in route.copies.iter().enumerate() {
+            if let Err(error) = self.copy(copy, request.fua, &order.cancelled).await {
+                results.copies[index..].fill(Some(error.code));
+                results.segments.fill(Some(error.code));
+                return (Err(error), results);
+            }
+        }
+        let outcome = match (&route.segments[..], request.operation) {
+            ([segment], _) => {
+                let span = Span { length: segment.length, ..request.span };
+                let outcome = self.execute_segment(*segment, span, order).await;
+                results.segments[0] = outcome.as_ref().err().map(|error| error.code);
+                outcome
+            }
+            (segments, Operation::Read) => {
+                self.read_segments(segments, order, &mut results.segments).await
+            }
+            (segments, Operation::Extents) => self.extents_of_segments(segments, order).await,
+            (segments, Operation::Zero) if request.fast => {
+                self.zero_segments_fast(segments, order, &mut results.segments).await
+            }
+            (segments, _) => self.change_segments(segments, order, &mut results.segments).await,
+        };
+        (outcome, results)
+    }
+
+    /// Emulates `zero` by writing. Stops early if the client has gone away.
+    async fn write_zeroes(
+        self: Arc<Self>,
+        span: Span,
+        fua: bool,
+        fast: bool,
+        order: Order,
+    ) -> Outcome {
+        if fast {
+            return Err(ErrorCode::NotSup.into());
+        }
+        if span.length > MAX_WRITTEN {
+            return Err(ErrorCode::Overflow.into());
+        }
+        let mut left = span;
+        while left.length > 0 && !order.cancelled.is_cancelled() {
+            let length = left.length.min(ZEROES.len() as u64);
+            let command = Command::Write { span: Span { length, ..left }, fua };
+            let payload = bytes::Bytes::from_static(&ZEROES[..length as usize]);
+            let write = self.order(command, payload, order.cancelled.clone());
+            Box::pin(self.clone().execute_order(write)).await?;
+            left = left.after(length);
+        }
+        Ok(Answer::Done)
+    }
+}

@@ -1,0 +1,232 @@
+//! The stable routes of a device: where its bytes are until the component says otherwise.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::Notify;
+
+use crate::block::{Operation, Span};
+use crate::component::{Location, Place};
+use crate::device::Turnstile;
+use crate::device::lower::Lowers;
+
+/// The most routes that are kept for an operation. Others are asked for one by one.
+pub(super) const MAX_ROUTES: usize = 64;
+
+/// A range and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) place: Place,
+}
+
+/// The stable routes of a device.
+pub(super) struct StableRoutes {
+    /// For each operation, in the order of their offsets.
+    lists: RwLock<Lists>,
+    /// The component may withdraw them, so requests that rely on one are counted.
+    withdrawable: bool,
+    /// Those requests.
+    users: Turnstile,
+    left: Notify,
+    /// True until the component has been asked again, after it withdrew its routes.
+    ask: AtomicBool,
+}
+
+#[derive(Default)]
+struct Lists {
+    by_operation: [Vec<Entry>; Operation::ALL.len()],
+    /// How often the routes were withdrawn.
+    generation: u64,
+}
+
+/// A request that relies on a stable route.
+pub(super) struct Use(Option<Arc<StableRoutes>>);
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if let Some(routes) = &self.0
+            && routes.users.leave()
+        {
+            routes.left.notify_waiters();
+        }
+    }
+}
+
+impl StableRoutes {
+    pub(super) fn new(withdrawable: bool) -> Arc<Self> {
+        Arc::new(Self {
+            lists: RwLock::default(),
+            withdrawable,
+            users: Turnstile::default(),
+            left: Notify::new(),
+            ask: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns true if requests under a stable route are counted.
+    pub(super) fn is_withdrawable(&self) -> bool {
+        self.withdrawable
+    }
+
+    /// Calls a function with the place of the first bytes of a span, and the number of those bytes, if it
+    /// is known. The route is not withdrawn before the function has returned.
+    #[inline]
+    pub(super) fn with<T>(
+        &self,
+        operation: Operation,
+        span: Span,
+        call: impl FnOnce(Place, u64) -> Option<T>,
+    ) -> Option<T> {
+        let lists = self.read();
+        let (place, length) = lists.find(operation, span)?;
+        call(place, length)
+    }
+
+    /// Returns the place of a whole span, if it is known, and what keeps its route from being withdrawn.
+    pub(super) fn whole(
+        self: &Arc<Self>,
+        operation: Operation,
+        span: Span,
+    ) -> Option<(Place, Use)> {
+        let lists = self.read();
+        let (place, length) = lists.find(operation, span)?;
+        if length < span.length {
+            return None;
+        }
+        // What is the component's own waits for its instance, which may be withdrawing this route.
+        if !self.withdrawable || place == Place::Own {
+            return Some((place, Use(None)));
+        }
+        self.users.try_enter().then(|| (place, Use(Some(self.clone()))))
+    }
+
+    /// Returns true once after each withdrawal.
+    pub(super) fn must_ask(&self) -> bool {
+        self.withdrawable && self.ask.swap(false, Ordering::AcqRel)
+    }
+
+    /// Returns the number of withdrawals, to be passed to [`Self::set`].
+    pub(super) fn generation(&self) -> u64 {
+        self.read().generation
+    }
+
+    /// Sets the routes of an operation, unless some were withdrawn since the component was asked.
+    pub(super) fn set(&self, operation: Operation, list: Vec<Entry>, generation: u64) {
+        let mut lists = self.write();
+        if lists.generation == generation {
+            lists.by_operation[operation as usize] = list;
+        }
+    }
+
+    /// Withdraws all routes, and waits until nobody relies on one: neither a request that is counted nor
+    /// a lease of a lower device.
+    pub(super) async fn withdraw(&self, lowers: &Lowers) {
+        {
+            let mut lists = self.write();
+            *lists = Lists { generation: lists.generation + 1, ..Lists::default() };
+            self.users.close();
+        }
+        loop {
+            let mut left = std::pin::pin!(self.left.notified());
+            left.as_mut().enable();
+            if self.users.is_empty() {
+                break;
+            }
+            left.await;
+        }
+        for lower in lowers.list() {
+            lower.device.clone().end_leases().await;
+        }
+        self.users.open();
+        self.ask.store(true, Ordering::Release);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Lists> {
+        self.lists.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Lists> {
+        self.lists.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lists {
+    #[inline]
+    fn find(&self, operation: Operation, span: Span) -> Option<(Place, u64)> {
+        let list = &self.by_operation[operation as usize];
+        let index = match list.as_slice() {
+            [] => return None,
+            [_] => 0,
+            list => list.partition_point(|entry| entry.offset <= span.offset).checked_sub(1)?,
+        };
+        let entry = &list[index];
+        let skipped = span.offset.checked_sub(entry.offset)?;
+        let left = entry.length.checked_sub(skipped).filter(|&left| left > 0)?;
+        let place = match entry.place {
+            Place::Lower(Location { device, offset }) => {
+                Place::Lower(Location { device, offset: offset + skipped })
+            }
+            place => place,
+        };
+        Some((place, left.min(span.length)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(device: usize, offset: u64) -> Place {
+        Place::Lower(Location { device, offset })
+    }
+
+    fn span(offset: u64, length: u64) -> Span {
+        Span { offset, length }
+    }
+
+    #[test]
+    fn places_are_found_within_ranges() {
+        let routes = StableRoutes::new(false);
+        let find = |offset, length| {
+            routes
+                .with(Operation::Read, span(offset, length), |place, length| Some((place, length)))
+        };
+        assert_eq!(find(0, 1), None);
+        let list = vec![
+            Entry { offset: 100, length: 100, place: at(0, 5000) },
+            Entry { offset: 200, length: 50, place: Place::Hole },
+        ];
+        routes.set(Operation::Read, list, 0);
+        assert_eq!(find(99, 10), None, "before the first");
+        assert_eq!(find(100, 10), Some((at(0, 5000), 10)));
+        assert_eq!(find(190, 100), Some((at(0, 5090), 10)), "cut off at the end of the range");
+        assert_eq!(find(200, 100), Some((Place::Hole, 50)));
+        assert_eq!(find(250, 1), None, "after the last");
+        assert!(routes.with(Operation::Write, span(100, 1), |_, _| Some(())).is_none());
+        assert!(routes.whole(Operation::Read, span(190, 11)).is_none());
+        assert!(routes.whole(Operation::Read, span(190, 10)).is_some());
+    }
+
+    #[tokio::test]
+    async fn withdrawal_waits_for_those_who_rely_on_a_route() {
+        let routes = StableRoutes::new(true);
+        let entry = Entry { offset: 0, length: 10, place: at(0, 0) };
+        routes.set(Operation::Read, vec![entry], 0);
+        let (_, under_way) = routes.whole(Operation::Read, span(0, 10)).unwrap();
+        let generation = routes.generation();
+        let lowers = Lowers::new(Vec::new());
+        let mut withdrawing = Box::pin(routes.withdraw(&lowers));
+        assert!(futures_util::poll!(withdrawing.as_mut()).is_pending());
+        assert!(routes.whole(Operation::Read, span(0, 1)).is_none(), "it is withdrawn already");
+        assert!(!routes.must_ask());
+        drop(under_way);
+        withdrawing.await;
+        assert!(routes.must_ask() && !routes.must_ask(), "once");
+        routes.set(Operation::Read, vec![entry], generation);
+        assert!(routes.whole(Operation::Read, span(0, 1)).is_none(), "an answer of before");
+        routes.set(Operation::Read, vec![entry], routes.generation());
+        assert!(routes.whole(Operation::Read, span(0, 1)).is_some());
+    }
+}

@@ -1,0 +1,144 @@
+//! Tests of devices that stand on others.
+
+mod breaches;
+mod chain;
+mod native;
+mod rules;
+mod stable;
+
+use std::sync::Arc;
+
+use super::super::guest::{Budgets, DiskConfig, OpenError};
+use super::StackedDevice;
+use crate::block::{Chunk, Command, ErrorCode, Extent, Span};
+use crate::component::tests::LONG;
+use crate::component::tests::guest::{Called, Guest, can};
+use crate::component::{Component, Engine};
+use crate::device::{Answer, Cancelled, Chunks, Device, Lower, Order};
+use native::Native;
+
+const MIB: u64 = 1 << 20;
+
+/// A client of a device.
+#[derive(Clone)]
+struct Client(Arc<StackedDevice>);
+
+async fn load(guest: &Guest) -> Component {
+    Engine::new(LONG).load("guest", &guest.wasm()).await.unwrap()
+}
+
+async fn open(guest: &Guest, lowers: &[Arc<dyn Device>]) -> Result<Client, OpenError> {
+    let config = DiskConfig {
+        component: load(guest).await,
+        export_name: "export".into(),
+        read_only: false,
+        arguments: Vec::new(),
+        budgets: Budgets::alone(64 << 20),
+        lowers: Vec::new(),
+    };
+    let lower = |device: &Arc<dyn Device>| Lower { device: device.clone(), link: None };
+    StackedDevice::open(config, lowers.iter().map(lower).collect()).await.map(Client)
+}
+
+/// A client of a guest that stands on these devices, and opens.
+async fn client(guest: &Guest, lowers: &[&Arc<Native>]) -> Client {
+    let lowers: Vec<Arc<dyn Device>> =
+        lowers.iter().map(|&device| device.clone() as Arc<dyn Device>).collect();
+    open(guest, &lowers).await.unwrap()
+}
+
+impl Client {
+    async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {
+        self.execute_for(command, payload, Cancelled::default()).await
+    }
+
+    async fn execute_for(
+        &self,
+        command: Command,
+        payload: Vec<u8>,
+        cancelled: Cancelled,
+    ) -> Result<Answer, ErrorCode> {
+        let order = Order { command, payload: payload.into(), cancelled, alone: false };
+        let outcome = self.0.clone().execute(order, None).await;
+        outcome.map(Answer::into_copy).map_err(|error| error.code)
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ErrorCode> {
+        let command = Command::Read { span: Span { offset, length } };
+        let Answer::Read(content) = self.execute(command, Vec::new()).await? else {
+            panic!("a read answers with content");
+        };
+        let mut bytes = Vec::new();
+        for chunk in content.chunks() {
+            match chunk {
+                Chunk::Data(data) => bytes.extend_from_slice(data),
+                Chunk::Hole(length) => bytes.resize(bytes.len() + length as usize, 0),
+            }
+        }
+        assert_eq!(bytes.len() as u64, length);
+        Ok(bytes)
+    }
+
+    async fn write(&self, offset: u64, data: &[u8], fua: bool) -> Result<(), ErrorCode> {
+        let span = Span { offset, length: data.len() as u64 };
+        self.execute(Command::Write { span, fua }, data.to_vec()).await.map(drop)
+    }
+
+    async fn zero(&self, offset: u64, length: u64, fast: bool) -> Result<(), ErrorCode> {
+        let span = Span { offset, length };
+        let zero = Command::Zero { span, fua: false, keep_allocated: false, fast };
+        self.execute(zero, Vec::new()).await.map(drop)
+    }
+
+    async fn trim(&self, offset: u64, length: u64) -> Result<(), ErrorCode> {
+        let span = Span { offset, length };
+        self.execute(Command::Trim { span, fua: false }, Vec::new()).await.map(drop)
+    }
+
+    async fn flush(&self) -> Result<(), ErrorCode> {
+        self.execute(Command::Flush, Vec::new()).await.map(drop)
+    }
+
+    async fn extents(
+        &self,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> Result<Vec<Extent>, ErrorCode> {
+        let span = Span { offset, length };
+        match self.execute(Command::Extents { span, limit }, Vec::new()).await? {
+            Answer::Extents(extents) => Ok(extents.as_slice().to_vec()),
+            _ => panic!("extents are answered with extents"),
+        }
+    }
+
+    /// The calls that the component got since this was last asked.
+    async fn log(&self) -> Vec<(Called, u64, u64)> {
+        self.0.guest.take_log().await
+    }
+
+    fn is_dead(&self) -> bool {
+        self.0.guest.is_dead()
+    }
+}
+
+/// The body of a `route` that passes everything to lower device 0 at the same offset.
+const PASS: &str = "
+    (call $segment (i32.const 0) (i32.const 0) (i32.const 0) (local.get $offset) (local.get $length))
+    (call $routed (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0))";
+
+/// The body of a `route` that passes everything to lower device 0, with the token 7.
+const PASS_AND_TELL: &str = "
+    (call $segment (i32.const 0) (i32.const 0) (i32.const 0) (local.get $offset) (local.get $length))
+    (call $routed (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 7))";
+
+/// The body of a `stable` that passes everything to lower device 0 at the same offset.
+const STABLE: &str = "
+    (call $passed (i32.const 0) (local.get $offset)
+      (i64.sub (i64.const 0x100000) (local.get $offset)))";
+
+/// A guest without a flush of its own that routes.
+fn routing(granule: u64, locks: [u8; 5], route: impl Into<String>) -> Guest {
+    let guest = Guest::new().routing(granule, locks, route);
+    guest.opened(|disk| disk.capabilities = can::EVERYTHING & !can::FLUSH & !can::FUA)
+}
