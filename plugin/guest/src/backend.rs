@@ -8,9 +8,9 @@ use crate::{Chunk, Description, Disk, Error, Extent, OpenRequest, Status, ZeroOp
 /// The storage of a disk. An instance of a component serves one disk, or part of one, and gets one
 /// call at a time.
 ///
-/// A read-only backend implements the four functions without a default. The host calls an optional
-/// function only if [`disk`](Self::disk) declares its capability; the implementation and the
-/// capability belong together, and neither implies the other.
+/// A read-only backend implements the three functions without a default, and [`read`](Self::read).
+/// The host calls an optional function only if [`disk`](Self::disk) declares its capability; the
+/// implementation and the capability belong together, and neither implies the other.
 ///
 /// The host guarantees that requests are within the disk, aligned to its minimum block, not empty,
 /// and, for reads and writes, no longer than its maximum transfer. `wit/block-store.wit` has the
@@ -33,11 +33,17 @@ pub trait Backend: Sized + 'static {
 
     /// Reads the bytes at `offset` into `buffer`, which is all zeroes at first.
     ///
+    /// By default this fails with `EIO`, which is for a [`Filter`](crate::Filter) that routes all
+    /// reads to lower devices: the host never calls this there.
+    ///
     /// # Errors
     ///
     /// An error is the answer to the request and does not make the disk fail; this is true for all
     /// functions below.
-    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let _ = (offset, buffer);
+        Err(Error::EIO)
+    }
 
     /// Reads `length` bytes at `offset` as chunks, of which there are at most 4096. A disk with
     /// holes implements this to send them without their zeroes.

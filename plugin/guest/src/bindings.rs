@@ -10,6 +10,26 @@ wit_bindgen::generate!({
     default_bindings_module: "memnbd_guest::bindings",
 });
 
+/// What a filter has in addition to a backend. The linker merges both into the world `filter`.
+pub mod routing {
+    wit_bindgen::generate!({
+        path: "wit",
+        inline: "
+            package memnbd:guest;
+            world routed {
+                import memnbd:block/lower@0.2.0;
+                export memnbd:block/routing@0.2.0;
+            }
+        ",
+        with: {
+            "memnbd:block/types@0.2.0": crate::bindings::memnbd::block::types,
+            "memnbd:block/lower@0.2.0": generate,
+        },
+        pub_export_macro: true,
+        default_bindings_module: "memnbd_guest::bindings::routing",
+    });
+}
+
 /// The random numbers of WASI. The interface is complete, for it is merged with what the standard
 /// library declares.
 pub mod random {

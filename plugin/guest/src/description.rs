@@ -91,6 +91,10 @@ pub enum ParameterType {
     Duration,
     /// A probability, from 0 to 1.
     Probability,
+    /// The name of another export of the server.
+    Device,
+    /// The path of a regular file or block device.
+    File,
 }
 
 impl Parameter {
@@ -141,6 +145,18 @@ impl Parameter {
     /// Returns a parameter that is a probability.
     pub const fn probability(name: &'static str, summary: &'static str) -> Self {
         Self::new(name, summary, ParameterType::Probability)
+    }
+
+    /// Returns a parameter that is another export of the server, which the component uses as a
+    /// [`Lower`](crate::Lower) device. If it is named `base`, the component works as a filter.
+    pub const fn device(name: &'static str, summary: &'static str) -> Self {
+        Self::new(name, summary, ParameterType::Device)
+    }
+
+    /// Returns a parameter that is a file, which the component uses as a [`Lower`](crate::Lower)
+    /// device.
+    pub const fn file(name: &'static str, summary: &'static str) -> Self {
+        Self::new(name, summary, ParameterType::File)
     }
 
     /// Makes the parameter required.

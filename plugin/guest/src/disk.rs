@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::{BitOr, BitOrAssign};
 
-use crate::Error;
+use crate::{Error, Geometry};
 
 /// The largest disk, in bytes: NBD clients store offsets in signed 64-bit integers.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
@@ -40,6 +40,29 @@ impl Disk {
             preferred_block: 4096,
             maximum_transfer: 1 << 20,
             capabilities: Capabilities::NONE,
+            description: Cow::Borrowed(""),
+        }
+    }
+
+    /// Returns a disk with the size, the blocks and the capabilities of a lower device, for a filter
+    /// that routes all requests there.
+    ///
+    /// Two capabilities are missing. Without [`FLUSH`](Capabilities::FLUSH), the host flushes the
+    /// lower devices without a call of the component, which is right for a filter that keeps no
+    /// data. [`INTERCHANGEABLE`](Capabilities::INTERCHANGEABLE) is the filter's own promise.
+    pub const fn above(lower: &Geometry) -> Self {
+        let own = Capabilities::FLUSH.union(Capabilities::INTERCHANGEABLE);
+        Self {
+            size: lower.size,
+            minimum_block: lower.minimum_block,
+            // The contract bounds the preferred block of a disk, but not that of a lower device.
+            preferred_block: match lower.preferred_block {
+                ..512 => 512,
+                block @ 512..=0x200_0000 => block,
+                _ => 0x200_0000,
+            },
+            maximum_transfer: 0,
+            capabilities: lower.capabilities.without(own),
             description: Cow::Borrowed(""),
         }
     }
@@ -85,6 +108,18 @@ impl Capabilities {
     #[must_use]
     pub const fn union(self, others: Self) -> Self {
         Self(self.0 | others.0)
+    }
+
+    /// Returns these without the others.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Returns the capabilities with these bits, in the order of the contract's flags.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) const fn from_bits(bits: u16) -> Self {
+        Self(bits)
     }
 
     /// Returns the bits in the order of the contract's flags.

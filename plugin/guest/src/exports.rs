@@ -1,4 +1,8 @@
-//! The exports of the contract for a type that implements [`Backend`], on wasm32.
+//! The exports of the contract for a type that implements [`Backend`] or [`Filter`](crate::Filter),
+//! and the imports that a filter has, on wasm32.
+
+pub(crate) mod lower;
+mod routing;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -10,8 +14,8 @@ use crate::bindings::exports::memnbd::block::block_store as contract;
 use crate::bindings::memnbd::block::log as contract_log;
 use crate::bindings::memnbd::block::types;
 use crate::{
-    Argument, Backend, Chunk, Description, Disk, Error, ErrorCode, Extent, Level, OpenRequest,
-    Parameter, ParameterType, Status, Value, ZeroOptions,
+    Argument, Backend, Chunk, Description, Disk, Error, ErrorCode, Extent, Level, Lower,
+    OpenRequest, Parameter, ParameterType, Status, Value, ZeroOptions,
 };
 
 /// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
@@ -31,6 +35,20 @@ macro_rules! backend {
     $crate::bindings::export!(Component with_types_in $crate::bindings);
         };
         $crate::export_realloc!();
+    };
+}
+
+/// Exports a type that implements [`Filter`](crate::Filter) as the component. A crate invokes this
+/// once, instead of [`backend!`](crate::backend).
+#[macro_export]
+macro_rules! filter {
+    ($filter:ty) => {
+        $crate::backend!($filter);
+
+        const _: () = {
+            type Component = $crate::exports::Component<$filter>;
+    $crate::bindings::routing::export!(Component with_types_in $crate::bindings::routing);
+        };
     };
 }
 
@@ -68,11 +86,15 @@ pub trait Opened: Backend {
 pub struct Component<B>(PhantomData<B>);
 
 impl<B: Opened> Component<B> {
-    /// Calls a function of the open disk.
-    fn call<T>(function: impl FnOnce(&mut B) -> Result<T, Error>) -> Result<T, types::Error> {
+    /// Passes the open disk to a function.
+    fn with<T>(function: impl FnOnce(&mut B) -> T) -> T {
         let mut opened = B::slot().0.borrow_mut();
         function(opened.as_mut().expect("the host opens the disk first"))
-            .map_err(types::Error::from)
+    }
+
+    /// Calls a function of the open disk that can fail.
+    fn call<T>(function: impl FnOnce(&mut B) -> Result<T, Error>) -> Result<T, types::Error> {
+        Self::with(function).map_err(types::Error::from)
     }
 }
 
@@ -162,6 +184,8 @@ impl From<Parameter> for types::Parameter {
                 }
                 ParameterType::Duration => types::ParameterType::Duration,
                 ParameterType::Probability => types::ParameterType::Probability,
+                ParameterType::Device => types::ParameterType::Device,
+                ParameterType::File => types::ParameterType::File,
             },
             required: parameter.required,
             repeatable: parameter.repeatable,
@@ -192,6 +216,7 @@ impl From<types::Argument> for Argument {
                 Value::Duration(Duration::from_nanos(nanoseconds))
             }
             types::Value::Probability(probability) => Value::Probability(probability),
+            types::Value::Device(number) => Value::Device(Lower::new(number)),
         };
         Self { name: argument.name, value }
     }
@@ -204,7 +229,7 @@ impl From<Disk> for contract::Disk {
             minimum_block: disk.minimum_block,
             preferred_block: disk.preferred_block,
             maximum_transfer: disk.maximum_transfer,
-            capabilities: contract::Capabilities::from_bits_retain(disk.capabilities.bits()),
+            capabilities: types::Capabilities::from_bits_retain(disk.capabilities.bits()),
             description: disk.description.into_owned(),
         }
     }

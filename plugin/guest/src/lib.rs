@@ -40,17 +40,25 @@
 //! memnbd_guest::backend!(Repeat);
 //! ```
 //!
+//! A type that implements [`Filter`] as well is a disk that stands on others, which [`filter!`]
+//! exports.
+//!
 //! Build it with `crate-type = ["cdylib"]` for the target `wasm32-wasip2`. On other targets the
-//! macro exports nothing, and the backend is plain code that unit tests can call.
+//! macros export nothing, and the backend is plain code that unit tests can call.
 //!
 //! # Layout
 //!
 //! - [`Backend`], [`OpenRequest`], [`Description`], [`Disk`] and [`Error`]: what a backend
 //!   implements, receives and returns. The types are plain and exist on all targets.
+//! - [`Filter`], [`Request`] and [`Route`]: the same for a filter, which says where the bytes of
+//!   requests are. [`Lower`]: the devices on which it stands.
+//! - `testing`: lower devices in memory for unit tests, and a model of what the host does with
+//!   routes, on other targets than wasm32.
 //! - [`log`] and [`random_u64`]: what the host offers to a backend.
 //! - [`content`]: helpers for disks whose content is computed from the offset.
 //! - `bindings`: the generated bindings of the contract in `wit/`, on wasm32.
-//! - `exports`: the exports of the contract for a type that implements [`Backend`], on wasm32.
+//! - `exports`: the exports of the contract for a type that implements [`Backend`] or [`Filter`], on
+//!   wasm32.
 //! - `runtime`: a heap, a panic handler and `cabi_realloc` for components without `std`, on wasm32
 //!   with the feature `runtime`. Such a component is a few tens of kilobytes.
 
@@ -67,17 +75,28 @@ mod disk;
 mod error;
 #[cfg(target_arch = "wasm32")]
 pub mod exports;
+mod filter;
 mod host;
+mod lower;
 mod request;
+mod route;
 #[cfg(all(target_arch = "wasm32", feature = "runtime"))]
 pub mod runtime;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 
 pub use backend::Backend;
 pub use description::{Description, Parameter, ParameterType};
 pub use disk::{Capabilities, Chunk, Disk, Extent, MAX_SIZE, Status, ZeroOptions};
 pub use error::{Error, ErrorCode};
+pub use filter::Filter;
 pub use host::{Level, log, random_u64};
+pub use lower::{Geometry, Lower, withdraw_routes};
 pub use request::{Argument, OpenRequest, Value};
+pub use route::{
+    Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Place, RangeCopy, Request, Results,
+    Route, Rules, Segment, StableRoute,
+};
 
 /// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
 ///
@@ -87,5 +106,17 @@ pub use request::{Argument, OpenRequest, Value};
 macro_rules! backend {
     ($backend:ty) => {
         const _: fn() -> $crate::Description = <$backend as $crate::Backend>::describe;
+    };
+}
+
+/// Exports a type that implements [`Filter`] as the component. A crate invokes this once, instead of
+/// [`backend!`].
+///
+/// On targets other than wasm32, this only checks that the type implements the trait.
+#[cfg(not(target_arch = "wasm32"))]
+#[macro_export]
+macro_rules! filter {
+    ($filter:ty) => {
+        const _: fn(&$filter) -> $crate::Rules = <$filter as $crate::Filter>::rules;
     };
 }

@@ -4,6 +4,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::Lower;
+
 /// What the host asks for when it opens a disk.
 ///
 /// The host has checked the arguments: names and types are those that `describe` declares, and all
@@ -45,6 +47,8 @@ pub enum Value {
     Duration(Duration),
     /// The value of a probability, from 0 to 1.
     Probability(f64),
+    /// The value of a device or a file.
+    Device(Lower),
 }
 
 impl OpenRequest {
@@ -107,6 +111,14 @@ impl OpenRequest {
     pub fn probability(&self, name: &str) -> Option<f64> {
         self.values(name).find_map(|value| match value {
             Value::Probability(probability) => Some(*probability),
+            _ => None,
+        })
+    }
+
+    /// Returns the value of a device or a file.
+    pub fn device(&self, name: &str) -> Option<Lower> {
+        self.values(name).find_map(|value| match value {
+            Value::Device(device) => Some(*device),
             _ => None,
         })
     }

@@ -1,0 +1,146 @@
+//! A filter that makes requests to another disk fail, like nbdkit's filter `error`. It tests how clients
+//! handle errors.
+//!
+//! # Parameters of nbdkit
+//!
+//! `error` is the error, `EIO` by default, and `error-rate` the probability with which each request
+//! fails, 0 by default. `error-pread`, `error-pread-rate` and so on are the same for one operation:
+//! `pread`, `pwrite`, `trim`, `zero`, `extents` (block status) or `cache`. Of several parameters that set
+//! the same, the last one holds. Flushing never fails.
+//!
+//! nbdkit's `error-file`, which limits errors to the time in which a file exists, does not exist here:
+//! components see no files.
+//!
+//! # Additions
+//!
+//! A request that has a rate above 0 and touches one of the ranges *matches*.
+//!
+//! - `error-range=OFFSET:LENGTH` limits errors to requests that touch this range, like bad sectors. It can
+//!   be repeated. Requests elsewhere cost no call of this component.
+//! - `error-nth=N` lets only every Nth request that matches fail: the Nth, the 2Nth and so on, counted
+//!   from the start over all operations. The rate then applies to these.
+//! - `error-once=true` lets one request fail, and none after it. Together with `error-nth=N` this is
+//!   exactly the Nth request that matches.
+//! - `error-seed=N` makes the random numbers the same each time.
+//!
+//! If `error-range`, `error-nth` or `error-once` is given, but no rate, all rates are 100%, except for
+//! that of `extents`.
+//!
+//! Where a counter or a seed is used, one instance decides about all requests of the disk, in the order
+//! in which they arrive there. That costs little, for a decision is short and no data are moved in it;
+//! but clients with several requests in flight do not know this order.
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+mod injector;
+mod range;
+
+use memnbd_guest::{
+    Backend, Capabilities, Description, Disk, Error, Filter, Lower, OpenRequest, Operation,
+    Parameter, Request, Route, StableRoute,
+};
+
+use injector::{Injector, OPERATIONS};
+
+/// The open disk.
+#[derive(Clone, Debug)]
+pub struct Faulty {
+    base: Lower,
+    size: u64,
+    injector: Injector,
+}
+
+impl Backend for Faulty {
+    fn describe() -> Description {
+        let codes = Injector::codes();
+        let description = Description::new(
+            "error",
+            env!("CARGO_PKG_VERSION"),
+            "another disk, some of whose requests fail",
+        )
+        .parameter(Parameter::device("base", "the device beneath").required())
+        .parameter(Parameter::choice("error", "the error", codes).default("EIO"))
+        .parameter(
+            Parameter::probability("error-rate", "the probability with which a request fails")
+                .default("0, or 100% with error-range, error-nth or error-once"),
+        );
+        OPERATIONS
+            .iter()
+            .fold(description, |description, (_, error, rate)| {
+                description
+                    .parameter(
+                        Parameter::choice(error, "the error of these requests", codes)
+                            .default("error"),
+                    )
+                    .parameter(
+                        Parameter::probability(rate, "the probability with which these fail")
+                            .default("error-rate"),
+                    )
+            })
+            .parameter(
+                Parameter::text(
+                    "error-range",
+                    "OFFSET:LENGTH, only requests that touch this range fail",
+                )
+                .repeatable()
+                .default("the whole disk"),
+            )
+            .parameter(
+                Parameter::number(
+                    "error-nth",
+                    "only every Nth of the requests that could fail does",
+                    1,
+                    i64::MAX,
+                )
+                .default("1"),
+            )
+            .parameter(
+                Parameter::boolean("error-once", "whether there is only one failure")
+                    .default("false"),
+            )
+            .parameter(
+                Parameter::number(
+                    "error-seed",
+                    "the seed; the same makes the same requests fail",
+                    0,
+                    i64::MAX,
+                )
+                .default("other failures each time"),
+            )
+    }
+
+    fn open(request: &OpenRequest) -> Result<Self, Error> {
+        let base = request.device("base").ok_or(Error::EINVAL)?;
+        let size = base.geometry().size;
+        Ok(Self { base, size, injector: Injector::open(request, size)? })
+    }
+
+    fn disk(&self) -> Disk {
+        let mut disk = Disk::above(&self.base.geometry());
+        if !self.injector.has_state() {
+            disk.capabilities |= Capabilities::INTERCHANGEABLE;
+        }
+        disk
+    }
+}
+
+impl Filter for Faulty {
+    fn route(&mut self, request: &Request) -> Result<Route, Error> {
+        match self.injector.inject(request) {
+            Some(code) => Err(Error::new(code).because("injected by the filter error")),
+            None => Ok(Route::lower(self.base.at(request.offset), request.length)),
+        }
+    }
+
+    fn stable(&mut self, operation: Operation, offset: u64) -> Option<StableRoute> {
+        let length = self.injector.safe(operation, offset, self.size)?;
+        Some(StableRoute::new(self.base.at(offset), length))
+    }
+}
+
+memnbd_guest::filter!(Faulty);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Lower devices, on which a disk stands.
+//!
+//! Natively, the devices are those of [`testing`](crate::testing).
+
+use alloc::vec::Vec;
+
+#[cfg(target_arch = "wasm32")]
+use crate::exports::lower as devices;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::testing::devices;
+use crate::{Capabilities, Chunk, Error, Extent, Location, ZeroOptions};
+
+/// A lower device, which the user named in a parameter of the type device or file.
+///
+/// The functions wait until the device has answered. A filter that only routes requests needs no
+/// more than [`geometry`](Self::geometry) and [`at`](Self::at). `wit/lower.wit` has the complete
+/// contract. The functions fail with `EINVAL` if the range is empty or ends beyond the device, or if
+/// a read or write is longer than 1 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lower(u32);
+
+/// The properties of a lower device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The size in bytes.
+    pub size: u64,
+    /// The unit in which requests need no read-modify-write: a power of two from 1 to 65536.
+    pub minimum_block: u32,
+    /// The unit of efficient requests: a power of two, at least `minimum_block`.
+    pub preferred_block: u32,
+    /// What the device can do. `FLUSH`, `FUA` and `EXTENTS` are always there.
+    pub capabilities: Capabilities,
+}
+
+impl Lower {
+    /// Returns the device with a number from an argument.
+    pub(crate) const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number that stands for the device in the contract.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the place at `offset` on the device, for a [`Route`](crate::Route).
+    pub const fn at(self, offset: u64) -> Location {
+        Location { device: self, offset }
+    }
+
+    /// Returns the properties of the device, which do not change.
+    pub fn geometry(self) -> Geometry {
+        devices::geometry(self)
+    }
+
+    /// Reads `length` bytes at `offset` as chunks.
+    ///
+    /// # Errors
+    ///
+    /// Returns `ENOMEM` if the host cannot allocate the result, and the error of the device; the
+    /// latter is true for all functions below.
+    pub fn read_chunks(self, offset: u64, length: u32) -> Result<Vec<Chunk>, Error> {
+        devices::read(self, offset, length)
+    }
+
+    /// Reads the bytes at `offset` into `buffer`.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_chunks`](Self::read_chunks).
+    pub fn read(self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let length = u32::try_from(buffer.len()).map_err(|_| Error::EINVAL)?;
+        let mut rest = buffer;
+        for chunk in self.read_chunks(offset, length)? {
+            let length = match &chunk {
+                Chunk::Data(bytes) => bytes.len(),
+                Chunk::Hole(length) => *length as usize,
+            };
+            let (part, after) = rest.split_at_mut_checked(length).ok_or(Error::EIO)?;
+            match chunk {
+                Chunk::Data(bytes) => part.copy_from_slice(&bytes),
+                Chunk::Hole(_) => part.fill(0),
+            }
+            rest = after;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(Error::EIO) }
+    }
+
+    /// Writes `data` at `offset`, with `fua` to stable storage. The error is `EPERM` if the device
+    /// is not writable, here as for `zero` and `trim`.
+    pub fn write(self, offset: u64, data: &[u8], fua: bool) -> Result<(), Error> {
+        devices::write(self, offset, data, fua)
+    }
+
+    /// Makes `length` bytes at `offset` read as zeroes.
+    pub fn zero(self, offset: u64, length: u64, options: ZeroOptions) -> Result<(), Error> {
+        devices::zero(self, offset, length, options)
+    }
+
+    /// Discards `length` bytes at `offset`, which keep their values or become zero.
+    pub fn trim(self, offset: u64, length: u64, fua: bool) -> Result<(), Error> {
+        devices::trim(self, offset, length, fua)
+    }
+
+    /// Waits until everything that the device has completed is on stable storage.
+    pub fn flush(self) -> Result<(), Error> {
+        devices::flush(self)
+    }
+
+    /// Reports the allocation status of `length` bytes at `offset`: 1 to 4096 extents, which may end
+    /// before the range.
+    pub fn extents(self, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {
+        devices::extents(self, offset, length)
+    }
+
+    /// Prefetches `length` bytes at `offset`.
+    pub fn cache(self, offset: u64, length: u64) -> Result<(), Error> {
+        devices::cache(self, offset, length)
+    }
+}
+
+/// Withdraws all answers of [`Filter::stable`](crate::Filter::stable). Returns when no request is in
+/// progress that relies on one; the host then asks again.
+pub fn withdraw_routes() {
+    devices::withdraw_routes();
+}
