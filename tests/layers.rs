@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "device",
         &["block", "clock", "component", "compute", "machine", "parameters", "sync", "throttle"],
     ),
-    ("exports", &["block", "component", "device", "throttle"]),
+    ("exports", &["block", "component", "device", "parameters", "throttle"]),
     ("last_flush", &["exports"]),
     ("connection", &["block", "device", "exports", "machine", "nbd", "places", "tls", "transport"]),
     (

@@ -34,6 +34,12 @@ pub(super) struct Args {
     #[arg(value_name = "KEY=VALUE")]
     pub(super) parameters: Vec<String>,
 
+    /// Put a filter between the clients and the disk; may be repeated, the first is nearest to the
+    /// clients. A parameter is for the layer nearest to the clients that has it; NAME.KEY=VALUE is
+    /// for the layer NAME
+    #[arg(long = "filter", value_name = "NAME|FILE.wasm")]
+    pub(super) filters: Vec<String>,
+
     /// Refuse all writes
     #[arg(short, long = "read-only", visible_alias = "readonly")]
     pub(super) read_only: bool,
@@ -47,10 +53,13 @@ pub(super) struct Args {
     pub(super) export_name: Option<String>,
 
     /// Serve another disk under this name, opened when it is first needed; may be repeated. With
-    /// the item read-only, all writes to it are refused. A disk that cannot be opened is listed as
+    /// the item read-only, all writes to it are refused; filter=NAME is as --filter. A disk that cannot be opened is listed as
     /// failed, and the others are served. The name * stands for every other name that clients ask
     /// for: each is a disk of its own, up to 256 at a time
-    #[arg(long = "export", value_name = "NAME=COMPONENT[,read-only][,KEY=VALUE]...")]
+    #[arg(
+        long = "export",
+        value_name = "NAME=COMPONENT[,read-only][,filter=NAME]...[,KEY=VALUE]..."
+    )]
     pub(super) exports: Vec<String>,
 
     /// Time limit for one call of the component, in seconds. A disk that exceeds it fails for good

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::file;
 use memnbd::component::{BuiltIn, Description};
-use memnbd::parameters::{is_key_value, nearest};
+use memnbd::parameters::{key_value, nearest};
 
 /// The component that is used if none is named.
 pub(super) const DEFAULT: &str = "memory";
@@ -52,7 +52,7 @@ pub(super) fn choose<'a>(option: Option<&str>, parameters: &'a [String]) -> (Cho
 /// whose main parameter is a size. Paths and names of components are not values.
 fn is_value(word: &str) -> bool {
     let is_number = || !word.starts_with(|c: char| c.is_alphabetic() || c == '_');
-    is_key_value(word) || (!is_path(word) && is_number())
+    key_value(word).is_some() || (!is_path(word) && is_number())
 }
 
 /// Returns true if a word names a file rather than a built-in component.

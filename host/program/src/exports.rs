@@ -6,16 +6,19 @@ use std::sync::Arc;
 use super::Failure;
 use super::args::Args;
 use super::budgets;
+use super::chain::Chain;
 use super::components::{self, Choice};
-use super::file::{self, FileSource};
-use super::loading::{ExportSource, Loader};
+use super::loading::Loader;
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
-use memnbd::exports::{Export, Exports, Source};
+use memnbd::exports::{Export, Exports, KnownExports};
 
 /// The name in --export that stands for all that clients ask for.
 const ANY_NAME: &str = "*";
+
+/// The beginning of an item of --export that is a filter.
+const FILTER: &str = "filter=";
 
 /// How many exports there can be at a time for [`ANY_NAME`].
 const MAX_ON_DEMAND: usize = 256;
@@ -28,7 +31,8 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     }
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
     let alone = args.exports.is_empty();
-    let has_main = alone || choice != Choice::Default || !values.is_empty();
+    let has_main =
+        alone || choice != Choice::Default || !values.is_empty() || !args.filters.is_empty();
     let process = budgets::process(args, args.exports.len() + usize::from(has_main));
     if let Some(warning) = budgets::promises_too_much(&process) {
         tracing::warn!("{warning}");
@@ -38,70 +42,50 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let mut list = Vec::new();
     let mut keep_open = Vec::new();
     let mut on_demand = None;
+    let known = KnownExports::default();
     if has_main {
         let name = match &choice {
             Choice::Default => components::DEFAULT,
             Choice::Named(name) => name,
         };
         let wish = Wish::new(args, &process, args.export_name(), values, false)?;
-        let disk = Disk::new(&mut loader, name, name, wish).await?;
-        list.push(disk.export(args.export_name(), args.private));
+        let filters = &args.filters;
+        let chain = Chain::new(&mut loader, name, filters, name, wish, &known).await?;
+        list.push(export(&chain, args.export_name(), args.private));
         keep_open.push(true);
     }
     for text in &args.exports {
-        let Some(NamedExport { name, component, values }) = parse(text) else {
+        let Some(NamedExport { name, component, filters, values }) = parse(text) else {
             return Err(Failure::Usage(format!(
-                "--export {text:?}: it is written NAME=COMPONENT[,KEY=VALUE]..."
+                "--export {text:?}: it is written NAME=COMPONENT[,filter=NAME][,KEY=VALUE]..."
             )));
         };
         let wish = Wish::new(args, &process, &name, &values, true)?;
-        let disk = Disk::new(&mut loader, text, &component, wish).await?;
+        let chain = Chain::new(&mut loader, text, &filters, &component, wish, &known).await?;
         if name == ANY_NAME {
-            if on_demand.replace(disk).is_some() {
+            if on_demand.replace(chain).is_some() {
                 return Err(Failure::Usage(format!("--export {ANY_NAME}=... is given twice")));
             }
             continue;
         }
-        list.push(disk.export(&name, args.private));
+        list.push(export(&chain, &name, args.private));
         keep_open.push(false);
     }
     let exports = Exports::new(list).map_err(|error| Failure::Usage(error.to_string()))?;
-    if let Some(disk) = on_demand {
+    if let Some(chain) = on_demand {
         let private = args.private;
-        exports.on_demand(MAX_ON_DEMAND, Box::new(move |name| disk.export(name, private)));
+        exports.on_demand(MAX_ON_DEMAND, Box::new(move |name| export(&chain, name, private)));
     }
-    Ok(Planned { exports: Arc::new(exports), keep_open })
+    let exports = Arc::new(exports);
+    // Nobody else sets it.
+    let _ = known.set(Arc::downgrade(&exports));
+    Ok(Planned { exports, keep_open })
 }
 
-/// A disk that was asked for, of which exports can be made.
-enum Disk {
-    Component(Box<ExportSource>),
-    File(FileSource),
-}
-
-impl Disk {
-    async fn new(
-        loader: &mut Loader,
-        label: &str,
-        component: &str,
-        wish: Wish,
-    ) -> Result<Self, Failure> {
-        if component == file::NAME {
-            return Ok(Self::File(FileSource::new(label, wish).map_err(Failure::Usage)?));
-        }
-        let supply = loader.supply(component).await?;
-        let source = ExportSource::new(supply, label, wish).map_err(Failure::Usage)?;
-        Ok(Self::Component(Box::new(source)))
-    }
-
-    fn export(&self, name: &str, private: bool) -> Arc<Export> {
-        let source: Box<dyn Source> = match self {
-            Self::Component(source) => Box::new(source.named(name)),
-            Self::File(source) => Box::new(source.named(name)),
-        };
-        let export = Export::of_source(name, source);
-        if private { export.private() } else { export }
-    }
+/// Makes an export of a disk.
+fn export(chain: &Chain, name: &str, private: bool) -> Arc<Export> {
+    let export = Export::of_source(name, Box::new(chain.named(name)));
+    if private { export.private() } else { export }
 }
 
 /// A parsed `--export` option.
@@ -109,10 +93,12 @@ impl Disk {
 struct NamedExport {
     name: String,
     component: String,
+    /// The items `filter=NAME`.
+    filters: Vec<String>,
     values: Vec<String>,
 }
 
-/// Parses `NAME=COMPONENT[,KEY=VALUE]...`, where two commas stand for a literal comma.
+/// Parses `NAME=COMPONENT[,filter=NAME][,KEY=VALUE]...`, where two commas stand for a literal comma.
 fn parse(text: &str) -> Option<NamedExport> {
     let (name, rest) = text.split_once('=')?;
     let mut parts = vec![String::new()];
@@ -126,7 +112,10 @@ fn parse(text: &str) -> Option<NamedExport> {
     }
     let values = parts.split_off(1);
     let component = parts.pop().filter(|component| !component.is_empty())?;
-    Some(NamedExport { name: name.to_owned(), component, values })
+    let is_filter = |value: &String| value.starts_with(FILTER);
+    let (filters, values): (Vec<_>, Vec<_>) = values.into_iter().partition(is_filter);
+    let filters = filters.iter().map(|filter| filter[FILTER.len()..].to_owned()).collect();
+    Some(NamedExport { name: name.to_owned(), component, filters, values })
 }
 
 /// Returns the directory where compiled components are cached: below the user's cache directory
@@ -147,11 +136,17 @@ mod tests {
     fn an_export_is_a_name_a_component_and_its_parameters() {
         let export = |name: &str, component: &str, values: &[&str]| {
             let values = values.iter().map(|&value| value.to_owned()).collect();
-            Some(NamedExport { name: name.into(), component: component.into(), values })
+            let filters = Vec::new();
+            Some(NamedExport { name: name.into(), component: component.into(), filters, values })
         };
         assert_eq!(parse("a=memory"), export("a", "memory", &[]));
         assert_eq!(parse("a b=memory,2G"), export("a b", "memory", &["2G"]));
         assert_eq!(parse("=./x.wasm,k=v,l=a,,b"), export("", "./x.wasm", &["k=v", "l=a,b"]));
+        let filtered = parse("a=memory,filter=error,1G,filter=delay").unwrap();
+        assert_eq!(
+            (filtered.filters, filtered.values),
+            (vec!["error".into(), "delay".into()], vec!["1G".into()])
+        );
         for bad in ["", "a", "a=", "a=,size=1G"] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }

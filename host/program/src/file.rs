@@ -1,10 +1,12 @@
 //! The backend `file`, which is part of the host: the bytes of a file never enter a component.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use memnbd::component::Description;
 use memnbd::device::file::{self, Access, FileDevice, FileOptions, PageCache};
-use memnbd::exports::{Loading, Problem, Source, Stage, Supplied};
+use memnbd::device::{Buffers, Device};
+use memnbd::exports::Problem;
 use memnbd::parameters::{Argument, Parameter, ParameterType, Value};
 
 use super::wish::Wish;
@@ -50,29 +52,31 @@ pub(super) fn description() -> Description {
     }
 }
 
-/// The source of an export that is a file.
-#[derive(Clone)]
-pub(super) struct FileSource {
-    wish: Wish,
-    label: String,
+/// A file to serve.
+#[derive(Clone, Debug)]
+pub(super) struct FileConfig {
+    export_name: String,
     path: PathBuf,
     read_only: bool,
     access: Access,
     page_cache: PageCache,
+    buffers: Buffers,
 }
 
-impl FileSource {
-    /// Creates the source of an export. `label` is the user's name for the disk. The file is opened when
-    /// the export is.
+impl FileConfig {
+    /// Returns the file that arguments of the backend name. It is opened later.
     ///
     /// # Errors
     ///
-    /// Returns a message if the parameters are invalid.
-    pub(super) fn new(label: &str, wish: Wish) -> Result<Self, String> {
-        let (read_only, arguments) = wish.parse(&description())?;
+    /// Returns a message if the arguments make no sense together.
+    pub(super) fn new(
+        arguments: &[Argument],
+        wish: &Wish,
+        read_only: bool,
+    ) -> Result<Self, String> {
         let mut path = None;
         let (mut access, mut page_cache) = (Access::default(), PageCache::default());
-        for Argument { name, value } in &arguments {
+        for Argument { name, value } in arguments {
             match (name.as_str(), value) {
                 ("file" | "fd", _) if path.is_some() => {
                     return Err("file: file= and fd= are given; give one of them".into());
@@ -94,48 +98,42 @@ impl FileSource {
         let path = path.ok_or("file needs a file: give its path, as in file=disk.img, or fd=")?;
         // The process may change its directory when it goes to the background.
         let path = std::path::absolute(&path).map_err(|error| format!("{path:?}: {error}"))?;
-        Ok(Self { wish, label: label.to_owned(), path, read_only, access, page_cache })
+        Ok(Self { access, page_cache, ..Self::of_path(path, wish, read_only) })
     }
 
-    /// Returns the same source for an export of another name.
-    pub(super) fn named(&self, name: &str) -> Self {
-        Self { wish: self.wish.named(name), ..self.clone() }
+    /// Returns the file at a path, with the defaults.
+    pub(super) fn of_path(path: PathBuf, wish: &Wish, read_only: bool) -> Self {
+        Self {
+            export_name: wish.export_name.clone(),
+            path,
+            read_only,
+            access: Access::default(),
+            page_cache: PageCache::default(),
+            buffers: wish.budgets.buffers.clone(),
+        }
     }
 
-    fn options(&self) -> FileOptions {
-        FileOptions {
+    /// Opens the file.
+    pub(super) async fn open(&self) -> Result<Arc<dyn Device>, Problem> {
+        let what = || self.path.display().to_string();
+        let options = FileOptions {
             source: file::Source::Path(self.path.clone()),
-            export_name: self.wish.export_name.clone(),
+            export_name: self.export_name.clone(),
             read_only: self.read_only,
             access: self.access,
             page_cache: self.page_cache,
-            buffers: self.wish.buffers(),
+            buffers: self.buffers.clone(),
+        };
+        let opened = tokio::task::spawn_blocking(move || FileDevice::open(options)).await;
+        let device = opened.map_err(|_| Problem::Panicked)?;
+        let device = device.map_err(|error| Problem::File { what: what(), error })?;
+        if let Some(error) = device.write_refusal() {
+            tracing::warn!(
+                "export {:?}: {} cannot be opened for writing ({error}), so the export is read-only",
+                self.export_name,
+                what()
+            );
         }
-    }
-}
-
-impl Source for FileSource {
-    fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
-        stage(Stage::Opening);
-        Box::pin(async move {
-            let what = || self.path.display().to_string();
-            let options = self.options();
-            let opened = tokio::task::spawn_blocking(move || FileDevice::open(options)).await;
-            let device = opened.map_err(|_| Problem::Panicked)?;
-            let device = device.map_err(|error| Problem::File { what: what(), error })?;
-            if let Some(error) = device.write_refusal() {
-                tracing::warn!(
-                    "export {:?}: {} cannot be opened for writing ({error}), so the export is \
-                     read-only",
-                    self.wish.export_name,
-                    what()
-                );
-            }
-            Ok(Supplied::Device(std::sync::Arc::new(device)))
-        })
-    }
-
-    fn label(&self) -> &str {
-        &self.label
+        Ok(Arc::new(device))
     }
 }

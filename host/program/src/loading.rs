@@ -14,13 +14,11 @@ use super::Failure;
 use super::args::Args;
 use super::components::{self, Source};
 use super::privileges::Identity;
-use super::wish::Wish;
 use memnbd::component::{
     ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
     MemoryBudget, Progress,
 };
-use memnbd::device::guest::DiskConfig;
-use memnbd::exports::{self, Backoff, Loading, Problem, Stage, Supplied};
+use memnbd::exports::{Backoff, Stage};
 
 /// Compilations that take longer than this are logged.
 const LONG: Duration = Duration::from_secs(1);
@@ -123,8 +121,13 @@ impl State {
 }
 
 impl Supply {
+    /// Returns the user's name for the component.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns the component if it is loaded.
-    fn loaded(&self) -> Option<Component> {
+    pub(super) fn loaded(&self) -> Option<Component> {
         match &*self.state.try_lock().ok()? {
             State::Loaded(component) => Some(component.clone()),
             _ => None,
@@ -132,7 +135,7 @@ impl Supply {
     }
 
     /// Returns the component. The first caller loads it while the others wait.
-    async fn component(
+    pub(super) async fn component(
         &self,
         stage: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Component, Arc<LoadError>> {
@@ -219,56 +222,6 @@ impl std::fmt::Display for Size {
             bytes @ ..1_000_000 => write!(f, "{} kB", (bytes + 500) / 1_000),
             bytes => write!(f, "{} MB", (bytes + 500_000) / 1_000_000),
         }
-    }
-}
-
-/// A requested disk whose component may not be loaded yet.
-#[derive(Clone)]
-pub(super) struct ExportSource {
-    supply: Arc<Supply>,
-    label: String,
-    wish: Wish,
-    /// Present if the component was already loaded.
-    config: Option<DiskConfig>,
-}
-
-impl ExportSource {
-    /// Creates the source of an export. `label` is the user's name for the disk.
-    ///
-    /// # Errors
-    ///
-    /// Returns a message if the component is already loaded and the parameters are invalid.
-    pub(super) fn new(supply: Arc<Supply>, label: &str, wish: Wish) -> Result<Self, String> {
-        let config = supply.loaded().map(|component| wish.config(component)).transpose()?;
-        Ok(Self { supply, label: label.to_owned(), wish, config })
-    }
-
-    /// Returns the same source for an export of another name.
-    pub(super) fn named(&self, name: &str) -> Self {
-        let config =
-            self.config.clone().map(|config| DiskConfig { export_name: name.to_owned(), ..config });
-        Self { wish: self.wish.named(name), config, ..self.clone() }
-    }
-}
-
-impl exports::Source for ExportSource {
-    fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
-        Box::pin(async move {
-            if let Some(config) = &self.config {
-                return Ok(Supplied::Guest(Box::new(config.clone())));
-            }
-            let component = self
-                .supply
-                .component(stage)
-                .await
-                .map_err(|error| Problem::Load { component: self.supply.name.clone(), error })?;
-            let config = self.wish.config(component).map_err(Problem::Parameters)?;
-            Ok(Supplied::Guest(Box::new(config)))
-        })
-    }
-
-    fn label(&self) -> &str {
-        &self.label
     }
 }
 

@@ -12,6 +12,7 @@ mod background;
 mod bounded;
 mod budgets;
 mod captive;
+mod chain;
 mod companion;
 mod components;
 mod exports;
@@ -34,6 +35,7 @@ mod tls;
 mod unix;
 mod values;
 mod wish;
+mod words;
 
 #[cfg(test)]
 #[path = "../../src/component/tests/logs.rs"]

@@ -59,6 +59,11 @@ impl Lowers {
         &self.0[number].device
     }
 
+    /// Returns the depth of the deepest device.
+    pub(super) fn depth(&self) -> usize {
+        self.0.iter().map(|lower| lower.device.depth()).max().unwrap_or(0)
+    }
+
     pub(super) fn geometry(&self, number: usize) -> Option<&Geometry> {
         self.0.get(number).map(|lower| lower.device.geometry())
     }

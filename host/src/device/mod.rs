@@ -105,6 +105,11 @@ pub trait Device: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
+    /// The number of devices on the longest way down, with this one.
+    fn depth(&self) -> usize {
+        1
+    }
+
     /// Whether [`Self::last_flush`] has anything to do.
     fn needs_last_flush(&self) -> bool {
         let capabilities = self.geometry().capabilities;

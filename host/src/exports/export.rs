@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -43,6 +43,8 @@ pub enum NotReplaced {
     NotOpen,
     /// Each of its clients has a device of its own.
     Private,
+    /// Another export stands on it, and would keep the old device.
+    StoodOn,
     /// The device differs in this way from what clients were told.
     Geometry(&'static str),
     /// Requests under way did not end in time.
@@ -53,6 +55,7 @@ impl fmt::Display for NotReplaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOpen => f.write_str("the export is not open"),
+            Self::StoodOn => f.write_str("another export stands on it"),
             Self::Private => f.write_str("each client of the export has a device of its own"),
             Self::Geometry(what) => {
                 write!(f, "the device {what}, and connected clients were told otherwise")
@@ -77,6 +80,17 @@ pub struct Export {
     generation: AtomicU64,
     /// Each client has a disk of its own.
     private: bool,
+    /// How many devices of other exports stand on the device.
+    uppers: AtomicUsize,
+}
+
+/// Another device stands on the one of this export, for as long as this lives.
+pub(super) struct StoodOn(Arc<Export>);
+
+impl Drop for StoodOn {
+    fn drop(&mut self) {
+        self.0.uppers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Returns a number that no other export has or had.
@@ -154,6 +168,7 @@ impl Export {
             account: self.account.clone(),
             generation: AtomicU64::new(0),
             private: self.private,
+            uppers: AtomicUsize::new(0),
         }
     }
 
@@ -167,6 +182,7 @@ impl Export {
             account: Account::default(),
             generation: AtomicU64::new(0),
             private: false,
+            uppers: AtomicUsize::new(0),
         })
     }
 
@@ -277,6 +293,30 @@ impl Export {
         &self.account
     }
 
+    /// Returns the device for another one to stand on, and opens it if need be. It is not replaced, and the
+    /// export not removed, as long as the second value lives.
+    pub(super) async fn stand_on(self: &Arc<Self>) -> Result<(Arc<dyn Device>, StoodOn), Failed> {
+        loop {
+            self.disk().await?;
+            // In turn with those who replace the device.
+            let _replacing = self.ports.replacing().await;
+            if let Some(device) = self.opened() {
+                self.uppers.fetch_add(1, Ordering::Relaxed);
+                return Ok((device, StoodOn(self.clone())));
+            }
+        }
+    }
+
+    /// Returns true if the device of another export stands on the one of this.
+    pub(super) fn is_stood_on(&self) -> bool {
+        self.uppers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns true if nobody uses the export.
+    pub(super) fn is_idle(&self) -> bool {
+        self.connections() == 0 && !self.is_stood_on()
+    }
+
     /// The number of connections that use the export.
     pub fn connections(&self) -> usize {
         self.ports.count()
@@ -303,6 +343,9 @@ impl Export {
             return Err(NotReplaced::Private);
         }
         let replacing = self.ports.replacing().await;
+        if self.is_stood_on() {
+            return Err(NotReplaced::StoodOn);
+        }
         // It stays open, and nobody else replaces it.
         let present = self.opened().ok_or(NotReplaced::NotOpen)?;
         if let Some(obstacle) = present.geometry().obstacle_to(device.geometry()) {

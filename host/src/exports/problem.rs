@@ -45,10 +45,7 @@ impl Problem {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Load { error, .. } => error.may_pass(),
-            Self::Open { error: OpenError::Fault(fault), .. } => fault.may_pass(),
-            Self::Open { error: OpenError::Threads(_), .. } => true,
-            Self::Open { error: OpenError::Lower { error, .. }, .. } => error.may_pass,
-            Self::Open { error: OpenError::Refused(_) | OpenError::Failed(_), .. } => false,
+            Self::Open { error, .. } => error.may_pass(),
             // Files come and go, and so do their permissions.
             Self::File { .. } => true,
             Self::Parameters(_) | Self::Panicked | Self::Removed => false,

@@ -6,12 +6,17 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use super::Export;
+use super::links::Links;
 use crate::block::ErrorCode;
+use crate::parameters::nearest;
 
 /// The exports of a server, to which others may be added while it runs, and from which they may be
 /// removed.
 #[derive(Default)]
-pub struct Exports(RwLock<List>);
+pub struct Exports {
+    list: RwLock<List>,
+    links: Arc<Links>,
+}
 
 #[derive(Default)]
 struct List {
@@ -102,6 +107,9 @@ impl Exports {
         // The empty name is that of an export which has no other.
         let found = self.find(name).filter(|export| export.name() == name);
         let export = found.ok_or(NotRemoved::Unknown)?;
+        if export.is_stood_on() {
+            return Err(NotRemoved::StoodOn);
+        }
         let closed = export.close(limit).await;
         self.write().forget(&export);
         closed.map_err(NotRemoved::Unflushed)
@@ -146,6 +154,19 @@ impl Exports {
         Requested { export, closed: name }
     }
 
+    /// Returns the message that there is no export of this name, with the nearest.
+    pub(super) fn unknown(&self, name: &str) -> String {
+        let list = self.read();
+        let names: Vec<&str> = list.list.iter().map(|export| export.name()).collect();
+        let nearest = nearest(name, names.iter().copied());
+        let guess = nearest.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        format!("there is no export {name:?}{guess}")
+    }
+
+    pub(super) fn links(&self) -> &Arc<Links> {
+        &self.links
+    }
+
     /// Returns the exports, in the order in which they were added.
     pub fn list(&self) -> Vec<Arc<Export>> {
         let list = self.read();
@@ -158,11 +179,11 @@ impl Exports {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, List> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.list.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, List> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.list.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,8 +207,7 @@ impl List {
         if names.len() < *most {
             return Ok(None);
         }
-        let is_idle =
-            |name: &String| self.by_name.get(name).is_none_or(|export| export.connections() == 0);
+        let is_idle = |name: &String| self.by_name.get(name).is_none_or(|export| export.is_idle());
         let index = names.iter().position(is_idle).ok_or(Full)?;
         let name = names.remove(index).ok_or(Full)?;
         let export = self.by_name.get(&name).cloned();
@@ -238,6 +258,8 @@ impl std::error::Error for DuplicateName {}
 pub enum NotRemoved {
     /// There is no export of this name, or it is being removed already.
     Unknown,
+    /// Another export stands on it.
+    StoodOn,
     /// The export was removed, but its disk could not be flushed.
     Unflushed(ErrorCode),
 }
@@ -246,6 +268,7 @@ impl fmt::Display for NotRemoved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("there is no export of this name"),
+            Self::StoodOn => f.write_str("another export stands on it"),
             Self::Unflushed(error) => {
                 write!(f, "removed, but not flushed, so data may be lost: {error:?}")
             }

@@ -27,7 +27,7 @@ pub fn parse_arguments(
     let other = ParameterType::Text;
     let mut given: Vec<(&str, &ParameterType, &str)> = Vec::new();
     for word in words {
-        let (name, text) = match (split(word), bare) {
+        let (name, text) = match (key_value(word), bare) {
             (Some(pair), _) => pair,
             (None, Some(bare)) => (bare, word.as_str()),
             (None, None) => {
@@ -79,13 +79,8 @@ pub fn parse_arguments(
     arguments.collect()
 }
 
-/// Returns true if a word is KEY=VALUE, rather than a bare value.
-pub fn is_key_value(word: &str) -> bool {
-    split(word).is_some()
-}
-
-/// Splits KEY=VALUE if the key could be the name of a parameter.
-fn split(word: &str) -> Option<(&str, &str)> {
+/// Splits KEY=VALUE if the key could be the name of a parameter. Other words are bare values.
+pub fn key_value(word: &str) -> Option<(&str, &str)> {
     let (key, value) = word.split_once('=')?;
     is_name(key).then_some((key, value))
 }

@@ -14,7 +14,7 @@ mod size;
 
 use std::ops::RangeInclusive;
 
-pub use arguments::{ArgumentError, is_key_value, is_name, parse_arguments};
+pub use arguments::{ArgumentError, is_name, key_value, parse_arguments};
 pub use duration::parse_duration;
 pub use error::{ValueError, nearest};
 pub use size::parse_size;
@@ -92,6 +92,13 @@ pub enum Value {
     Device(String),
     /// The value of a [`ParameterType::File`].
     File(String),
+}
+
+impl Value {
+    /// Returns true if the value is a device, of an export or a file.
+    pub fn is_device(&self) -> bool {
+        matches!(self, Self::Device(_) | Self::File(_))
+    }
 }
 
 impl ParameterType {

@@ -62,12 +62,13 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such export, or if its disk could not be flushed.
+    /// Returns an error if there is no such export, if another export stands on it, or if its disk could
+    /// not be flushed.
     pub async fn remove(&self, name: &str, limit: Duration) -> Result<(), NotRemoved> {
         let (handle, name) = (self.clone(), name.to_owned());
         let removing = tokio::spawn(async move {
             let removed = handle.exports.remove(&name, limit).await;
-            if removed != Err(NotRemoved::Unknown) {
+            if !matches!(removed, Err(NotRemoved::Unknown | NotRemoved::StoodOn)) {
                 handle.places.forget(&name);
             }
             removed

@@ -64,6 +64,18 @@ pub enum OpenError {
     Threads(io::Error),
 }
 
+impl OpenError {
+    /// Returns true if a retry may succeed.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Fault(fault) => fault.may_pass(),
+            Self::Threads(_) => true,
+            Self::Lower { error, .. } => error.may_pass,
+            Self::Refused(_) | Self::Failed(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

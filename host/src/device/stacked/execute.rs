@@ -140,6 +140,10 @@ impl Device for StackedDevice {
         })
     }
 
+    fn depth(&self) -> usize {
+        1 + self.lowers().depth()
+    }
+
     fn needs_last_flush(&self) -> bool {
         let lowers = self.lowers().list();
         self.guest.needs_last_flush()

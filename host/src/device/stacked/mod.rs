@@ -37,6 +37,10 @@ use stable::{Entry, MAX_ROUTES, StableRoutes};
 /// The most copies of routes that a device makes at a time, each of [`segments::PIECE`] bytes.
 const MAX_COPYING: usize = 16;
 
+/// The most devices that may stand on each other. Each takes a part of the stack of the thread that
+/// executes a request.
+const MAX_DEPTH: usize = 16;
+
 /// Opens a device: that of a component, after the devices on which it stands.
 ///
 /// # Errors
@@ -47,6 +51,20 @@ pub async fn open(mut config: DiskConfig) -> Result<Arc<dyn Device>, OpenError> 
     for (parameter, source) in std::mem::take(&mut config.lowers) {
         let lower = source.open().await;
         list.push(lower.map_err(|error| OpenError::Lower { parameter, error })?);
+    }
+    let given = config.arguments.iter().filter(|argument| argument.value.is_device()).count();
+    if given != list.len() {
+        return Err(OpenError::Refused(format!(
+            "its arguments name {given} devices, and it got {}",
+            list.len()
+        )));
+    }
+    let deepest = list.iter().map(|lower| lower.device.depth()).max().unwrap_or(0);
+    if deepest >= MAX_DEPTH {
+        return Err(OpenError::Refused(format!(
+            "it would be the uppermost of {} devices that stand on each other; at most {MAX_DEPTH} may",
+            deepest + 1
+        )));
     }
     if list.is_empty() && !config.component.routes() {
         return Ok(Arc::new(GuestDevice::open(config, None).await?));

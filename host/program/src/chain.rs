@@ -1,0 +1,270 @@
+//! A disk as requested on the command line: a backend, and the filters between it and the client.
+//!
+//! The components may still have to be loaded. Only then is it known what their parameters are, and
+//! which devices they name.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Failure;
+use super::file::{self, FileConfig};
+use super::loading::{Loader, Supply};
+use super::wish::Wish;
+use super::words;
+use memnbd::component::{Component, Description, Executing};
+use memnbd::device::guest::{DiskConfig, OpenError};
+use memnbd::device::{self, Device, Lower, LowerError, LowerSource};
+use memnbd::exports::{KnownExports, Loading, NamedExport, Problem, Source, Stage, Supplied};
+use memnbd::parameters::{Argument, ParameterType, Value};
+
+/// The parameter of a filter that is the device beneath.
+const BASE: &str = "base";
+
+/// A layer of a chain.
+#[derive(Clone)]
+enum Layer {
+    Component(Arc<Supply>),
+    /// The native backend.
+    File,
+}
+
+/// A requested disk.
+#[derive(Clone)]
+pub(super) struct Chain {
+    /// The filters, the one nearest to the client first, and then the backend.
+    layers: Arc<[Layer]>,
+    /// The user's name for the disk.
+    label: String,
+    wish: Wish,
+    /// Where relative paths begin: the process may change its directory when it goes to the
+    /// background.
+    directory: Option<PathBuf>,
+    exports: KnownExports,
+}
+
+/// A layer whose parameters are known.
+enum Known {
+    Component(Component),
+    File(Description),
+}
+
+impl Known {
+    fn description(&self) -> &Description {
+        match self {
+            Self::Component(component) => component.description(),
+            Self::File(description) => description,
+        }
+    }
+}
+
+/// A layer that can be opened.
+#[derive(Clone)]
+enum Resolved {
+    Guest(Box<DiskConfig>),
+    File(FileConfig),
+}
+
+impl Chain {
+    /// Creates a chain of these filters and this backend. Components from files are read, but not loaded.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a component does not exist, or if all are loaded already and the parameters
+    /// are invalid.
+    pub(super) async fn new(
+        loader: &mut Loader,
+        label: &str,
+        filters: &[String],
+        component: &str,
+        wish: Wish,
+        exports: &KnownExports,
+    ) -> Result<Self, Failure> {
+        let mut layers = Vec::new();
+        for filter in filters {
+            if filter == file::NAME {
+                return Err(Failure::Usage(not_a_filter(filter)));
+            }
+            layers.push(Layer::Component(loader.supply(filter).await?));
+        }
+        layers.push(match component {
+            file::NAME => Layer::File,
+            name => Layer::Component(loader.supply(name).await?),
+        });
+        let chain = Self {
+            layers: layers.into(),
+            label: label.to_owned(),
+            wish,
+            directory: std::env::current_dir().ok(),
+            exports: exports.clone(),
+        };
+        let loaded = chain.layers.iter().map(|layer| match layer {
+            Layer::Component(supply) => supply.loaded().map(Known::Component),
+            Layer::File => Some(Known::File(file::description())),
+        });
+        if let Some(known) = loaded.collect::<Option<Vec<_>>>() {
+            chain.resolve(&known).map_err(Failure::Usage)?;
+        }
+        Ok(chain)
+    }
+
+    /// Returns the same chain for an export of another name.
+    pub(super) fn named(&self, name: &str) -> Self {
+        Self { wish: self.wish.named(name), ..self.clone() }
+    }
+
+    /// Gives each layer its words, and the devices that they name.
+    fn resolve(&self, known: &[Known]) -> Result<Resolved, String> {
+        let descriptions: Vec<&Description> = known.iter().map(Known::description).collect();
+        let (backend, filters) = descriptions.split_last().ok_or("there is no backend")?;
+        if let Some(other) = filters.iter().find(|filter| !is_filter(filter)) {
+            return Err(not_a_filter(&other.name));
+        }
+        let words = words::distribute(filters, backend, &self.wish.words, self.wish.for_host)?;
+        let read_only = self.wish.read_only || words.read_only;
+        let mut below = None;
+        for (known, own) in known.iter().zip(&words.layers).rev() {
+            let description = known.description();
+            let mut given = own.clone();
+            if below.is_some() {
+                given.insert(0, format!("{BASE}="));
+            }
+            let arguments = description.parse_arguments(&given);
+            let arguments = arguments.map_err(|error| error.of(&description.name).to_string())?;
+            below = Some(match known {
+                Known::File(_) => {
+                    Resolved::File(FileConfig::new(&arguments, &self.wish, read_only)?)
+                }
+                Known::Component(component) => {
+                    let name = &self.wish.export_name;
+                    Resolved::Guest(Box::new(DiskConfig {
+                        component: component.for_export(name),
+                        export_name: name.clone(),
+                        read_only,
+                        lowers: self.lowers(&arguments, below.take(), read_only),
+                        arguments,
+                        budgets: self.wish.budgets.clone(),
+                    }))
+                }
+            });
+        }
+        below.ok_or_else(|| "there is no backend".into())
+    }
+
+    /// Returns the devices that arguments name. With `below`, the first one is that layer.
+    fn lowers(
+        &self,
+        arguments: &[Argument],
+        below: Option<Resolved>,
+        read_only: bool,
+    ) -> Vec<(String, Arc<dyn LowerSource>)> {
+        let mut below = below;
+        let devices = arguments.iter().filter_map(|Argument { name, value }| {
+            let source: Arc<dyn LowerSource> = match (value, below.take()) {
+                (Value::Device(_), Some(resolved)) => Arc::new(Beneath(resolved)),
+                (Value::Device(export), None) => Arc::new(NamedExport {
+                    exports: self.exports.clone(),
+                    upper: self.wish.export_name.clone(),
+                    name: export.clone(),
+                }),
+                (Value::File(path), kept) => {
+                    below = kept;
+                    let path = self.directory.clone().unwrap_or_default().join(path);
+                    let config = FileConfig::of_path(path, &self.wish, read_only);
+                    Arc::new(Beneath(Resolved::File(config)))
+                }
+                (_, kept) => {
+                    below = kept;
+                    return None;
+                }
+            };
+            Some((name.clone(), source))
+        });
+        devices.collect()
+    }
+
+    /// Loads the components, one after the other.
+    async fn load_all(&self, stage: &(dyn Fn(Stage) + Send + Sync)) -> Result<Vec<Known>, Problem> {
+        let mut known = Vec::new();
+        for layer in &*self.layers {
+            known.push(match layer {
+                Layer::File => Known::File(file::description()),
+                Layer::Component(supply) => {
+                    let loaded = supply.component(stage).await;
+                    let component = supply.name().to_owned();
+                    Known::Component(loaded.map_err(|error| Problem::Load { component, error })?)
+                }
+            });
+        }
+        Ok(known)
+    }
+}
+
+/// Returns true if a component can stand between a client and a disk.
+fn is_filter(description: &Description) -> bool {
+    let is_base = |kind: &ParameterType| *kind == ParameterType::Device;
+    description.parameters.iter().any(|one| one.name == BASE && is_base(&one.kind))
+}
+
+fn not_a_filter(name: &str) -> String {
+    format!("{name} is not a filter: it has no parameter {BASE:?} of the type device")
+}
+
+impl Source for Chain {
+    fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
+        Box::pin(async move {
+            let known = self.load_all(stage).await?;
+            match self.resolve(&known).map_err(Problem::Parameters)? {
+                Resolved::Guest(config) => Ok(Supplied::Guest(config)),
+                Resolved::File(config) => {
+                    stage(Stage::Opening);
+                    config.open().await.map(Supplied::Device)
+                }
+            }
+        })
+    }
+
+    fn label(&self) -> &str {
+        &self.label
+    }
+}
+
+/// The device beneath a filter, or a file that a component stands on, which nobody else uses.
+struct Beneath(Resolved);
+
+impl fmt::Debug for Beneath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_tuple("Beneath");
+        match &self.0 {
+            Resolved::Guest(config) => debug.field(config),
+            Resolved::File(config) => debug.field(config),
+        };
+        debug.finish()
+    }
+}
+
+impl LowerSource for Beneath {
+    fn open(&self) -> Executing<'_, Result<Lower, LowerError>> {
+        Box::pin(async {
+            let device: Arc<dyn Device> = match &self.0 {
+                Resolved::Guest(config) => {
+                    let component = config.component.description().name.clone();
+                    let opened = device::open((**config).clone()).await;
+                    opened.map_err(|error| LowerError {
+                        message: message(&component, &error),
+                        may_pass: error.may_pass(),
+                    })?
+                }
+                Resolved::File(config) => config.open().await.map_err(|problem| LowerError {
+                    message: problem.to_string(),
+                    may_pass: problem.may_pass(),
+                })?,
+            };
+            Ok(Lower { device, link: None })
+        })
+    }
+}
+
+fn message(component: &str, error: &OpenError) -> String {
+    format!("{component}: {error}")
+}
