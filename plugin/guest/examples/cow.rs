@@ -1,16 +1,17 @@
-//! An example of a filter with two devices: a copy-on-write layer. Reads come from the device `base`,
-//! which is never changed, until a block is written; from then on the block is on the device `overlay`.
+//! An example of a filter with two devices: a copy-on-write layer. Reads come from the device
+//! `base`, which is never changed, until a block is written; from then on the block is on the
+//! device `overlay`.
 //!
-//! Which blocks are on the overlay is kept in memory only. The layer is for data that nobody needs after
-//! the disk is closed: then the content of the overlay is garbage.
+//! Which blocks are on the overlay is kept in memory only. The layer is for data that nobody needs
+//! after the disk is closed: then the content of the overlay is garbage.
 //!
 //! # How requests are routed
 //!
 //! - A read has a segment for each run of blocks that are on the same device.
-//! - A write goes to the overlay. Bytes that a write leaves out of its first and last block are copied
-//!   there before, if the block is not on the overlay yet. When everything has succeeded, `done` marks
-//!   the blocks. Granules are blocks, and a write locks them exclusively, so nobody sees a block between
-//!   the copy and the mark. Zeroing is the same.
+//! - A write goes to the overlay. Bytes that a write leaves out of its first and last block are
+//!   copied there before, if the block is not on the overlay yet. When everything has succeeded,
+//!   `done` marks the blocks. Granules are blocks, and a write locks them exclusively, so nobody
+//!   sees a block between the copy and the mark. Zeroing is the same.
 //! - A trim discards what is on the overlay, and keeps the rest.
 
 #![cfg_attr(all(target_arch = "wasm32", feature = "runtime"), no_std)]
@@ -53,8 +54,8 @@ impl Cow {
         self.present[(block / 64) as usize] >> (block % 64) & 1 != 0
     }
 
-    /// Returns the first block after `block` that is not on the same device, or `end` if there is none
-    /// before it.
+    /// Returns the first block after `block` that is not on the same device, or `end` if there is
+    /// none before it.
     fn end_of_run(&self, block: u64, end: u64) -> u64 {
         let others = if self.is_present(block) { 0 } else { u64::MAX };
         let mut at = block;
@@ -88,8 +89,8 @@ impl Cow {
         request.offset / self.block..request.end().div_ceil(self.block)
     }
 
-    /// Routes each run to the place that `place` returns for its offset and device. If there are too many
-    /// runs, what remains goes to `rest`, or is left out.
+    /// Routes each run to the place that `place` returns for its offset and device. If there are
+    /// too many runs, what remains goes to `rest`, or is left out.
     fn route_runs(
         &self,
         request: &Request,
