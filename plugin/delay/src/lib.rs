@@ -1,20 +1,20 @@
-//! A filter that delays requests to another disk, like nbdkit's filter `delay`. It simulates a slow or
-//! remote disk.
+//! A filter that delays requests to another disk, like nbdkit's filter `delay`. It simulates a slow
+//! or remote disk.
 //!
-//! The parameters are those of nbdkit: `rdelay` or `delay-read`, `wdelay` for writes, zeroing and trims
-//! at once, and `delay-write`, `delay-zero`, `delay-trim`, `delay-extents` and `delay-cache`. Of
-//! several that set the same delay, the last one holds. With `delay-fast-zero=false`, fast zeroing fails
-//! at once while zeroing is delayed; otherwise it is delayed like other zeroing.
+//! The parameters are those of nbdkit: `rdelay` or `delay-read`, `wdelay` for writes, zeroing and
+//! trims at once, and `delay-write`, `delay-zero`, `delay-trim`, `delay-extents` and `delay-cache`.
+//! Of several that set the same delay, the last one holds. With `delay-fast-zero=false`, fast
+//! zeroing fails at once while zeroing is delayed; otherwise it is delayed like other zeroing.
 //!
-//! `delay-jitter` is an addition to nbdkit's: each delay that is given, even as 0, becomes longer by a
-//! random time up to this one.
+//! `delay-jitter` is an addition to nbdkit's: each delay that is given, even as 0, becomes longer
+//! by a random time up to this one.
 //!
-//! A delay lasts up to 10 minutes, including the jitter. Delayed requests occupy neither this component
-//! nor a thread, and any number of them can wait at the same time. Requests without a delay cost no call
-//! of this component.
+//! A delay lasts up to 10 minutes, including the jitter. Delayed requests occupy neither this
+//! component nor a thread, and any number of them can wait at the same time. Requests without a
+//! delay cost no call of this component.
 //!
-//! nbdkit's `delay-open` and `delay-close` do not exist here: a component is opened once for a disk, and
-//! does not learn of the connections of clients. Flushing is never delayed, as in nbdkit.
+//! nbdkit's `delay-open` and `delay-close` do not exist here: a component is opened once for a
+//! disk, and does not learn of the connections of clients. Flushing is never delayed, as in nbdkit.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

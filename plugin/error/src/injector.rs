@@ -142,8 +142,8 @@ impl Injector {
         Some(code)
     }
 
-    /// Returns the number of bytes from `offset` on in which this operation cannot fail, on a disk of
-    /// `size` bytes.
+    /// Returns the number of bytes from `offset` on in which this operation cannot fail, on a disk
+    /// of `size` bytes.
     pub(crate) fn safe(&self, operation: Operation, offset: u64, size: u64) -> Option<u64> {
         let end = if !self.may_fail(operation) {
             size

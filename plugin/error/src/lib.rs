@@ -1,34 +1,34 @@
-//! A filter that makes requests to another disk fail, like nbdkit's filter `error`. It tests how clients
-//! handle errors.
+//! A filter that makes requests to another disk fail, like nbdkit's filter `error`. It tests how
+//! clients handle errors.
 //!
 //! # Parameters of nbdkit
 //!
 //! `error` is the error, `EIO` by default, and `error-rate` the probability with which each request
 //! fails, 0 by default. `error-pread`, `error-pread-rate` and so on are the same for one operation:
-//! `pread`, `pwrite`, `trim`, `zero`, `extents` (block status) or `cache`. Of several parameters that set
-//! the same, the last one holds. Flushing never fails.
+//! `pread`, `pwrite`, `trim`, `zero`, `extents` (block status) or `cache`. Of several parameters
+//! that set the same, the last one holds. Flushing never fails.
 //!
-//! nbdkit's `error-file`, which limits errors to the time in which a file exists, does not exist here:
-//! components see no files.
+//! nbdkit's `error-file`, which limits errors to the time in which a file exists, does not exist
+//! here: components see no files.
 //!
 //! # Additions
 //!
-//! A request that has a rate above 0 and touches one of the ranges *matches*.
+//! A request *matches* if its operation has a rate above 0 and it touches one of the ranges.
 //!
-//! - `error-range=OFFSET:LENGTH` limits errors to requests that touch this range, like bad sectors. It can
-//!   be repeated. Requests elsewhere cost no call of this component.
-//! - `error-nth=N` lets only every Nth request that matches fail: the Nth, the 2Nth and so on, counted
-//!   from the start over all operations. The rate then applies to these.
-//! - `error-once=true` lets one request fail, and none after it. Together with `error-nth=N` this is
-//!   exactly the Nth request that matches.
+//! - `error-range=OFFSET:LENGTH` limits errors to requests that touch this range, like bad sectors.
+//!   It can be repeated. Requests elsewhere cost no call of this component.
+//! - `error-nth=N` lets only every Nth request that matches fail: the Nth, the 2Nth and so on,
+//!   counted from the start over all operations. The rate then applies to these.
+//! - `error-once=true` lets one request fail, and none after it. Together with `error-nth=N` this
+//!   is exactly the Nth request that matches.
 //! - `error-seed=N` makes the random numbers the same each time.
 //!
-//! If `error-range`, `error-nth` or `error-once` is given, but no rate, all rates are 100%, except for
-//! that of `extents`.
+//! If `error-range`, `error-nth` or `error-once` is given, but no rate, all rates are 100%, except
+//! for that of `extents`.
 //!
-//! Where a counter or a seed is used, one instance decides about all requests of the disk, in the order
-//! in which they arrive there. That costs little, for a decision is short and no data are moved in it;
-//! but clients with several requests in flight do not know this order.
+//! Where a counter or a seed is used, one instance decides about all requests of the disk, in the
+//! order in which they arrive there. That costs little, for a decision is short and no data are
+//! moved in it; but clients with several requests in flight do not know this order.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 

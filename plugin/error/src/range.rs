@@ -41,8 +41,8 @@ impl Range {
     }
 }
 
-/// Parses a size as the host does for parameters of this type: a decimal number, or a hexadecimal one
-/// after `0x`, with an optional suffix.
+/// Parses a size as the host does for parameters of this type: a decimal number, or a hexadecimal
+/// one after `0x`, with an optional suffix.
 fn parse_size(text: &str) -> Option<u64> {
     let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let (radix, rest) = hexadecimal.map_or((10, text), |digits| (16, digits));

@@ -44,8 +44,8 @@ impl Disk {
         }
     }
 
-    /// Returns a disk with the size, the blocks and the capabilities of a lower device, for a filter
-    /// that routes all requests there.
+    /// Returns a disk with the size, the blocks and the capabilities of a lower device, for a
+    /// filter that routes all requests there.
     ///
     /// Two capabilities are missing. Without [`FLUSH`](Capabilities::FLUSH), the host flushes the
     /// lower devices without a call of the component, which is right for a filter that keeps no
@@ -209,4 +209,29 @@ pub struct ZeroOptions {
     /// Be faster than writing zeroes, or fail at once with `ENOTSUP`. Set only if the disk has
     /// [`FAST_ZERO`](Capabilities::FAST_ZERO).
     pub fast: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_above_a_device_has_what_the_device_has() {
+        let capabilities = Capabilities::WRITABLE
+            | Capabilities::FUA
+            | Capabilities::TRIM
+            | Capabilities::MULTI_CONN
+            | Capabilities::EXTENTS;
+        let own = Capabilities::FLUSH | Capabilities::INTERCHANGEABLE;
+        let above = |preferred_block| {
+            let capabilities = capabilities | own;
+            Disk::above(&Geometry { size: 12345, minimum_block: 8, preferred_block, capabilities })
+        };
+        let disk = above(4096);
+        assert_eq!((disk.size, disk.minimum_block, disk.preferred_block), (12345, 8, 4096));
+        assert_eq!(disk.capabilities, capabilities);
+        // A disk prefers blocks from 512 bytes to 32 MiB.
+        assert_eq!(above(8).preferred_block, 512);
+        assert_eq!(above(1 << 30).preferred_block, 32 << 20);
+    }
 }

@@ -6,9 +6,9 @@ use crate::{Backend, Error, Operation, Request, Results, Route, Rules, StableRou
 ///
 /// A filter is a [`Backend`] that implements `describe`, `open` and `disk`, mostly with
 /// [`Disk::above`](crate::Disk::above). The other functions of `Backend` are called for parts of
-/// requests that the filter routes to itself ([`Place::Own`](crate::Place::Own)), and `flush` if the
-/// disk has [`FLUSH`](crate::Capabilities::FLUSH); such a `flush` has to flush the lower devices as
-/// well. `wit/routing.wit` has the complete contract.
+/// requests that the filter routes to itself ([`Place::Own`](crate::Place::Own)), and `flush` if
+/// the disk has [`FLUSH`](crate::Capabilities::FLUSH); such a `flush` has to flush the lower
+/// devices as well. `wit/routing.wit` has the complete contract.
 ///
 /// ```
 /// use memnbd_guest::{
@@ -63,6 +63,9 @@ pub trait Filter: Backend {
     /// Handles the completion of a route with a token, which [`Route::token`] set. By default this
     /// does nothing.
     ///
+    /// The call is for the instance that gave the route, or for any if the disk is
+    /// [`INTERCHANGEABLE`](crate::Capabilities::INTERCHANGEABLE).
+    ///
     /// # Errors
     ///
     /// An error makes the request fail.
@@ -71,8 +74,9 @@ pub trait Filter: Backend {
         Ok(())
     }
 
-    /// Returns the route of everything of an operation from `offset` on, as far as it holds for good:
-    /// such requests take no lock and cost no call. By default all requests are routed one by one.
+    /// Returns the route of everything of an operation from `offset` on, as far as it holds for
+    /// good: such requests take no lock and cost no call. By default all requests are routed one by
+    /// one.
     ///
     /// The route holds until [`withdraw_routes`](crate::withdraw_routes).
     fn stable(&mut self, operation: Operation, offset: u64) -> Option<StableRoute> {

@@ -57,8 +57,8 @@
 //! - [`log`] and [`random_u64`]: what the host offers to a backend.
 //! - [`content`]: helpers for disks whose content is computed from the offset.
 //! - `bindings`: the generated bindings of the contract in `wit/`, on wasm32.
-//! - `exports`: the exports of the contract for a type that implements [`Backend`] or [`Filter`], on
-//!   wasm32.
+//! - `exports`: the exports of the contract for a type that implements [`Backend`] or [`Filter`],
+//!   on wasm32.
 //! - `runtime`: a heap, a panic handler and `cabi_realloc` for components without `std`, on wasm32
 //!   with the feature `runtime`. Such a component is a few tens of kilobytes.
 
@@ -109,8 +109,8 @@ macro_rules! backend {
     };
 }
 
-/// Exports a type that implements [`Filter`] as the component. A crate invokes this once, instead of
-/// [`backend!`].
+/// Exports a type that implements [`Filter`] as the component. A crate invokes this once, instead
+/// of [`backend!`].
 ///
 /// On targets other than wasm32, this only checks that the type implements the trait.
 #[cfg(not(target_arch = "wasm32"))]

@@ -14,8 +14,8 @@ use crate::{Capabilities, Chunk, Error, Extent, Location, ZeroOptions};
 ///
 /// The functions wait until the device has answered. A filter that only routes requests needs no
 /// more than [`geometry`](Self::geometry) and [`at`](Self::at). `wit/lower.wit` has the complete
-/// contract. The functions fail with `EINVAL` if the range is empty or ends beyond the device, or if
-/// a read or write is longer than 1 MiB.
+/// contract. The functions fail with `EINVAL` if the range is empty or ends beyond the device, or
+/// if a read or write is longer than 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lower(u32);
 
@@ -107,8 +107,8 @@ impl Lower {
         devices::flush(self)
     }
 
-    /// Reports the allocation status of `length` bytes at `offset`: 1 to 4096 extents, which may end
-    /// before the range.
+    /// Reports the allocation status of `length` bytes at `offset`: 1 to 4096 extents, which may
+    /// end before the range.
     pub fn extents(self, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {
         devices::extents(self, offset, length)
     }
@@ -119,8 +119,8 @@ impl Lower {
     }
 }
 
-/// Withdraws all answers of [`Filter::stable`](crate::Filter::stable). Returns when no request is in
-/// progress that relies on one; the host then asks again.
+/// Withdraws all answers of [`Filter::stable`](crate::Filter::stable). Returns when no request is
+/// in progress that relies on one; the host then asks again.
 pub fn withdraw_routes() {
     devices::withdraw_routes();
 }

@@ -111,8 +111,8 @@ impl Rules {
         cache: Lock::None,
     };
 
-    /// Returns rules under which reads and prefetching share granules, and everything that changes a
-    /// granule locks it exclusively.
+    /// Returns rules under which reads and prefetching share granules, and everything that changes
+    /// a granule locks it exclusively.
     pub const fn shared_or_exclusive(granule: u64) -> Self {
         Self {
             granule,
@@ -145,11 +145,11 @@ impl From<Location> for Place {
 pub enum Place {
     /// On a lower device, which must be writable for `Write`, `Zero` and `Trim`.
     Lower(Location),
-    /// In the component: the host calls the function of [`Backend`](crate::Backend) for this part of
-    /// the disk.
+    /// In the component: the host calls the function of [`Backend`](crate::Backend) for this part
+    /// of the disk.
     Own,
-    /// Nowhere: the segment reads as zeroes and is reported as a hole. `Zero`, `Trim` and `Cache` do
-    /// nothing. Not for `Write`, and not for `Zero` with `keep_allocated`.
+    /// Nowhere: the segment reads as zeroes and is reported as a hole. `Zero`, `Trim` and `Cache`
+    /// do nothing. Not for `Write`, and not for `Zero` with `keep_allocated`.
     Hole,
 }
 

@@ -1,11 +1,11 @@
 //! A filter that serves a part of another disk, like nbdkit's filter `offset`.
 //!
-//! The part begins at `offset` and has `range` bytes; without `range` it ends where the disk beneath
-//! ends. All requests are passed on to the disk beneath with a higher offset, without a call of this
-//! component.
+//! The part begins at `offset` and has `range` bytes; without `range` it ends where the disk
+//! beneath ends. All requests are passed on to the disk beneath with a higher offset, without a
+//! call of this component.
 //!
-//! The blocks of the disk are those of the disk beneath, or smaller ones if its blocks do not fit into
-//! the part. So all of the part is served, whatever the offset.
+//! The blocks of the disk are those of the disk beneath, or smaller ones if its blocks do not fit
+//! into the part. So all of the part is served, whatever the offset.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -46,7 +46,8 @@ impl Backend for Offset {
         let available = base.geometry().size;
         let Some(rest) = available.checked_sub(offset) else {
             return Err(Error::EINVAL.because(format!(
-                "offset={offset} is beyond the end of the device beneath, which has {available} bytes"
+                "offset={offset} is beyond the end of the device beneath, which has {available} \
+                 bytes"
             )));
         };
         let size = request.size("range").unwrap_or(rest);

@@ -75,8 +75,8 @@ impl Device {
         self.failure.map_or(Ok(()), |code| Err(Error::new(code)))
     }
 
-    /// Calls a function with each part of `buffer` that lies in one page, with the page's number and
-    /// the offset within.
+    /// Calls a function with each part of `buffer` that lies in one page, with the page's number
+    /// and the offset within.
     fn in_pages(offset: u64, length: usize, mut function: impl FnMut(u64, usize, usize, usize)) {
         let mut at = 0;
         while at < length {
