@@ -10,6 +10,7 @@ mod bench_driver;
 mod clients;
 mod components;
 mod exports;
+mod filters;
 mod foreign;
 mod fuzz;
 mod help;

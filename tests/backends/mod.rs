@@ -30,7 +30,7 @@ fn served(program: &str, directory: &Path, arguments: &[&str], command: &str) ->
 }
 
 /// Checks that this program and nbdkit serve the same: the command prints the same with both.
-fn same(arguments: &[&str], command: &str) -> String {
+pub(crate) fn same(arguments: &[&str], command: &str) -> String {
     let directory = TempDir::new().unwrap();
     let ours = served("memnbd", directory.path(), arguments, command);
     assert_eq!(ours, served("nbdkit", directory.path(), arguments, command), "{arguments:?}");

@@ -4,10 +4,10 @@ import sys
 
 from componentize_py_types import Err
 from wit_world import exports
-from wit_world.exports.block_store import Capabilities, Description, Disk
+from wit_world.exports.block_store import Description, Disk
 from wit_world.imports.log import Level, log
 from wit_world.imports.types import (
-    Chunk_Data, Error, ErrorCode, Parameter, ParameterType_Size, SizeRange,
+    Capabilities, Chunk_Data, Error, ErrorCode, Parameter, ParameterType_Size, SizeRange,
 )
 
 # A WebAssembly memory ends at 4 GiB, and the interpreter needs a part of it.
