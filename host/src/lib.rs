@@ -29,7 +29,7 @@
 //! | [`block`] | the vocabulary: command, extent, geometry, error code | NBD's bytes, WebAssembly |
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
 //! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
-//! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death; `file`: commands to calls of the kernel on a file or block device | NBD's messages, wasmtime |
+//! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death; `file`: commands to calls of the kernel on a file or block device; `stacked`: routes of a component to commands of the devices beneath it | NBD's messages, wasmtime |
 //! | [`exports`] | the registry: devices by name, opened when first needed, tried again or failed for good, removed; their accounts and shares of the memory | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |

@@ -207,7 +207,11 @@ fn mistakes_name_the_layer_and_the_nearest_right_thing() {
     complains(2, &["--filter=file", "memory", "1M"], &["file is not a filter"]);
     complains(1, &["--filter=offset", "memory", "1M", "offset=2M"], &["offset=2097152 is beyond"]);
     complains(2, &["error", "error-rate=1"], &["error needs the parameter \"base\""]);
-    complains(2, &["--filter=offset", "memory", "1M", "offset=x"], &["offset: offset: \"x\" is not"]);
+    complains(
+        2,
+        &["--filter=offset", "memory", "1M", "offset=x"],
+        &["offset: offset: \"x\" is not"],
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::contract::{MAX_COPY, MAX_DELAY, MAX_GRANULE, MAX_PARTS};
 use super::fault::Breach;
 use super::lower::Below;
 use crate::block::{Command, ErrorCode, Operation, Span};
+use crate::budget::Held;
 
 /// The locks that requests take on the granules that they touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +154,7 @@ pub struct Copy {
 
 /// Where the bytes of a request are. The places are within their devices and may be used for the
 /// operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Route {
     /// What to copy first.
     pub copies: Vec<Copy>,
@@ -164,6 +165,19 @@ pub struct Route {
     pub delay: Duration,
     /// Passed to `done` when everything is complete.
     pub token: Option<u64>,
+    /// The memory of a long route, taken from the budget of the disk.
+    pub(super) _held: Option<Held>,
+}
+
+/// The number of copies and segments of a route whose memory is not counted: it is as much as that of
+/// the request around it.
+const UNCOUNTED: usize = 16;
+
+/// Returns the memory that a route takes, if that is to be counted.
+pub(super) fn counted(said: &bindings::Route) -> Option<u64> {
+    let parts = said.copies.len() + said.segments.len();
+    let size = size_of::<Copy>().max(size_of::<Segment>()) as u64;
+    (parts > UNCOUNTED).then(|| parts as u64 * size)
 }
 
 /// What became of the parts of a route; `None` is success.
@@ -269,7 +283,7 @@ pub(super) fn check_route(
         };
         check_targets("segments", segments.iter().filter_map(target).collect())?;
     }
-    Ok(Route { copies, segments, delay, token: said.done })
+    Ok(Route { copies, segments, delay, token: said.done, _held: None })
 }
 
 /// Checks the route of everything from an offset on, which is `left` bytes before the end of the disk.

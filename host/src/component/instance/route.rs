@@ -1,11 +1,12 @@
 //! The calls of the interface `routing`.
 
 use super::{Instance, breach_of};
-use crate::block::{Error, Operation};
+use crate::block::{Error, ErrorCode, Operation};
 use crate::component::call::Call;
 use crate::component::fault::Fault;
 use crate::component::route::{
-    Request, Results, Route, Rules, StableRoute, check_route, check_rules, check_stable, lowered,
+    Request, Results, Route, Rules, StableRoute, check_route, check_rules, check_stable, counted,
+    lowered,
 };
 
 impl Instance {
@@ -30,9 +31,21 @@ impl Instance {
             Ok(route) => route,
             Err(error) => return Ok(Err(self.error(call, error))),
         };
-        let below = self.store.data().below();
-        let route = check_route(route, request, &**below).map_err(breach_of(call))?;
-        Ok(Ok(Some(route)))
+        let held = counted(&route).map(|bytes| self.store.data().share().hold(bytes));
+        if let Some(None) = held {
+            let failed = |count| vec![Some(ErrorCode::NoMem); count];
+            let copies = failed(route.copies.len());
+            let results = Results { copies, segments: failed(route.segments.len()) };
+            if let Some(token) = route.done {
+                // Its error would say nothing more.
+                let _: Result<(), Error> = self.done(token, results).await?;
+            }
+            return Ok(Err(ErrorCode::NoMem.into()));
+        }
+        let held = held.flatten();
+        let state = self.store.data();
+        let route = check_route(route, request, &**state.below()).map_err(breach_of(call))?;
+        Ok(Ok(Some(Route { _held: held, ..route })))
     }
 
     /// Reports that a route is complete.

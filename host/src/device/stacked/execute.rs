@@ -120,11 +120,11 @@ impl Device for StackedDevice {
     }
 
     fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
-        self.guest.poll(execution, cx)
+        self.scheduler().poll(execution, cx)
     }
 
     fn spawn(&self, task: Task, computes: bool) {
-        self.guest.spawn(task, computes);
+        self.scheduler().spawn(task, computes);
     }
 
     fn panicked(&self) -> ErrorCode {
@@ -165,6 +165,17 @@ impl Device for StackedDevice {
 }
 
 impl StackedDevice {
+    /// Returns the device that decides where executions run: one that must not run on any thread, if
+    /// there is one, for a command may be executed by any of them.
+    fn scheduler(&self) -> &dyn Device {
+        let lowers = self.lowers().list().iter().map(|lower| &*lower.device);
+        let mut foreign = lowers.filter(|device| !device.may_run_here(false));
+        match self.guest.may_run_here(false) {
+            true => foreign.next().unwrap_or(&*self.guest),
+            false => &*self.guest,
+        }
+    }
+
     /// Returns the lower device that a stable route gives a whole command to, and what to execute there.
     fn passed(&self, order: &Order) -> Option<(Arc<dyn Device>, Order)> {
         let command = order.command;
@@ -226,6 +237,7 @@ impl StackedDevice {
         if let Some((place, under_way)) = routes.whole(operation, order.command.span()) {
             return self.execute_stable(place, under_way, order).await;
         }
-        self.execute_routed(order).await
+        // From here on it may be on another thread.
+        self.execute_routed(Order { alone: false, ..order }).await
     }
 }

@@ -1,6 +1,7 @@
 //! The execution of the parts of a route: copies and segments.
 
 use futures_util::{StreamExt, stream};
+use tokio::task::consume_budget;
 
 use super::StackedDevice;
 use crate::block::{Command, Error, ErrorCode, Extents, Span, Status};
@@ -105,6 +106,7 @@ impl StackedDevice {
         mut take: impl FnMut(Answer),
     ) -> Option<Error> {
         let executed = parts(segments, order.command.span()).map(|(segment, part)| async move {
+            consume_budget().await;
             // Copied at once: two leases of one device could wait for each other.
             self.execute_segment(segment, part, order).await.map(Answer::into_copy)
         });
@@ -190,6 +192,7 @@ impl StackedDevice {
         while at < copy.length {
             let length = PIECE.min(copy.length - at);
             let _copying = self.copying.acquire().await;
+            consume_budget().await;
             // Not given up with the client, for its write is not.
             let span = Span { offset: copy.from.offset + at, length };
             let read = self.order(Command::Read { span }, Default::default(), Cancelled::default());

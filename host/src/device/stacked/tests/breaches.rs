@@ -158,3 +158,33 @@ async fn error_of_a_route_is_an_answer() {
     assert_eq!(client.zero(0, 512, true).await, Err(ErrorCode::NotSup));
     assert_eq!(client.read(0, 512).await, Err(ErrorCode::Inval), "that is for zero alone");
 }
+
+/// The memory of a guest, in bytes.
+const GUEST: u64 = 40 << 16;
+
+#[tokio::test]
+async fn memory_of_long_routes_is_the_disks() {
+    // 4000 segments of one byte each, in the memory of the disk.
+    let route = "
+        (local.set $length (i64.const 0))
+        (loop $next
+          (i64.store
+            (i32.add (i32.const 0x10018) (i32.mul (i32.wrap_i64 (local.get $length)) (i32.const 32)))
+            (i64.const 1))
+          (local.set $length (i64.add (local.get $length) (i64.const 1)))
+          (br_if $next (i64.lt_u (local.get $length) (i64.const 4000))))
+        (drop (call $routed (i32.const 4000) (i32.const 0) (i64.const 0) (i64.const 7)))
+        (i32.store (i32.const 0x110) (i32.const 0x10000))
+        (i32.const 0x100)";
+    let guest = routing(1, [0; 5], route);
+    let lower: Arc<dyn Device> = Native::new(MIB).numbered(9);
+    let poor = open_within(&guest, &[lower.clone()], GUEST + (100 << 10)).await.unwrap();
+    assert_eq!(poor.read(0, 4000).await, Err(ErrorCode::NoMem));
+    assert!(!poor.is_dead());
+    let log = poor.log().await;
+    assert!(matches!(log[..], [(Called::Route(0), 0, 4000), (Called::Done(0), 7, _)]), "{log:?}");
+    let rich = open_within(&guest, &[lower], GUEST + (300 << 10)).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(rich.read(0, 4000).await, Ok(vec![9; 4000]), "it is given back");
+    }
+}

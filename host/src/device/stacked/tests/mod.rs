@@ -28,12 +28,20 @@ async fn load(guest: &Guest) -> Component {
 }
 
 async fn open(guest: &Guest, lowers: &[Arc<dyn Device>]) -> Result<Client, OpenError> {
+    open_within(guest, lowers, 64 << 20).await
+}
+
+async fn open_within(
+    guest: &Guest,
+    lowers: &[Arc<dyn Device>],
+    max_memory: u64,
+) -> Result<Client, OpenError> {
     let config = DiskConfig {
         component: load(guest).await,
         export_name: "export".into(),
         read_only: false,
         arguments: Vec::new(),
-        budgets: Budgets::alone(64 << 20),
+        budgets: Budgets::alone(max_memory),
         lowers: Vec::new(),
     };
     let lower = |device: &Arc<dyn Device>| Lower { device: device.clone(), link: None };
