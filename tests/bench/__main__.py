@@ -85,7 +85,7 @@ def directory_of(arguments):
     if arguments.output or arguments.render:
         return arguments.output or arguments.render.parent
     all_servers = arguments.servers == options.SERVERS and not arguments.also
-    all_servers &= arguments.backend == "memory"
+    all_servers &= arguments.backend == "memory" and not arguments.filters
     if all_servers and not arguments.quick and not arguments.only:
         return options.HERE
     if arguments.readme:
@@ -107,6 +107,7 @@ def measure(arguments, settings, place):
         place,
         arguments.also,
         arguments.backend,
+        arguments.filters,
     )
     for note in missing:
         teller.note(note)

@@ -21,10 +21,11 @@ class Server:
 
     stores = True
 
-    def __init__(self, name, program, backend="memory"):
+    def __init__(self, name, program, backend="memory", filters=()):
         self.name = name
         self.program = str(program)
         self.backend = backend
+        self.filters = filters
 
     def version(self):
         return process.run([self.program, "--version"]).splitlines()[0].rpartition("/")[2].strip()
@@ -59,7 +60,8 @@ class Nbdkit(Server):
     def command(self, listen, size, file):
         where = ["-U", listen] if isinstance(listen, str) else ["-i", listen[0], "-p", listen[1]]
         disk = ["file", f"file={file}"] if file else [self.backend, f"size={size}"]
-        return [self.program, "-f", *where, *disk]
+        filters = [f"--filter={name}" for name in self.filters]
+        return [self.program, "-f", *where, *filters, *disk]
 
 
 class Memnbd(Nbdkit):
@@ -224,12 +226,13 @@ def started(server, place, transport, size, cpus=None, arguments=()):
         running.stop()
 
 
-def find(names, binary, null, place, also=(), backend="memory"):
+def find(names, binary, null, place, also=(), backend="memory", filters=()):
     """The servers of these names that are there, and what to say of those that are not.
 
     `also` has pairs of a name and another build of memnbd-host. `backend` is what memnbd and nbdkit
-    serve.
+    serve, and `filters` what they put before it, but for the other builds.
     """
+    others = {name for name, _ in also}
     known = {"memnbd": (Memnbd, binary), "nbdkit": (Nbdkit, "nbdkit")}
     known |= {"qemu-nbd": (QemuNbd, "qemu-nbd"), "null": (Null, null)}
     known |= {name: (Memnbd, path) for name, path in also}
@@ -243,5 +246,6 @@ def find(names, binary, null, place, also=(), backend="memory"):
             missing.append(f"{name} is left out: there is no tmpfs at /dev/shm for its disk")
         else:
             ours = kind in (Memnbd, Null)
-            found.append(kind(name, place.install(path) if ours else path, backend))
+            before = () if name in others else filters
+            found.append(kind(name, place.install(path) if ours else path, backend, before))
     return found, missing
