@@ -1,12 +1,15 @@
 //! The backend `file`.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::served;
-use crate::support::{Server, memnbd, nbdsh, require, run};
+use crate::mistakes::complains;
+use crate::support::{Server, client, memnbd, nbdsh, require, run};
 
 #[test]
 fn image_goes_into_a_file_and_comes_back() {
@@ -111,4 +114,146 @@ fn descriptor_is_served_and_read_only_is() {
     let printed =
         run(&mut crate::support::shell(directory.path(), &["-c".as_ref(), script.as_ref()]));
     assert_eq!(printed.success(), "4096\nread-only\n");
+}
+
+/// In nbdsh: connects to an export.
+const CONNECT: &str = "
+def connect(name):
+    c = nbd.NBD()
+    c.set_export_name(name)
+    c.connect_unix('socket')
+    return c
+def fails(name):
+    try:
+        connect(name)
+        return False
+    except nbd.Error:
+        return True
+def names():
+    c = nbd.NBD()
+    c.set_opt_mode(True)
+    c.connect_unix('socket')
+    found = []
+    c.opt_list(lambda name, description: found.append(name))
+    c.opt_abort()
+    return found
+";
+
+/// Runs Python code in the directory of a server whose exports have no common name.
+fn python(server: &Server, code: &str) -> String {
+    let mut command = client(server, "nbdsh");
+    command.env("PATH", format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default()));
+    run(command.args(["-c", &format!("{CONNECT}{code}")])).success()
+}
+
+/// A server of the directory `images` beside its socket, of which a function makes the content.
+fn serve_directory(arguments: &[&str], make: impl FnOnce(&Path)) -> Server {
+    let directory = TempDir::new().unwrap();
+    let images = directory.path().join("images");
+    fs::create_dir(&images).unwrap();
+    make(&images);
+    let mut command = memnbd(directory.path(), ["-U", "socket"]);
+    command.args(arguments);
+    Server::spawn(directory, &mut command)
+}
+
+#[test]
+fn files_of_a_directory_are_exports_and_nothing_else_is() {
+    require!("nbdsh");
+    let mut server = serve_directory(&["file", "dir=images"], |images| {
+        fs::write(images.join("a"), "content of a").unwrap();
+        fs::write(images.join("with space"), "x").unwrap();
+        fs::write(images.join("../outside"), "secret").unwrap();
+        fs::create_dir(images.join("sub")).unwrap();
+        fs::write(images.join("sub/inner"), "x").unwrap();
+        for (name, target) in [
+            ("alias", "a"),
+            ("out", "../outside"),
+            ("absolute", "/etc/passwd"),
+            ("up", "sub/../.."),
+        ] {
+            symlink(target, images.join(name)).unwrap();
+        }
+        run(Command::new("mkfifo").arg(images.join("fifo"))).success();
+    });
+    python(
+        &server,
+        "
+assert names() == ['a', 'alias', 'with space'], names()
+assert connect('a').pread(12, 0) == b'content of a'
+assert connect('alias').pread(12, 0) == b'content of a'
+assert connect('with space').get_size() == 1
+for name in ['', '.', '..', 'sub', 'sub/inner', '../outside', '/etc/passwd', 'out', 'absolute', 'up',
+             'fifo', 'missing', 'a/', './a', 'images/../../outside', chr(0x2215).join(['..', 'outside'])]:
+    assert fails(name), name
+assert names() == ['a', 'alias', 'with space'], names()
+connect('a').pwrite(b'C', 0)
+",
+    );
+    assert_eq!(fs::read_to_string(server.path("images/a")).unwrap(), "Content of a");
+    for reason in
+        ["leads out of the directory", "it is a directory", "has no slash", "it is a FIFO"]
+    {
+        server.expect_log(reason);
+    }
+    server.allow_log("No such file or directory");
+}
+
+#[test]
+fn directory_is_listed_and_served_as_it_is_now() {
+    require!("nbdsh");
+    let server =
+        serve_directory(&["--filter=offset", "file", "dir=images", "offset=1"], |images| {
+            fs::write(images.join("a"), "1 first").unwrap();
+        });
+    python(
+        &server,
+        "
+import os, time
+assert connect('a').pread(6, 0) == b' first'
+with open('images/new', 'w') as file:
+    file.write('1 second, longer')
+os.rename('images/new', 'images/a')
+assert connect('a').pread(15, 0) == b' second, longer'
+kept = connect('a')
+with open('images/b', 'w') as file:
+    file.write('12')
+os.remove('images/a')
+assert kept.pread(7, 0) == b' second', 'whoever has it keeps it'
+assert connect('b').get_size() == 1
+time.sleep(1.1)
+assert names() == ['a', 'b'], 'a client has the one that was removed'
+del kept
+",
+    );
+}
+
+#[test]
+fn directory_of_ten_thousand_files_is_listed() {
+    require!("nbdsh");
+    let server = serve_directory(&["file", "dir=images"], |images| {
+        for number in 0..10_000 {
+            fs::write(images.join(format!("disk-{number:05}")), number.to_string()).unwrap();
+        }
+    });
+    python(
+        &server,
+        "
+found = names()
+assert found == [f'disk-{n:05}' for n in range(10000)]
+for n in range(0, 10000, 29):
+    text = str(n).encode()
+    assert connect(f'disk-{n:05}').pread(len(text), 0) == text
+",
+    );
+}
+
+#[test]
+fn mistakes_about_directories_are_told() {
+    complains(1, &["file", "dir=/nonexistent"], &["the directory /nonexistent: No such file"]);
+    complains(1, &["file", "dir=/etc/passwd"], &["/etc/passwd: it is not a directory"]);
+    complains(2, &["file", "a", "dir=b"], &["two of file=, dir=, fd= and dirfd="]);
+    complains(2, &["-e", "name", "file", "dir=/tmp"], &["exports of their own names"]);
+    complains(2, &["--export", "a=file,dir=/tmp"], &["exports of their own names", "'*=file,dir="]);
+    complains(2, &["file", "dir=/tmp", "--export", "*=memory,1M"], &["together with a directory"]);
 }

@@ -16,7 +16,7 @@ use memnbd::component::{Component, Description, Executing};
 use memnbd::device::guest::{DiskConfig, OpenError};
 use memnbd::device::{self, Device, Lower, LowerError, LowerSource};
 use memnbd::exports::{KnownExports, Loading, NamedExport, Problem, Source, Stage, Supplied};
-use memnbd::parameters::{Argument, ParameterType, Value};
+use memnbd::parameters::{Argument, ParameterType, Value, key_value};
 
 /// The parameter of a filter that is the device beneath.
 const BASE: &str = "base";
@@ -106,6 +106,28 @@ impl Chain {
             chain.resolve(&known).map_err(Failure::Usage)?;
         }
         Ok(chain)
+    }
+
+    /// Returns the directory whose files are the exports, if the backend is one.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if the parameters of the backend are invalid.
+    pub(super) fn directory(&self) -> Result<Option<PathBuf>, String> {
+        let Some(Layer::File) = self.layers.last() else { return Ok(None) };
+        // The filters may not be loaded yet, and do not matter.
+        let words = self.wish.words.iter().filter_map(|word| {
+            let word = word.strip_prefix("file.").unwrap_or(word);
+            matches!(key_value(word)?.0, "dir" | "dirfd").then(|| word.to_owned())
+        });
+        let words: Vec<String> = words.collect();
+        if words.is_empty() {
+            return Ok(None);
+        }
+        let arguments = file::description().parse_arguments(&words);
+        let arguments = arguments.map_err(|error| error.of(file::NAME).to_string())?;
+        let config = FileConfig::new(&arguments, &self.wish, true)?;
+        Ok(config.directory().map(Into::into))
     }
 
     /// Returns the same chain for an export of another name.

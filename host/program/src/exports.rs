@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::Failure;
 use super::args::Args;
 use super::budgets;
@@ -12,10 +14,14 @@ use super::loading::Loader;
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
+use memnbd::device::file::files_in;
 use memnbd::exports::{Export, Exports, KnownExports};
 
 /// The name in --export that stands for all that clients ask for.
 const ANY_NAME: &str = "*";
+
+/// The rule for the names of files in a directory.
+const IN_DIRECTORY: &str = "the files of a directory are exports of their own names";
 
 /// The beginning of an item of --export that is a filter.
 const FILTER: &str = "filter=";
@@ -51,8 +57,18 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         let wish = Wish::new(args, &process, args.export_name(), values, false)?;
         let filters = &args.filters;
         let chain = Chain::new(&mut loader, name, filters, name, wish, &known).await?;
-        list.push(export(&chain, args.export_name(), args.private));
-        keep_open.push(true);
+        match chain.directory().map_err(Failure::Usage)? {
+            Some(_) if args.export_name.is_some() => {
+                return Err(Failure::Usage(format!(
+                    "{IN_DIRECTORY}; -e cannot give them another one"
+                )));
+            }
+            Some(_) => on_demand = Some(chain),
+            None => {
+                list.push(export(&chain, args.export_name(), args.private));
+                keep_open.push(true);
+            }
+        }
     }
     for text in &args.exports {
         let Some(NamedExport { name, component, filters, values }) = parse(text) else {
@@ -64,15 +80,25 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         let chain = Chain::new(&mut loader, text, &filters, &component, wish, &known).await?;
         if name == ANY_NAME {
             if on_demand.replace(chain).is_some() {
-                return Err(Failure::Usage(format!("--export {ANY_NAME}=... is given twice")));
+                return Err(Failure::Usage(format!(
+                    "--export {ANY_NAME}=... is given twice, or together with a directory"
+                )));
             }
             continue;
+        }
+        if chain.directory().map_err(Failure::Usage)?.is_some() {
+            return Err(Failure::Usage(format!(
+                "--export {text:?}: {IN_DIRECTORY}; write --export '{ANY_NAME}=file,dir=...'"
+            )));
         }
         list.push(export(&chain, &name, args.private));
         keep_open.push(false);
     }
     let exports = Exports::new(list).map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(chain) = on_demand {
+        if let Some(directory) = chain.directory().map_err(Failure::Usage)? {
+            list_directory(&exports, directory)?;
+        }
         let private = args.private;
         exports.on_demand(MAX_ON_DEMAND, Box::new(move |name| export(&chain, name, private)));
     }
@@ -80,6 +106,20 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     // Nobody else sets it.
     let _ = known.set(Arc::downgrade(&exports));
     Ok(Planned { exports, keep_open })
+}
+
+/// Lists the files of a directory when clients ask for a list of exports.
+fn list_directory(exports: &Exports, directory: PathBuf) -> anyhow::Result<()> {
+    let what = || format!("the directory {}", directory.display());
+    let found = std::fs::metadata(&directory).with_context(what)?;
+    anyhow::ensure!(found.is_dir(), "{}: it is not a directory", directory.display());
+    exports.list_on_demand(Arc::new(move || {
+        files_in(&directory).unwrap_or_else(|error| {
+            tracing::warn!("list {}: {error}", directory.display());
+            Vec::new()
+        })
+    }));
+    Ok(())
 }
 
 /// Makes an export of a disk.

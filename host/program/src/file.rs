@@ -1,6 +1,6 @@
 //! The backend `file`, which is part of the host: the bytes of a file never enter a component.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memnbd::component::Description;
@@ -27,13 +27,21 @@ pub(super) fn description() -> Description {
     let choice =
         |words: &[&str]| ParameterType::Choice(words.iter().map(|&word| word.to_owned()).collect());
     let descriptors = ParameterType::Number(0..=i64::from(i32::MAX));
+    let directories = descriptors.clone();
     Description {
         name: NAME.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         summary: "a regular file or a block device".into(),
         parameters: vec![
             parameter("file", "the path of the file", ParameterType::Text, None),
+            parameter(
+                "dir",
+                "a directory: each of its files is an export of the file's name",
+                ParameterType::Text,
+                None,
+            ),
             parameter("fd", "an open file descriptor instead of a path", descriptors, None),
+            parameter("dirfd", "an open directory instead of a path", directories, None),
             parameter(
                 "fadvise",
                 "the order in which clients read: how much the kernel reads ahead",
@@ -57,6 +65,8 @@ pub(super) fn description() -> Description {
 pub(super) struct FileConfig {
     export_name: String,
     path: PathBuf,
+    /// The path is that of a directory, in which the export's name is that of the file.
+    in_directory: bool,
     read_only: bool,
     access: Access,
     page_cache: PageCache,
@@ -75,11 +85,23 @@ impl FileConfig {
         read_only: bool,
     ) -> Result<Self, String> {
         let mut path = None;
+        let mut in_directory = false;
         let (mut access, mut page_cache) = (Access::default(), PageCache::default());
         for Argument { name, value } in arguments {
             match (name.as_str(), value) {
-                ("file" | "fd", _) if path.is_some() => {
-                    return Err("file: file= and fd= are given; give one of them".into());
+                ("file" | "dir" | "fd" | "dirfd", _) if path.is_some() => {
+                    return Err(
+                        "file: two of file=, dir=, fd= and dirfd= are given; give one of them"
+                            .into(),
+                    );
+                }
+                ("dir", Value::Text(text)) => {
+                    in_directory = true;
+                    path = Some(PathBuf::from(text));
+                }
+                ("dirfd", Value::Number(fd)) => {
+                    in_directory = true;
+                    path = Some(format!("/proc/self/fd/{fd}").into());
                 }
                 ("file", Value::Text(text)) => path = Some(PathBuf::from(text)),
                 // It is opened anew, so that the device shares no offset with others.
@@ -95,10 +117,12 @@ impl FileConfig {
                 _ => {}
             }
         }
-        let path = path.ok_or("file needs a file: give its path, as in file=disk.img, or fd=")?;
+        let path = path.ok_or(
+            "file needs a file: give its path, as in file=disk.img, or a directory, as in dir=images",
+        )?;
         // The process may change its directory when it goes to the background.
         let path = std::path::absolute(&path).map_err(|error| format!("{path:?}: {error}"))?;
-        Ok(Self { access, page_cache, ..Self::of_path(path, wish, read_only) })
+        Ok(Self { in_directory, access, page_cache, ..Self::of_path(path, wish, read_only) })
     }
 
     /// Returns the file at a path, with the defaults.
@@ -106,6 +130,7 @@ impl FileConfig {
         Self {
             export_name: wish.export_name.clone(),
             path,
+            in_directory: false,
             read_only,
             access: Access::default(),
             page_cache: PageCache::default(),
@@ -113,11 +138,26 @@ impl FileConfig {
         }
     }
 
+    /// Returns the directory whose files are exports, if it is one.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.in_directory.then_some(&*self.path)
+    }
+
     /// Opens the file.
     pub(super) async fn open(&self) -> Result<Arc<dyn Device>, Problem> {
-        let what = || self.path.display().to_string();
+        let (what, source) = match self.in_directory {
+            true => (
+                self.path.join(&self.export_name),
+                file::Source::Beneath {
+                    directory: self.path.clone(),
+                    name: self.export_name.clone(),
+                },
+            ),
+            false => (self.path.clone(), file::Source::Path(self.path.clone())),
+        };
+        let what = || what.display().to_string();
         let options = FileOptions {
-            source: file::Source::Path(self.path.clone()),
+            source,
             export_name: self.export_name.clone(),
             read_only: self.read_only,
             access: self.access,

@@ -3,6 +3,7 @@
 //! [`crate::nbd`] makes the decisions; this module does the IO and looks up and opens exports.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -153,9 +154,28 @@ impl<S: Stream> Haggling<'_, S> {
 
     /// Sends the list of exports, in parts if it is long.
     async fn list(&mut self) -> Result<(), End> {
+        let names = self.context.exports.names_on_demand().await;
+        let mut made = HashSet::new();
         for export in self.context.exports.list() {
+            if names.is_some() {
+                // With a name that is not in the list, it could not be opened.
+                if export.has_failed() {
+                    continue;
+                }
+                made.insert(export.name().to_owned());
+            }
             let description = export.description();
             let summary = ExportSummary { name: export.name(), description: &description };
+            self.handshake.list(&summary, &mut self.output);
+            if self.output.len() >= LIST_PART {
+                self.send().await?;
+            }
+        }
+        for name in names.iter().flat_map(|names| names.iter()) {
+            if made.contains(name) {
+                continue;
+            }
+            let summary = ExportSummary { name, description: "" };
             self.handshake.list(&summary, &mut self.output);
             if self.output.len() >= LIST_PART {
                 self.send().await?;

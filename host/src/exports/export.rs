@@ -420,6 +420,18 @@ impl Export {
         let _ = self.status.subscribe().wait_for(wanted).await;
     }
 
+    /// Returns true if the disk is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.opened().is_some()
+    }
+
+    /// Flushes the disk of an export that is about to be forgotten. The device logs a failure.
+    pub(super) async fn flush_idle(&self) {
+        if let Some(device) = self.opened().filter(|device| device.needs_last_flush()) {
+            let _ = device.last_flush().await;
+        }
+    }
+
     /// Returns true if the last attempt to open the disk failed.
     pub fn has_failed(&self) -> bool {
         matches!(self.status.borrow().phase, Phase::Failed(_))

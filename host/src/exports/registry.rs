@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use super::Export;
 use super::links::Links;
+use super::listing::{FindNames, Listing};
 use crate::block::ErrorCode;
 use crate::parameters::nearest;
 
@@ -16,6 +17,8 @@ use crate::parameters::nearest;
 pub struct Exports {
     list: RwLock<List>,
     links: Arc<Links>,
+    /// The names of those that can be made on demand, if there is a list of them.
+    listing: OnceLock<Listing>,
 }
 
 #[derive(Default)]
@@ -75,6 +78,17 @@ impl Exports {
         self.write().on_demand = Some(OnDemand { make, most, names: VecDeque::new() });
     }
 
+    /// Lists the exports that are made on demand by the names that a function finds, which is called when
+    /// clients ask for a list, at most once a second. The first call of this method counts.
+    pub fn list_on_demand(&self, find: FindNames) {
+        let _ = self.listing.set(Listing::new(find));
+    }
+
+    /// Returns the names of exports that can be made on demand, or `None` if there is no list of them.
+    pub(crate) async fn names_on_demand(&self) -> Option<Arc<[String]>> {
+        Some(self.listing.get()?.names().await)
+    }
+
     /// Returns true if exports are made on demand.
     pub fn has_on_demand(&self) -> bool {
         self.read().on_demand.is_some()
@@ -132,10 +146,15 @@ impl Exports {
             return Requested { export: self.find(name), closed: None };
         }
         let mut list = self.write();
-        if let Some(found) = list.by_name.get(name) {
-            let export = found.may_be_used().then(|| found.clone());
-            list.touch(name);
-            return Requested { export, closed: None };
+        if let Some(found) = list.by_name.get(name).cloned() {
+            if !self.is_stale(&found, &list) {
+                list.touch(name);
+                let export = found.may_be_used().then_some(found);
+                return Requested { export, closed: None };
+            }
+            list.forget(&found);
+            // A client that has just asked for it may go on.
+            tokio::spawn(async move { found.flush_idle().await });
         }
         let closed = match list.make_room() {
             Ok(closed) => closed,
@@ -165,6 +184,16 @@ impl Exports {
 
     pub(super) fn links(&self) -> &Arc<Links> {
         &self.links
+    }
+
+    /// Returns true if an export that was made on demand from a list of names has to be made again,
+    /// because its name may stand for something else by now.
+    fn is_stale(&self, export: &Export, list: &List) -> bool {
+        let made = list
+            .on_demand
+            .as_ref()
+            .is_some_and(|on_demand| on_demand.names.iter().any(|name| name == export.name()));
+        self.listing.get().is_some() && made && export.is_idle() && export.is_open()
     }
 
     /// Returns the exports, in the order in which they were added.
@@ -208,7 +237,11 @@ impl List {
             return Ok(None);
         }
         let is_idle = |name: &String| self.by_name.get(name).is_none_or(|export| export.is_idle());
-        let index = names.iter().position(is_idle).ok_or(Full)?;
+        let has_failed =
+            |name: &String| self.by_name.get(name).is_some_and(|export| export.has_failed());
+        // Those that failed are of no use to anybody.
+        let failed = names.iter().position(|name| has_failed(name) && is_idle(name));
+        let index = failed.or_else(|| names.iter().position(is_idle)).ok_or(Full)?;
         let name = names.remove(index).ok_or(Full)?;
         let export = self.by_name.get(&name).cloned();
         export.iter().for_each(|export| self.forget(export));

@@ -37,8 +37,8 @@ use tokio::sync::Semaphore;
 use crate::block::Geometry;
 use crate::device::Buffers;
 use crate::throttle::{Limit, Throttle};
-pub use open::OpenError;
 use open::Opened;
+pub use open::{OpenError, files_in};
 use open_file::OpenFile;
 pub use options::{Access, FileOptions, PageCache, Source};
 

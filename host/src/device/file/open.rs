@@ -1,12 +1,13 @@
 //! Opening a file, and its geometry.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::{error, fmt, fs, io};
 
 use rustix::fs::{
-    FileType, Mode, OFlags, SeekFrom, Stat, fcntl_getfl, fcntl_setfl, fstat, fstatfs,
-    ioctl_blksszget, major, minor, open, seek, stat,
+    FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, fcntl_getfl, fcntl_setfl, fstat, fstatfs,
+    ioctl_blksszget, major, minor, open, openat2, seek, stat,
 };
 use rustix::io::Errno;
 
@@ -15,6 +16,12 @@ use crate::block::{BlockSizes, Capabilities, Geometry, MAX_SIZE, MAX_TRANSFER};
 
 /// The largest preferred block, in bytes: clients may send this much without asking.
 const MAX_PREFERRED: u32 = 32 << 20;
+
+/// The most entries of a directory that are looked at.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// The longest name of an export, in bytes (spec: "Conventions").
+const MAX_NAME: usize = 4096;
 
 /// Why a file cannot be served.
 #[derive(Debug)]
@@ -27,6 +34,10 @@ pub enum OpenError {
     Flag(&'static str),
     /// The file is too large.
     TooLarge,
+    /// The name is empty or has a slash.
+    Name,
+    /// The name leads out of the directory.
+    Elsewhere,
 }
 
 impl fmt::Display for OpenError {
@@ -38,6 +49,10 @@ impl fmt::Display for OpenError {
             }
             Self::Flag(flag) => write!(f, "files opened with {flag} cannot be served"),
             Self::TooLarge => write!(f, "it has more than {MAX_SIZE} bytes"),
+            Self::Name => {
+                f.write_str("the name of a file in a directory is not empty and has no slash")
+            }
+            Self::Elsewhere => f.write_str("it is a link that leads out of the directory"),
         }
     }
 }
@@ -47,7 +62,7 @@ impl error::Error for OpenError {
         match self {
             // What it displays is the error's own text.
             Self::System(error) => error.source(),
-            Self::Kind(_) | Self::Flag(_) | Self::TooLarge => None,
+            Self::Kind(_) | Self::Flag(_) | Self::TooLarge | Self::Name | Self::Elsewhere => None,
         }
     }
 }
@@ -56,6 +71,59 @@ impl From<Errno> for OpenError {
     fn from(errno: Errno) -> Self {
         Self::System(errno.into())
     }
+}
+
+/// Opens the place of a file in a directory, without reading or writing it.
+fn beneath(directory: &Path, name: &str) -> Result<OwnedFd, OpenError> {
+    if name.is_empty() || name.contains('/') {
+        return Err(OpenError::Name);
+    }
+    let place = OFlags::PATH | OFlags::CLOEXEC;
+    let directory = open(directory, place | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(&directory, name, place, Mode::empty(), resolve) {
+        Ok(file) => Ok(file),
+        // EXDEV is for names that lead elsewhere.
+        Err(Errno::XDEV) => Err(OpenError::Elsewhere),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Returns a path of an open file.
+fn process_path(file: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// Returns the names of the files in a directory that can be served, in any order. Names that are not
+/// UTF-8, or longer than an export's, are left out.
+///
+/// # Errors
+///
+/// Returns an error if the directory cannot be read.
+pub fn files_in(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)?.take(MAX_ENTRIES) {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let may_be_served = |kind: fs::FileType| kind.is_file() || kind.is_block_device();
+        let kind = match entry.file_type() {
+            // Links count as what they lead to, if that is within the directory.
+            Ok(kind) if kind.is_symlink() => match beneath(directory, &name).map(fstat_kind) {
+                Ok(Some(kind)) => kind == FileType::RegularFile || kind == FileType::BlockDevice,
+                _ => false,
+            },
+            Ok(kind) => may_be_served(kind),
+            Err(_) => false,
+        };
+        if kind && name.len() <= MAX_NAME {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn fstat_kind(file: OwnedFd) -> Option<FileType> {
+    Some(FileType::from_raw_mode(fstat(&file).ok()?.st_mode))
 }
 
 /// An open file that can be served.
@@ -71,6 +139,11 @@ impl Opened {
     pub(super) fn open(source: Source, read_only: bool) -> Result<Self, OpenError> {
         let opened = match source {
             Source::Path(path) => Self::at_path(&path, read_only)?,
+            Source::Beneath { directory, name } => {
+                let place = beneath(&directory, &name)?;
+                // The same file, whatever its name refers to by now.
+                Self::at_path(&process_path(&place), read_only)?
+            }
             Source::Descriptor(fd) => Self::of_descriptor(fd, read_only)?,
         };
         // The kernel opens such a device for writing, and then fails the writes.

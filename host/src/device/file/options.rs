@@ -29,6 +29,13 @@ pub struct FileOptions {
 pub enum Source {
     /// The file at a path, which is opened and not created.
     Path(PathBuf),
+    /// The file of this name in a directory. Links that lead out of the directory are not followed.
+    Beneath {
+        /// The path of the directory.
+        directory: PathBuf,
+        /// The name of the file, without a slash.
+        name: String,
+    },
     /// An open file. If it was opened for reading alone, the device is read-only. It must not have
     /// O_APPEND or O_DIRECT. The device moves its offset, which it shares with duplicates.
     Descriptor(OwnedFd),
