@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_timer::Delay;
+
 use super::StackedDevice;
 use super::stable::Use;
 use crate::block::{Command, Error, ErrorCode, Operation, Span};
@@ -49,7 +51,8 @@ impl StackedDevice {
             return self.execute_own(order).await;
         };
         if !route.delay.is_zero() {
-            tokio::time::sleep(route.delay).await;
+            // tokio's timer counts in milliseconds, and takes one or two more than it was asked for.
+            Delay::new(route.delay).await;
         }
         let (outcome, results) = self.execute_parts(&route, &request, &order).await;
         let Some(token) = route.token else {
