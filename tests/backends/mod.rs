@@ -3,6 +3,7 @@
 mod data;
 mod file;
 mod plain;
+mod split;
 
 use std::path::Path;
 
