@@ -2,7 +2,9 @@
 
 mod data;
 mod file;
+mod partitioning;
 mod plain;
+mod split;
 
 use std::path::Path;
 

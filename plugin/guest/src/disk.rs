@@ -66,6 +66,31 @@ impl Disk {
             description: Cow::Borrowed(""),
         }
     }
+
+    /// Returns a disk of `size` bytes that is made of lower devices, each at an offset on the disk,
+    /// for a filter that routes all requests there.
+    ///
+    /// The disk has the capabilities that all devices have, as in [`above`](Self::above); seeking
+    /// is slow if it is slow on one of them. Its blocks are the largest of the devices' blocks, or
+    /// smaller ones, such that the devices and the disk begin and end with whole blocks.
+    pub fn joining(size: u64, devices: impl IntoIterator<Item = (u64, Geometry)>) -> Self {
+        let mut disk = Self::new(size);
+        let mut bounds = size;
+        for (index, (offset, device)) in devices.into_iter().enumerate() {
+            let next = Self::above(&device);
+            bounds |= offset | (offset + device.size);
+            if index == 0 {
+                disk = Self { size, ..next };
+                continue;
+            }
+            let slow = disk.capabilities.union(next.capabilities).0 & Capabilities::ROTATIONAL.0;
+            disk.capabilities = Capabilities(disk.capabilities.0 & next.capabilities.0 | slow);
+            disk.minimum_block = disk.minimum_block.max(next.minimum_block);
+            disk.preferred_block = disk.preferred_block.max(next.preferred_block);
+        }
+        bounds |= u64::from(disk.minimum_block);
+        Self { minimum_block: 1 << bounds.trailing_zeros(), ..disk }
+    }
 }
 
 /// The capabilities of a disk, which can be combined with `|`. `wit/block-store.wit` has the
@@ -233,5 +258,25 @@ mod tests {
         // A disk prefers blocks from 512 bytes to 32 MiB.
         assert_eq!(above(8).preferred_block, 512);
         assert_eq!(above(1 << 30).preferred_block, 32 << 20);
+    }
+
+    #[test]
+    fn disk_that_joins_devices_has_what_all_of_them_have() {
+        let (writable, rotational) = (Capabilities::WRITABLE, Capabilities::ROTATIONAL);
+        let device = |size, block, capabilities| Geometry {
+            size,
+            minimum_block: block,
+            preferred_block: 4096 * block,
+            capabilities: capabilities | Capabilities::FLUSH,
+        };
+        let first = device(1024, 1, writable | Capabilities::TRIM);
+        let second = device(512, 8, writable | rotational);
+        let disk = Disk::joining(2048, [(0, first), (1024, second)]);
+        assert_eq!((disk.size, disk.minimum_block, disk.preferred_block), (2048, 8, 32768));
+        assert_eq!(disk.capabilities, writable | rotational);
+        assert_eq!(Disk::joining(1025, [(1, first)]).minimum_block, 1);
+        assert_eq!(Disk::joining(2052, [(1024, second)]).minimum_block, 4);
+        assert_eq!(Disk::joining(2048, [(1024, second), (1028, second)]).minimum_block, 4);
+        assert_eq!(Disk::joining(9, []), Disk::new(9));
     }
 }
