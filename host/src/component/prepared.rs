@@ -149,7 +149,7 @@ impl Prepared {
                 contract,
                 imports: imports.into(),
                 routes: compiled
-                    .get_export_index(None, &format!("{ROUTING}@{CONTRACT_VERSION}"))
+                    .get_export_index(None, format!("{ROUTING}@{CONTRACT_VERSION}"))
                     .is_some(),
                 withdraws: shared.withdraws(compiled),
             }),

@@ -178,7 +178,8 @@ async fn memory_of_long_routes_is_the_disks() {
         (i32.const 0x100)";
     let guest = routing(1, [0; 5], route);
     let lower: Arc<dyn Device> = Native::new(MIB).numbered(9);
-    let poor = open_within(&guest, &[lower.clone()], GUEST + (100 << 10)).await.unwrap();
+    let poor =
+        open_within(&guest, std::slice::from_ref(&lower), GUEST + (100 << 10)).await.unwrap();
     assert_eq!(poor.read(0, 4000).await, Err(ErrorCode::NoMem));
     assert!(!poor.is_dead());
     let log = poor.log().await;

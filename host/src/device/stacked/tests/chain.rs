@@ -40,7 +40,7 @@ impl Model {
             0 | 1 => {
                 let byte = self.random.u8(..);
                 let data = vec![byte; length as usize];
-                self.client.write(offset, &data, byte % 4 == 0).await.unwrap();
+                self.client.write(offset, &data, byte.is_multiple_of(4)).await.unwrap();
                 self.bytes[place].copy_from_slice(&data);
             }
             2 => {

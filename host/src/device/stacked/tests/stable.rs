@@ -24,8 +24,8 @@ async fn stable_route_costs_no_call() {
 async fn filter_gives_leases_of_what_is_beneath_it() {
     let memory = tests_device(load(&Guest::new().direct()).await).await;
     let guest = routing(1, [0; 5], "(unreachable)").with("stable", STABLE);
-    let first = open(&guest, &[memory.clone()]).await.unwrap();
-    let client = open(&guest, &[first.0.clone()]).await.unwrap();
+    let first = open(&guest, &[memory]).await.unwrap();
+    let client = open(&guest, &[first.0]).await.unwrap();
     client.write(4096, &[7; 4096], false).await.unwrap();
     client.read(4096, 1).await.unwrap();
     let span = Span { offset: 4196, length: 10 };
