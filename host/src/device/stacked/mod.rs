@@ -6,7 +6,7 @@
 //!
 //! - `granules`: locks on ranges, which requests take before they are routed (rule 2).
 //! - `stable`: routes that hold for all requests of a range (rule 4).
-//! - `execute`: the implementation of [`Device`](super::Device), and what needs no route.
+//! - `execute`: the implementation of [`Device`], and what needs no route.
 //! - `routed`: the execution of a route (rules 1 to 6).
 //! - `segments`: the execution of its parts.
 //!
@@ -34,7 +34,7 @@ use crate::component::{Below, Executing, Reply, Rules};
 use granules::Granules;
 use stable::{Entry, MAX_ROUTES, StableRoutes};
 
-/// The most copies of routes that a device makes at a time, each of [`segments::PIECE`] bytes.
+/// The most copies of routes that a device makes at a time, 128 KiB each.
 const MAX_COPYING: usize = 16;
 
 /// The most devices that may stand on each other. Each takes a part of the stack of the thread that
