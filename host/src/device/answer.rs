@@ -1,5 +1,7 @@
 //! The answers of a device.
 
+use bytes::Bytes;
+
 use super::Lease;
 use crate::block::{Chunk, Extents};
 
@@ -36,6 +38,8 @@ pub enum Content {
 pub enum Part {
     /// Bytes.
     Data(Vec<u8>),
+    /// Bytes in a buffer that goes back to its owner.
+    Shared(Bytes),
     /// This many zeroes.
     Hole(u32),
 }
@@ -57,6 +61,7 @@ impl Chunks for Content {
             Self::Lease(lease) => lease.chunk(index),
             Self::Copied(parts) => parts.get(index).map(|part| match part {
                 Part::Data(bytes) => Chunk::Data(bytes),
+                Part::Shared(bytes) => Chunk::Data(bytes),
                 Part::Hole(length) => Chunk::Hole(*length),
             }),
         }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::FileDevice;
 use super::error::Failure;
-use super::open_file::{MAX_NOW, OpenFile};
+use super::open_file::{MAX_NOW, MAX_NOW_ALONE, OpenFile};
+use super::pool;
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::device::zero::Zero;
 use crate::device::{
@@ -12,6 +13,9 @@ use crate::device::{
     execution,
 };
 use crate::throttle::Verdict;
+
+/// Parts of a write end at multiples of this, in bytes.
+const PART_UNIT: u64 = 32 << 10;
 
 impl Device for FileDevice {
     fn geometry(&self) -> &Geometry {
@@ -29,6 +33,16 @@ impl Device for FileDevice {
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {
         execution(self.execute_order(order), place)
+    }
+
+    /// On a file system in memory, parts of a write take no longer than the whole, and are in the
+    /// processor's cache when they are copied.
+    fn partial_write_len(&self, span: Span, here: u64) -> u64 {
+        if !self.file.in_memory || self.geometry.block_sizes.minimum > 1 {
+            return 0;
+        }
+        let end = (span.offset + here) & !(PART_UNIT - 1);
+        end.saturating_sub(span.offset)
     }
 
     fn last_flush(self: Arc<Self>) -> Execution {
@@ -54,6 +68,7 @@ impl Device for FileDevice {
 impl FileDevice {
     async fn execute_order(self: Arc<Self>, order: Order) -> Outcome {
         if let Command::Read { span } = order.command
+            && !self.file.in_memory
             && let Some(bytes) = self.file.read_now(span)
         {
             return Ok(content(bytes));
@@ -79,7 +94,8 @@ impl FileDevice {
     /// Whether a command may be executed on the calling thread, because it takes about as long as copying
     /// its data: on a file system in memory, or, where it delays nobody else, a write to the page cache.
     fn is_quick(&self, order: &Order) -> bool {
-        let is_short = order.command.span().length <= MAX_NOW;
+        let longest = if order.alone { MAX_NOW_ALONE } else { MAX_NOW };
+        let is_short = order.command.span().length <= longest;
         match order.command {
             Command::Write { fua: false, .. } => is_short && (self.file.in_memory || order.alone),
             Command::Extents { .. } => false,
@@ -125,5 +141,5 @@ impl OpenFile {
 }
 
 fn content(bytes: Vec<u8>) -> Answer {
-    Answer::Read(Content::Copied(vec![Part::Data(bytes)]))
+    Answer::Read(Content::Copied(vec![Part::Shared(pool::bytes(bytes))]))
 }

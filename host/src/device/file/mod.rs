@@ -23,6 +23,7 @@ mod extents;
 mod open;
 mod open_file;
 mod options;
+mod pool;
 mod support;
 #[cfg(test)]
 mod tests;

@@ -5,13 +5,15 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, fadvise, fdatasync};
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwritev2, retry_on_intr};
 
 use super::error::Failure;
 use super::evict::{Evictor, evict};
 use super::open::Opened;
 use super::options::{Access, PageCache};
+use super::pool;
 use super::support::Support;
 use crate::block::{Geometry, Span};
 
@@ -21,6 +23,9 @@ use crate::block::{Geometry, Span};
 /// thread; one of 256 KiB takes 21 us and 36 us. Longer ones would delay the thread's other
 /// connections.
 pub(super) const MAX_NOW: u64 = 256 << 10;
+
+/// The same on a thread that serves a single connection, which waits for the command anyway.
+pub(super) const MAX_NOW_ALONE: u64 = 1 << 20;
 
 /// An open file, and the optional operations that its file system supports.
 #[derive(Debug)]
@@ -85,19 +90,18 @@ impl OpenFile {
 
     /// Reads a span.
     pub(super) fn read(&self, span: Span) -> Result<Vec<u8>, Failure> {
-        let mut bytes = vec![0; span.length as usize];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            let offset = span.offset + filled as u64;
-            let read = retry_on_intr(|| {
-                let buffers = &mut [IoSliceMut::new(&mut bytes[filled..])];
-                preadv2(&self.fd, buffers, offset, ReadWriteFlags::empty())
-            })?;
+        let length = span.length as usize;
+        // Not zeroed: that would take as long as reading it from the page cache.
+        let mut bytes = pool::take(length);
+        while bytes.len() < length {
+            let offset = span.offset + bytes.len() as u64;
+            let read = retry_on_intr(|| pread(&self.fd, spare_capacity(&mut bytes), offset))?;
             if read == 0 {
                 return Err(Failure::Truncated);
             }
-            filled += read;
         }
+        // A vector may have more room than was asked for.
+        bytes.truncate(length);
         if self.evictor.is_some() {
             evict(&self.fd, span);
         }

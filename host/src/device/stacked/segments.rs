@@ -202,11 +202,13 @@ impl StackedDevice {
             };
             let mut offset = copy.to.offset + at;
             for part in content {
+                let write = |bytes: bytes::Bytes| {
+                    let span = Span { offset, length: bytes.len() as u64 };
+                    (Command::Write { span, fua }, bytes, span.length)
+                };
                 let (command, payload, length) = match part {
-                    Part::Data(bytes) => {
-                        let span = Span { offset, length: bytes.len() as u64 };
-                        (Command::Write { span, fua }, bytes.into(), span.length)
-                    }
+                    Part::Data(bytes) => write(bytes.into()),
+                    Part::Shared(bytes) => write(bytes),
                     Part::Hole(length) => {
                         let span = Span { offset, length: length.into() };
                         let (keep_allocated, fast) = (false, false);
