@@ -121,7 +121,7 @@ pub(super) async fn execute(device: Arc<dyn Device>, order: Order) -> Outcome {
 }
 
 /// Zeroes by writing. Stops early if the client has gone away.
-async fn write_zeroes(
+pub(super) async fn write_zeroes(
     device: Arc<dyn Device>,
     span: Span,
     fua: bool,

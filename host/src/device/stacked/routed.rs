@@ -8,7 +8,7 @@ use super::StackedDevice;
 use super::stable::Use;
 use crate::block::{Command, Error, ErrorCode, Operation, Span};
 use crate::component::{Lock, Place, Request, Results, Route, Segment};
-use crate::device::zero::{MAX_WRITTEN, ZEROES};
+use crate::device::lower::write_zeroes;
 use crate::device::{Answer, Order, Outcome};
 
 impl StackedDevice {
@@ -32,7 +32,7 @@ impl StackedDevice {
     pub(super) async fn execute_routed(self: Arc<Self>, order: Order) -> Outcome {
         match order.command {
             Command::Zero { span, fua, fast, .. } if !self.guest.zeroes() => {
-                return self.write_zeroes(span, fua, fast, order).await;
+                return Box::pin(write_zeroes(self, span, fua, fast, order)).await;
             }
             // Writes take effect all the same.
             Command::Read { .. } if order.cancelled.is_cancelled() => {
@@ -119,31 +119,5 @@ impl StackedDevice {
             (segments, _) => self.change_segments(segments, order, &mut results.segments).await,
         };
         (outcome, results)
-    }
-
-    /// Emulates `zero` by writing. Stops early if the client has gone away.
-    async fn write_zeroes(
-        self: Arc<Self>,
-        span: Span,
-        fua: bool,
-        fast: bool,
-        order: Order,
-    ) -> Outcome {
-        if fast {
-            return Err(ErrorCode::NotSup.into());
-        }
-        if span.length > MAX_WRITTEN {
-            return Err(ErrorCode::Overflow.into());
-        }
-        let mut left = span;
-        while left.length > 0 && !order.cancelled.is_cancelled() {
-            let length = left.length.min(ZEROES.len() as u64);
-            let command = Command::Write { span: Span { length, ..left }, fua };
-            let payload = bytes::Bytes::from_static(&ZEROES[..length as usize]);
-            let write = self.order(command, payload, order.cancelled.clone());
-            Box::pin(self.clone().execute_order(write)).await?;
-            left = left.after(length);
-        }
-        Ok(Answer::Done)
     }
 }
