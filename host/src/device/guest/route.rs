@@ -1,6 +1,9 @@
 //! What a component that routes requests answers, and what a device that stands on others wants to know
 //! of it.
 
+use std::future::Future;
+use std::io;
+
 use super::GuestDevice;
 use crate::block::{Error, Operation};
 use crate::component::{Request, Results, Route, Rules, StableRoute};
@@ -9,6 +12,14 @@ impl GuestDevice {
     /// Returns the locks of requests, or `None` if the component does not route them.
     pub(in crate::device) fn rules(&self) -> Option<Rules> {
         self.component.rules
+    }
+
+    /// Runs a task that calls the component where it delays nobody else.
+    pub(in crate::device) async fn run<F>(&self, task: F) -> io::Result<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.schedule.run(task).await
     }
 
     /// Returns true if the component has a flush of its own.

@@ -83,6 +83,7 @@ pub(super) struct StackedDevice {
     granules: Granules,
     copying: Semaphore,
 }
+
 /// What the instances of the component see of the device.
 struct Beneath {
     lowers: Lowers,
@@ -119,9 +120,11 @@ impl StackedDevice {
             routes: StableRoutes::new(config.component.withdraws_routes()),
         });
         let guest = GuestDevice::open(config, Some(beneath.clone())).await?;
-        let device = Self::new(Arc::new(guest), beneath);
-        device.ask().await.map_err(OpenError::Failed)?;
-        Ok(Arc::new(device))
+        let device = Arc::new(Self::new(Arc::new(guest), beneath));
+        let asking = device.clone();
+        let asked = device.guest.run(async move { asking.ask().await }).await;
+        asked.map_err(OpenError::Threads)?.map_err(OpenError::Failed)?;
+        Ok(device)
     }
 
     fn new(guest: Arc<GuestDevice>, beneath: Arc<Beneath>) -> Self {
