@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::{error, fmt, io};
 
-use crate::block::{Error, MAX_TRANSFER};
+use crate::block::MAX_TRANSFER;
 use crate::component::{Component, Fault, MemoryBudget};
 use crate::device::{Buffers, LowerError, LowerSource};
 use crate::parameters::Argument;
@@ -51,8 +51,6 @@ pub enum OpenError {
     Refused(String),
     /// The component failed.
     Fault(Fault),
-    /// The component failed after it had opened the disk. The fault was logged.
-    Failed(Error),
     /// The device of this parameter could not be opened.
     Lower {
         /// The name of the parameter.
@@ -71,7 +69,7 @@ impl OpenError {
             Self::Fault(fault) => fault.may_pass(),
             Self::Threads(_) => true,
             Self::Lower { error, .. } => error.may_pass,
-            Self::Refused(_) | Self::Failed(_) => false,
+            Self::Refused(_) => false,
         }
     }
 }
@@ -81,7 +79,6 @@ impl fmt::Display for OpenError {
         match self {
             Self::Refused(text) => f.write_str(text),
             Self::Fault(fault) => fault.fmt(f),
-            Self::Failed(_) => f.write_str("the component failed, see above"),
             Self::Lower { parameter, error } => write!(f, "{parameter}: {}", error.message),
             Self::Threads(error) => write!(f, "no thread could run the component: {error}"),
         }

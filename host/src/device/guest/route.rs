@@ -6,7 +6,7 @@ use std::io;
 
 use super::GuestDevice;
 use crate::block::{Error, Operation};
-use crate::component::{Request, Results, Route, Rules, StableRoute};
+use crate::component::{Fault, Request, Results, Route, Rules, StableRoute};
 
 impl GuestDevice {
     /// Returns the locks of requests, or `None` if the component does not route them.
@@ -65,14 +65,24 @@ impl GuestDevice {
         self.kill_on_fault(&mut shard, answer)
     }
 
-    /// Asks the component for the route of everything of an operation, from an offset on.
+    /// Asks the component for the route of everything of an operation, from an offset on. Nothing is known
+    /// if there is no memory for an instance to ask.
+    ///
+    /// # Errors
+    ///
+    /// Returns a fault, which the caller must give to [`Self::failed`] if the device is in use.
     pub(in crate::device) async fn stable_route(
         &self,
         operation: Operation,
         offset: u64,
-    ) -> Result<Option<StableRoute>, Error> {
-        let mut shard = self.shard(offset).await?;
+    ) -> Result<Option<StableRoute>, Fault> {
+        let Ok(mut shard) = self.shard(offset).await else { return Ok(None) };
         let answer = shard.instance_mut().stable(operation, offset).await;
-        self.kill_on_fault(&mut shard, answer.map(Ok))
+        answer.inspect_err(|_| shard.stop())
+    }
+
+    /// Marks the device as dead, and returns the error for its client.
+    pub(in crate::device) fn failed(&self, fault: &Fault) -> Error {
+        self.die(fault).into()
     }
 }

@@ -30,7 +30,7 @@ use super::guest::{DiskConfig, GuestDevice, OpenError};
 use super::lower::{Lower, Lowers};
 use super::{Device, Execution};
 use crate::block::{Command, Error, Geometry, MAX_TRANSFER, Operation};
-use crate::component::{Below, Executing, Reply, Rules};
+use crate::component::{Below, Executing, Fault, Reply, Rules};
 use granules::Granules;
 use stable::{Entry, MAX_ROUTES, StableRoutes};
 
@@ -123,7 +123,7 @@ impl StackedDevice {
         let device = Arc::new(Self::new(Arc::new(guest), beneath));
         let asking = device.clone();
         let asked = device.guest.run(async move { asking.ask().await }).await;
-        asked.map_err(OpenError::Threads)?.map_err(OpenError::Failed)?;
+        asked.map_err(OpenError::Threads)?.map_err(OpenError::Fault)?;
         Ok(device)
     }
 
@@ -154,7 +154,7 @@ impl StackedDevice {
     }
 
     /// Asks the component for its stable routes.
-    async fn ask(&self) -> Result<(), Error> {
+    async fn ask(&self) -> Result<(), Fault> {
         if self.rules.is_none() || self.geometry.size == 0 {
             return Ok(());
         }
@@ -189,7 +189,7 @@ impl StackedDevice {
     /// Asks again after the component has withdrawn its routes.
     async fn ask_again(&self) -> Result<(), Error> {
         match self.routes().must_ask() {
-            true => self.ask().await,
+            true => self.ask().await.map_err(|fault| self.guest.failed(&fault)),
             false => Ok(()),
         }
     }
