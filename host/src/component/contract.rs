@@ -45,8 +45,8 @@ pub(super) const PREFERRED_BLOCKS: RangeInclusive<u32> = 512..=MAX_TRANSFER / 2;
 /// The longest read or write of a lower device by the component itself, in bytes.
 pub(super) const MAX_LOWER_TRANSFER: u64 = 1 << 20;
 
-/// How long the component waits for a lower device.
-pub(super) const LOWER_LIMIT: Duration = Duration::from_secs(300);
+/// How long the component waits for a lower device; in unit tests not as long.
+pub(crate) const LOWER_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 300 });
 
 /// The largest granule, in bytes.
 pub(super) const MAX_GRANULE: u64 = 1 << 30;

@@ -26,8 +26,7 @@ pub trait Below: Send + Sync {
     /// Returns the properties of a device, or `None` if there is none of this number.
     fn geometry(&self, device: usize) -> Option<&Geometry>;
 
-    /// Executes a command on a device. Once the future has been polled, the command runs to its end
-    /// even if the future is dropped.
+    /// Executes a command on a device. The future must be driven to its end.
     fn execute(
         &self,
         device: usize,
@@ -125,7 +124,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     lower.func_wrap_async("withdraw-routes", |store: StoreContextMut<'_, State>, (): ()| {
         let withdrawing = store.data().below().clone().withdraw_routes();
         Box::new(async move {
-            waiting(withdrawing).await;
+            // However long it takes: there is no other answer than that nobody relies on a route.
+            uncounted(withdrawing).await;
             Ok(())
         })
     })
@@ -279,16 +279,25 @@ fn check(command: &Command, geometry: &Geometry) -> Result<(), Error> {
     }
 }
 
-/// Drives a future for a guest that waits for it, for which its deadline does not count. Returns `None`
-/// after [`LOWER_LIMIT`].
-async fn waiting<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+/// Drives a future for a guest that waits for it. Returns `None` after [`LOWER_LIMIT`]; the future is
+/// driven to its end all the same.
+async fn waiting<T: Send + 'static>(mut future: Executing<'static, T>) -> Option<T> {
     let first = poll_fn(|cx| Poll::Ready(limits::poll_below(future.as_mut(), cx))).await;
     if let Poll::Ready(ready) = first {
         return Some(ready);
     }
-    let mut waiting = pin!(tokio::time::timeout(LOWER_LIMIT, future));
-    poll_fn(|cx| limits::poll_below(waiting.as_mut(), cx)).await.ok()
+    let waited = uncounted(tokio::time::timeout(LOWER_LIMIT, &mut future)).await;
+    if waited.is_err() {
+        // It may be several commands, of which only one is under way.
+        tokio::spawn(future);
+    }
+    waited.ok()
+}
+
+/// Drives a future for a guest that waits for it, for which its deadline does not count.
+async fn uncounted<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| limits::poll_below(future.as_mut(), cx)).await
 }
 
 fn describe(geometry: &Geometry) -> bindings::Geometry {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use crate::block::{Operation, Span};
 use crate::component::{Location, Place};
@@ -30,6 +30,8 @@ pub(super) struct StableRoutes {
     /// Those requests.
     users: Turnstile,
     left: Notify,
+    /// Locked during a withdrawal.
+    withdrawing: Mutex<()>,
     /// True until the component has been asked again, after it withdrew its routes.
     ask: AtomicBool,
 }
@@ -61,6 +63,7 @@ impl StableRoutes {
             withdrawable,
             users: Turnstile::default(),
             left: Notify::new(),
+            withdrawing: Mutex::default(),
             ask: AtomicBool::new(false),
         })
     }
@@ -123,6 +126,8 @@ impl StableRoutes {
     /// Withdraws all routes, and waits until nobody relies on one: neither a request that is counted nor
     /// a lease of a lower device.
     pub(super) async fn withdraw(&self, lowers: &Lowers) {
+        // Another one would let requests in again before this one is complete.
+        let _alone = self.withdrawing.lock().await;
         {
             let mut lists = self.write();
             *lists = Lists { generation: lists.generation + 1, ..Lists::default() };

@@ -173,15 +173,15 @@ async fn memory_of_long_routes_is_the_disks() {
         (drop (call $routed (i32.const 4000) (i32.const 0) (i64.const 0) (i64.const 7)))
         (i32.store (i32.const 0x110) (i32.const 0x10000))
         (i32.const 0x100)";
-    let guest = routing(1, [0; 5], route);
+    let component = load(&routing(1, [0; 5], route)).await;
     let lower: Arc<dyn Device> = Native::new(MIB).numbered(9);
-    let poor =
-        open_within(&guest, std::slice::from_ref(&lower), GUEST + (100 << 10)).await.unwrap();
+    let poor = open_component(component.clone(), GUEST + (100 << 10), std::slice::from_ref(&lower));
+    let poor = poor.await.unwrap();
     assert_eq!(poor.read(0, 4000).await, Err(ErrorCode::NoMem));
     assert!(!poor.is_dead());
     let log = poor.log().await;
     assert!(matches!(log[..], [(Called::Route(0), 0, 4000), (Called::Done(0), 7, _)]), "{log:?}");
-    let rich = open_within(&guest, &[lower], GUEST + (300 << 10)).await.unwrap();
+    let rich = open_component(component, GUEST + (300 << 10), &[lower]).await.unwrap();
     for _ in 0..3 {
         assert_eq!(rich.read(0, 4000).await, Ok(vec![9; 4000]), "it is given back");
     }

@@ -2,11 +2,16 @@
 
 mod breaches;
 mod chain;
+mod lower;
 mod native;
 mod rules;
 mod stable;
+mod user;
+mod withdraw;
 
 use std::sync::Arc;
+
+use tokio::task::JoinHandle;
 
 use super::super::guest::{Budgets, DiskConfig, OpenError};
 use super::StackedDevice;
@@ -28,16 +33,16 @@ async fn load(guest: &Guest) -> Component {
 }
 
 async fn open(guest: &Guest, lowers: &[Arc<dyn Device>]) -> Result<Client, OpenError> {
-    open_within(guest, lowers, 64 << 20).await
+    open_component(load(guest).await, 64 << 20, lowers).await
 }
 
-async fn open_within(
-    guest: &Guest,
-    lowers: &[Arc<dyn Device>],
+async fn open_component(
+    component: Component,
     max_memory: u64,
+    lowers: &[Arc<dyn Device>],
 ) -> Result<Client, OpenError> {
     let config = DiskConfig {
-        component: load(guest).await,
+        component,
         export_name: "export".into(),
         read_only: false,
         arguments: Vec::new(),
@@ -56,6 +61,14 @@ async fn client(guest: &Guest, lowers: &[&Arc<Native>]) -> Client {
 }
 
 impl Client {
+    /// Spawns a task that uses the device.
+    fn spawn<F>(&self, run: impl FnOnce(Self) -> F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        tokio::spawn(run(self.clone()))
+    }
+
     async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {
         self.execute_for(command, payload, Cancelled::default()).await
     }
@@ -117,6 +130,20 @@ impl Client {
         match self.execute(Command::Extents { span, limit }, Vec::new()).await? {
             Answer::Extents(extents) => Ok(extents.as_slice().to_vec()),
             _ => panic!("extents are answered with extents"),
+        }
+    }
+
+    /// Calls the function of `block-store` of this name.
+    async fn call(&self, function: &str) -> Result<(), ErrorCode> {
+        let span = Span { offset: 0, length: 4096 };
+        match function {
+            "read" => self.read(0, 4096).await.map(drop),
+            "write" => self.write(0, &[1; 4096], false).await,
+            "zero" => self.zero(0, 4096, false).await,
+            "trim" => self.trim(0, 4096).await,
+            "flush" => self.flush().await,
+            "extents" => self.extents(0, 4096, 9).await.map(drop),
+            _ => self.execute(Command::Cache { span }, Vec::new()).await.map(drop),
         }
     }
 
