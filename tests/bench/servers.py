@@ -25,6 +25,7 @@ class Server:
         self.name = name
         self.program = str(program)
         self.backend = backend
+        self.stores &= backend == "memory" or backend.startswith("file")
         self.filters = filters
 
     def version(self):
@@ -60,6 +61,9 @@ class Nbdkit(Server):
     def command(self, listen, size, file):
         where = ["-U", listen] if isinstance(listen, str) else ["-i", listen[0], "-p", listen[1]]
         disk = ["file", f"file={file}"] if file else [self.backend, f"size={size}"]
+        if self.backend == "data":
+            # Half of it is stored.
+            disk.append("data=( (0x55 0xaa)*32768 @+65536 )*512")
         filters = [f"--filter={name}" for name in self.filters]
         return [self.program, "-f", *where, *filters, *disk]
 
