@@ -200,6 +200,23 @@ fn waiting_for_a_far_timer_ends_at_the_deadline() {
     assert!(neighbour.median < SECOND / 20, "{neighbour:?}");
 }
 
+/// As many calls as a client may have in flight wait at the same time, each in an instance of its own.
+#[test]
+fn calls_that_wait_hold_up_no_others() {
+    let tenants = Tenants::with_component(&["interchangeable", "sleep"], &["--deadline", "120"]);
+    let mut session = tenants.attacker();
+    for _ in 0..100 {
+        let waits = session.request(0, cmd::READ, 1 << 39, 4096);
+        session.send(waits, &[]);
+    }
+    let quick = session.request(0, cmd::READ, 0, 4096);
+    let cookie = quick.cookie;
+    session.send(quick, &[]);
+    let (answered, _) = session.receive();
+    assert_eq!(answered.cookie, cookie);
+    assert_eq!(session.outstanding(), 100);
+}
+
 /// With and without calls of the host when there is hardly any stack left.
 #[test]
 fn recursion_ends_and_harms_only_its_disk() {

@@ -126,7 +126,8 @@ pub(crate) fn guest(
         .with("pass", pass)
 }
 
-fn sleeper(flush: &str) -> Guest {
+/// A guest that can sleep in its `flush` and elsewhere.
+pub(crate) fn sleeper(flush: &str) -> Guest {
     let functions = [
         (0, "[method]pollable.block", "(param i32)"),
         (1, "subscribe-duration", "(param i64) (result i32)"),

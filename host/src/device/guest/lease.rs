@@ -3,7 +3,7 @@
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::GuestDevice;
-use super::shards::{Locked, Shard, Shared};
+use super::shard::{Locked, Shard, Shared};
 use crate::block::{Chunk, Scatter, Span};
 use crate::component::{Hint, Resident};
 use crate::device::{Leased, Mode};
@@ -128,7 +128,8 @@ impl GuestDevice {
     }
 
     /// The shard of an offset, if the device has leases at all. Devices with blocks of more than
-    /// one byte have none, for they have to see to parts of blocks first.
+    /// one byte have none, for they have to see to parts of blocks first. Nor have those with a pool
+    /// of instances, none of which belongs to an offset.
     #[inline]
     fn leased_shard(&self, offset: u64) -> Option<&RwLock<Shard>> {
         let leases = self.leases && !self.is_dead();

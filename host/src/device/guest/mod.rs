@@ -13,8 +13,10 @@ mod config;
 mod execute;
 mod extents;
 mod lease;
+mod pool;
 mod route;
 mod schedule;
+mod shard;
 mod shards;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,8 @@ use crate::device::{Answer, Buffers, Content, Outcome};
 pub use config::{Budgets, DiskConfig, OpenError};
 pub use lease::GuestLease;
 use schedule::Schedule;
-use shards::{Locked, Shards};
+use shard::Locked;
+use shards::Shards;
 
 /// The most stripes that one cache command reaches.
 const MAX_CACHED_STRIPES: usize = 1024;
@@ -50,7 +53,7 @@ pub struct GuestDevice {
     shards: Shards,
     schedule: Schedule,
     buffers: Buffers,
-    /// The component has direct access, and blocks of one byte.
+    /// The component has direct access, blocks of one byte, and an instance for each offset.
     leases: bool,
     /// The component failed; all commands fail with EIO.
     dead: AtomicBool,
@@ -111,7 +114,9 @@ impl GuestDevice {
         };
         Ok(Self {
             export_name,
-            leases: component.direct_access && component.block_sizes.minimum == 1,
+            leases: component.direct_access
+                && component.block_sizes.minimum == 1
+                && !shards.is_pool(),
             component,
             geometry,
             shards,
@@ -295,17 +300,26 @@ impl GuestDevice {
         if !self.component.capabilities.flush {
             return Ok(());
         }
-        for index in 0..self.shards.to_flush() {
-            let mut shard = self.shards.lock(index).await;
-            if self.is_dead() {
-                return Err(ErrorCode::Io.into());
-            }
-            if shard.is_started() {
+        for index in 0..self.shards.count() {
+            if let Some(mut shard) = self.shard_to_flush(index).await? {
                 let answer = shard.instance_mut().flush().await;
                 self.kill_on_fault(&mut shard, answer)?;
             }
         }
         Ok(())
+    }
+
+    /// Locks a shard to flush it. Returns `None` if it is not started, and so has nothing to flush.
+    async fn shard_to_flush(&self, index: usize) -> Result<Option<Locked>, Error> {
+        if self.shards.is_pool() {
+            // The flush of any instance covers all, also that of one that has just been started.
+            return self.shard_to_read(index).await.map(Some);
+        }
+        let shard = self.shards.lock(index).await;
+        match self.is_dead() {
+            true => Err(ErrorCode::Io.into()),
+            false => Ok(shard.is_started().then_some(shard)),
+        }
     }
 
     async fn flush_instead_of_fua(&self, fua: bool) -> Result<(), Error> {

@@ -6,6 +6,9 @@
 //! selects the shard, so there is no table, and stripes are spread evenly whatever a client writes.
 //! There are enough shards for several cores to work in parallel, and so many that each is about
 //! half full (of the 4 GiB of a 32-bit memory) when the device's budget is used up.
+//!
+//! Interchangeable instances are in a pool instead, of any size. They count as one shard: to lock it
+//! is to take an instance from the pool.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::RwLock;
 
+use super::pool::Pool;
+use super::shard::{Locked, Shard};
 use super::{DiskConfig, OpenError};
 use crate::block::Span;
 use crate::component::{Below, Breach, Call, Disk, Fault, Instance, MemoryBudget, Sharing};
@@ -38,9 +43,6 @@ const LEAST_DISK: u64 = if cfg!(test) { 64 << 10 } else { LEAST_DISK_PER_SHARD }
 /// some of the 65530 mappings that Linux gives to a process.
 const MAX_BITS: u32 = 12;
 
-/// The number of instances of an interchangeable component.
-const INTERCHANGEABLE: usize = 16;
-
 /// After a failure to start a further instance that took longer than [`SLOW_START`], the next
 /// attempt is made after this many times as long, for every request that needs an instance would
 /// make one.
@@ -54,12 +56,6 @@ const SPINS: usize = 64;
 /// How often to yield the processor after that: the holder of the lock may have been preempted.
 const YIELDS: usize = 8;
 
-/// A shard locked for writing.
-pub(super) type Locked = OwnedRwLockWriteGuard<Shard>;
-
-/// A shard locked for reading.
-pub(super) type Shared = OwnedRwLockReadGuard<Shard>;
-
 /// A shard and its queue.
 struct ShardSlot {
     shard: Arc<RwLock<Shard>>,
@@ -69,7 +65,7 @@ struct ShardSlot {
 
 impl ShardSlot {
     fn new(instance: Option<Instance>) -> Self {
-        let shard = Arc::new(RwLock::new(Shard { instance }));
+        let shard = Arc::new(RwLock::new(Shard::new(instance)));
         Self { shard, waiting: AtomicUsize::new(0) }
     }
 }
@@ -80,6 +76,7 @@ pub(super) struct Shards {
     /// The devices on which it stands.
     below: Option<Arc<dyn Below>>,
     budget: MemoryBudget,
+    /// None if the instances are in a pool.
     slots: Box<[ShardSlot]>,
     layout: Layout,
     failure: Mutex<StartFailure>,
@@ -97,8 +94,8 @@ struct StartFailure {
 enum Layout {
     /// One shard for everything.
     One,
-    /// Any shard for anything. The number is the next one to use if all are busy.
-    Any(AtomicUsize),
+    /// Any instance for anything.
+    Any(Arc<Pool>),
     /// Shards by stripe.
     Striped {
         /// The logarithm of the stripe's size.
@@ -115,24 +112,25 @@ impl Shards {
         below: Option<Arc<dyn Below>>,
     ) -> Result<(Self, Disk), OpenError> {
         let budget = config.budgets.memory.clone();
+        let before = budget.used();
         let opened = open_instance(&config, &budget, below.as_ref()).await;
         let (instance, disk) = opened.map_err(OpenError::Fault)?;
         let disk = disk.map_err(OpenError::Refused)?;
-        let layout = match disk.sharing {
-            Sharing::Exclusive => Layout::One,
-            Sharing::Interchangeable => Layout::Any(AtomicUsize::new(0)),
-            Sharing::Striped { shift } => Layout::Striped {
-                shift,
-                bits: shard_bits(disk.size, shift, budget.limit(), LEAST_DISK),
-            },
+        let slots = |instance, count| {
+            let mut first = Some(instance);
+            (0..count).map(|_| ShardSlot::new(first.take())).collect()
         };
-        let count = match layout {
-            Layout::One => 1,
-            Layout::Any(_) => INTERCHANGEABLE,
-            Layout::Striped { bits, .. } => 1 << bits,
+        let (layout, slots) = match disk.sharing {
+            Sharing::Exclusive => (Layout::One, slots(instance, 1)),
+            Sharing::Interchangeable => {
+                let memory = budget.used().saturating_sub(before);
+                (Layout::Any(Pool::new(instance, memory, budget.limit())), Box::default())
+            }
+            Sharing::Striped { shift } => {
+                let bits = shard_bits(disk.size, shift, budget.limit(), LEAST_DISK);
+                (Layout::Striped { shift, bits }, slots(instance, 1 << bits))
+            }
         };
-        let mut first = Some(instance);
-        let slots = (0..count).map(|_| ShardSlot::new(first.take())).collect();
         Ok((Self { config, below, budget, slots, layout, failure: Mutex::default() }, disk))
     }
 
@@ -147,9 +145,9 @@ impl Shards {
         }
     }
 
-    /// The number of shards to flush, starting with the first.
-    pub(super) fn to_flush(&self) -> usize {
-        self.count()
+    /// Whether each request may be served by another instance.
+    pub(super) fn is_pool(&self) -> bool {
+        matches!(self.layout, Layout::Any(_))
     }
 
     pub(super) fn is_striped(&self) -> bool {
@@ -160,8 +158,7 @@ impl Shards {
     #[inline]
     pub(super) fn index(&self, offset: u64) -> usize {
         match &self.layout {
-            Layout::One => 0,
-            Layout::Any(next) => self.idle(next),
+            Layout::One | Layout::Any(_) => 0,
             Layout::Striped { bits: 0, .. } => 0,
             Layout::Striped { shift, bits } => {
                 // Fibonacci hashing: multiplied by 2^64 divided by the golden ratio, the top bits
@@ -170,13 +167,6 @@ impl Shards {
                 (hash >> (64 - bits)) as usize
             }
         }
-    }
-
-    /// Returns an idle shard, or the next in turn if all are busy.
-    fn idle(&self, next: &AtomicUsize) -> usize {
-        let unlocked = |index: &usize| self.shard(*index).try_write().is_ok();
-        let turn = || next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        (0..self.slots.len()).find(unlocked).unwrap_or_else(turn)
     }
 
     /// Returns the number of bytes from an offset to the end of its stripe, if there are stripes.
@@ -201,7 +191,7 @@ impl Shards {
         }
     }
 
-    /// Returns a shard, to try to lock it.
+    /// Returns a shard that is not in a pool, to try to lock it.
     #[inline]
     pub(super) fn shard(&self, index: usize) -> &Arc<RwLock<Shard>> {
         &self.slots[index].shard
@@ -209,13 +199,16 @@ impl Shards {
 
     /// Locks a shard, if it is not locked.
     fn try_lock(&self, index: usize) -> Option<Locked> {
-        self.shard(index).clone().try_write_owned().ok()
+        self.shard(index).clone().try_write_owned().ok().map(Locked::Slot)
     }
 
     /// Locks a shard, in the order of arrival: an unfair lock would let a write overtake the trim
     /// that was sent before it. The protocol allows that, but clients such as fio (`rw=trimwrite`)
     /// count on the order.
     pub(super) async fn lock(&self, index: usize) -> Locked {
+        if let Layout::Any(pool) = &self.layout {
+            return Locked::Pooled(pool.take().await);
+        }
         let slot = &self.slots[index];
         for attempt in 0..SPINS + YIELDS {
             if let Some(shard) = self.try_lock(index) {
@@ -233,11 +226,14 @@ impl Shards {
         slot.waiting.fetch_add(1, Ordering::Relaxed);
         let shard = slot.shard.clone().write_owned().await;
         slot.waiting.fetch_sub(1, Ordering::Relaxed);
-        shard
+        Locked::Slot(shard)
     }
 
     /// Locks a started shard, an idle one if possible.
     pub(super) async fn any_started(&self) -> Option<Locked> {
+        if let Layout::Any(pool) = &self.layout {
+            return pool.take_started().await.map(Locked::Pooled);
+        }
         let indexes = 0..self.slots.len();
         let started = |index| self.try_lock(index).filter(|shard| shard.is_started());
         if let Some(shard) = indexes.clone().find_map(started) {
@@ -265,7 +261,7 @@ impl Shards {
         }
         match self.start_same(disk).await {
             Ok(instance) => {
-                shard.instance = Some(instance);
+                *shard = Shard::new(Some(instance));
                 *self.failure() = StartFailure::default();
                 Ok(())
             }
@@ -324,7 +320,14 @@ impl Shards {
     /// Drops all instances, each as soon as its lock is free.
     pub(super) fn clear(&self) -> impl Future<Output = ()> + Send + use<> {
         let shards: Vec<_> = self.slots.iter().map(|slot| slot.shard.clone()).collect();
+        let pool = match &self.layout {
+            Layout::Any(pool) => Some(pool.clone()),
+            _ => None,
+        };
         async move {
+            if let Some(pool) = pool {
+                pool.close();
+            }
             for shard in shards {
                 shard.write().await.stop();
             }
@@ -356,44 +359,6 @@ fn shard_bits(size: u64, shift: u32, max_memory: u64, least_disk: u64) -> u32 {
     let affordable = (max_memory / LEAST_PER_SHARD).max(1);
     let least = worthwhile.min(affordable);
     wanted.min(stripes).min(1 << least.ilog2()).min(1 << MAX_BITS).ilog2()
-}
-
-/// A place for one instance.
-pub(super) struct Shard {
-    instance: Option<Instance>,
-}
-
-impl Shard {
-    pub(super) fn is_started(&self) -> bool {
-        self.instance.is_some()
-    }
-
-    /// Returns the instance, if it is started.
-    #[inline]
-    pub(super) fn started(&self) -> Option<&Instance> {
-        self.instance.as_ref()
-    }
-
-    /// As [`Self::started`], mutably.
-    #[inline]
-    pub(super) fn started_mut(&mut self) -> Option<&mut Instance> {
-        self.instance.as_mut()
-    }
-
-    /// Returns the instance of a shard that was started.
-    pub(super) fn instance(&self) -> &Instance {
-        self.started().expect("a locked shard was started")
-    }
-
-    /// As [`Self::instance`], mutably.
-    pub(super) fn instance_mut(&mut self) -> &mut Instance {
-        self.started_mut().expect("a locked shard was started")
-    }
-
-    /// Drops the instance and frees its memory.
-    pub(super) fn stop(&mut self) {
-        self.instance = None;
-    }
 }
 
 #[cfg(test)]

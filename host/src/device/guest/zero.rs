@@ -2,7 +2,7 @@
 
 use tokio::task::consume_budget;
 
-use super::shards::Locked;
+use super::shard::Locked;
 use super::{GuestDevice, Unavailable};
 use crate::block::{Error, ErrorCode, Span};
 use crate::device::Cancelled;
