@@ -223,7 +223,7 @@ impl Chain {
 }
 
 /// Returns true if a component can stand between a client and a disk.
-fn is_filter(description: &Description) -> bool {
+pub(super) fn is_filter(description: &Description) -> bool {
     let is_base = |kind: &ParameterType| *kind == ParameterType::Device;
     description.parameters.iter().any(|one| one.name == BASE && is_base(&one.kind))
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{Args, Information, PROGRAM};
 use super::budgets;
+use super::chain;
 use super::components::{self, Choice};
 use super::exports;
 use super::file;
@@ -13,6 +14,7 @@ use super::{Failure, manual};
 use memnbd::block::MAX_TRANSFER;
 use memnbd::component::{self, Component, Description};
 use memnbd::machine;
+use memnbd::parameters::ParameterType;
 
 /// The information that was requested.
 pub(super) enum Question<'a> {
@@ -176,6 +178,14 @@ fn config() -> Value {
 fn describe(args: &Args, backend: &Backend) -> Value {
     let Description { name, version, summary, parameters, bare_parameter, other_parameters } =
         backend.description();
+    // What a person who names a value for one of these lets the component use.
+    let grants = parameters.iter().filter_map(|parameter| match parameter.kind {
+        ParameterType::Device => Some(format!("{}: an export", parameter.name)),
+        ParameterType::File => Some(format!("{}: a file", parameter.name)),
+        _ => None,
+    });
+    let grants: Vec<String> = grants.collect();
+    let is_filter = chain::is_filter(backend.description());
     let parameters: Vec<Value> = parameters
         .iter()
         .map(|parameter| {
@@ -189,9 +199,11 @@ fn describe(args: &Args, backend: &Backend) -> Value {
             })
         })
         .collect();
-    let (contract, imports) = match backend {
-        Backend::Component(component) => (Some(component.contract()), component.imports()),
-        Backend::Native(_) => (None, &[][..]),
+    let (contract, imports, routes) = match backend {
+        Backend::Component(component) => {
+            (Some(component.contract()), component.imports(), component.routes())
+        }
+        Backend::Native(_) => (None, &[][..], false),
     };
     json!({
         "name": name,
@@ -202,6 +214,9 @@ fn describe(args: &Args, backend: &Backend) -> Value {
         "other_parameters": other_parameters,
         "contract": contract,
         "imports": imports,
+        "filter": is_filter,
+        "routes_requests": routes,
+        "grants": grants,
         "limits": {
             "deadline_seconds": args.deadline.as_secs_f64(),
             "max_memory": args.max_memory.unwrap_or_else(|| budgets::total(args)),
@@ -232,7 +247,8 @@ fn print_pairs(text: &mut String, key: &str, value: &Value) {
         }),
         Value::Array(values) if values.iter().all(Value::is_string) => {
             let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-            text.push_str(&format!("{key}={}\n", values.join(" ")));
+            let separator = if values.iter().any(|value| value.contains(' ')) { ", " } else { " " };
+            text.push_str(&format!("{key}={}\n", values.join(separator)));
         }
         Value::Array(values) => values.iter().filter_map(Value::as_object).for_each(|object| {
             let mut object: Map<String, Value> = object.clone();
