@@ -178,13 +178,15 @@ fn config() -> Value {
 fn describe(args: &Args, backend: &Backend) -> Value {
     let Description { name, version, summary, parameters, bare_parameter, other_parameters } =
         backend.description();
-    // What a person who names a value for one of these lets the component use.
-    let grants = parameters.iter().filter_map(|parameter| match parameter.kind {
-        ParameterType::Device => Some(format!("{}: an export", parameter.name)),
-        ParameterType::File => Some(format!("{}: a file", parameter.name)),
-        _ => None,
+    // What users give with such a parameter is all that a component reaches outside its sandbox.
+    let granted = |kind: ParameterType| -> Vec<&str> {
+        let granted = parameters.iter().filter(|parameter| parameter.kind == kind);
+        granted.map(|parameter| &*parameter.name).collect()
+    };
+    let grants = json!({
+        "devices": granted(ParameterType::Device),
+        "files": granted(ParameterType::File),
     });
-    let grants: Vec<String> = grants.collect();
     let is_filter = chain::is_filter(backend.description());
     let parameters: Vec<Value> = parameters
         .iter()
@@ -247,8 +249,7 @@ fn print_pairs(text: &mut String, key: &str, value: &Value) {
         }),
         Value::Array(values) if values.iter().all(Value::is_string) => {
             let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-            let separator = if values.iter().any(|value| value.contains(' ')) { ", " } else { " " };
-            text.push_str(&format!("{key}={}\n", values.join(separator)));
+            text.push_str(&format!("{key}={}\n", values.join(" ")));
         }
         Value::Array(values) => values.iter().filter_map(Value::as_object).for_each(|object| {
             let mut object: Map<String, Value> = object.clone();
