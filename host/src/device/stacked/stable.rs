@@ -41,6 +41,8 @@ struct Lists {
     by_operation: [Vec<Entry>; Operation::ALL.len()],
     /// How often the routes were withdrawn.
     generation: u64,
+    /// True during a withdrawal.
+    withdrawing: bool,
 }
 
 /// A request that relies on a stable route.
@@ -115,10 +117,11 @@ impl StableRoutes {
         self.read().generation
     }
 
-    /// Sets the routes of an operation, unless some were withdrawn since the component was asked.
+    /// Sets the routes of an operation, unless some were withdrawn since the component was asked, or
+    /// are being withdrawn: then it will be asked again.
     pub(super) fn set(&self, operation: Operation, list: Vec<Entry>, generation: u64) {
         let mut lists = self.write();
-        if lists.generation == generation {
+        if lists.generation == generation && !lists.withdrawing {
             lists.by_operation[operation as usize] = list;
         }
     }
@@ -130,7 +133,8 @@ impl StableRoutes {
         let _alone = self.withdrawing.lock().await;
         {
             let mut lists = self.write();
-            *lists = Lists { generation: lists.generation + 1, ..Lists::default() };
+            let generation = lists.generation + 1;
+            *lists = Lists { generation, withdrawing: true, ..Lists::default() };
             self.users.close();
         }
         loop {
@@ -144,6 +148,7 @@ impl StableRoutes {
         for lower in lowers.list() {
             lower.device.clone().end_leases().await;
         }
+        self.write().withdrawing = false;
         self.users.open();
         self.ask.store(true, Ordering::Release);
     }
@@ -226,8 +231,11 @@ mod tests {
         assert!(futures_util::poll!(withdrawing.as_mut()).is_pending());
         assert!(routes.whole(Operation::Read, span(0, 1)).is_none(), "it is withdrawn already");
         assert!(!routes.must_ask());
+        routes.set(Operation::Read, vec![entry], routes.generation());
         drop(under_way);
         withdrawing.await;
+        let found = routes.with(Operation::Read, span(0, 1), |place, _| Some(place));
+        assert_eq!(found, None, "an answer that was given meanwhile is withdrawn, too");
         assert!(routes.must_ask() && !routes.must_ask(), "once");
         routes.set(Operation::Read, vec![entry], generation);
         assert!(routes.whole(Operation::Read, span(0, 1)).is_none(), "an answer of before");
