@@ -98,6 +98,11 @@ fn disks_of_the_corpus_and_near_it() {
 }
 
 #[test]
+fn routes_of_the_corpus_and_near_it() {
+    run("routes", 2_000, targets::routes);
+}
+
+#[test]
 fn descriptions_of_the_corpus_and_near_it() {
     run("description", 5_000, targets::description);
 }

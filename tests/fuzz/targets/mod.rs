@@ -8,7 +8,7 @@ mod connection;
 mod handshake;
 mod transmission;
 
-pub(crate) use component::{chunks, description, disk, extents};
+pub(crate) use component::{chunks, description, disk, extents, routes};
 pub(crate) use connection::connection;
 pub(crate) use handshake::handshake;
 pub(crate) use transmission::transmission;

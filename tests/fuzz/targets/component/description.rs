@@ -127,7 +127,9 @@ fn check(description: &Description, said: &All<'_>) {
             (ParameterType::Text, Kind::Plain(0))
             | (ParameterType::Boolean, Kind::Plain(2))
             | (ParameterType::Duration, Kind::Plain(5))
-            | (ParameterType::Probability, Kind::Plain(6)) => {}
+            | (ParameterType::Probability, Kind::Plain(6))
+            | (ParameterType::Device, Kind::Plain(7))
+            | (ParameterType::File, Kind::Plain(8)) => {}
             (other, _) => panic!("another type: {other:?}"),
         }
         check_shown(&parameter.summary, said.summary);
@@ -165,7 +167,7 @@ fn lift(memory: &Memory) -> Option<All<'_>> {
 fn kind(memory: &Memory, at: u32) -> Option<Kind<'_>> {
     let payload = at + 8;
     Some(match memory.u8(at) {
-        plain @ (0 | 2 | 5 | 6) => Kind::Plain(plain),
+        plain @ (0 | 2 | 5..=8) => Kind::Plain(plain),
         1 => {
             let words = memory.list(payload, 8, 4)?;
             let word = |index| memory.string(words.at + 8 * index);

@@ -20,6 +20,9 @@ pub(super) struct List {
 }
 
 impl Memory {
+    /// How long it is.
+    pub(super) const LENGTH: u64 = SIZE as u64;
+
     pub(super) fn new(image: &[u8]) -> Self {
         let written = image.len().min(WRITABLE);
         let mut bytes = vec![0; SIZE];

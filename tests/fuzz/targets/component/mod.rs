@@ -2,8 +2,8 @@
 //! checked by the host.
 //!
 //! Each target decodes the same bytes by itself, by the rules of the Canonical ABI and of the
-//! contract in `wit/`, and the host must come to the same result: the same chunks, extents, disk or
-//! description, the same kind of refusal, or a fault.
+//! contract in `wit/`, and the host must come to the same result: the same chunks, extents, disk,
+//! description or effect of a route, the same kind of refusal, or a fault.
 
 mod chunks;
 mod description;
@@ -11,11 +11,13 @@ mod disk;
 mod extents;
 mod guest;
 mod memory;
+mod routes;
 
 pub(crate) use chunks::chunks;
 pub(crate) use description::description;
 pub(crate) use disk::disk;
 pub(crate) use extents::extents;
+pub(crate) use routes::routes;
 
 /// The longest text that the host takes from a component, in bytes.
 const MAX_TEXT: usize = 4096;
