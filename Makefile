@@ -81,10 +81,11 @@ check-aarch64:
 		$(CARGO) check $(CARGO_FLAGS) --workspace --target $(AARCH64); \
 	else echo "there is no target $(AARCH64) here, so it is not checked"; fi
 
-# The parts by themselves; the components' logic runs natively here.
+# The parts by themselves; the components' logic runs natively here. And a project that uses the library.
 unit:
 	$(CARGO) test $(CARGO_FLAGS) --workspace --lib --bins
 	$(CARGO) test $(CARGO_FLAGS) --workspace --doc
+	$(CARGO) test $(CARGO_FLAGS) --manifest-path tests/embedding/Cargo.toml --target-dir target
 
 ## loom: every interleaving of a few threads, where locks and atomics bound what others hold
 loom:
@@ -94,11 +95,9 @@ loom:
 e2e:
 	$(CARGO) test $(CARGO_FLAGS) --workspace --test e2e
 
-## package: the crates as they are published, each built from its package, and the tests of a project
-## that uses the library; ten minutes
+## package: the crates as they are published, each built from its package; ten minutes
 package:
 	$(CARGO) package $(CARGO_FLAGS) --workspace --allow-dirty
-	$(CARGO) test $(CARGO_FLAGS) --manifest-path tests/embedding/Cargo.toml --target-dir target
 
 ## real-run: a file system of some hundred MB there and back, with what was run and printed
 real-run: build

@@ -34,7 +34,9 @@ impl Letters {
     fn run(&self, command: Command) -> Outcome {
         match command {
             Command::Read { span } => match self.bad {
-                Some(bad) if span.offset < bad + 512 && bad < span.end() => Err(ErrorCode::Io),
+                Some(bad) if span.offset < bad + 512 && bad < span.end() => {
+                    Err(ErrorCode::Io.into())
+                }
                 _ => {
                     let letters = vec![b'A'; span.length as usize];
                     Ok(Answer::Read(Content::Copied(vec![Part::Data(letters)])))
@@ -46,7 +48,7 @@ impl Letters {
                 Ok(Answer::Extents(extents))
             }
             // Nothing else is offered.
-            _ => Err(ErrorCode::Inval),
+            _ => Err(ErrorCode::Inval.into()),
         }
     }
 }
