@@ -13,8 +13,33 @@ const LEAST: usize = 64 << 10;
 /// How many idle bytes are kept.
 const KEPT: usize = 16 << 20;
 
-/// The idle buffers, the one that was used last at the end. They have no content.
-static IDLE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// The idle buffers.
+static IDLE: Mutex<Idle> = Mutex::new(Idle(Vec::new()));
+
+/// Idle buffers, the one that was used last at the end. They have no content.
+struct Idle(Vec<Vec<u8>>);
+
+impl Idle {
+    /// Keeps a buffer, without its content, unless there are enough.
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let kept: usize = self.0.iter().map(Vec::capacity).sum();
+        if kept + buffer.capacity() <= KEPT {
+            self.0.push(buffer);
+        }
+    }
+
+    /// Takes a buffer of this capacity.
+    fn take(&mut self, capacity: usize) -> Option<Vec<u8>> {
+        let index = self.0.iter().rposition(|buffer| buffer.capacity() == capacity)?;
+        Some(self.0.remove(index))
+    }
+
+    /// Takes the buffer that was not used for the longest time.
+    fn take_oldest(&mut self) -> Option<Vec<u8>> {
+        (!self.0.is_empty()).then(|| self.0.remove(0))
+    }
+}
 
 /// A buffer that is kept when it is dropped.
 struct Pooled(Vec<u8>);
@@ -27,17 +52,11 @@ impl AsRef<[u8]> for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        let mut buffer = std::mem::take(&mut self.0);
-        buffer.clear();
-        let mut idle = idle();
-        let kept: usize = idle.iter().map(Vec::capacity).sum();
-        if kept + buffer.capacity() <= KEPT {
-            idle.push(buffer);
-        }
+        idle().keep(std::mem::take(&mut self.0));
     }
 }
 
-fn idle() -> MutexGuard<'static, Vec<Vec<u8>>> {
+fn idle() -> MutexGuard<'static, Idle> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -45,11 +64,11 @@ fn idle() -> MutexGuard<'static, Vec<Vec<u8>>> {
 pub(super) fn take(capacity: usize) -> Vec<u8> {
     if capacity >= LEAST {
         let mut idle = idle();
-        if let Some(index) = idle.iter().rposition(|buffer| buffer.capacity() == capacity) {
-            return idle.remove(index);
+        if let Some(buffer) = idle.take(capacity) {
+            return buffer;
         }
         // One of another size makes room, so that the sizes that are in use are kept.
-        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        let oldest = idle.take_oldest();
         drop(idle);
         drop(oldest);
     }
@@ -69,24 +88,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_kept_without_their_content() {
-        // No other test uses this size.
-        let capacity = LEAST + 4096;
-        let mut buffer = take(capacity);
+    fn buffers_are_used_again_without_their_content() {
+        let mut idle = Idle(Vec::new());
+        let mut buffer = Vec::with_capacity(LEAST);
         buffer.extend_from_slice(b"secret");
         let place = buffer.as_ptr();
-        let content = bytes(buffer);
-        assert_eq!(&content[..], b"secret");
-        drop(content);
-        let again = take(capacity);
-        assert!(again.is_empty());
-        assert!(again.as_ptr() == place || again.capacity() == capacity);
+        idle.keep(buffer);
+        assert!(idle.take(LEAST + 1).is_none(), "of another size");
+        let again = idle.take(LEAST).expect("it was kept");
+        assert_eq!((again.as_ptr(), again.len()), (place, 0));
+        assert!(idle.take(LEAST).is_none(), "once");
     }
 
     #[test]
     fn idle_buffers_are_bounded() {
-        let buffers: Vec<Bytes> = (0..40).map(|_| bytes(take(1 << 20))).collect();
-        drop(buffers);
-        assert!(idle().iter().map(Vec::capacity).sum::<usize>() <= KEPT);
+        let mut idle = Idle(Vec::new());
+        (0..40).for_each(|_| idle.keep(Vec::with_capacity(1 << 20)));
+        assert_eq!(idle.0.len(), KEPT >> 20);
+        assert!(idle.take_oldest().is_some());
+    }
+
+    #[test]
+    fn content_is_that_of_the_buffer() {
+        for length in [0, 10, LEAST, LEAST + 1] {
+            let mut buffer = take(length);
+            buffer.resize(length, 7);
+            assert_eq!(bytes(buffer), vec![7; length]);
+        }
     }
 }
