@@ -203,3 +203,23 @@ fn image_is_converted_into_a_server_in_the_background() {
     image.resize(4 << 20, 0);
     assert!(fs::read(directory.path().join("copy")).unwrap() == image);
 }
+
+#[test]
+fn files_that_are_opened_later_are_those_of_the_directory_of_the_start() {
+    for (arguments, export) in [
+        (&["--private", "file", "disk"][..], ""),
+        (&["--export", "*=file,disk"], "any"),
+        (&["file", "dir=.", "--filter=offset"], "disk"),
+        (&["--private", "split", "file=disk"], ""),
+        (&["--private", "--filter=error", "file", "file=disk"], ""),
+    ] {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("disk"), [7; 5120]).unwrap();
+        let command = &mut memnbd(directory.path(), ["-P", "pid", "-U", "socket"]);
+        run(command.args(arguments)).success();
+        let server = Background::of(&directory.path().join("pid"));
+        let stream = UnixStream::connect(directory.path().join("socket")).unwrap();
+        assert_eq!(Probe::new(stream, export).size, 5120, "{arguments:?}");
+        server.stop();
+    }
+}

@@ -37,9 +37,6 @@ pub(super) struct Chain {
     /// The user's name for the disk.
     label: String,
     wish: Wish,
-    /// Where relative paths begin: the process may change its directory when it goes to the
-    /// background.
-    directory: Option<PathBuf>,
     exports: KnownExports,
 }
 
@@ -91,13 +88,8 @@ impl Chain {
             file::NAME => Layer::File,
             name => Layer::Component(loader.supply(name).await?),
         });
-        let chain = Self {
-            layers: layers.into(),
-            label: label.to_owned(),
-            wish,
-            directory: std::env::current_dir().ok(),
-            exports: exports.clone(),
-        };
+        let chain =
+            Self { layers: layers.into(), label: label.to_owned(), wish, exports: exports.clone() };
         let loaded = chain.layers.iter().map(|layer| match layer {
             Layer::Component(supply) => supply.loaded().map(Known::Component),
             Layer::File => Some(Known::File(file::description())),
@@ -191,8 +183,7 @@ impl Chain {
                 }),
                 (Value::File(path), kept) => {
                     below = kept;
-                    let path = self.directory.clone().unwrap_or_default().join(path);
-                    let config = FileConfig::of_path(path, &self.wish, read_only);
+                    let config = FileConfig::of_path(path.as_ref(), &self.wish, read_only);
                     Arc::new(Beneath(Resolved::File(config)))
                 }
                 (_, kept) => {

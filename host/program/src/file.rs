@@ -120,16 +120,17 @@ impl FileConfig {
         let path = path.ok_or(
             "file needs a file: give its path, as in file=disk.img, or a directory, as in dir=images",
         )?;
-        // The process may change its directory when it goes to the background.
-        let path = std::path::absolute(&path).map_err(|error| format!("{path:?}: {error}"))?;
-        Ok(Self { in_directory, access, page_cache, ..Self::of_path(path, wish, read_only) })
+        if path.as_os_str().is_empty() {
+            return Err("file: the path is empty; give that of a file or directory".into());
+        }
+        Ok(Self { in_directory, access, page_cache, ..Self::of_path(&path, wish, read_only) })
     }
 
     /// Returns the file at a path, with the defaults.
-    pub(super) fn of_path(path: PathBuf, wish: &Wish, read_only: bool) -> Self {
+    pub(super) fn of_path(path: &Path, wish: &Wish, read_only: bool) -> Self {
         Self {
             export_name: wish.export_name.clone(),
-            path,
+            path: wish.directory.join(path),
             in_directory: false,
             read_only,
             access: Access::default(),

@@ -1,5 +1,7 @@
 //! What the command line says of a disk, before its components are loaded.
 
+use std::path::PathBuf;
+
 use super::Failure;
 use super::args::Args;
 use memnbd::device::guest::Budgets;
@@ -18,6 +20,9 @@ pub(super) struct Wish {
     pub(super) read_only: bool,
     /// True if `words` may include items for the host.
     pub(super) for_host: bool,
+    /// Where relative paths begin: the process may change its directory when it goes to the
+    /// background, and files are opened later.
+    pub(super) directory: PathBuf,
     /// Shared by all layers.
     pub(super) budgets: Budgets,
 }
@@ -41,6 +46,7 @@ impl Wish {
             words: words.to_vec(),
             read_only: args.read_only,
             for_host,
+            directory: std::env::current_dir().unwrap_or_default(),
             budgets: process.export(),
         })
     }
