@@ -104,10 +104,13 @@ pub(super) async fn execute(device: Arc<dyn Device>, order: Order) -> Outcome {
     if !possible {
         return Ok(Answer::Done);
     }
-    if let Command::Zero { span, fua, fast, .. } = order.command
-        && !offers.zero
-    {
-        return Box::pin(write_zeroes(device, span, fua, fast, order)).await;
+    if let Command::Zero { span, fua, fast, .. } = order.command {
+        if fast && !offers.fast_zero {
+            return Err(ErrorCode::NotSup.into());
+        }
+        if !offers.zero {
+            return Box::pin(write_zeroes(device, span, fua, fast, order)).await;
+        }
     }
     let (command, fua) = without_fua(order.command, offers.fua);
     let cancelled = order.cancelled.clone();

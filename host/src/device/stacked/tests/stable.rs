@@ -70,3 +70,14 @@ async fn dead_filter_gives_nothing() {
     assert!(client.0.try_lease(Span { offset: 0, length: 1 }, Mode::Read).is_none());
     assert_eq!(client.read(0, 1).await, Err(ErrorCode::Io));
 }
+
+#[tokio::test]
+async fn fast_zero_is_not_asked_of_a_device_that_does_not_offer_it() {
+    let slow = Native::with(MIB, |offers| offers.fast_zero = false);
+    let guest = routing(1, [0; 5], "(unreachable)").with("stable", STABLE);
+    let client = client(&guest, &[&slow.numbered(1)]).await;
+    assert_eq!(client.zero(0, 512, true).await, Err(ErrorCode::NotSup));
+    assert!(slow.take_log().is_empty());
+    client.zero(0, 512, false).await.unwrap();
+    assert_eq!(slow.take_log().len(), 1);
+}
