@@ -210,6 +210,7 @@ impl Builder {
                         arguments,
                         budgets,
                         lowers: Vec::new(),
+                        client: None,
                     })
                 }
             };

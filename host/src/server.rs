@@ -139,6 +139,7 @@ impl Server {
         let (phase, receiver) = watch::channel(Phase::Serving);
         let (handle, controlled) = Handle::new(exports.clone(), places.clone());
         let context = Context {
+            peer: "".into(),
             exports,
             handshake,
             tls,
@@ -314,6 +315,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option
     // ends.
     let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");
+    let context = Context { peer: peer.to_string().into(), ..context };
     match connection::serve(stream, context).await {
         end @ (End::Protocol(_)
         | End::Tls(_)

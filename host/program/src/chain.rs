@@ -10,13 +10,14 @@ use std::sync::Arc;
 use super::Failure;
 use super::file::{self, FileConfig};
 use super::loading::{Loader, Supply};
+use super::secrets;
 use super::wish::Wish;
 use super::words;
-use memnbd::component::{Component, Description, Executing};
+use memnbd::component::{Client, Component, Description, Executing};
 use memnbd::device::guest::{DiskConfig, OpenError};
 use memnbd::device::{self, Device, Lower, LowerError, LowerSource};
 use memnbd::exports::{KnownExports, Loading, NamedExport, Problem, Source, Stage, Supplied};
-use memnbd::parameters::{Argument, ParameterType, Value, key_value};
+use memnbd::parameters::{Argument, Link, ParameterType, Value, key_value};
 
 /// The parameter of a filter that is the device beneath.
 const BASE: &str = "base";
@@ -135,16 +136,26 @@ impl Chain {
             return Err(not_a_filter(&other.name));
         }
         let words = words::distribute(filters, backend, &self.wish.words, self.wish.for_host)?;
-        let read_only = self.wish.read_only || words.read_only;
+        // What stands beneath a filter that does not write is opened for reading only.
+        let mut read_only = self.wish.read_only || words.read_only;
+        let mut layers = Vec::new();
+        for (known, own) in known.iter().zip(&words.layers) {
+            layers.push((known, own, read_only));
+            read_only |= base_of(known.description()).is_some_and(|link| !link.writes);
+        }
         let mut below = None;
-        for (known, own) in known.iter().zip(&words.layers).rev() {
+        for (known, own, read_only) in layers.into_iter().rev() {
             let description = known.description();
             let mut given = own.clone();
             if below.is_some() {
                 given.insert(0, format!("{BASE}="));
             }
             let arguments = description.parse_arguments(&given);
-            let arguments = arguments.map_err(|error| error.of(&description.name).to_string())?;
+            let mut arguments =
+                arguments.map_err(|error| error.of(&description.name).to_string())?;
+            let Wish { secrets, directory, .. } = &self.wish;
+            let read = secrets.read(&mut arguments, directory);
+            read.map_err(|error| format!("{}: {error}", description.name))?;
             below = Some(match known {
                 Known::File(_) => {
                     Resolved::File(FileConfig::new(&arguments, &self.wish, read_only)?)
@@ -156,6 +167,7 @@ impl Chain {
                         export_name: name.clone(),
                         read_only,
                         lowers: self.lowers(&arguments, below.take(), read_only),
+                        client: None,
                         arguments,
                         budgets: self.wish.budgets.clone(),
                     }))
@@ -163,6 +175,17 @@ impl Chain {
             });
         }
         below.ok_or_else(|| "there is no backend".into())
+    }
+
+    /// Like [`Self::resolve`], on another thread if that may block.
+    async fn resolve_aside(&self, known: Vec<Known>) -> Result<Resolved, String> {
+        let parameters = known.iter().flat_map(|known| &known.description().parameters);
+        if !parameters.into_iter().any(|parameter| secrets::may_block(&parameter.kind)) {
+            return self.resolve(&known);
+        }
+        let chain = self.clone();
+        let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known));
+        resolving.await.map_err(|error| error.to_string())?
     }
 
     /// Returns the devices that arguments name. With `below`, the first one is that layer.
@@ -175,14 +198,16 @@ impl Chain {
         let mut below = below;
         let devices = arguments.iter().filter_map(|Argument { name, value }| {
             let source: Arc<dyn LowerSource> = match (value, below.take()) {
-                (Value::Device(_), Some(resolved)) => Arc::new(Beneath(resolved)),
-                (Value::Device(export), None) => Arc::new(NamedExport {
+                (Value::Device(..), Some(resolved)) => Arc::new(Beneath(resolved)),
+                (&Value::Device(ref export, link), None) => Arc::new(NamedExport {
+                    link,
                     exports: self.exports.clone(),
                     upper: self.wish.export_name.clone(),
                     name: export.clone(),
                 }),
-                (Value::File(path), kept) => {
+                (&Value::File(ref path, link), kept) => {
                     below = kept;
+                    let read_only = read_only || !link.writes;
                     let config = FileConfig::of_path(path.as_ref(), &self.wish, read_only);
                     Arc::new(Beneath(Resolved::File(config)))
                 }
@@ -215,8 +240,16 @@ impl Chain {
 
 /// Returns true if a component can stand between a client and a disk.
 pub(super) fn is_filter(description: &Description) -> bool {
-    let is_base = |kind: &ParameterType| *kind == ParameterType::Device;
-    description.parameters.iter().any(|one| one.name == BASE && is_base(&one.kind))
+    base_of(description).is_some()
+}
+
+/// Returns how a filter uses the device beneath, if the component is one.
+fn base_of(description: &Description) -> Option<Link> {
+    let mut parameters = description.parameters.iter();
+    parameters.find_map(|one| match one.kind {
+        ParameterType::Device(link) if one.name == BASE => Some(link),
+        _ => None,
+    })
 }
 
 fn not_a_filter(name: &str) -> String {
@@ -227,7 +260,7 @@ impl Source for Chain {
     fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
             let known = self.load_all(stage).await?;
-            match self.resolve(&known).map_err(Problem::Parameters)? {
+            match self.resolve_aside(known).await.map_err(Problem::Parameters)? {
                 Resolved::Guest(config) => Ok(Supplied::Guest(config)),
                 Resolved::File(config) => {
                     stage(Stage::Opening);
@@ -257,12 +290,13 @@ impl fmt::Debug for Beneath {
 }
 
 impl LowerSource for Beneath {
-    fn open(&self) -> Executing<'_, Result<Lower, LowerError>> {
-        Box::pin(async {
+    fn open<'a>(&'a self, client: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
+        Box::pin(async move {
             let device: Arc<dyn Device> = match &self.0 {
                 Resolved::Guest(config) => {
                     let component = config.component.description().name.clone();
-                    let opened = device::open((**config).clone()).await;
+                    let config = DiskConfig { client: client.cloned(), ..(**config).clone() };
+                    let opened = device::open(config).await;
                     opened.map_err(|error| LowerError {
                         message: message(&component, &error),
                         may_pass: error.may_pass(),

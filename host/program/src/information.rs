@@ -179,13 +179,16 @@ fn describe(args: &Args, backend: &Backend) -> Value {
     let Description { name, version, summary, parameters, bare_parameter, other_parameters } =
         backend.description();
     // What users give with such a parameter is all that a component reaches outside its sandbox.
-    let granted = |kind: ParameterType| -> Vec<&str> {
-        let granted = parameters.iter().filter(|parameter| parameter.kind == kind);
+    let granted = |is: fn(&ParameterType) -> bool| -> Vec<&str> {
+        let granted = parameters.iter().filter(|parameter| is(&parameter.kind));
         granted.map(|parameter| &*parameter.name).collect()
     };
     let grants = json!({
-        "devices": granted(ParameterType::Device),
-        "files": granted(ParameterType::File),
+        "devices": granted(|kind| matches!(kind, ParameterType::Device(_))),
+        "files": granted(|kind| matches!(kind, ParameterType::File(_))),
+        "secrets": granted(|kind| *kind == ParameterType::Secret),
+        "written": granted(|kind| kind.link().is_some_and(|link| link.writes)),
+        "unshared": granted(|kind| kind.link().is_some_and(|link| link.unshared)),
     });
     let is_filter = chain::is_filter(backend.description());
     let parameters: Vec<Value> = parameters

@@ -29,6 +29,7 @@ mod pidfile;
 mod plan;
 mod privileges;
 mod ready;
+mod secrets;
 mod signals;
 mod start;
 mod tls;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Failure;
 use super::args::Args;
+use super::secrets::Secrets;
 use memnbd::device::guest::Budgets;
 use memnbd::exports::ProcessBudgets;
 
@@ -25,6 +26,8 @@ pub(super) struct Wish {
     pub(super) directory: PathBuf,
     /// Shared by all layers.
     pub(super) budgets: Budgets,
+    /// The secrets that were read, of all exports of this name or pattern.
+    pub(super) secrets: Secrets,
 }
 
 impl Wish {
@@ -48,6 +51,7 @@ impl Wish {
             for_host,
             directory: std::env::current_dir().unwrap_or_default(),
             budgets: process.export(),
+            secrets: Secrets::default(),
         })
     }
 

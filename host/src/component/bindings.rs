@@ -86,6 +86,15 @@ pub(super) struct SizeRange {
     pub(super) maximum: u64,
 }
 
+flags! {
+    Link {
+        #[component(name = "writes")]
+        const WRITES;
+        #[component(name = "unshared")]
+        const UNSHARED;
+    }
+}
+
 /// `parameter-type`.
 #[derive(Clone, Debug, ComponentType, Lift)]
 #[component(variant)]
@@ -105,9 +114,11 @@ pub(super) enum ParameterType {
     #[component(name = "probability")]
     Probability,
     #[component(name = "device")]
-    Device,
+    Device(Link),
     #[component(name = "file")]
-    File,
+    File(Link),
+    #[component(name = "secret")]
+    Secret,
 }
 
 /// `parameter`.
@@ -141,6 +152,8 @@ pub(super) enum Value {
     Probability(f64),
     #[component(name = "device")]
     Device(u32),
+    #[component(name = "secret")]
+    Secret(Vec<u8>),
 }
 
 impl Value {
@@ -154,10 +167,11 @@ impl Value {
             &parameters::Value::Size(size) => Self::Size(size),
             &parameters::Value::Duration(nanoseconds) => Self::Duration(nanoseconds),
             &parameters::Value::Probability(probability) => Self::Probability(probability),
-            parameters::Value::Device(_) | parameters::Value::File(_) => {
+            parameters::Value::Device(..) | parameters::Value::File(..) => {
                 *devices += 1;
                 Self::Device(*devices - 1)
             }
+            parameters::Value::Secret(secret) => Self::Secret(secret.bytes().to_vec()),
         }
     }
 }
@@ -182,6 +196,20 @@ impl Argument {
     }
 }
 
+/// `client`.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Client {
+    pub(super) tls: bool,
+    pub(super) peer: String,
+}
+
+impl From<super::Client> for Client {
+    fn from(client: super::Client) -> Self {
+        Self { tls: client.tls, peer: (*client.peer).to_owned() }
+    }
+}
+
 /// `open-request`.
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
@@ -193,6 +221,7 @@ pub(super) struct OpenRequest {
     pub(super) arguments: Vec<Argument>,
     #[component(name = "memory-limit")]
     pub(super) memory_limit: u64,
+    pub(super) client: Option<Client>,
 }
 
 /// `description`.
@@ -393,6 +422,31 @@ pub(super) struct Rules {
 pub(super) struct Location {
     pub(super) device: u32,
     pub(super) offset: u64,
+}
+
+/// `command`, of the interface `control`.
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Command {
+    pub(super) name: String,
+    pub(super) summary: String,
+    pub(super) parameters: Vec<Parameter>,
+}
+
+/// `listed-export`, of the interface `listing`.
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct ListedExport {
+    pub(super) name: String,
+    pub(super) description: String,
+}
+
+/// `listed`.
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Listed {
+    pub(super) exports: Vec<ListedExport>,
+    pub(super) default: Option<String>,
 }
 
 /// `place`.

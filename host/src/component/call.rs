@@ -52,6 +52,12 @@ pub enum Call {
     Done(u64),
     /// `routing.stable`, from this offset on.
     Stable(Operation, u64),
+    /// `control.commands`.
+    Commands,
+    /// `control.execute`.
+    Control,
+    /// `listing.exports`.
+    ListExports,
 }
 
 impl fmt::Display for Call {
@@ -61,6 +67,9 @@ impl fmt::Display for Call {
             Self::Describe => return f.write_str("describe()"),
             Self::Open => return f.write_str("open"),
             Self::Flush => return f.write_str("flush()"),
+            Self::Commands => return f.write_str("commands()"),
+            Self::Control => return f.write_str("execute"),
+            Self::ListExports => return f.write_str("exports"),
             Self::StripeSize => return f.write_str("stripe-size()"),
             Self::Stored => return f.write_str("stored()"),
             Self::PageSize => return f.write_str("page-size()"),

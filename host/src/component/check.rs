@@ -3,15 +3,16 @@
 //! These functions depend on the answers alone: they know no instance and call nothing.
 
 use super::bindings::{self, Capabilities};
+use super::breach::Breach;
 use super::contract::{
     MAX_CHUNKS, MAX_EXTENTS, MAX_MESSAGE, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_TEXT, MIN_STRIPE,
     PREFERRED_BLOCKS,
 };
-use super::fault::Breach;
+use super::control::ControlCommand;
 use super::route::Rules;
 use crate::block::{self, BlockSizes, MAX_SIZE, MAX_TRANSFER};
 use crate::parameters::{
-    Argument, ArgumentError, Parameter, ParameterType, is_name, parse_arguments,
+    Argument, ArgumentError, Link, Parameter, ParameterType, is_name, parse_arguments,
 };
 
 /// A component's description of itself, checked. All texts are printable lines.
@@ -60,6 +61,8 @@ pub struct Disk {
     pub direct_access: bool,
     /// The locks of its requests, if the component routes them.
     pub rules: Option<Rules>,
+    /// The commands that it takes while it is in use.
+    pub commands: Vec<ControlCommand>,
     /// A description for people: at most 4096 bytes, without control characters.
     pub description: String,
 }
@@ -131,16 +134,7 @@ pub(super) fn check_extents(
 
 /// Checks the parameters, and makes all other text printable.
 pub(super) fn check_description(said: bindings::Description) -> Result<Description, Breach> {
-    if said.parameters.len() > MAX_PARAMETERS {
-        return Err(Breach::TooManyParameters(said.parameters.len()));
-    }
-    let mut parameters: Vec<Parameter> = Vec::new();
-    for parameter in said.parameters {
-        if parameters.iter().any(|other| other.name == parameter.name) {
-            return Err(Breach::ParameterTwice(excerpt(&parameter.name)));
-        }
-        parameters.push(check_parameter(parameter)?);
-    }
+    let parameters = check_parameters(said.parameters)?;
     if let Some(bare) = &said.bare_parameter
         && !parameters.iter().any(|parameter| parameter.name == *bare)
     {
@@ -154,6 +148,21 @@ pub(super) fn check_description(said: bindings::Description) -> Result<Descripti
         bare_parameter: said.bare_parameter,
         other_parameters: said.other_parameters,
     })
+}
+
+/// Checks the parameters of a disk, or of one of its commands.
+pub(super) fn check_parameters(said: Vec<bindings::Parameter>) -> Result<Vec<Parameter>, Breach> {
+    if said.len() > MAX_PARAMETERS {
+        return Err(Breach::TooManyParameters(said.len()));
+    }
+    let mut parameters: Vec<Parameter> = Vec::new();
+    for parameter in said {
+        if parameters.iter().any(|other| other.name == parameter.name) {
+            return Err(Breach::ParameterTwice(excerpt(&parameter.name)));
+        }
+        parameters.push(check_parameter(parameter)?);
+    }
+    Ok(parameters)
 }
 
 fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
@@ -186,11 +195,17 @@ fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
         }
         bindings::ParameterType::Duration => ParameterType::Duration,
         bindings::ParameterType::Probability => ParameterType::Probability,
-        bindings::ParameterType::Device => ParameterType::Device,
-        bindings::ParameterType::File => ParameterType::File,
+        bindings::ParameterType::Device(link) => ParameterType::Device(check_link(link)),
+        bindings::ParameterType::File(link) => ParameterType::File(check_link(link)),
+        bindings::ParameterType::Secret => ParameterType::Secret,
     };
     let default = default.as_deref().map(printable);
     Ok(Parameter { name, summary: printable(&summary), kind, required, repeatable, default })
+}
+
+fn check_link(link: bindings::Link) -> Link {
+    let has = |flag: bindings::Link| link & flag == flag;
+    Link { writes: has(bindings::Link::WRITES), unshared: has(bindings::Link::UNSHARED) }
 }
 
 /// Checks the properties of a disk. `stripe` is the length of its stripes, or 0.
@@ -232,6 +247,7 @@ pub(super) fn check_disk(disk: &bindings::Disk, stripe: u64) -> Result<Disk, Bre
         sharing,
         direct_access: false,
         rules: None,
+        commands: Vec::new(),
         description: printable(&disk.description),
     })
 }
@@ -272,7 +288,7 @@ pub(super) fn refusal(said: bindings::Error) -> String {
 }
 
 /// Returns the beginning of a text, for use in messages.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     const LENGTH: usize = 60;
     match text.char_indices().nth(LENGTH) {
         Some((end, _)) => format!("{}...", printable(&text[..end])),

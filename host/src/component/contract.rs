@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::block::MAX_TRANSFER;
 
 /// The contract, for authors of components: the name of each file and its text.
-pub const WIT: [(&str, &str); 9] = [
+pub const WIT: [(&str, &str); 11] = [
     ("world.wit", include_str!("../../wit/world.wit")),
     ("types.wit", include_str!("../../wit/types.wit")),
     ("block-store.wit", include_str!("../../wit/block-store.wit")),
@@ -16,6 +16,8 @@ pub const WIT: [(&str, &str); 9] = [
     ("sharding.wit", include_str!("../../wit/sharding.wit")),
     ("lower.wit", include_str!("../../wit/lower.wit")),
     ("routing.wit", include_str!("../../wit/routing.wit")),
+    ("control.wit", include_str!("../../wit/control.wit")),
+    ("listing.wit", include_str!("../../wit/listing.wit")),
 ];
 
 /// The longest text that is accepted from a component, in bytes.
@@ -32,6 +34,13 @@ pub(super) const MAX_CHUNKS: usize = 4096;
 
 /// The most extents that `extents` may return.
 pub(super) const MAX_EXTENTS: usize = 4096;
+
+/// The most commands of a disk, and the longest answer to one, in bytes.
+pub(super) const MAX_COMMANDS: usize = 64;
+pub(super) const MAX_CONTROL_TEXT: usize = 64 << 10;
+
+/// The most exports that a component may list.
+pub(super) const MAX_LISTED: usize = 10_000;
 
 /// The shortest stripe, in bytes.
 pub(super) const MIN_STRIPE: u64 = 1 << 16;

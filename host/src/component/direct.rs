@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 
 use rustc_hash::FxHashMap;
 
+use super::breach::Breach;
 use super::check::Sharing;
-use super::fault::Breach;
 use super::region::{Hint, Memories, Region};
 use crate::block::{MAX_RUNS, Scatter, Span};
 

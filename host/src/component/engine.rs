@@ -226,6 +226,16 @@ impl Component {
         self.executable.prepared().routes
     }
 
+    /// Returns true if the component lists its exports.
+    pub fn lists_exports(&self) -> bool {
+        self.executable.prepared().lists
+    }
+
+    /// Returns true if the component takes commands while it is in use.
+    pub fn takes_commands(&self) -> bool {
+        self.executable.prepared().commands
+    }
+
     /// Returns true if the component may withdraw stable routes.
     pub fn withdraws_routes(&self) -> bool {
         self.executable.prepared().withdraws

@@ -6,7 +6,9 @@ use wasmtime::component::{Instance, Lift, Lower};
 
 use super::bindings::{self, Description, LentChunk, OpenRequest, OwnedChunk, ZeroOptions};
 use super::state::State;
-use super::{CONTRACT_VERSION, DIRECT_ACCESS, INTERFACE, LENDING, ROUTING, SHARDING};
+use super::{
+    CONTRACT_VERSION, CONTROL, DIRECT_ACCESS, INTERFACE, LENDING, LISTING, ROUTING, SHARDING,
+};
 
 /// A result in the contract: an error is an answer like any other.
 pub(super) type Answer<T> = Result<T, bindings::Error>;
@@ -30,6 +32,8 @@ pub(super) struct Functions {
     pub(super) direct: Option<DirectFunctions>,
     pub(super) sharding: Option<ShardingFunctions>,
     pub(super) routing: Option<RoutingFunctions>,
+    pub(super) control: Option<ControlFunctions>,
+    pub(super) listing: Option<TypedFunc<(OpenRequest,), (Answer<bindings::Listed>,)>>,
 }
 
 /// The function that reads.
@@ -63,6 +67,13 @@ pub(super) struct RoutingFunctions {
     pub(super) route: TypedFunc<(bindings::Request,), (Answer<bindings::Route>,)>,
     pub(super) done: TypedFunc<(u64, bindings::Results), (Answer<()>,)>,
     pub(super) stable: TypedFunc<(bindings::Operation, u64), (Option<bindings::StableRoute>,)>,
+}
+
+/// The functions of `control`.
+#[derive(Clone, Copy)]
+pub(super) struct ControlFunctions {
+    pub(super) commands: TypedFunc<(), (Vec<bindings::Command>,)>,
+    pub(super) execute: TypedFunc<(String, Vec<bindings::Argument>), (Answer<String>,)>,
 }
 
 /// An interface that an instance exports.
@@ -132,6 +143,17 @@ impl Functions {
             }),
             None => None,
         };
+        let control = match Interface::find(store, instance, CONTROL) {
+            Some(mut control) => Some(ControlFunctions {
+                commands: control.typed("commands")?,
+                execute: control.typed("execute")?,
+            }),
+            None => None,
+        };
+        let listing = match Interface::find(store, instance, LISTING) {
+            Some(mut listing) => Some(listing.typed("exports")?),
+            None => None,
+        };
         let direct = match Interface::find(store, instance, DIRECT_ACCESS) {
             Some(mut direct) => Some(DirectFunctions {
                 page_size: direct.typed("page-size")?,
@@ -169,6 +191,8 @@ impl Functions {
             direct,
             sharding,
             routing,
+            control,
+            listing,
         })
     }
 }

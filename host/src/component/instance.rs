@@ -1,6 +1,8 @@
 //! A running instance: calls the contract's functions and checks every answer.
 
+mod control;
 mod direct;
+mod listing;
 mod route;
 
 use std::mem;
@@ -9,7 +11,8 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc, WasmList};
 
-use super::bindings::{self, LentChunk, OpenRequest, OwnedChunk, ZeroOptions};
+use super::bindings::{self, LentChunk, OwnedChunk, ZeroOptions};
+use super::breach::Breach;
 use super::call::Call;
 use super::check::{
     Description, Disk, Sharing, check_chunk_count, check_chunks, check_description, check_disk,
@@ -17,7 +20,7 @@ use super::check::{
 };
 use super::direct::Pages;
 use super::executable::Executable;
-use super::fault::{Breach, Fault, Limit};
+use super::fault::{Fault, Limit};
 use super::functions::{Answer, Functions, Read};
 use super::limits::Limits;
 use super::log_stream::Output;
@@ -31,6 +34,15 @@ use crate::parameters::Argument;
 /// How many bytes one call may make the host copy out of the guest: the longest read, plus some
 /// room for the lists around it.
 const COPY_LIMIT: usize = MAX_TRANSFER as usize + (1 << 20);
+
+/// What a component is told of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// The connection is encrypted.
+    pub tls: bool,
+    /// Where it comes from, for people.
+    pub peer: Arc<str>,
+}
 
 /// A chunk returned by the last read.
 enum Piece {
@@ -68,6 +80,7 @@ pub struct Instance {
     limits: Limits,
     size: u64,
     minimum_block: u32,
+    client: Option<Client>,
     /// How many bytes of the budget it held when the disk had been opened.
     memory_at_open: u64,
     /// What the last `read` returned.
@@ -113,6 +126,7 @@ impl Instance {
             limits,
             size: 0,
             minimum_block: 1,
+            client: None,
             memory_at_open: 0,
             pieces: Vec::new(),
             pages: None,
@@ -148,6 +162,11 @@ impl Instance {
         self.store.data_mut().stand_on(below);
     }
 
+    /// Tells the instance, when it opens the disk, that this is the only client.
+    pub fn serve_only(&mut self, client: &Client) {
+        self.client = Some(client.clone());
+    }
+
     /// Opens the disk.
     ///
     /// # Errors
@@ -160,12 +179,7 @@ impl Instance {
         arguments: &[Argument],
     ) -> Result<Result<Disk, String>, Fault> {
         let function = self.functions.open;
-        let request = OpenRequest {
-            export_name: export_name.to_owned(),
-            read_only,
-            arguments: bindings::Argument::list(arguments),
-            memory_limit: self.store.data().share().limit(),
-        };
+        let request = self.open_request(export_name, read_only, arguments);
         let opened = match self.call(Call::Open, function, (request,)).await? {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(refusal(error))),
@@ -196,6 +210,12 @@ impl Instance {
         if disk.rules.is_some() && stripe > 0 {
             let breach = Breach::StripesRouted(stripe);
             return Err(Fault::Breach { call: Call::StripeSize, breach });
+        }
+        if let Some(commands) = self.commands().await? {
+            if disk.sharing != Sharing::Exclusive {
+                return Err(breach_of(Call::Commands)(Breach::CommandsShared));
+            }
+            disk.commands = commands;
         }
         // A write to a page of one instance is not visible to other instances that serve the same
         // data.

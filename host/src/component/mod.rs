@@ -9,6 +9,7 @@
 
 mod artifact;
 mod bindings;
+mod breach;
 mod built_in;
 mod cache;
 mod call;
@@ -17,6 +18,7 @@ mod clock;
 mod code;
 mod compiler;
 mod contract;
+mod control;
 mod direct;
 mod engine;
 mod executable;
@@ -24,6 +26,7 @@ mod fault;
 mod functions;
 mod instance;
 mod limits;
+mod listing;
 mod load_error;
 mod log;
 mod log_stream;
@@ -38,6 +41,7 @@ mod state;
 pub(crate) mod tests;
 
 pub use artifact::Damage;
+pub use breach::Breach;
 pub use built_in::BuiltIn;
 pub use call::Call;
 pub use check::{Description, Disk, Sharing};
@@ -48,11 +52,13 @@ pub use compiler::{
 #[cfg(test)]
 pub(crate) use contract::LOWER_LIMIT;
 pub use contract::WIT;
+pub use control::ControlCommand;
 pub use direct::Resident;
 pub use engine::{Component, Engine};
-pub use fault::{Breach, Fault, Limit};
-pub use instance::Instance;
+pub use fault::{Fault, Limit};
+pub use instance::{Client, Instance};
 pub use limits::poll_guest;
+pub use listing::{Listed, ListedExport};
 pub use load_error::LoadError;
 pub use lower::{Below, Executing, OwnedPiece, Reply};
 pub use memory::MemoryBudget;
@@ -69,6 +75,8 @@ pub const DIRECT_ACCESS: &str = "memnbd:block/direct-access";
 const LENDING: &str = "memnbd:block/lending";
 const SHARDING: &str = "memnbd:block/sharding";
 const ROUTING: &str = "memnbd:block/routing";
+const CONTROL: &str = "memnbd:block/control";
+const LISTING: &str = "memnbd:block/listing";
 
 /// The interfaces through which a component logs and reaches lower devices.
 const LOG: &str = "memnbd:block/log";

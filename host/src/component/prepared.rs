@@ -11,7 +11,7 @@ use super::log;
 use super::lower;
 use super::region::Regions;
 use super::state::State;
-use super::{CONTRACT_VERSION, INTERFACE, LOWER, LoadError, ROUTING, settings};
+use super::{CONTRACT_VERSION, CONTROL, INTERFACE, LISTING, LOWER, LoadError, ROUTING, settings};
 
 /// What all components with, or all without, direct access share.
 #[derive(Clone)]
@@ -130,6 +130,10 @@ pub(super) struct Prepared {
     pub(super) routes: bool,
     /// It may withdraw stable routes.
     pub(super) withdraws: bool,
+    /// It lists its exports.
+    pub(super) lists: bool,
+    /// It takes commands.
+    pub(super) commands: bool,
 }
 
 impl Prepared {
@@ -142,15 +146,18 @@ impl Prepared {
     pub(super) fn new(shared: &Shared, compiled: &Compiled) -> Result<Self, LoadError> {
         let contract = shared.contract(compiled)?.into();
         let imports = shared.imports(compiled);
+        let exports = |interface: &str| {
+            compiled.get_export_index(None, format!("{interface}@{CONTRACT_VERSION}")).is_some()
+        };
         match shared.instantiate_pre(compiled, imports.is_empty()) {
             Ok(pre) => Ok(Self {
                 shared: shared.clone(),
                 pre,
                 contract,
                 imports: imports.into(),
-                routes: compiled
-                    .get_export_index(None, format!("{ROUTING}@{CONTRACT_VERSION}"))
-                    .is_some(),
+                routes: exports(ROUTING),
+                lists: exports(LISTING),
+                commands: exports(CONTROL),
                 withdraws: shared.withdraws(compiled),
             }),
             Err(error) => Err(LoadError::Imports { error, imports }),

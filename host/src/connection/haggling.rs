@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
+use crate::component::Client;
 use crate::device::{Device, Meter, Port};
 use crate::exports::{Export, Requested};
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
@@ -58,7 +59,8 @@ pub(super) async fn negotiate<S: Stream>(
             Wanted::Nothing => return Ok(Haggled::Aborted),
         };
         let asked = Instant::now();
-        let opening = async { Ok(open(context, &name, purpose).await) };
+        let tls = haggling.handshake.is_encrypted();
+        let opening = async { Ok(open(context, tls, &name, purpose).await) };
         let opened = in_time(None, context, opening).await?;
         *deadline = deadline.map(|deadline| deadline + asked.elapsed());
         if let Some(agreed) = in_time(*deadline, context, haggling.answer(opened)).await? {
@@ -220,12 +222,17 @@ impl Opened {
 /// Why an export is not available, or `None` if it does not exist.
 type Unavailable = Option<String>;
 
-async fn open(context: &Context, name: &str, purpose: Purpose) -> Result<Opened, Unavailable> {
+async fn open(
+    context: &Context,
+    tls: bool,
+    name: &str,
+    purpose: Purpose,
+) -> Result<Opened, Unavailable> {
     let Requested { export, closed } = context.exports.request(name);
     closed.iter().for_each(|closed| context.places.forget(closed));
     let export = export.ok_or(None)?;
     let export = match purpose {
-        Purpose::Transmission => export.for_client(),
+        Purpose::Transmission => export.for_client(Client { tls, peer: context.peer.clone() }),
         _ => export,
     };
     let device = || async { export.disk().await.map_err(|failed| Some(failed.to_string())) };

@@ -47,9 +47,11 @@ pub enum Phase {
     Closing,
 }
 
-/// What all connections share.
+/// What all connections share, but for `peer`.
 #[derive(Clone)]
 pub struct Context {
+    /// Where the client comes from, for people.
+    pub peer: Arc<str>,
     /// The exports that are served.
     pub exports: Arc<Exports>,
     /// What the handshake offers.

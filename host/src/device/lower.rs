@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 
 use super::zero::{MAX_WRITTEN, ZEROES};
 use super::{Answer, Cancelled, Chunks, Device, Order, Outcome};
-use crate::block::{Command, Error, ErrorCode, Geometry, Span};
-use crate::component::{Executing, OwnedPiece, Reply};
+use crate::block::{Capabilities, Command, Error, ErrorCode, Geometry, Span};
+use crate::component::{Client, Executing, OwnedPiece, Reply};
+use crate::parameters::Link;
 
 /// A lower device.
 pub struct Lower {
@@ -29,8 +30,8 @@ pub struct Lower {
 
 /// Where a lower device comes from.
 pub trait LowerSource: fmt::Debug + Send + Sync {
-    /// Opens the device, or finds it open.
-    fn open(&self) -> Executing<'_, Result<Lower, LowerError>>;
+    /// Opens the device, or finds it open. With a client, it is for that one alone.
+    fn open<'a>(&'a self, client: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>>;
 }
 
 /// Why a lower device could not be opened.
@@ -43,29 +44,46 @@ pub struct LowerError {
 }
 
 /// The lower devices of a device, in the order of their numbers.
-pub(super) struct Lowers(Vec<Lower>);
+pub(super) struct Lowers {
+    list: Vec<Lower>,
+    /// Their properties, as they are for the device above.
+    geometries: Vec<Geometry>,
+}
 
 impl Lowers {
-    pub(super) fn new(list: Vec<Lower>) -> Self {
-        Self(list)
+    /// Creates a list of devices, with how each is used.
+    pub(super) fn new(list: Vec<(Lower, Link)>) -> Self {
+        let geometries = list.iter().map(|(lower, link)| {
+            let geometry = lower.device.geometry();
+            if link.writes { geometry.clone() } else { read_only(geometry) }
+        });
+        let geometries = geometries.collect();
+        Self { list: list.into_iter().map(|(lower, _)| lower).collect(), geometries }
     }
 
     pub(super) fn list(&self) -> &[Lower] {
-        &self.0
+        &self.list
+    }
+
+    /// Returns those that the device above writes to.
+    pub(super) fn writable(&self) -> impl Iterator<Item = &Arc<dyn Device>> {
+        let all = self.list.iter().zip(&self.geometries);
+        let writable = all.filter(|(_, geometry)| geometry.capabilities.writable);
+        writable.map(|(lower, _)| &lower.device)
     }
 
     /// Returns a device. Those of routes exist, because routes are checked.
     pub(super) fn device(&self, number: usize) -> &Arc<dyn Device> {
-        &self.0[number].device
+        &self.list[number].device
     }
 
     /// Returns the depth of the deepest device.
     pub(super) fn depth(&self) -> usize {
-        self.0.iter().map(|lower| lower.device.depth()).max().unwrap_or(0)
+        self.list.iter().map(|lower| lower.device.depth()).max().unwrap_or(0)
     }
 
     pub(super) fn geometry(&self, number: usize) -> Option<&Geometry> {
-        self.0.get(number).map(|lower| lower.device.geometry())
+        self.geometries.get(number)
     }
 
     /// Executes a command for a guest that waits for it.
@@ -88,6 +106,18 @@ impl Lowers {
             })
         })
     }
+}
+
+/// Returns the properties of a device for somebody who only reads it.
+fn read_only(geometry: &Geometry) -> Geometry {
+    let capabilities = Capabilities {
+        writable: false,
+        trim: false,
+        zero: false,
+        fast_zero: false,
+        ..geometry.capabilities
+    };
+    Geometry { capabilities, ..geometry.clone() }
 }
 
 /// Executes a command that the device supports, or which needs no support: a trim or a cache of a

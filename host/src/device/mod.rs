@@ -12,6 +12,7 @@
 mod account;
 mod answer;
 mod buffers;
+mod control;
 pub mod file;
 mod gate;
 pub mod guest;
@@ -35,11 +36,12 @@ use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 pub use account::{Account, Entry, Latency, Meter, OperationTotals, Totals};
 pub use answer::{Answer, Chunks, Content, Part};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
+pub use control::{Control, ControlError};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
 pub use lower::{Lower, LowerError, LowerSource};
 pub use port::{Ended, InUse, Port, Ports, Replacing};
-pub use stacked::open;
+pub use stacked::{list_exports, open};
 pub use turnstile::Turnstile;
 
 /// A block device.
@@ -103,6 +105,11 @@ pub trait Device: Send + Sync + 'static {
     /// Waits until the leases that were given before have ended. A device with leases implements this.
     fn end_leases(self: Arc<Self>) -> Task {
         Box::pin(std::future::ready(()))
+    }
+
+    /// Returns what takes commands: the device, and those beneath that only it uses, from the client down.
+    fn controls(self: Arc<Self>) -> Vec<Control> {
+        Vec::new()
     }
 
     /// The number of devices on the longest way down, with this one.

@@ -57,7 +57,7 @@ impl Attempt {
 
     async fn load_and_open(&self) -> Result<Opened, Problem> {
         let loaded = self.export.status.borrow().config.clone();
-        let config = match (loaded, &self.export.source) {
+        let mut config = match (loaded, &self.export.source) {
             (Some(config), _) => config,
             (None, Some(source)) => match source.load(&|stage| self.reach(stage)).await? {
                 Supplied::Guest(config) => {
@@ -68,6 +68,7 @@ impl Attempt {
             },
             (None, None) => unreachable!("there is a config or a source of one"),
         };
+        config.client = self.export.client().cloned();
         self.export.status.send_modify(|status| {
             status.config = Some(config.clone());
             status.phase = Phase::Busy(Stage::Opening);

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::attempt::Attempt;
 use super::{Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
+use crate::component::Client;
 use crate::device::guest::DiskConfig;
 use crate::device::{Account, Device, InUse, Port, Ports};
 
@@ -82,6 +83,8 @@ pub struct Export {
     private: bool,
     /// How many devices of other exports stand on the device.
     uppers: AtomicUsize,
+    /// The only client of its disk.
+    client: Option<Client>,
 }
 
 /// Another device stands on the one of this export, for as long as this lives.
@@ -148,9 +151,9 @@ impl Export {
     }
 
     /// Returns the export for a client that will send requests: this one, or one with a disk of its own.
-    pub(crate) fn for_client(self: &Arc<Self>) -> Arc<Self> {
+    pub(crate) fn for_client(self: &Arc<Self>, client: Client) -> Arc<Self> {
         match self.private {
-            true => Arc::new(self.twin()),
+            true => Arc::new(Self { client: Some(client), ..self.twin() }),
             false => self.clone(),
         }
     }
@@ -169,6 +172,7 @@ impl Export {
             generation: AtomicU64::new(0),
             private: self.private,
             uppers: AtomicUsize::new(0),
+            client: None,
         }
     }
 
@@ -183,12 +187,18 @@ impl Export {
             generation: AtomicU64::new(0),
             private: false,
             uppers: AtomicUsize::new(0),
+            client: None,
         })
     }
 
     /// Returns true if each client has a disk of its own.
     pub fn is_private(&self) -> bool {
         self.private
+    }
+
+    /// Returns the only client of the disk, if it is for one alone.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
     }
 
     /// Returns a number that no other export of this process has or had.

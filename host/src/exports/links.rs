@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::export::StoodOn;
 use super::{Exports, Failed};
-use crate::component::Executing;
+use crate::component::{Client, Executing};
 use crate::device::{Lower, LowerError, LowerSource};
+use crate::parameters::Link as Use;
 
 /// Which exports stand on which, by their names.
 #[derive(Debug, Default)]
@@ -77,6 +78,8 @@ pub struct NamedExport {
     pub upper: String,
     /// Its name. The empty name is that of an export which has no other.
     pub name: String,
+    /// How it is used.
+    pub link: Use,
 }
 
 impl fmt::Debug for NamedExport {
@@ -86,7 +89,7 @@ impl fmt::Debug for NamedExport {
 }
 
 impl LowerSource for NamedExport {
-    fn open(&self) -> Executing<'_, Result<Lower, LowerError>> {
+    fn open<'a>(&'a self, _: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
         Box::pin(self.stand())
     }
 }
@@ -109,6 +112,12 @@ impl NamedExport {
         // Or else they would keep each other alive.
         drop(exports);
         match export.stand_on().await {
+            Ok((device, _)) if self.link.unshared && device.geometry().capabilities.writable => {
+                Err(permanent(format!(
+                    "clients can write to the export {name:?}, and what stands on it needs its content to \
+                     stay as it is; make it read-only, as in --export {name}=COMPONENT,read-only"
+                )))
+            }
             Ok((device, stood_on)) => {
                 let link: (Link, StoodOn) = (link, stood_on);
                 Ok(Lower { device, link: Some(Box::new(link)) })

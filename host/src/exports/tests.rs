@@ -50,6 +50,7 @@ fn config(component: Component) -> DiskConfig {
         arguments: Vec::new(),
         budgets: crate::device::guest::Budgets::alone(64 << 20),
         lowers: Vec::new(),
+        client: None,
     }
 }
 

@@ -273,6 +273,11 @@ impl Handshake {
         Ok(State::Skip { option, left: length, then })
     }
 
+    /// Returns whether TLS was established.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls
+    }
+
     fn standing(&self) -> Standing {
         Standing {
             config: self.config,

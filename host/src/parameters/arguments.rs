@@ -50,10 +50,14 @@ pub fn parse_arguments(
             }
         };
         if !repeatable && let Some((.., first)) = given.iter().find(|given| given.0 == name) {
+            let shown = |text: &str| match kind {
+                ParameterType::Secret => "(secret)".to_owned(),
+                _ => text.to_owned(),
+            };
             return Err(ArgumentError::GivenTwice {
                 name: name.to_owned(),
-                first: (*first).to_owned(),
-                second: text.to_owned(),
+                first: shown(first),
+                second: shown(text),
                 bare: bare == Some(name),
             });
         }

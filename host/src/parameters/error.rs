@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{duration, number, probability, size};
+use super::{duration, number, probability, secret, size};
 
 /// The error for text that is not a value of the expected type. Its `Display` output quotes the
 /// text and says what would be right.
@@ -22,17 +22,25 @@ impl ValueError {
 /// The rule that the text breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    NoSuchChoice { nearest: Option<String>, choices: Vec<String> },
+    NoSuchChoice {
+        nearest: Option<String>,
+        choices: Vec<String>,
+    },
     NotABoolean,
     Number(number::Reason),
     Size(size::Reason),
     Duration(duration::Reason),
     Probability(probability::Reason),
+    /// The text is not shown.
+    Secret(secret::Reason),
 }
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", Quoted(&self.text), self.reason)
+        match self.reason {
+            Reason::Secret(reason) => reason.fmt(f),
+            _ => write!(f, "{} {}", Quoted(&self.text), self.reason),
+        }
     }
 }
 
@@ -54,6 +62,7 @@ impl fmt::Display for Reason {
             Self::Size(reason) => reason.fmt(f),
             Self::Duration(reason) => reason.fmt(f),
             Self::Probability(reason) => reason.fmt(f),
+            Self::Secret(reason) => reason.fmt(f),
         }
     }
 }

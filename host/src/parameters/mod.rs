@@ -10,6 +10,7 @@ mod duration;
 mod error;
 mod number;
 mod probability;
+mod secret;
 mod size;
 
 use std::ops::RangeInclusive;
@@ -17,6 +18,7 @@ use std::ops::RangeInclusive;
 pub use arguments::{ArgumentError, is_name, key_value, parse_arguments};
 pub use duration::parse_duration;
 pub use error::{ValueError, nearest};
+pub use secret::{MAX_SECRET, Secret, SecretSource};
 pub use size::parse_size;
 
 use error::Reason;
@@ -68,9 +70,20 @@ pub enum ParameterType {
     /// `1/100`).
     Probability,
     /// The name of an export, possibly empty.
-    Device,
+    Device(Link),
     /// The path of a file.
-    File,
+    File(Link),
+    /// A password or a key, in the notation of [`Secret::parse`].
+    Secret,
+}
+
+/// How the receiver of a parameter uses the device that it names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// It writes to it.
+    pub writes: bool,
+    /// It relies on a content that nobody changes but itself.
+    pub unshared: bool,
 }
 
 /// The value of a parameter.
@@ -89,15 +102,25 @@ pub enum Value {
     /// The value of a [`ParameterType::Probability`]: finite, from 0 to 1.
     Probability(f64),
     /// The value of a [`ParameterType::Device`].
-    Device(String),
+    Device(String, Link),
     /// The value of a [`ParameterType::File`].
-    File(String),
+    File(String, Link),
+    /// The value of a [`ParameterType::Secret`].
+    Secret(Secret),
 }
 
 impl Value {
     /// Returns true if the value is a device, of an export or a file.
     pub fn is_device(&self) -> bool {
-        matches!(self, Self::Device(_) | Self::File(_))
+        self.link().is_some()
+    }
+
+    /// Returns how the device is used, if the value is one.
+    pub fn link(&self) -> Option<Link> {
+        match self {
+            Self::Device(_, link) | Self::File(_, link) => Some(*link),
+            _ => None,
+        }
     }
 }
 
@@ -110,8 +133,14 @@ impl ParameterType {
     pub fn parse(&self, text: &str) -> Result<Value, ValueError> {
         let value = match self {
             Self::Text => Ok(Value::Text(text.to_owned())),
-            Self::Device => Ok(Value::Device(text.to_owned())),
-            Self::File => Ok(Value::File(text.to_owned())),
+            &Self::Device(link) => Ok(Value::Device(text.to_owned(), link)),
+            &Self::File(link) => Ok(Value::File(text.to_owned(), link)),
+            // The error quotes no secret.
+            Self::Secret => {
+                return Secret::parse(text)
+                    .map(Value::Secret)
+                    .map_err(|reason| ValueError::new("", Reason::Secret(reason)));
+            }
             Self::Choice(choices) => choose(text, choices).map(Value::Text),
             Self::Boolean => boolean(text).map(Value::Boolean),
             Self::Number(range) => {
@@ -126,6 +155,14 @@ impl ParameterType {
         value.map_err(|reason| ValueError::new(text, reason))
     }
 
+    /// Returns how the device is used, if the type is one of devices.
+    pub fn link(&self) -> Option<Link> {
+        match self {
+            Self::Device(link) | Self::File(link) => Some(*link),
+            _ => None,
+        }
+    }
+
     /// Returns a description of the value for help texts. It can follow `KEY=` or "the value is".
     pub fn usage(&self) -> String {
         match self {
@@ -136,8 +173,9 @@ impl ParameterType {
             Self::Size(range) => size::usage(range),
             Self::Duration => "DURATION".into(),
             Self::Probability => "PROBABILITY".into(),
-            Self::Device => "EXPORT".into(),
-            Self::File => "PATH".into(),
+            Self::Device(_) => "EXPORT".into(),
+            Self::File(_) => "PATH".into(),
+            Self::Secret => "+PATH, -FD or TEXT".into(),
         }
     }
 }
@@ -231,8 +269,9 @@ mod tests {
             (ParameterType::Size(4096..=1 << 20), "SIZE (4K to 1M)"),
             (ParameterType::Duration, "DURATION"),
             (ParameterType::Probability, "PROBABILITY"),
-            (ParameterType::Device, "EXPORT"),
-            (ParameterType::File, "PATH"),
+            (ParameterType::Device(Link::default()), "EXPORT"),
+            (ParameterType::File(Link::default()), "PATH"),
+            (ParameterType::Secret, "+PATH, -FD or TEXT"),
         ] {
             assert_eq!(kind.usage(), usage);
         }

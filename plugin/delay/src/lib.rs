@@ -13,6 +13,8 @@
 //! component nor a thread, and any number of them can wait at the same time. Requests without a
 //! delay cost no call of this component.
 //!
+//! The command `set KEY=VALUE...` changes parameters while the disk is in use.
+//!
 //! nbdkit's `delay-open` and `delay-close` do not exist here: a component is opened once for a
 //! disk, and does not learn of the connections of clients. Flushing is never delayed, as in nbdkit.
 
@@ -21,11 +23,15 @@
 extern crate alloc;
 
 use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use memnbd_guest::{
-    Argument, Backend, Capabilities, Description, Disk, Error, Filter, Lower, MAX_DELAY,
-    OpenRequest, Operation, Parameter, Request, Route, StableRoute, Value, random_u64,
+    Argument, Backend, Capabilities, Command, Control, Description, Disk, Error, Filter, Lower,
+    MAX_DELAY, OpenRequest, Operation, Parameter, Request, Route, StableRoute, Value, random_u64,
+    withdraw_routes,
 };
 
 /// The parameters that are delays, with their summaries and the operations that they delay.
@@ -55,6 +61,8 @@ pub struct Delay {
     jitter: Duration,
     /// False if fast zeroing fails at once instead of being delayed.
     fast_zero: bool,
+    /// What the settings were made of.
+    request: OpenRequest,
 }
 
 impl Delay {
@@ -105,7 +113,7 @@ impl Backend for Delay {
     fn describe() -> Description {
         let description =
             Description::new("delay", env!("CARGO_PKG_VERSION"), "another disk, with delays")
-                .parameter(Parameter::device("base", "the device beneath").required());
+                .parameter(Parameter::device("base", "the device beneath").writes().required());
         DELAYS
             .iter()
             .fold(description, |description, (name, summary, _)| {
@@ -136,6 +144,7 @@ impl Backend for Delay {
             delays: [None; Operation::ALL.len()],
             jitter,
             fast_zero: request.boolean("delay-fast-zero").unwrap_or(true),
+            request: request.clone(),
         };
         for argument in &request.arguments {
             if argument.name != "delay-jitter" {
@@ -151,7 +160,6 @@ impl Backend for Delay {
 
     fn disk(&self) -> Disk {
         let mut disk = Disk::above(&self.base.geometry());
-        disk.capabilities |= Capabilities::INTERCHANGEABLE;
         if self.refuses_fast_zero() {
             disk.capabilities |= Capabilities::FAST_ZERO;
         }
@@ -180,7 +188,20 @@ impl Filter for Delay {
     }
 }
 
+impl Control for Delay {
+    fn commands(&self) -> Vec<Command> {
+        vec![Command::set(Self::describe())]
+    }
+
+    fn execute(&mut self, _: &str, arguments: &[Argument]) -> Result<String, Error> {
+        *self = Self::open(&self.request.changed(arguments))?;
+        withdraw_routes();
+        Ok(String::new())
+    }
+}
+
 memnbd_guest::filter!(Delay);
+memnbd_guest::control!(Delay);
 
 #[cfg(test)]
 mod tests {

@@ -122,12 +122,6 @@ impl Injector {
         &NAMES
     }
 
-    /// Returns true if what happened to earlier requests makes a difference.
-    pub(crate) fn has_state(&self) -> bool {
-        let random = self.faults.iter().any(|fault| fault.rate > 0.0 && fault.rate < 1.0);
-        self.nth > 1 || self.once || (self.seed.is_some() && random)
-    }
-
     /// Returns the error of a request that fails.
     pub(crate) fn inject(&mut self, request: &Request) -> Option<ErrorCode> {
         let Fault { code, rate } = self.faults[request.operation as usize];

@@ -26,9 +26,14 @@
 //! If `error-range`, `error-nth` or `error-once` is given, but no rate, all rates are 100%, except
 //! for that of `extents`.
 //!
-//! Where a counter or a seed is used, one instance decides about all requests of the disk, in the
-//! order in which they arrive there. That costs little, for a decision is short and no data are
-//! moved in it; but clients with several requests in flight do not know this order.
+//! One instance decides about all requests of the disk, in the order in which they arrive there. That
+//! costs little, for a decision is short and no data are moved in it; but clients with several
+//! requests in flight do not know this order.
+//!
+//! # Commands
+//!
+//! `set KEY=VALUE...` changes parameters while the disk is in use. Counting begins anew, and so do
+//! the random numbers of `error-seed`.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -37,9 +42,13 @@ extern crate alloc;
 mod injector;
 mod range;
 
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
 use memnbd_guest::{
-    Backend, Capabilities, Description, Disk, Error, Filter, Lower, OpenRequest, Operation,
-    Parameter, Request, Route, StableRoute,
+    Argument, Backend, Command, Control, Description, Disk, Error, Filter, Lower, OpenRequest,
+    Operation, Parameter, Request, Route, StableRoute, withdraw_routes,
 };
 
 use injector::{Injector, OPERATIONS};
@@ -50,6 +59,8 @@ pub struct Faulty {
     base: Lower,
     size: u64,
     injector: Injector,
+    /// What the settings were made of.
+    request: OpenRequest,
 }
 
 impl Backend for Faulty {
@@ -60,7 +71,7 @@ impl Backend for Faulty {
             env!("CARGO_PKG_VERSION"),
             "another disk, some of whose requests fail",
         )
-        .parameter(Parameter::device("base", "the device beneath").required())
+        .parameter(Parameter::device("base", "the device beneath").writes().required())
         .parameter(Parameter::choice("error", "the error", codes).default("EIO"))
         .parameter(
             Parameter::probability("error-rate", "the probability with which a request fails")
@@ -114,15 +125,12 @@ impl Backend for Faulty {
     fn open(request: &OpenRequest) -> Result<Self, Error> {
         let base = request.device("base").ok_or(Error::EINVAL)?;
         let size = base.geometry().size;
-        Ok(Self { base, size, injector: Injector::open(request, size)? })
+        let injector = Injector::open(request, size)?;
+        Ok(Self { base, size, injector, request: request.clone() })
     }
 
     fn disk(&self) -> Disk {
-        let mut disk = Disk::above(&self.base.geometry());
-        if !self.injector.has_state() {
-            disk.capabilities |= Capabilities::INTERCHANGEABLE;
-        }
-        disk
+        Disk::above(&self.base.geometry())
     }
 }
 
@@ -140,7 +148,20 @@ impl Filter for Faulty {
     }
 }
 
+impl Control for Faulty {
+    fn commands(&self) -> Vec<Command> {
+        vec![Command::set(Self::describe())]
+    }
+
+    fn execute(&mut self, _: &str, arguments: &[Argument]) -> Result<String, Error> {
+        *self = Self::open(&self.request.changed(arguments))?;
+        withdraw_routes();
+        Ok(String::new())
+    }
+}
+
 memnbd_guest::filter!(Faulty);
+memnbd_guest::control!(Faulty);
 
 #[cfg(test)]
 mod tests;

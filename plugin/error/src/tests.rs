@@ -1,4 +1,4 @@
-use memnbd_guest::{ErrorCode, Value, testing};
+use memnbd_guest::{Capabilities, ErrorCode, Value, testing};
 
 use super::*;
 
@@ -48,17 +48,12 @@ fn failures(disk: &mut Faulty, count: usize) -> Vec<usize> {
     (1..=count).filter(|_| failure(disk, Operation::Read).is_some()).collect()
 }
 
-fn interchangeable(disk: &Faulty) -> bool {
-    disk.disk().capabilities.contains(Capabilities::INTERCHANGEABLE)
-}
-
 #[test]
 fn without_a_rate_nothing_fails() {
     let mut disk = open(&[("error", Value::Text("ENOSPC".into()))]);
     assert_eq!(routed(&mut disk), []);
     assert_eq!(disk.stable(Operation::Read, SIZE - 1).unwrap().length, 1);
     assert_eq!(failures(&mut disk, 100), []);
-    assert!(interchangeable(&disk));
 }
 
 #[test]
@@ -73,7 +68,6 @@ fn rate_and_error_apply_to_all_operations_or_to_one() {
     assert_eq!(failure(&mut disk, Operation::Write), Some(ErrorCode::Enospc));
     assert_eq!(failure(&mut disk, Operation::Zero), Some(ErrorCode::Eperm));
     assert_eq!(failure(&mut disk, Operation::Read), None);
-    assert!(interchangeable(&disk));
     let mut disk = open(&[("error-rate", rate(1.0)), ("error-cache-rate", rate(0.0))]);
     assert_eq!(routed(&mut disk).len(), 5);
     assert_eq!(failure(&mut disk, Operation::Extents), Some(ErrorCode::Eio));
@@ -95,7 +89,6 @@ fn share_of_failures_is_the_rate() {
         let count = failures(&mut disk, 10_000).len();
         // Six standard deviations.
         assert!((820..=1180).contains(&count), "{count} of 10000");
-        assert_eq!(interchangeable(&disk), seed.is_none());
     }
 }
 
@@ -113,7 +106,6 @@ fn same_seed_makes_the_same_requests_fail() {
 fn every_nth_request_fails() {
     let mut disk = open(&[("error-nth", Value::Number(3))]);
     assert_eq!(failures(&mut disk, 10), [3, 6, 9]);
-    assert!(!interchangeable(&disk));
     assert_eq!(routed(&mut disk).len(), 5);
     assert!(disk.stable(Operation::Extents, 0).is_some());
 }
@@ -135,7 +127,6 @@ fn there_is_one_failure_with_once() {
     assert_eq!(failures(&mut disk, 10), [1]);
     assert_eq!(routed(&mut disk), []);
     let mut disk = open(&[once, ("error-nth", Value::Number(4))]);
-    assert!(!interchangeable(&disk));
     assert_eq!(failures(&mut disk, 10), [4]);
 }
 
@@ -151,7 +142,6 @@ fn only_requests_that_touch_a_range_fail() {
     assert!(disk.route(&Request::new(Operation::Read, 0, 1001)).is_err());
     assert!(disk.route(&Request::new(Operation::Read, 1023, 10)).is_err());
     assert!(disk.route(&Request::new(Operation::Read, 0, SIZE)).is_err());
-    assert!(interchangeable(&disk));
     let mut stable = |offset| disk.stable(Operation::Read, offset).map(|route| route.length);
     assert_eq!(stable(0), Some(1000));
     assert_eq!(stable(1000), None);

@@ -141,10 +141,13 @@ impl Backend for Cow {
     fn describe() -> Description {
         Description::new("cow", env!("CARGO_PKG_VERSION"), "a disk whose changes go to another one")
             .parameter(
-                Parameter::device("base", "the device beneath, which is only read").required(),
+                Parameter::device("base", "the device beneath, which is only read")
+                    .unshared()
+                    .required(),
             )
             .parameter(
                 Parameter::device("overlay", "the device for changes, at least as large")
+                    .writes()
                     .required(),
             )
             .parameter(

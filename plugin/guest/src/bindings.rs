@@ -30,6 +30,34 @@ pub mod routing {
     });
 }
 
+/// What a component with commands has in addition.
+pub mod control {
+    wit_bindgen::generate!({
+        path: "wit",
+        inline: "
+            package memnbd:guest;
+            world controlled { export memnbd:block/control@0.2.0; }
+        ",
+        with: { "memnbd:block/types@0.2.0": crate::bindings::memnbd::block::types },
+        pub_export_macro: true,
+        default_bindings_module: "memnbd_guest::bindings::control",
+    });
+}
+
+/// What a component that lists its exports has in addition.
+pub mod listing {
+    wit_bindgen::generate!({
+        path: "wit",
+        inline: "
+            package memnbd:guest;
+            world listing-exports { export memnbd:block/listing@0.2.0; }
+        ",
+        with: { "memnbd:block/types@0.2.0": crate::bindings::memnbd::block::types },
+        pub_export_macro: true,
+        default_bindings_module: "memnbd_guest::bindings::listing",
+    });
+}
+
 /// The random numbers of WASI. The interface is complete, for it is merged with what the standard
 /// library declares.
 pub mod random {

@@ -92,9 +92,20 @@ pub enum ParameterType {
     /// A probability, from 0 to 1.
     Probability,
     /// The name of another export of the server.
-    Device,
+    Device(Link),
     /// The path of a regular file or block device.
-    File,
+    File(Link),
+    /// A password or a key.
+    Secret,
+}
+
+/// How a component uses a lower device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// It writes. Without this the device is not writable for the component.
+    pub writes: bool,
+    /// It relies on a content that nobody changes but itself.
+    pub unshared: bool,
 }
 
 impl Parameter {
@@ -148,15 +159,40 @@ impl Parameter {
     }
 
     /// Returns a parameter that is another export of the server, which the component uses as a
-    /// [`Lower`](crate::Lower) device. If it is named `base`, the component works as a filter.
+    /// [`Lower`](crate::Lower) device: read-only, unless it [`writes`](Self::writes). If it is named
+    /// `base`, the component works as a filter.
     pub const fn device(name: &'static str, summary: &'static str) -> Self {
-        Self::new(name, summary, ParameterType::Device)
+        Self::new(name, summary, ParameterType::Device(Link { writes: false, unshared: false }))
     }
 
     /// Returns a parameter that is a file, which the component uses as a [`Lower`](crate::Lower)
-    /// device.
+    /// device: read-only, unless it [`writes`](Self::writes).
     pub const fn file(name: &'static str, summary: &'static str) -> Self {
-        Self::new(name, summary, ParameterType::File)
+        Self::new(name, summary, ParameterType::File(Link { writes: false, unshared: false }))
+    }
+
+    /// Returns a parameter that is a password or a key.
+    pub const fn secret(name: &'static str, summary: &'static str) -> Self {
+        Self::new(name, summary, ParameterType::Secret)
+    }
+
+    /// Says that the component writes to the device or file.
+    #[must_use]
+    pub const fn writes(mut self) -> Self {
+        if let ParameterType::Device(link) | ParameterType::File(link) = &mut self.kind {
+            link.writes = true;
+        }
+        self
+    }
+
+    /// Says that the component relies on a content of the device or file that nobody changes but itself.
+    /// The host then refuses an export to which clients can write.
+    #[must_use]
+    pub const fn unshared(mut self) -> Self {
+        if let ParameterType::Device(link) | ParameterType::File(link) = &mut self.kind {
+            link.unshared = true;
+        }
+        self
     }
 
     /// Makes the parameter required.

@@ -1,6 +1,7 @@
 //! The exports of the contract for a type that implements [`Backend`] or [`Filter`](crate::Filter),
 //! and the imports that a filter has, on wasm32.
 
+mod control;
 pub(crate) mod lower;
 mod routing;
 
@@ -14,8 +15,8 @@ use crate::bindings::exports::memnbd::block::block_store as contract;
 use crate::bindings::memnbd::block::log as contract_log;
 use crate::bindings::memnbd::block::types;
 use crate::{
-    Argument, Backend, Chunk, Description, Disk, Error, ErrorCode, Extent, Level, Lower,
-    OpenRequest, Parameter, ParameterType, Status, Value, ZeroOptions,
+    Argument, Backend, Chunk, Client, Description, Disk, Error, ErrorCode, Extent, Level, Link,
+    Lower, OpenRequest, Parameter, ParameterType, Status, Value, ZeroOptions,
 };
 
 /// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
@@ -48,6 +49,30 @@ macro_rules! filter {
         const _: () = {
             type Component = $crate::exports::Component<$filter>;
     $crate::bindings::routing::export!(Component with_types_in $crate::bindings::routing);
+        };
+    };
+}
+
+/// Exports [`Control`](crate::Control), in addition to [`backend!`](crate::backend) or
+/// [`filter!`](crate::filter).
+#[macro_export]
+macro_rules! control {
+    ($backend:ty) => {
+        const _: () = {
+            type Component = $crate::exports::Component<$backend>;
+    $crate::bindings::control::export!(Component with_types_in $crate::bindings::control);
+        };
+    };
+}
+
+/// Exports [`Listing`](crate::Listing), in addition to [`backend!`](crate::backend) or
+/// [`filter!`](crate::filter).
+#[macro_export]
+macro_rules! listing {
+    ($backend:ty) => {
+        const _: () = {
+            type Component = $crate::exports::Component<$backend>;
+    $crate::bindings::listing::export!(Component with_types_in $crate::bindings::listing);
         };
     };
 }
@@ -103,7 +128,7 @@ impl<B: Opened> contract::Guest for Component<B> {
         B::describe().into()
     }
 
-    fn open(request: contract::OpenRequest) -> Result<contract::Disk, types::Error> {
+    fn open(request: types::OpenRequest) -> Result<contract::Disk, types::Error> {
         let backend = B::open(&request.into())?;
         let disk = backend.disk().into();
         *B::slot().0.borrow_mut() = Some(backend);
@@ -184,8 +209,9 @@ impl From<Parameter> for types::Parameter {
                 }
                 ParameterType::Duration => types::ParameterType::Duration,
                 ParameterType::Probability => types::ParameterType::Probability,
-                ParameterType::Device => types::ParameterType::Device,
-                ParameterType::File => types::ParameterType::File,
+                ParameterType::Device(link) => types::ParameterType::Device(link.into()),
+                ParameterType::File(link) => types::ParameterType::File(link.into()),
+                ParameterType::Secret => types::ParameterType::Secret,
             },
             required: parameter.required,
             repeatable: parameter.repeatable,
@@ -194,13 +220,27 @@ impl From<Parameter> for types::Parameter {
     }
 }
 
-impl From<contract::OpenRequest> for OpenRequest {
-    fn from(request: contract::OpenRequest) -> Self {
+impl From<Link> for types::Link {
+    fn from(link: Link) -> Self {
+        let mut flags = Self::empty();
+        if link.writes {
+            flags = flags | Self::WRITES;
+        }
+        if link.unshared {
+            flags = flags | Self::UNSHARED;
+        }
+        flags
+    }
+}
+
+impl From<types::OpenRequest> for OpenRequest {
+    fn from(request: types::OpenRequest) -> Self {
         Self {
             export_name: request.export_name,
             read_only: request.read_only,
             arguments: request.arguments.into_iter().map(Argument::from).collect(),
             memory_limit: request.memory_limit,
+            client: request.client.map(|types::Client { tls, peer }| Client { tls, peer }),
         }
     }
 }
@@ -217,6 +257,7 @@ impl From<types::Argument> for Argument {
             }
             types::Value::Probability(probability) => Value::Probability(probability),
             types::Value::Device(number) => Value::Device(Lower::new(number)),
+            types::Value::Secret(bytes) => Value::Secret(bytes),
         };
         Self { name: argument.name, value }
     }

@@ -54,6 +54,7 @@
 //!   requests are. [`Lower`]: the devices on which it stands.
 //! - `testing`: lower devices in memory for unit tests, and a model of what the host does with
 //!   routes, on other targets than wasm32.
+//! - [`Control`]: commands to a disk that is in use. [`Listing`]: components whose exports have names.
 //! - [`log`] and [`random_u64`]: what the host offers to a backend.
 //! - [`content`]: helpers for disks whose content is computed from the offset.
 //! - `bindings`: the generated bindings of the contract in `wit/`, on wasm32.
@@ -70,6 +71,7 @@ mod backend;
 #[cfg(target_arch = "wasm32")]
 pub mod bindings;
 pub mod content;
+mod control;
 mod description;
 mod disk;
 mod error;
@@ -77,6 +79,7 @@ mod error;
 pub mod exports;
 mod filter;
 mod host;
+mod listing;
 mod lower;
 mod request;
 mod route;
@@ -86,13 +89,15 @@ pub mod runtime;
 pub mod testing;
 
 pub use backend::Backend;
-pub use description::{Description, Parameter, ParameterType};
+pub use control::{Command, Control};
+pub use description::{Description, Link, Parameter, ParameterType};
 pub use disk::{Capabilities, Chunk, Disk, Extent, MAX_SIZE, Status, ZeroOptions};
 pub use error::{Error, ErrorCode};
 pub use filter::Filter;
 pub use host::{Level, log, random_u64};
+pub use listing::{Listed, ListedExport, Listing};
 pub use lower::{Geometry, Lower, withdraw_routes};
-pub use request::{Argument, OpenRequest, Value};
+pub use request::{Argument, Client, OpenRequest, Value};
 pub use route::{
     Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Place, RangeCopy, Request, Results,
     Route, Rules, Segment, StableRoute,
@@ -118,5 +123,31 @@ macro_rules! backend {
 macro_rules! filter {
     ($filter:ty) => {
         const _: fn(&$filter) -> $crate::Rules = <$filter as $crate::Filter>::rules;
+    };
+}
+
+/// Exports [`Control`], in addition to [`backend!`] or [`filter!`].
+///
+/// On targets other than wasm32, this only checks that the type implements the trait.
+#[cfg(not(target_arch = "wasm32"))]
+#[macro_export]
+macro_rules! control {
+    ($backend:ty) => {
+        const _: fn() = || {
+            fn takes_commands<T: $crate::Control>() {}
+            takes_commands::<$backend>();
+        };
+    };
+}
+
+/// Exports [`Listing`], in addition to [`backend!`] or [`filter!`].
+///
+/// On targets other than wasm32, this only checks that the type implements the trait.
+#[cfg(not(target_arch = "wasm32"))]
+#[macro_export]
+macro_rules! listing {
+    ($backend:ty) => {
+        const _: fn(&$crate::OpenRequest) -> Result<$crate::Listed, $crate::Error> =
+            <$backend as $crate::Listing>::exports;
     };
 }

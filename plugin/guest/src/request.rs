@@ -21,6 +21,17 @@ pub struct OpenRequest {
     pub arguments: Vec<Argument>,
     /// The memory that all instances of this disk may have together, in bytes.
     pub memory_limit: u64,
+    /// The only client of the disk, or `None` if clients share it.
+    pub client: Option<Client>,
+}
+
+/// What the host knows of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// True if the connection is encrypted.
+    pub tls: bool,
+    /// Where it comes from, for people. It may be empty.
+    pub peer: String,
 }
 
 /// A parameter that was given.
@@ -49,6 +60,8 @@ pub enum Value {
     Probability(f64),
     /// The value of a device or a file.
     Device(Lower),
+    /// The value of a secret.
+    Secret(Vec<u8>),
 }
 
 impl OpenRequest {
@@ -57,6 +70,19 @@ impl OpenRequest {
     pub fn with(mut self, name: &str, value: Value) -> Self {
         self.arguments.push(Argument { name: name.to_string(), value });
         self
+    }
+
+    /// Returns the request with other arguments: all arguments of the names in `changes` are replaced by
+    /// those. For filters whose parameters can be changed while they are in use, with
+    /// [`Command::set`](crate::Command::set).
+    #[must_use]
+    pub fn changed(&self, changes: &[Argument]) -> Self {
+        let mut changed = self.clone();
+        changed
+            .arguments
+            .retain(|argument| changes.iter().all(|change| change.name != argument.name));
+        changed.arguments.extend_from_slice(changes);
+        changed
     }
 
     /// Returns the values of all arguments with this name.
@@ -122,6 +148,14 @@ impl OpenRequest {
             _ => None,
         })
     }
+
+    /// Returns the value of a secret.
+    pub fn secret(&self, name: &str) -> Option<&[u8]> {
+        self.values(name).find_map(|value| match value {
+            Value::Secret(bytes) => Some(bytes.as_slice()),
+            _ => None,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -139,5 +173,21 @@ mod tests {
         assert_eq!(request.size("length"), None);
         assert_eq!(request.text("file"), Some("a"));
         assert_eq!(request.values("file").count(), 2);
+    }
+
+    #[test]
+    fn changes_replace_all_arguments_of_their_names() {
+        let text = |text: &str| Value::Text(text.into());
+        let request = OpenRequest::default()
+            .with("file", text("a"))
+            .with("size", Value::Size(512))
+            .with("file", text("b"));
+        let changes = OpenRequest::default().with("file", text("c")).with("mode", text("d"));
+        let changed = request.changed(&changes.arguments);
+        let expected = OpenRequest::default()
+            .with("size", Value::Size(512))
+            .with("file", text("c"))
+            .with("mode", text("d"));
+        assert_eq!(changed, expected);
     }
 }

@@ -29,7 +29,7 @@ pub struct Offset {
 impl Backend for Offset {
     fn describe() -> Description {
         Description::new("offset", env!("CARGO_PKG_VERSION"), "a part of another disk")
-            .parameter(Parameter::device("base", "the device beneath").required())
+            .parameter(Parameter::device("base", "the device beneath").writes().required())
             .parameter(
                 Parameter::size("offset", "where the part begins, in the device beneath")
                     .default("0"),

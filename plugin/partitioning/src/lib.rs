@@ -97,6 +97,7 @@ impl Backend for Partitioning {
         Description::new("partitioning", env!("CARGO_PKG_VERSION"), "files as partitions of a disk")
             .parameter(
                 Parameter::file("file", "a file, which is the next partition")
+                    .writes()
                     .required()
                     .repeatable(),
             )

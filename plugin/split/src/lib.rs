@@ -49,7 +49,10 @@ impl Backend for Split {
     fn describe() -> Description {
         Description::new("split", env!("CARGO_PKG_VERSION"), "several files, one after the other")
             .parameter(
-                Parameter::file("file", "a file; the next one follows it").required().repeatable(),
+                Parameter::file("file", "a file; the next one follows it")
+                    .writes()
+                    .required()
+                    .repeatable(),
             )
             .bare_parameter("file")
     }

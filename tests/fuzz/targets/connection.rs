@@ -50,11 +50,13 @@ pub(crate) fn connection(data: &[u8]) {
             arguments: vec![Argument { name: "size".into(), value: Value::Size(size) }],
             budgets: Budgets::alone(64 << 20),
             lowers: Vec::new(),
+            client: None,
         };
         let exports = [config("disk", 1 << 20), config("largest", MAX_SIZE)];
         let exports = exports.into_iter().map(Export::new);
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {
+            peer: "".into(),
             exports: Arc::new(Exports::new(exports).unwrap()),
             handshake: HandshakeConfig::default(),
             tls: None,

@@ -2,9 +2,10 @@
 
 use super::Instance;
 use crate::block::{Chunk, Scatter, Span};
+use crate::component::breach::Breach;
 use crate::component::call::Call;
 use crate::component::direct::Resident;
-use crate::component::fault::{Breach, Fault};
+use crate::component::fault::Fault;
 use crate::component::region::Hint;
 
 impl Instance {

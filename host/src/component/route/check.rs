@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{Copy, Location, Lock, Place, Request, Route, Rules, Segment, StableRoute};
 use crate::block::{Operation, Span};
 use crate::component::bindings;
+use crate::component::breach::Breach;
 use crate::component::contract::{MAX_COPY, MAX_DELAY, MAX_GRANULE, MAX_PARTS};
-use crate::component::fault::Breach;
 use crate::component::lower::Below;
 
 /// Checks the rules of a disk.

@@ -107,6 +107,47 @@ impl Guest {
             .with("routing-interface", ROUTING_INTERFACE)
     }
 
+    /// That takes these commands, each with one parameter of a type by its number.
+    pub(crate) fn controlled(self, commands: &[(&str, u8)], execute: impl Into<String>) -> Self {
+        let mut texts = Texts::at(0x2800 + 8);
+        let mut records = Vec::new();
+        for (name, kind) in commands {
+            let name = texts.put(name.as_bytes());
+            let parameter = Described::parameter(&mut texts, "value", *kind);
+            let parameters = (texts.put(&parameter).0, 1);
+            records.extend([name, name, parameters].iter().flat_map(|(a, b)| [*a, *b]));
+        }
+        let records: Vec<u8> = records.into_iter().flat_map(u32::to_le_bytes).collect();
+        let (list, _) = texts.put(&records);
+        let mut data = [list, commands.len() as u32].map(u32::to_le_bytes).concat();
+        data.extend(texts.bytes);
+        assert!(data.len() <= 0x400, "the commands of a guest have 1 KiB");
+        self.with("commands-data", quoted(&data))
+            .with("execute", execute)
+            .with("control-functions", CONTROL_FUNCTIONS)
+            .with("control-interface", r#"(export "memnbd:block/control@0.2.0" (instance $i))"#)
+    }
+
+    /// That lists these exports, of which it names a default.
+    pub(crate) fn listing(self, names: &[&[u8]], default: Option<&str>) -> Self {
+        let mut texts = Texts::at(0x2c00 + 24);
+        let mut records = Vec::new();
+        for name in names {
+            let (pointer, length) = texts.put(name);
+            records
+                .extend([pointer, length, pointer, length].into_iter().flat_map(u32::to_le_bytes));
+        }
+        let (list, _) = texts.put(&records);
+        let (pointer, length) = texts.put(default.unwrap_or_default().as_bytes());
+        let listed = [0, list, names.len() as u32, u32::from(default.is_some()), pointer, length];
+        let mut data = listed.map(u32::to_le_bytes).concat();
+        data.extend(texts.bytes);
+        assert!(data.len() <= 0x400, "the exports of a guest have 1 KiB");
+        self.with("exports-data", quoted(&data))
+            .with("listing-functions", LISTING_FUNCTIONS)
+            .with("listing-interface", r#"(export "memnbd:block/listing@0.2.0" (instance $i))"#)
+    }
+
     pub(crate) fn opened(mut self, change: impl FnOnce(&mut Opened)) -> Self {
         change(&mut self.opened);
         self
@@ -118,13 +159,13 @@ impl Guest {
     }
 
     pub(crate) fn wasm(&self) -> Vec<u8> {
-        let mut texts = Texts::default();
+        let mut texts = Texts::at(TEXTS);
         let mut parts = self.parts.clone();
         parts.insert("stripe-size", format!("(i64.const {})", self.opened.stripe));
         parts.insert("open-data", quoted(&self.opened.encode(&mut texts)));
         parts.insert("describe-data", quoted(&self.described.encode(&mut texts)));
-        assert!(texts.0.len() <= 0xd00, "the texts of a guest have 3328 bytes");
-        parts.insert("texts", quoted(&texts.0));
+        assert!(texts.bytes.len() <= 0xd00, "the texts of a guest have 3328 bytes");
+        parts.insert("texts", quoted(&texts.bytes));
         let mut wat = String::new();
         let mut rest = TEMPLATE;
         while let Some((before, (part, after))) =
@@ -155,19 +196,22 @@ impl Opened {
 }
 
 impl Described {
+    /// A parameter of a type without a payload, by its number.
+    fn parameter(texts: &mut Texts, name: &str, kind: u8) -> Vec<u8> {
+        let (pointer, length) = texts.put(name.as_bytes());
+        // The name, the summary, the type, neither required nor repeatable, the default.
+        let kind = [kind.into(), 0, 0, 0, 0, 0];
+        let head = [pointer, length, pointer, length].into_iter().chain(kind);
+        head.chain([0, 1, pointer, length]).flat_map(u32::to_le_bytes).collect()
+    }
+
     fn encode(&self, texts: &mut Texts) -> Vec<u8> {
         let name = texts.put(b"guest");
         let version = texts.put(b"1.2.3");
         let summary = texts.put(&self.summary);
         let mut records = Vec::new();
         for parameter in &self.parameters {
-            let (pointer, length) = texts.put(parameter.as_bytes());
-            // The name, the summary, the type text, neither required nor repeatable, the default.
-            let kind = [0; 6];
-            let head = [pointer, length, pointer, length].into_iter().chain(kind);
-            for field in head.chain([0, 1, pointer, length]) {
-                records.extend(u32::to_le_bytes(field));
-            }
+            records.extend(Self::parameter(texts, parameter, 0));
         }
         let parameters = (texts.put(&records).0, self.parameters.len() as u32);
         let bare = texts.put(self.bare_parameter.unwrap_or_default().as_bytes());
@@ -181,15 +225,22 @@ impl Described {
     }
 }
 
-#[derive(Default)]
-struct Texts(Vec<u8>);
+/// Texts in the guest's memory, from an address on.
+struct Texts {
+    start: u32,
+    bytes: Vec<u8>,
+}
 
 impl Texts {
+    fn at(start: u32) -> Self {
+        Self { start, bytes: Vec::new() }
+    }
+
     /// Returns the address and the length.
     fn put(&mut self, bytes: &[u8]) -> (u32, u32) {
-        self.0.resize(self.0.len().next_multiple_of(8), 0);
-        let address = TEXTS + self.0.len() as u32;
-        self.0.extend_from_slice(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let address = self.start + self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
         (address, bytes.len() as u32)
     }
 }
@@ -250,7 +301,7 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
 }
 
 /// The parts of the template as they are in a good guest.
-const DEFAULTS: [(&str, &str); 35] = [
+const DEFAULTS: [(&str, &str); 43] = [
     ("imports", ""),
     ("core-imports", ""),
     ("lowered", ""),
@@ -267,6 +318,14 @@ const DEFAULTS: [(&str, &str); 35] = [
     ("direct-interface", ""),
     ("routing-functions", ""),
     ("routing-interface", ""),
+    ("control-functions", ""),
+    ("control-interface", ""),
+    ("commands-data", ""),
+    ("execute", "(unreachable)"),
+    ("listing-functions", ""),
+    ("listing-interface", ""),
+    ("exports-data", ""),
+    ("exports", "(i32.const 0x2c00)"),
     ("granule", "1"),
     ("locks", "0"),
     ("route", "(unreachable)"),
@@ -390,6 +449,26 @@ const ROUTING_FUNCTIONS: &str = r#"
       (result (option $stable-route))
       (canon lift (core func $i "stable") (memory $mem)))"#;
 const ROUTING_INTERFACE: &str = r#"(export "memnbd:block/routing@0.2.0" (instance $i))"#;
+
+/// The functions of `control` and `listing`.
+const CONTROL_FUNCTIONS: &str = r#"
+    (type $command' (record (field "name" string) (field "summary" string)
+      (field "parameters" (list $parameter))))
+    (export $command "command" (type $command'))
+    (func (export "commands") (result (list $command))
+      (canon lift (core func $i "commands") (memory $mem)))
+    (func (export "execute") (param "command" string) (param "arguments" (list $argument))
+      (result (result string (error $error)))
+      (canon lift (core func $i "execute") (memory $mem) (realloc $realloc)))"#;
+const LISTING_FUNCTIONS: &str = r#"
+    (type $listed-export' (record (field "name" string) (field "description" string)))
+    (export $listed-export "listed-export" (type $listed-export'))
+    (type $listed' (record (field "exports" (list $listed-export))
+      (field "default" (option string))))
+    (export $listed "listed" (type $listed'))
+    (func (export "exports") (param "request" $open-request)
+      (result (result $listed (error $error)))
+      (canon lift (core func $i "exports") (memory $mem) (realloc $realloc)))"#;
 
 /// Each block of 4 KiB is a chunk of its own: a hole if it is all zero.
 const READ: &str = "

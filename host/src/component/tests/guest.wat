@@ -9,6 +9,8 @@
 ;;   0x000300  texts
 ;;   0x001000  the chunks of `read`
 ;;   0x002000  the extents of `extents`
+;;   0x002800  what `commands` answers
+;;   0x002c00  what `exports` answers
 ;;   0x003000  the segments of `route`
 ;;   0x003800  the copies of `route`
 ;;   0x004000  the log of calls: of each its number, flags, offset and length
@@ -105,6 +107,7 @@
       (func (export "open")
         (param $name i32) (param $name-length i32) (param $read-only i32)
         (param $arguments i32) (param $arguments-length i32) (param $memory-limit i64)
+        (param $has-client i32) (param $tls i32) (param $peer i32) (param $peer-length i32)
         (result i32)
         {{open}})
 
@@ -226,12 +229,35 @@
       (func (export "stable") (param $operation i32) (param $offset i64) (result i32)
         {{stable}})
 
+      (func (export "commands") (result i32)
+        (global.set $free (i32.const 0x110000))
+        (i32.const 0x2800))
+
+      (func (export "execute") (param $name i32) (param $name-length i32)
+        (param $arguments i32) (param $arguments-length i32) (result i32)
+        (global.set $free (i32.const 0x110000))
+        {{execute}})
+
+      ;; A text of `execute`.
+      (func $answer (param $pointer i32) (param $length i32) (result i32)
+        (call $list (local.get $pointer) (local.get $length)))
+
+      (func (export "exports")
+        (param $name i32) (param $name-length i32) (param $read-only i32)
+        (param $arguments i32) (param $arguments-length i32) (param $memory-limit i64)
+        (param $has-client i32) (param $tls i32) (param $peer i32) (param $peer-length i32)
+        (result i32)
+        (global.set $free (i32.const 0x110000))
+        {{exports}})
+
       (func (export "post-read") (param i32)
         {{post-read}})
 
       (data (i32.const 0x200) "{{open-data}}")
       (data (i32.const 0x280) "{{describe-data}}")
-      (data (i32.const 0x300) "{{texts}}"))
+      (data (i32.const 0x300) "{{texts}}")
+      (data (i32.const 0x2800) "{{commands-data}}")
+      (data (i32.const 0x2c00) "{{exports-data}}"))
 
     (core instance $memory (instantiate $memory-code))
     (alias core export $memory "memory" (core memory $mem))
@@ -250,13 +276,15 @@
     (export $number-range "number-range" (type $number-range'))
     (type $size-range' (record (field "minimum" u64) (field "maximum" u64)))
     (export $size-range "size-range" (type $size-range'))
+    (type $link' (flags "writes" "unshared"))
+    (export $link "link" (type $link'))
     (type $parameter-type' (variant (case "text") (case "choice" (list string)) (case "boolean")
       (case "number" $number-range) (case "size" $size-range) (case "duration")
-      (case "probability") (case "device") (case "file")))
+      (case "probability") (case "device" $link) (case "file" $link) (case "secret")))
     (export $parameter-type "parameter-type" (type $parameter-type'))
     (type $value' (variant (case "text" string) (case "boolean" bool) (case "number" s64)
       (case "size" u64) (case "duration" u64) (case "probability" f64)
-        (case "device" u32)))
+        (case "device" u32) (case "secret" (list u8))))
     (export $value "value" (type $value'))
     (type $parameter' (record (field "name" string) (field "summary" string)
       (field "type" $parameter-type) (field "required" bool) (field "repeatable" bool)
@@ -264,8 +292,11 @@
     (export $parameter "parameter" (type $parameter'))
     (type $argument' (record (field "name" string) (field "value" $value)))
     (export $argument "argument" (type $argument'))
+    (type $client' (record (field "tls" bool) (field "peer" string)))
+    (export $client "client" (type $client'))
     (type $open-request' (record (field "export-name" string) (field "read-only" bool)
-      (field "arguments" (list $argument)) (field "memory-limit" u64)))
+      (field "arguments" (list $argument)) (field "memory-limit" u64)
+      (field "client" (option $client))))
     (export $open-request "open-request" (type $open-request'))
     (type $description' (record (field "name" string) (field "version" string)
       (field "summary" string) (field "parameters" (list $parameter))
@@ -315,11 +346,15 @@
     (func (export "stripe-size") (result u64) (canon lift (core func $i "stripe-size")))
     (func (export "{{stored-name}}") (result u64) (canon lift (core func $i "stored")))
     {{direct-functions}}
-    {{routing-functions}})
+    {{routing-functions}}
+    {{control-functions}}
+    {{listing-functions}})
 
   (instance $i (instantiate $guest {{pass}}))
   (export "{{interface}}" (instance $i))
   (export "memnbd:block/sharding@0.2.0" (instance $i))
   {{lending-interface}}
   {{direct-interface}}
-  {{routing-interface}})
+  {{routing-interface}}
+  {{control-interface}}
+  {{listing-interface}})

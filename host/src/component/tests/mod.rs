@@ -5,6 +5,7 @@ pub(crate) mod logs;
 
 mod answers;
 mod arguments;
+mod control;
 mod direct;
 mod memory;
 pub(crate) mod messages;

@@ -30,6 +30,7 @@ pub(super) fn config(name: &str, component: Component) -> DiskConfig {
         arguments: Vec::new(),
         budgets: Budgets::alone(256 << 20),
         lowers: Vec::new(),
+        client: None,
     }
 }
 
@@ -42,6 +43,7 @@ pub(super) fn context_of(configs: Vec<DiskConfig>) -> (Context, watch::Sender<Ph
 pub(super) fn context_of_exports(exports: Vec<Arc<Export>>) -> (Context, watch::Sender<Phase>) {
     let (sender, phase) = watch::channel(Phase::Serving);
     let context = Context {
+        peer: "test".into(),
         exports: Arc::new(Exports::new(exports).unwrap()),
         handshake: HandshakeConfig::default(),
         tls: None,

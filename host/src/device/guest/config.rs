@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::{error, fmt, io};
 
 use crate::block::MAX_TRANSFER;
-use crate::component::{Component, Fault, MemoryBudget};
+use crate::component::{Client, Component, Fault, MemoryBudget};
 use crate::device::{Buffers, LowerError, LowerSource};
 use crate::parameters::Argument;
 
@@ -24,6 +24,8 @@ pub struct DiskConfig {
     /// The devices on which it stands, one for each argument of the types device and file, in their
     /// order, with the names of their parameters.
     pub lowers: Vec<(String, Arc<dyn LowerSource>)>,
+    /// The only client of the device; `None` if clients share it.
+    pub client: Option<Client>,
 }
 
 /// The memory budgets of a device.

@@ -10,8 +10,8 @@ use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::component::{Fault, Hint};
 use crate::device::zero::Zero;
 use crate::device::{
-    Answer, Buffers, Cancelled, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
-    execution,
+    Answer, Buffers, Cancelled, Control, Device, Execution, Lease, Mode, Order, Outcome, Polled,
+    Task, execution,
 };
 
 /// Parts of a write end at multiples of this, in bytes, so that the component gets no odd edges.
@@ -23,6 +23,13 @@ const PREFETCHED: usize = 8;
 impl Device for GuestDevice {
     fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn controls(self: Arc<Self>) -> Vec<Control> {
+        match self.commands() {
+            [] => Vec::new(),
+            _ => vec![Control::new(self.shards.component_name(), self.clone())],
+        }
     }
 
     fn buffers(&self) -> &Buffers {

@@ -10,9 +10,11 @@
 
 mod align;
 mod config;
+mod control;
 mod execute;
 mod extents;
 mod lease;
+mod listing;
 mod pool;
 mod route;
 mod schedule;
@@ -35,6 +37,7 @@ use crate::device::answer::copy_chunks;
 use crate::device::{Answer, Buffers, Content, Outcome};
 pub use config::{Budgets, DiskConfig, OpenError};
 pub use lease::GuestLease;
+pub(in crate::device) use listing::list_exports;
 use schedule::Schedule;
 use shard::Locked;
 use shards::Shards;
@@ -380,6 +383,7 @@ pub(in crate::device) async fn tests_device(
         arguments: Vec::new(),
         budgets: Budgets::alone(64 << 20),
         lowers: Vec::new(),
+        client: None,
     };
     Arc::new(GuestDevice::open(config, None).await.expect("a good guest"))
 }

@@ -305,6 +305,11 @@ impl Shards {
         })
     }
 
+    /// Returns the name of the component.
+    pub(super) fn component_name(&self) -> &str {
+        &self.config.component.description().name
+    }
+
     /// Returns the lines that the instances printed last.
     pub(super) fn recent_output(&self) -> Vec<String> {
         self.config.component.recent_output()
@@ -344,6 +349,9 @@ async fn open_instance(
     let mut instance = config.component.start(budget.clone()).await?;
     if let Some(below) = below {
         instance.stand_on(below.clone());
+    }
+    if let Some(client) = &config.client {
+        instance.serve_only(client);
     }
     let disk = instance.open(&config.export_name, config.read_only, &config.arguments).await?;
     Ok((instance, disk))

@@ -8,7 +8,8 @@ use crate::block::{Command, ErrorCode, Geometry, Operation, Span};
 use crate::component::{Location, Place};
 use crate::device::lower::moved;
 use crate::device::{
-    Answer, Buffers, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task, execution,
+    Answer, Buffers, Control, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
+    execution,
 };
 
 /// The most spans that are passed on for prefetching.
@@ -138,6 +139,12 @@ impl Device for StackedDevice {
             }
             self.guest.clone().end_leases().await;
         })
+    }
+
+    fn controls(self: Arc<Self>) -> Vec<Control> {
+        let own = self.lowers().list().iter().filter(|lower| lower.link.is_none());
+        let beneath = own.flat_map(|lower| lower.device.clone().controls());
+        self.guest.clone().controls().into_iter().chain(beneath).collect()
     }
 
     fn depth(&self) -> usize {

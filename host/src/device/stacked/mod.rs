@@ -26,11 +26,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::guest::{DiskConfig, GuestDevice, OpenError};
+use super::guest::{self, DiskConfig, GuestDevice, OpenError};
 use super::lower::{Lower, Lowers};
 use super::{Device, Execution};
 use crate::block::{Command, Error, Geometry, MAX_TRANSFER, Operation};
-use crate::component::{Below, Executing, Fault, Reply, Rules};
+use crate::component::{Below, Executing, Fault, Listed, Reply, Rules};
+use crate::parameters::{Link, Value};
 use granules::Granules;
 use stable::{Entry, MAX_ROUTES, StableRoutes};
 
@@ -47,29 +48,54 @@ const MAX_DEPTH: usize = 16;
 ///
 /// Returns an error if a lower device cannot be opened, or the component refuses or fails.
 pub async fn open(mut config: DiskConfig) -> Result<Arc<dyn Device>, OpenError> {
-    let mut list: Vec<Lower> = Vec::new();
-    for (parameter, source) in std::mem::take(&mut config.lowers) {
-        let lower = source.open().await;
-        list.push(lower.map_err(|error| OpenError::Lower { parameter, error })?);
+    let list = open_lowers(&mut config).await?;
+    if list.is_empty() && !config.component.routes() {
+        return Ok(Arc::new(GuestDevice::open(config, None).await?));
     }
-    let given = config.arguments.iter().filter(|argument| argument.value.is_device()).count();
-    if given != list.len() {
+    Ok(StackedDevice::open(config, list).await?)
+}
+
+/// Lists the exports that a component offers with these arguments. Returns `None` if it does not know them.
+///
+/// # Errors
+///
+/// Returns an error if a lower device cannot be opened, or the component refuses or fails.
+pub async fn list_exports(mut config: DiskConfig) -> Result<Option<Listed>, OpenError> {
+    if !config.component.lists_exports() {
+        return Ok(None);
+    }
+    let list = open_lowers(&mut config).await?;
+    let beneath = Beneath { lowers: Lowers::new(list), routes: StableRoutes::new(false) };
+    guest::list_exports(config, Arc::new(beneath)).await
+}
+
+/// Opens the devices on which that of a component stands, with how it uses them.
+async fn open_lowers(config: &mut DiskConfig) -> Result<Vec<(Lower, Link)>, OpenError> {
+    let values = || config.arguments.iter().map(|argument| &argument.value);
+    let links: Vec<Link> = values().filter_map(Value::link).collect();
+    if links.len() != config.lowers.len() {
         return Err(OpenError::Refused(format!(
-            "its arguments name {given} devices, and it got {}",
-            list.len()
+            "its arguments name {} devices, and it got {}",
+            links.len(),
+            config.lowers.len()
         )));
     }
-    let deepest = list.iter().map(|lower| lower.device.depth()).max().unwrap_or(0);
+    if values().any(|value| matches!(value, Value::Secret(secret) if !secret.is_known())) {
+        return Err(OpenError::Refused("a secret among its arguments was not read".into()));
+    }
+    let mut list: Vec<(Lower, Link)> = Vec::new();
+    for ((parameter, source), link) in std::mem::take(&mut config.lowers).into_iter().zip(links) {
+        let lower = source.open(config.client.as_ref()).await;
+        list.push((lower.map_err(|error| OpenError::Lower { parameter, error })?, link));
+    }
+    let deepest = list.iter().map(|(lower, _)| lower.device.depth()).max().unwrap_or(0);
     if deepest >= MAX_DEPTH {
         return Err(OpenError::Refused(format!(
             "it would be the uppermost of {} devices that stand on each other; at most {MAX_DEPTH} may",
             deepest + 1
         )));
     }
-    if list.is_empty() && !config.component.routes() {
-        return Ok(Arc::new(GuestDevice::open(config, None).await?));
-    }
-    Ok(StackedDevice::open(config, list).await?)
+    Ok(list)
 }
 
 /// A device that stands on others.
@@ -114,7 +140,7 @@ impl Below for Beneath {
 }
 
 impl StackedDevice {
-    async fn open(config: DiskConfig, lowers: Vec<Lower>) -> Result<Arc<Self>, OpenError> {
+    async fn open(config: DiskConfig, lowers: Vec<(Lower, Link)>) -> Result<Arc<Self>, OpenError> {
         let beneath = Arc::new(Beneath {
             lowers: Lowers::new(lowers),
             routes: StableRoutes::new(config.component.withdraws_routes()),
@@ -204,12 +230,10 @@ impl StackedDevice {
             return Err(crate::block::ErrorCode::Io.into());
         }
         let mut flushed = Ok(());
-        for lower in self.lowers().list() {
-            if lower.device.geometry().capabilities.writable {
-                let order = self.order(Command::Flush, Bytes::new(), cancelled.clone());
-                let result = super::lower::execute(lower.device.clone(), order).await;
-                flushed = flushed.and(result.map(drop));
-            }
+        for device in self.lowers().writable() {
+            let order = self.order(Command::Flush, Bytes::new(), cancelled.clone());
+            let result = super::lower::execute(device.clone(), order).await;
+            flushed = flushed.and(result.map(drop));
         }
         flushed
     }

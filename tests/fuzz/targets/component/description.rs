@@ -27,6 +27,8 @@ struct Said<'a> {
 enum Kind<'a> {
     /// A case without a payload, by its number.
     Plain(u8),
+    /// `device` or `file`, by its number, with its flags.
+    Device(u8, u8),
     Choice(Vec<&'a str>),
     Number(i64, i64),
     Size(u64, u64),
@@ -93,7 +95,7 @@ fn is_in_order(said: &All<'_>) -> bool {
         && names.iter().all(is_name)
         && names.iter().enumerate().all(|(index, name)| !names[..index].contains(name))
         && said.parameters.iter().all(|parameter| match &parameter.kind {
-            Kind::Plain(_) => true,
+            Kind::Plain(_) | Kind::Device(..) => true,
             Kind::Choice(words) => (1..=MAX_PARAMETERS).contains(&words.len()),
             Kind::Number(minimum, maximum) => minimum <= maximum,
             Kind::Size(minimum, maximum) => minimum <= maximum,
@@ -128,8 +130,11 @@ fn check(description: &Description, said: &All<'_>) {
             | (ParameterType::Boolean, Kind::Plain(2))
             | (ParameterType::Duration, Kind::Plain(5))
             | (ParameterType::Probability, Kind::Plain(6))
-            | (ParameterType::Device, Kind::Plain(7))
-            | (ParameterType::File, Kind::Plain(8)) => {}
+            | (ParameterType::Secret, Kind::Plain(9)) => {}
+            (ParameterType::Device(link), Kind::Device(7, flags))
+            | (ParameterType::File(link), Kind::Device(8, flags)) => {
+                assert_eq!((link.writes, link.unshared), (flags & 1 != 0, flags & 2 != 0));
+            }
             (other, _) => panic!("another type: {other:?}"),
         }
         check_shown(&parameter.summary, said.summary);
@@ -167,7 +172,8 @@ fn lift(memory: &Memory) -> Option<All<'_>> {
 fn kind(memory: &Memory, at: u32) -> Option<Kind<'_>> {
     let payload = at + 8;
     Some(match memory.u8(at) {
-        plain @ (0 | 2 | 5..=8) => Kind::Plain(plain),
+        plain @ (0 | 2 | 5 | 6 | 9) => Kind::Plain(plain),
+        device @ (7 | 8) => Kind::Device(device, memory.u8(payload)),
         1 => {
             let words = memory.list(payload, 8, 4)?;
             let word = |index| memory.string(words.at + 8 * index);

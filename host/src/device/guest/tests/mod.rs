@@ -40,6 +40,7 @@ fn config(component: Component, max_memory: u64) -> DiskConfig {
         arguments: Vec::new(),
         budgets,
         lowers: Vec::new(),
+        client: None,
     }
 }
 

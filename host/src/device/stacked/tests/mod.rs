@@ -1,7 +1,9 @@
 //! Tests of devices that stand on others.
 
+mod access;
 mod breaches;
 mod chain;
+mod control;
 mod lower;
 mod native;
 mod rules;
@@ -20,6 +22,7 @@ use crate::component::tests::LONG;
 use crate::component::tests::guest::{Called, Guest, can};
 use crate::component::{Component, Engine};
 use crate::device::{Answer, Cancelled, Chunks, Device, Lower, Order};
+use crate::parameters::Link;
 use native::Native;
 
 const MIB: u64 = 1 << 20;
@@ -36,20 +39,28 @@ async fn open(guest: &Guest, lowers: &[Arc<dyn Device>]) -> Result<Client, OpenE
     open_component(load(guest).await, 64 << 20, lowers).await
 }
 
-async fn open_component(
-    component: Component,
-    max_memory: u64,
-    lowers: &[Arc<dyn Device>],
-) -> Result<Client, OpenError> {
-    let config = DiskConfig {
+fn config(component: Component, max_memory: u64) -> DiskConfig {
+    DiskConfig {
         component,
         export_name: "export".into(),
         read_only: false,
         arguments: Vec::new(),
         budgets: Budgets::alone(max_memory),
         lowers: Vec::new(),
+        client: None,
+    }
+}
+
+async fn open_component(
+    component: Component,
+    max_memory: u64,
+    lowers: &[Arc<dyn Device>],
+) -> Result<Client, OpenError> {
+    let lower = |device: &Arc<dyn Device>| {
+        let link = Link { writes: true, unshared: false };
+        (Lower { device: device.clone(), link: None }, link)
     };
-    let lower = |device: &Arc<dyn Device>| Lower { device: device.clone(), link: None };
+    let config = config(component, max_memory);
     StackedDevice::open(config, lowers.iter().map(lower).collect()).await.map(Client)
 }
 

@@ -6,7 +6,7 @@ use memnbd::block::Capabilities;
 use memnbd::component::{Component, Engine};
 use memnbd::device::guest::{Budgets, DiskConfig};
 use memnbd::device::{Device, LowerSource, open as open_device};
-use memnbd::parameters::{Argument, Value};
+use memnbd::parameters::{Argument, Link, Value};
 use tokio::runtime::{Builder, Runtime};
 
 use super::LIMIT;
@@ -95,7 +95,8 @@ pub(super) async fn open(
     let source = |lower: &Arc<Store>| {
         ("lower".to_owned(), Arc::new(Source(lower.clone())) as Arc<dyn LowerSource>)
     };
-    let argument = || Argument { name: "lower".into(), value: Value::Device("x".into()) };
+    let link = Link { writes: true, unshared: false };
+    let argument = || Argument { name: "lower".into(), value: Value::Device("x".into(), link) };
     let config = DiskConfig {
         component: component.clone(),
         export_name: "export".into(),
@@ -103,6 +104,7 @@ pub(super) async fn open(
         arguments: (0..lowers.len()).map(|_| argument()).collect(),
         budgets: Budgets::alone(64 << 20),
         lowers: lowers.iter().map(source).collect(),
+        client: None,
     };
     open_device(config).await.ok()
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use memnbd::block::{
     BlockSizes, Capabilities, Command, Extents, Geometry, MAX_TRANSFER, Span, Status,
 };
-use memnbd::component::Executing;
+use memnbd::component::{Client, Executing};
 use memnbd::device::{
     Answer, Buffers, Content, Device, Execution, Lease, Lower, LowerError, LowerSource, Mode,
     Order, Outcome, Part, execution,
@@ -107,7 +107,7 @@ impl fmt::Debug for Source {
 }
 
 impl LowerSource for Source {
-    fn open(&self) -> Executing<'_, Result<Lower, LowerError>> {
+    fn open<'a>(&'a self, _: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
         Box::pin(async { Ok(Lower { device: self.0.clone(), link: None }) })
     }
 }

@@ -1,0 +1,117 @@
+//! Commands to the filters `error` and `delay` while they are in use.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::component::BuiltIn;
+use crate::device::{Control, ControlError};
+use crate::parameters::{Argument, Value};
+
+/// Opens a filter above a device.
+async fn filter(name: &str, below: &Arc<Native>) -> Client {
+    let built_in = BuiltIn::find(name).unwrap();
+    let component = Engine::new(LONG).load_built_in(built_in).await.unwrap();
+    let link = Link { writes: true, unshared: false };
+    let base = Argument { name: "base".into(), value: Value::Device(String::new(), link) };
+    let config = DiskConfig { arguments: vec![base], ..config(component, 64 << 20) };
+    let lower = Lower { device: below.clone(), link: None };
+    StackedDevice::open(config, vec![(lower, link)]).await.map(Client).unwrap()
+}
+
+fn control(client: &Client) -> Control {
+    let [control] = &client.0.clone().controls()[..] else {
+        panic!("one component takes commands")
+    };
+    control.clone()
+}
+
+async fn set(control: &Control, words: &[&str]) -> Result<String, ControlError> {
+    let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+    control.execute("set", &words).await
+}
+
+#[tokio::test]
+async fn faults_are_switched_on_and_off_under_way() {
+    let below = Native::new(MIB);
+    let client = filter("error", &below).await;
+    let control = control(&client);
+    assert_eq!(control.component(), "error");
+    client.write(0, &[1; 512], false).await.unwrap();
+    set(&control, &["error-pwrite-rate=100%", "error=ENOSPC"]).await.unwrap();
+    assert_eq!(client.write(0, &[2; 512], false).await, Err(ErrorCode::NoSpc));
+    assert_eq!(client.read(0, 512).await, Ok(vec![1; 512]));
+    // The error stays as it was set.
+    set(&control, &["error-pread-rate=1"]).await.unwrap();
+    assert_eq!(client.read(0, 512).await, Err(ErrorCode::NoSpc));
+    set(&control, &["error-pread-rate=0", "error-pwrite-rate=0"]).await.unwrap();
+    client.write(0, &[3; 512], false).await.unwrap();
+    assert_eq!(client.read(0, 512).await, Ok(vec![3; 512]));
+}
+
+#[tokio::test]
+async fn wrong_commands_change_nothing() {
+    let client = filter("error", &Native::new(MIB)).await;
+    let control = control(&client);
+    let messages = [
+        control.execute("sett", &[]).await.unwrap_err().to_string(),
+        set(&control, &["error-rat=1"]).await.unwrap_err().to_string(),
+        set(&control, &["error-rate=2"]).await.unwrap_err().to_string(),
+        set(&control, &["base=other"]).await.unwrap_err().to_string(),
+        set(&control, &["error-rate=1", "error-range=x"]).await.unwrap_err().to_string(),
+    ];
+    let expected = [
+        "did you mean \"set\"?",
+        "did you mean \"error-rate\"?",
+        "\"2\"",
+        "\"base\"",
+        "error-range",
+    ];
+    for (message, words) in messages.iter().zip(expected) {
+        assert!(message.contains(words), "{message}");
+    }
+    assert_eq!(client.read(0, 512).await, Ok(vec![0; 512]));
+}
+
+#[tokio::test]
+async fn delays_change_under_way() {
+    let client = filter("delay", &Native::new(MIB)).await;
+    let control = control(&client);
+    set(&control, &["rdelay=200ms"]).await.unwrap();
+    let start = Instant::now();
+    client.read(0, 512).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    set(&control, &["rdelay=10min"]).await.unwrap_err();
+    set(&control, &["rdelay=599"]).await.unwrap();
+    set(&control, &["rdelay=0"]).await.unwrap();
+    client.read(0, 512).await.unwrap();
+}
+
+/// It is told to many readers and writers, none of which sees another error than the filter's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_while_parameters_change() {
+    let below = Native::new(MIB);
+    let client = filter("error", &below).await;
+    let control = control(&client);
+    let users: Vec<_> = (0..8_u64)
+        .map(|user| {
+            client.spawn(move |client| async move {
+                let (offset, mut written) = (user * 4096, vec![0; 512]);
+                for round in 0..300_u32 {
+                    let data = vec![round as u8; 512];
+                    match client.write(offset, &data, false).await {
+                        Ok(()) => written = data,
+                        Err(error) => assert_eq!(error, ErrorCode::Io),
+                    }
+                    assert_eq!(client.read(offset, 512).await, Ok(written.clone()));
+                }
+            })
+        })
+        .collect();
+    for round in 0..100 {
+        let rate = if round % 2 == 0 { "error-pwrite-rate=1" } else { "error-pwrite-rate=0" };
+        set(&control, &[rate]).await.unwrap();
+    }
+    for user in users {
+        user.await.unwrap();
+    }
+}
