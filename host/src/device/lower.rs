@@ -95,8 +95,7 @@ impl Lowers {
     ) -> Executing<'static, Result<Reply, Error>> {
         let device = self.device(number).clone();
         Box::pin(async move {
-            let cancelled = Cancelled::default();
-            let order = Order { command, payload, cancelled, alone: false };
+            let order = Order::new(command, payload, Cancelled::default());
             Ok(match execute(device, order).await? {
                 Answer::Done => Reply::Done,
                 Answer::Read(content) => {
@@ -146,9 +145,7 @@ pub(super) async fn execute(device: Arc<dyn Device>, order: Order) -> Outcome {
     let cancelled = order.cancelled.clone();
     let outcome = run(device.clone(), Order { command, ..order }).await?;
     if fua {
-        let flush =
-            Order { command: Command::Flush, payload: Bytes::new(), cancelled, alone: false };
-        run(device, flush).await?;
+        run(device, Order::new(Command::Flush, Bytes::new(), cancelled)).await?;
     }
     Ok(outcome)
 }
@@ -172,7 +169,7 @@ pub(super) async fn write_zeroes(
         let length = left.length.min(ZEROES.len() as u64);
         let command = Command::Write { span: Span { length, ..left }, fua };
         let payload = Bytes::from_static(&ZEROES[..length as usize]);
-        let write = Order { command, payload, cancelled: order.cancelled.clone(), alone: false };
+        let write = Order::new(command, payload, order.cancelled.clone());
         execute(device.clone(), write).await?;
         left = left.after(length);
     }

@@ -140,6 +140,13 @@ pub struct Order {
     pub alone: bool,
 }
 
+impl Order {
+    /// Creates an order that is not known to run on a connection's own thread.
+    pub fn new(command: Command, payload: Bytes, cancelled: Cancelled) -> Self {
+        Self { command, payload, cancelled, alone: false }
+    }
+}
+
 /// The result of a command.
 pub type Outcome = Result<Answer, Error>;
 

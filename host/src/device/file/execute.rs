@@ -46,12 +46,7 @@ impl Device for FileDevice {
     }
 
     fn last_flush(self: Arc<Self>) -> Execution {
-        let order = Order {
-            command: Command::Flush,
-            payload: Default::default(),
-            cancelled: Cancelled::default(),
-            alone: false,
-        };
+        let order = Order::new(Command::Flush, Default::default(), Cancelled::default());
         let flushed = async move {
             self.clone().execute_order(order).await.inspect_err(|error| {
                 let name = &self.export_name;

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 
 use super::guest::{self, DiskConfig, GuestDevice, OpenError};
 use super::lower::{Lower, Lowers};
-use super::{Device, Execution};
+use super::{Cancelled, Device, Execution, Order, Outcome};
 use crate::block::{Command, Error, Geometry, MAX_TRANSFER, Operation};
 use crate::component::{Below, Executing, Fault, Listed, Reply, Rules};
 use crate::parameters::{Link, Value};
@@ -221,9 +221,9 @@ impl StackedDevice {
     }
 
     /// Flushes what the device stands on (rule 6).
-    async fn flush(&self, cancelled: super::Cancelled) -> Result<(), Error> {
+    async fn flush(&self, cancelled: Cancelled) -> Result<(), Error> {
         if self.guest.flushes() || self.rules.is_none() {
-            let order = self.order(Command::Flush, Bytes::new(), cancelled);
+            let order = Order::new(Command::Flush, Bytes::new(), cancelled);
             return self.execute_own(order).await.map(drop);
         }
         if self.guest.is_dead() {
@@ -231,19 +231,15 @@ impl StackedDevice {
         }
         let mut flushed = Ok(());
         for device in self.lowers().writable() {
-            let order = self.order(Command::Flush, Bytes::new(), cancelled.clone());
+            let order = Order::new(Command::Flush, Bytes::new(), cancelled.clone());
             let result = super::lower::execute(device.clone(), order).await;
             flushed = flushed.and(result.map(drop));
         }
         flushed
     }
 
-    fn order(&self, command: Command, payload: Bytes, cancelled: super::Cancelled) -> super::Order {
-        super::Order { command, payload, cancelled, alone: false }
-    }
-
     /// Executes a command in the component itself.
-    async fn execute_own(&self, order: super::Order) -> super::Outcome {
+    async fn execute_own(&self, order: Order) -> Outcome {
         self.guest.execute_order(order).await
     }
 

@@ -72,7 +72,7 @@ impl StackedDevice {
     /// Makes the component's own data durable, after a request with FUA (rule 6).
     async fn make_durable(&self, fua: bool, order: &Order) -> Result<(), Error> {
         if fua && self.guest.flushes() {
-            let flush = self.order(Command::Flush, Default::default(), order.cancelled.clone());
+            let flush = Order::new(Command::Flush, Default::default(), order.cancelled.clone());
             self.execute_own(flush).await?;
         }
         Ok(())

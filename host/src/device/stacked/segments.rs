@@ -144,8 +144,8 @@ impl StackedDevice {
                     results.fill(Some(ErrorCode::NotSup));
                     return outcome;
                 }
-                let slow =
-                    self.order(slow(order.command), Default::default(), order.cancelled.clone());
+                let slow = slow(order.command);
+                let slow = Order::new(slow, Default::default(), order.cancelled.clone());
                 outcome = self.execute_segment(segment, part, &slow).await;
             }
             changed |= segment.place != Place::Hole;
@@ -195,7 +195,7 @@ impl StackedDevice {
             consume_budget().await;
             // Not given up with the client, for its write is not.
             let span = Span { offset: copy.from.offset + at, length };
-            let read = self.order(Command::Read { span }, Default::default(), Cancelled::default());
+            let read = Order::new(Command::Read { span }, Default::default(), Cancelled::default());
             let content = match lower::execute(from.clone(), read).await? {
                 Answer::Read(content) => content.into_parts(),
                 Answer::Done | Answer::Extents(_) => return Err(ErrorCode::Io.into()),
@@ -216,7 +216,7 @@ impl StackedDevice {
                         (zero, Default::default(), span.length)
                     }
                 };
-                let order = self.order(command, payload, cancelled.clone());
+                let order = Order::new(command, payload, cancelled.clone());
                 lower::execute(to.clone(), order).await?;
                 offset += length;
             }

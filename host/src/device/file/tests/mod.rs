@@ -65,7 +65,7 @@ impl Client {
         command: Command,
         payload: Vec<u8>,
     ) -> Outcome {
-        let order = Order { command, payload: payload.into(), cancelled, alone: false };
+        let order = Order::new(command, payload.into(), cancelled);
         self.0.clone().execute(order, None).await
     }
 

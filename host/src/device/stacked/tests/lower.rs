@@ -20,7 +20,7 @@ const fn span(offset: u64, length: u64) -> Span {
 
 /// Returns the whole error of a flush.
 async fn flush_error(client: &Client) -> Error {
-    let order = client.0.order(Command::Flush, Default::default(), Cancelled::default());
+    let order = Order::new(Command::Flush, Default::default(), Cancelled::default());
     client.0.clone().execute(order, None).await.err().expect("it fails")
 }
 
@@ -376,7 +376,7 @@ async fn lower_device_that_does_not_answer_in_time_finishes_nevertheless() {
     lower.hold();
     // It is written in several pieces.
     let zero = Command::Zero { span: span(0, MIB), fua: false, keep_allocated: false, fast: false };
-    let order = client.0.order(zero, Default::default(), Cancelled::default());
+    let order = Order::new(zero, Default::default(), Cancelled::default());
     let error = client.0.clone().execute(order, None).await.err().expect("it is late");
     assert_eq!(error.code, ErrorCode::Io);
     let message = error.message.expect("it says why");

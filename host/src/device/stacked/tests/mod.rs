@@ -90,7 +90,7 @@ impl Client {
         payload: Vec<u8>,
         cancelled: Cancelled,
     ) -> Result<Answer, ErrorCode> {
-        let order = Order { command, payload: payload.into(), cancelled, alone: false };
+        let order = Order::new(command, payload.into(), cancelled);
         let outcome = self.0.clone().execute(order, None).await;
         outcome.map(Answer::into_copy).map_err(|error| error.code)
     }

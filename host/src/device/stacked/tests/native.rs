@@ -10,7 +10,7 @@ use crate::block::{
     Status,
 };
 use crate::device::{
-    Answer, Buffers, Content, Device, Execution, Lease, Mode, Order, Outcome, Part, execution,
+    Answer, Buffers, Cancelled, Content, Device, Execution, Lease, Mode, Order, Outcome, Part, execution,
 };
 
 /// The device.
@@ -150,12 +150,6 @@ impl Device for Native {
     }
 
     fn last_flush(self: Arc<Self>) -> Execution {
-        let order = Order {
-            command: Command::Flush,
-            payload: Default::default(),
-            cancelled: Default::default(),
-            alone: false,
-        };
-        self.execute(order, None)
+        self.execute(Order::new(Command::Flush, Default::default(), Cancelled::default()), None)
     }
 }

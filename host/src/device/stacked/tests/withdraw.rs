@@ -107,7 +107,7 @@ async fn answers_that_a_client_has_not_got_yet_are_waited_for() {
     let client = open(&moving(), &[memory, Native::new(MIB)]).await.unwrap();
     client.write(0, &[7; 4096], false).await.unwrap();
     let command = Command::Read { span: Span { offset: 0, length: 10 } };
-    let order = client.0.order(command, Default::default(), Cancelled::default());
+    let order = Order::new(command, Default::default(), Cancelled::default());
     let answer = client.0.clone().execute(order, None).await.unwrap();
     let flushing = client.spawn(|client| async move { client.flush().await });
     tokio::time::sleep(MOMENT).await;

@@ -218,12 +218,7 @@ async fn execute(device: &Arc<dyn Device>, request: &Request) -> Result<Vec<u8>,
         Operation::Write => vec![request.byte; request.span.length as usize],
         _ => Vec::new(),
     };
-    let order = Order {
-        command: request.command(),
-        payload: payload.into(),
-        cancelled: Cancelled::default(),
-        alone: false,
-    };
+    let order = Order::new(request.command(), payload.into(), Cancelled::default());
     let mut bytes = Vec::new();
     match device.clone().execute(order, None).await.map_err(|error| error.code)? {
         Answer::Read(content) => {
