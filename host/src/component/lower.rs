@@ -142,10 +142,7 @@ where
 {
     lower.func_wrap_async(name, move |store: StoreContextMut<'_, State>, parameters: P| {
         let (device, command) = command(parameters);
-        Box::new(async move {
-            let executed = execute(&store, device, command, Bytes::new())?.await;
-            Ok((executed.map(drop),))
-        })
+        Box::new(async move { Ok((execute(&store, device, command).await?.map(drop),)) })
     })
 }
 
@@ -156,17 +153,19 @@ fn add_read(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
         |store: StoreContextMut<'_, State>, (device, offset, length): Parameters| {
             Box::new(async move {
                 let span = Span { offset, length: length.into() };
-                let executing = execute(&store, device, Command::Read { span }, Bytes::new())?;
+                let prepared = match prepare(&store, device, Command::Read { span })? {
+                    Ok(prepared) => prepared,
+                    Err(error) => return Ok((Err(error.into()),)),
+                };
                 // The data is in the host's memory until it has been copied into the guest's.
-                let Some(_held) = store.data().share().hold(span.length.min(MAX_LOWER_TRANSFER))
-                else {
-                    return Ok((refused(ErrorCode::NoMem),));
+                let Some(_held) = store.data().share().hold(span.length) else {
+                    return Ok((Err(Error::from(ErrorCode::NoMem).into()),));
                 };
                 let chunks = |reply| match reply {
                     Reply::Read(pieces) => pieces.into_iter().map(OwnedChunk::from).collect(),
                     Reply::Done | Reply::Extents(_) => Vec::new(),
                 };
-                Ok((executing.await.map(chunks),))
+                Ok((prepared.execute(Bytes::new()).await.map(chunks),))
             })
         },
     )
@@ -179,14 +178,15 @@ fn add_write(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
         |store: StoreContextMut<'_, State>, (device, offset, data, fua): Parameters| {
             Box::new(async move {
                 let span = Span { offset, length: data.len() as u64 };
-                // A longer one is refused, so its data is not used.
-                let taken = if span.length <= MAX_LOWER_TRANSFER { data.len() } else { 0 };
-                let Some(_held) = store.data().share().hold(taken as u64) else {
-                    return Ok((refused(ErrorCode::NoMem),));
+                let prepared = match prepare(&store, device, Command::Write { span, fua })? {
+                    Ok(prepared) => prepared,
+                    Err(error) => return Ok((Err(error.into()),)),
                 };
-                let payload = Bytes::copy_from_slice(&data.as_le_slice(&store)[..taken]);
-                let executing = execute(&store, device, Command::Write { span, fua }, payload)?;
-                Ok((executing.await.map(drop),))
+                let Some(_held) = store.data().share().hold(span.length) else {
+                    return Ok((Err(Error::from(ErrorCode::NoMem).into()),));
+                };
+                let payload = Bytes::copy_from_slice(data.as_le_slice(&store));
+                Ok((prepared.execute(payload).await.map(drop),))
             })
         },
     )
@@ -200,7 +200,7 @@ fn add_extents(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
             Box::new(async move {
                 let span = Span { offset, length };
                 let command = Command::Extents { span, limit: MAX_EXTENTS };
-                let executed = execute(&store, device, command, Bytes::new())?.await;
+                let executed = execute(&store, device, command).await?;
                 let extents = |reply| match reply {
                     Reply::Extents(extents) => {
                         extents.into_iter().map(bindings::Extent::from).collect()
@@ -213,10 +213,6 @@ fn add_extents(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
     )
 }
 
-fn refused<T>(code: ErrorCode) -> Answer<T> {
-    Err(bindings::Error { code: code.into(), message: None })
-}
-
 fn unknown(device: u32, below: &dyn Below) -> wasmtime::Error {
     let devices = below.count();
     wasmtime::format_err!(
@@ -224,28 +220,46 @@ fn unknown(device: u32, below: &dyn Below) -> wasmtime::Error {
     )
 }
 
-/// Checks a command and prepares its execution. A number that is not one of the component's own is an
-/// error that traps.
-fn execute(
-    store: &StoreContextMut<'_, State>,
-    device: u32,
+/// A command that the lower device may be asked to execute.
+struct Prepared {
+    below: Arc<dyn Below>,
+    device: usize,
     command: Command,
-    payload: Bytes,
-) -> wasmtime::Result<impl Future<Output = Answer<Reply>> + Send + use<>> {
-    let below = store.data().below().clone();
-    let number = device as usize;
-    let geometry = below.geometry(number).ok_or_else(|| unknown(device, &*below))?;
-    let allowed = check(&command, geometry);
-    Ok(async move {
-        let executed = match allowed {
-            Ok(()) => waiting(below.execute(number, command, payload)).await,
-            Err(error) => Some(Err(error)),
-        };
+}
+
+impl Prepared {
+    async fn execute(self, payload: Bytes) -> Answer<Reply> {
+        let executing = self.below.execute(self.device, self.command, payload);
         let late = || Error {
             code: ErrorCode::Io,
             message: Some(format!("the lower device did not answer within {LOWER_LIMIT:?}").into()),
         };
-        executed.unwrap_or_else(|| Err(late())).map_err(bindings::Error::from)
+        waiting(executing).await.unwrap_or_else(|| Err(late())).map_err(bindings::Error::from)
+    }
+}
+
+/// Checks a command. A number that is not one of the component's own is an error that traps.
+fn prepare(
+    store: &StoreContextMut<'_, State>,
+    device: u32,
+    command: Command,
+) -> wasmtime::Result<Result<Prepared, Error>> {
+    let below = store.data().below().clone();
+    let number = device as usize;
+    let geometry = below.geometry(number).ok_or_else(|| unknown(device, &*below))?;
+    let checked = check(&command, geometry);
+    Ok(checked.map(|()| Prepared { below, device: number, command }))
+}
+
+/// Checks a command without a payload, and executes it.
+async fn execute(
+    store: &StoreContextMut<'_, State>,
+    device: u32,
+    command: Command,
+) -> wasmtime::Result<Answer<Reply>> {
+    Ok(match prepare(store, device, command)? {
+        Ok(prepared) => prepared.execute(Bytes::new()).await,
+        Err(error) => Err(error.into()),
     })
 }
 

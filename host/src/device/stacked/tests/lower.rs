@@ -370,6 +370,26 @@ async fn memory_of_a_transfer_is_the_disks() {
 }
 
 #[tokio::test]
+async fn transfer_that_is_refused_takes_no_memory() {
+    let lower = Native::with(MIB, |offers| offers.writable = false);
+    let lowers: [Arc<dyn Device>; 1] = [lower.clone()];
+    let data = format!("(i32.const 0x10000) (i32.const {MIB}) (i32.const 0)");
+    for (call, code) in [
+        (format!("read (i32.const 0) (i64.const 1) (i32.const {MIB})"), ErrorCode::Inval),
+        (format!("read (i32.const 0) (i64.const 0) (i32.const {})", MIB + 1), ErrorCode::Inval),
+        (format!("write (i32.const 0) (i64.const 1) {data}"), ErrorCode::Inval),
+        (format!("write (i32.const 0) (i64.const 0) {data}"), ErrorCode::Perm),
+        (format!("read (i32.const 0) (i64.const 0) (i32.const {MIB})"), ErrorCode::NoMem),
+    ] {
+        let guest = flushing(&format!("call $lower-{call}"));
+        // The guest has 40 pages.
+        let client = open_within(&guest, LONG, (40 << 16) + (512 << 10), &lowers).await;
+        assert_eq!(client.flush().await, Err(code), "{call}");
+    }
+    assert!(lower.take_log().is_empty());
+}
+
+#[tokio::test]
 async fn lower_device_that_does_not_answer_in_time_finishes_nevertheless() {
     let lower = Native::with(MIB, |offers| offers.zero = false).numbered(1);
     let client = client(&passing(), &[&lower]).await;
