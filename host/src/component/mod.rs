@@ -49,7 +49,6 @@ pub use compiler::{
     ChildCompiler, CompileError, CompileLimits, Compiler, MAX_COMPONENT, Observer, Progress,
     child_main,
 };
-#[cfg(test)]
 pub(crate) use contract::LOWER_LIMIT;
 pub use contract::WIT;
 pub use control::ControlCommand;

@@ -162,17 +162,30 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Tells the executions of a connection that its client has gone away. Work of many steps may end
 /// early then, but what a client has sent to be written is written.
 #[derive(Clone, Debug, Default)]
-pub struct Cancelled(Arc<AtomicBool>);
+pub struct Cancelled(Arc<Cancellation>);
+
+#[derive(Debug, Default)]
+struct Cancellation {
+    cancelled: AtomicBool,
+    parent: Option<Cancelled>,
+}
 
 impl Cancelled {
+    /// Creates another one that is cancelled with this one, or alone.
+    pub(super) fn child(&self) -> Self {
+        let cancelled = AtomicBool::new(false);
+        Self(Arc::new(Cancellation { cancelled, parent: Some(self.clone()) }))
+    }
+
     /// Says that the client has gone away.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Whether the client has gone away.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.cancelled.load(Ordering::Relaxed)
+            || self.0.parent.as_ref().is_some_and(Self::is_cancelled)
     }
 }
 

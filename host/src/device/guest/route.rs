@@ -14,6 +14,11 @@ impl GuestDevice {
         self.component.rules
     }
 
+    /// Returns the name of the export, for messages.
+    pub(in crate::device) fn export_name(&self) -> &str {
+        &self.export_name
+    }
+
     /// Runs a task that calls the component where it delays nobody else.
     pub(in crate::device) async fn run<F>(&self, task: F) -> io::Result<F::Output>
     where

@@ -9,10 +9,12 @@
 //! - `execute`: the implementation of [`Device`], and what needs no route.
 //! - `routed`: the execution of a route (rules 1 to 6).
 //! - `segments`: the execution of its parts.
+//! - `below`: the time limit on what lower devices are asked for.
 //!
 //! Locks are taken downwards only: while an instance of this device is called, only the import of a
 //! lower device can wait for another lock, and that is a device further down.
 
+mod below;
 mod execute;
 mod granules;
 mod routed;
@@ -102,6 +104,8 @@ async fn open_lowers(config: &mut DiskConfig) -> Result<Vec<(Lower, Link)>, Open
 pub(super) struct StackedDevice {
     guest: Arc<GuestDevice>,
     beneath: Arc<Beneath>,
+    /// The parameters that name the lower devices, in the order of their numbers.
+    parameters: Vec<String>,
     geometry: Geometry,
     /// The locks of requests; `None` if the component does not route them, and uses its lower devices
     /// by itself.
@@ -145,15 +149,17 @@ impl StackedDevice {
             lowers: Lowers::new(lowers),
             routes: StableRoutes::new(config.component.withdraws_routes()),
         });
+        let named = config.arguments.iter().filter(|argument| argument.value.is_device());
+        let parameters = named.map(|argument| argument.name.clone()).collect();
         let guest = GuestDevice::open(config, Some(beneath.clone())).await?;
-        let device = Arc::new(Self::new(Arc::new(guest), beneath));
+        let device = Arc::new(Self::new(Arc::new(guest), beneath, parameters));
         let asking = device.clone();
         let asked = device.guest.run(async move { asking.ask().await }).await;
         asked.map_err(OpenError::Threads)?.map_err(OpenError::Fault)?;
         Ok(device)
     }
 
-    fn new(guest: Arc<GuestDevice>, beneath: Arc<Beneath>) -> Self {
+    fn new(guest: Arc<GuestDevice>, beneath: Arc<Beneath>, parameters: Vec<String>) -> Self {
         let mut geometry = guest.geometry().clone();
         let rules = guest.rules();
         let mut maximum = MAX_TRANSFER;
@@ -168,7 +174,7 @@ impl StackedDevice {
         }
         let granules = Granules::new(rules.map_or(1, |rules| rules.granule));
         let copying = Semaphore::new(MAX_COPYING);
-        Self { guest, beneath, geometry, rules, granules, copying }
+        Self { guest, beneath, parameters, geometry, rules, granules, copying }
     }
 
     fn lowers(&self) -> &Lowers {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_timer::Delay;
 
 use super::StackedDevice;
+use super::below::Late;
 use super::stable::Use;
 use crate::block::{Command, Error, ErrorCode, Operation, Span};
 use crate::component::{Lock, Place, Request, Results, Route, Segment};
@@ -21,7 +22,7 @@ impl StackedDevice {
     ) -> Outcome {
         let span = order.command.span();
         let segment = Segment { place, length: span.length };
-        let answer = self.execute_segment(segment, span, &order).await?;
+        let answer = self.execute_segment(segment, span, &order, None).await?;
         // The component may be withdrawing its routes, and cannot be called then.
         drop(under_way);
         self.make_durable(Request::of(&order.command).fua, &order).await?;
@@ -94,9 +95,10 @@ impl StackedDevice {
             results.segments.fill(Some(code));
             return (Err(code.into()), results);
         }
+        let late = Late::default();
         // Rule 3.
         for (index, copy) in route.copies.iter().enumerate() {
-            if let Err(error) = self.copy(copy, request.fua, &order.cancelled).await {
+            if let Err(error) = self.copy(copy, request.fua, &late).await {
                 results.copies[index..].fill(Some(error.code));
                 results.segments.fill(Some(error.code));
                 return (Err(error), results);
@@ -105,18 +107,22 @@ impl StackedDevice {
         let outcome = match (&route.segments[..], request.operation) {
             ([segment], _) => {
                 let span = Span { length: segment.length, ..request.span };
-                let outcome = self.execute_segment(*segment, span, order).await;
+                let outcome = self.execute_part(*segment, span, order, &late).await;
                 results.segments[0] = outcome.as_ref().err().map(|error| error.code);
                 outcome
             }
             (segments, Operation::Read) => {
-                self.read_segments(segments, order, &mut results.segments).await
+                self.read_segments(segments, order, &late, &mut results.segments).await
             }
-            (segments, Operation::Extents) => self.extents_of_segments(segments, order).await,
+            (segments, Operation::Extents) => {
+                self.extents_of_segments(segments, order, &late).await
+            }
             (segments, Operation::Zero) if request.fast => {
-                self.zero_segments_fast(segments, order, &mut results.segments).await
+                self.zero_segments_fast(segments, order, &late, &mut results.segments).await
             }
-            (segments, _) => self.change_segments(segments, order, &mut results.segments).await,
+            (segments, _) => {
+                self.change_segments(segments, order, &late, &mut results.segments).await
+            }
         };
         (outcome, results)
     }

@@ -4,6 +4,7 @@ use futures_util::{StreamExt, stream};
 use tokio::task::consume_budget;
 
 use super::StackedDevice;
+use super::below::Late;
 use crate::block::{Command, Error, ErrorCode, Extents, Span, Status};
 use crate::component::{Copy, Location, Place, Segment};
 use crate::device::lower::{self, moved};
@@ -38,12 +39,31 @@ impl StackedDevice {
         })
     }
 
-    /// Executes the part of a command that a segment is for.
+    /// Executes the part of a routed command that a segment is for, within a time limit.
+    pub(super) async fn execute_part(
+        &self,
+        segment: Segment,
+        part: Span,
+        order: &Order,
+        late: &Late,
+    ) -> Outcome {
+        let outcome = self.execute_segment(segment, part, order, Some(late)).await;
+        match order.command {
+            // It may have ended early, and the component must not take it for complete.
+            Command::Zero { .. } if order.cancelled.is_cancelled() => {
+                outcome.and(Err(ErrorCode::Shutdown.into()))
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Executes the part of a command that a segment is for. Without `late` there is no time limit.
     pub(super) async fn execute_segment(
         &self,
         segment: Segment,
         part: Span,
         order: &Order,
+        late: Option<&Late>,
     ) -> Outcome {
         let payload = match order.command {
             Command::Write { span, .. } => {
@@ -60,9 +80,10 @@ impl StackedDevice {
         let cancelled = order.cancelled.clone();
         let part = Order { command, payload, cancelled, alone: order.alone };
         match segment.place {
-            Place::Lower(location) => {
-                lower::execute(self.lowers().device(location.device).clone(), part).await
-            }
+            Place::Lower(Location { device, .. }) => match late {
+                Some(late) => self.execute_below(device, part, late).await,
+                None => lower::execute(self.lowers().device(device).clone(), part).await,
+            },
             Place::Own => self.execute_own(part).await,
             Place::Hole => hole(command),
         }
@@ -73,11 +94,12 @@ impl StackedDevice {
         &self,
         segments: &[Segment],
         order: &Order,
+        late: &Late,
         results: &mut [Option<ErrorCode>],
     ) -> Outcome {
         let mut content = Vec::new();
         let failed = self
-            .execute_all(segments, order, results, |answer| {
+            .execute_all(segments, order, late, results, |answer| {
                 if let Answer::Read(Content::Copied(parts)) = answer {
                     content.extend(parts);
                 }
@@ -91,9 +113,10 @@ impl StackedDevice {
         &self,
         segments: &[Segment],
         order: &Order,
+        late: &Late,
         results: &mut [Option<ErrorCode>],
     ) -> Outcome {
-        let failed = self.execute_all(segments, order, results, |_| ()).await;
+        let failed = self.execute_all(segments, order, late, results, |_| ()).await;
         failed.map_or(Ok(Answer::Done), Err)
     }
 
@@ -102,13 +125,14 @@ impl StackedDevice {
         &self,
         segments: &[Segment],
         order: &Order,
+        late: &Late,
         results: &mut [Option<ErrorCode>],
         mut take: impl FnMut(Answer),
     ) -> Option<Error> {
         let executed = parts(segments, order.command.span()).map(|(segment, part)| async move {
             consume_budget().await;
             // Copied at once: two leases of one device could wait for each other.
-            self.execute_segment(segment, part, order).await.map(Answer::into_copy)
+            self.execute_part(segment, part, order, late).await.map(Answer::into_copy)
         });
         let mut executed = stream::iter(executed).buffered(PARALLEL);
         let mut failed = None;
@@ -131,12 +155,13 @@ impl StackedDevice {
         &self,
         segments: &[Segment],
         order: &Order,
+        late: &Late,
         results: &mut [Option<ErrorCode>],
     ) -> Outcome {
         let mut failed: Option<Error> = None;
         let mut changed = false;
         for (index, (segment, part)) in parts(segments, order.command.span()).enumerate() {
-            let mut outcome = self.execute_segment(segment, part, order).await;
+            let mut outcome = self.execute_part(segment, part, order, late).await;
             if let Err(error) = &outcome
                 && error.code == ErrorCode::NotSup
             {
@@ -146,7 +171,7 @@ impl StackedDevice {
                 }
                 let slow = slow(order.command);
                 let slow = Order::new(slow, Default::default(), order.cancelled.clone());
-                outcome = self.execute_segment(segment, part, &slow).await;
+                outcome = self.execute_part(segment, part, &slow, late).await;
             }
             changed |= segment.place != Place::Hole;
             if let Err(error) = outcome {
@@ -158,13 +183,18 @@ impl StackedDevice {
     }
 
     /// Reports the extents of segments, from the first on (rule 8).
-    pub(super) async fn extents_of_segments(&self, segments: &[Segment], order: &Order) -> Outcome {
+    pub(super) async fn extents_of_segments(
+        &self,
+        segments: &[Segment],
+        order: &Order,
+        late: &Late,
+    ) -> Outcome {
         let Command::Extents { span, limit } = order.command else {
             return Err(ErrorCode::Inval.into());
         };
         let mut extents = Extents::new(span.length, limit);
         for (segment, part) in parts(segments, span) {
-            let answer = match self.execute_segment(segment, part, order).await {
+            let answer = match self.execute_part(segment, part, order, late).await {
                 Ok(answer) => answer,
                 // What is known so far is an answer, too.
                 Err(_) if extents.covered() > 0 => break,
@@ -180,23 +210,17 @@ impl StackedDevice {
     }
 
     /// Copies data between lower devices. Holes stay holes where the target can have them.
-    pub(super) async fn copy(
-        &self,
-        copy: &Copy,
-        fua: bool,
-        cancelled: &Cancelled,
-    ) -> Result<(), Error> {
-        let (from, to) =
-            (self.lowers().device(copy.from.device), self.lowers().device(copy.to.device));
+    pub(super) async fn copy(&self, copy: &Copy, fua: bool, late: &Late) -> Result<(), Error> {
+        // Not given up with the client: the component takes it for complete.
+        let order = |command, payload| Order::new(command, payload, Cancelled::default());
         let mut at = 0;
         while at < copy.length {
             let length = PIECE.min(copy.length - at);
             let _copying = self.copying.acquire().await;
             consume_budget().await;
-            // Not given up with the client, for its write is not.
             let span = Span { offset: copy.from.offset + at, length };
-            let read = Order::new(Command::Read { span }, Default::default(), Cancelled::default());
-            let content = match lower::execute(from.clone(), read).await? {
+            let read = order(Command::Read { span }, Default::default());
+            let content = match self.execute_below(copy.from.device, read, late).await? {
                 Answer::Read(content) => content.into_parts(),
                 Answer::Done | Answer::Extents(_) => return Err(ErrorCode::Io.into()),
             };
@@ -216,8 +240,7 @@ impl StackedDevice {
                         (zero, Default::default(), span.length)
                     }
                 };
-                let order = Order::new(command, payload, cancelled.clone());
-                lower::execute(to.clone(), order).await?;
+                self.execute_below(copy.to.device, order(command, payload), late).await?;
                 offset += length;
             }
             at += length;

@@ -11,11 +11,10 @@ use crate::parameters::{Argument, Value};
 async fn filter(name: &str, below: &Arc<Native>) -> Client {
     let built_in = BuiltIn::find(name).unwrap();
     let component = Engine::new(LONG).load_built_in(built_in).await.unwrap();
-    let link = Link { writes: true, unshared: false };
-    let base = Argument { name: "base".into(), value: Value::Device(String::new(), link) };
+    let base = Argument { name: "base".into(), value: Value::Device(String::new(), WRITES) };
     let config = DiskConfig { arguments: vec![base], ..config(component, 64 << 20) };
     let lower = Lower { device: below.clone(), link: None };
-    StackedDevice::open(config, vec![(lower, link)]).await.map(Client).unwrap()
+    StackedDevice::open(config, vec![(lower, WRITES)]).await.map(Client).unwrap()
 }
 
 fn control(client: &Client) -> Control {

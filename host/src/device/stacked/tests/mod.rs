@@ -4,6 +4,7 @@ mod access;
 mod breaches;
 mod chain;
 mod control;
+mod late;
 mod lower;
 mod native;
 mod rules;
@@ -23,13 +24,22 @@ use crate::component::tests::guest::{Called, Guest, can};
 use crate::component::{Component, Engine};
 use crate::device::{Answer, Cancelled, Chunks, Device, Lower, Order};
 use crate::parameters::Link;
+use crate::parameters::{Argument, Value};
 use native::Native;
 
 const MIB: u64 = 1 << 20;
 
+/// A component writes to its devices.
+const WRITES: Link = Link { writes: true, unshared: false };
+
 /// A client of a device.
 #[derive(Clone)]
 struct Client(Arc<StackedDevice>);
+
+/// The argument that names the lower device of a number.
+fn device_argument(number: usize) -> Argument {
+    Argument { name: format!("device-{number}"), value: Value::Device("other".into(), WRITES) }
+}
 
 async fn load(guest: &Guest) -> Component {
     Engine::new(LONG).load("guest", &guest.wasm()).await.unwrap()
@@ -56,11 +66,9 @@ async fn open_component(
     max_memory: u64,
     lowers: &[Arc<dyn Device>],
 ) -> Result<Client, OpenError> {
-    let lower = |device: &Arc<dyn Device>| {
-        let link = Link { writes: true, unshared: false };
-        (Lower { device: device.clone(), link: None }, link)
-    };
-    let config = config(component, max_memory);
+    let lower = |device: &Arc<dyn Device>| (Lower { device: device.clone(), link: None }, WRITES);
+    let arguments = (0..lowers.len()).map(device_argument).collect();
+    let config = DiskConfig { arguments, ..config(component, max_memory) };
     StackedDevice::open(config, lowers.iter().map(lower).collect()).await.map(Client)
 }
 

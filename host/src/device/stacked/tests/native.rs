@@ -10,7 +10,8 @@ use crate::block::{
     Status,
 };
 use crate::device::{
-    Answer, Buffers, Cancelled, Content, Device, Execution, Lease, Mode, Order, Outcome, Part, execution,
+    Answer, Buffers, Cancelled, Content, Device, Execution, Lease, Mode, Order, Outcome, Part,
+    execution,
 };
 
 /// The device.
@@ -24,6 +25,8 @@ pub(super) struct Native {
     held: Semaphore,
     pub(super) under_way: AtomicUsize,
     pub(super) most_under_way: AtomicUsize,
+    /// The number of orders that were cancelled before they were executed.
+    pub(super) cancelled: AtomicUsize,
 }
 
 impl Native {
@@ -56,6 +59,7 @@ impl Native {
             held: Semaphore::new(1 << 20),
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
+            cancelled: AtomicUsize::new(0),
         })
     }
 
@@ -95,11 +99,12 @@ impl Native {
     }
 
     async fn run(self: Arc<Self>, order: Order) -> Outcome {
-        let Order { command, payload, .. } = order;
+        let Order { command, payload, cancelled, .. } = order;
         let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_under_way.fetch_max(under_way, Ordering::Relaxed);
         drop(self.held.acquire().await.unwrap());
         self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.cancelled.fetch_add(cancelled.is_cancelled().into(), Ordering::Relaxed);
         self.log.lock().unwrap().push(command);
         let span = command.span();
         for &(operation, offset, code) in &*self.fails.lock().unwrap() {
