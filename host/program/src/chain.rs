@@ -13,7 +13,7 @@ use super::loading::{Loader, Supply};
 use super::secrets;
 use super::wish::Wish;
 use super::words;
-use memnbd::component::{Client, Component, Description, Executing};
+use memnbd::component::{Client, Component, Description, Executing, Listed};
 use memnbd::device::guest::{DiskConfig, OpenError};
 use memnbd::device::{self, Device, Lower, LowerError, LowerSource};
 use memnbd::exports::{KnownExports, Loading, NamedExport, Problem, Source, Stage, Supplied};
@@ -96,7 +96,7 @@ impl Chain {
             Layer::File => Some(Known::File(file::description())),
         });
         if let Some(known) = loaded.collect::<Option<Vec<_>>>() {
-            chain.resolve(&known).map_err(Failure::Usage)?;
+            chain.resolve(&known, 0).map_err(Failure::Usage)?;
         }
         Ok(chain)
     }
@@ -128,8 +128,28 @@ impl Chain {
         Self { wish: self.wish.named(name), ..self.clone() }
     }
 
-    /// Gives each layer its words, and the devices that they name.
-    fn resolve(&self, known: &[Known]) -> Result<Resolved, String> {
+    /// Lists the exports that the component nearest to the client offers of those that know them.
+    pub(super) async fn list_exports(&self) -> Result<Listed, Problem> {
+        let known = self.load_all(&|_| ()).await?;
+        let lists = |known: &Known| match known {
+            Known::Component(component) => component.lists_exports(),
+            Known::File(_) => false,
+        };
+        let Some(top) = known.iter().position(lists) else { return Ok(Listed::default()) };
+        match self.resolve_aside(known, top).await.map_err(Problem::Parameters)? {
+            Resolved::Guest(config) => {
+                let listed = device::list_exports(*config).await;
+                let what = self.label.clone();
+                let listed = listed.map_err(|error| Problem::Open { what, error })?;
+                Ok(listed.unwrap_or_default())
+            }
+            Resolved::File(_) => Ok(Listed::default()),
+        }
+    }
+
+    /// Gives each layer its words, and the devices that they name. Returns the layer `top`, counted from
+    /// the client.
+    fn resolve(&self, known: &[Known], top: usize) -> Result<Resolved, String> {
         let descriptions: Vec<&Description> = known.iter().map(Known::description).collect();
         let (backend, filters) = descriptions.split_last().ok_or("there is no backend")?;
         if let Some(other) = filters.iter().find(|filter| !is_filter(filter)) {
@@ -144,7 +164,7 @@ impl Chain {
             read_only |= base_of(known.description()).is_some_and(|link| !link.writes);
         }
         let mut below = None;
-        for (known, own, read_only) in layers.into_iter().rev() {
+        for (known, own, read_only) in layers.into_iter().skip(top).rev() {
             let description = known.description();
             let mut given = own.clone();
             if below.is_some() {
@@ -178,13 +198,13 @@ impl Chain {
     }
 
     /// Like [`Self::resolve`], on another thread if that may block.
-    async fn resolve_aside(&self, known: Vec<Known>) -> Result<Resolved, String> {
+    async fn resolve_aside(&self, known: Vec<Known>, top: usize) -> Result<Resolved, String> {
         let parameters = known.iter().flat_map(|known| &known.description().parameters);
         if !parameters.into_iter().any(|parameter| secrets::may_block(&parameter.kind)) {
-            return self.resolve(&known);
+            return self.resolve(&known, top);
         }
         let chain = self.clone();
-        let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known));
+        let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known, top));
         resolving.await.map_err(|error| error.to_string())?
     }
 
@@ -260,7 +280,7 @@ impl Source for Chain {
     fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
             let known = self.load_all(stage).await?;
-            match self.resolve_aside(known).await.map_err(Problem::Parameters)? {
+            match self.resolve_aside(known, 0).await.map_err(Problem::Parameters)? {
                 Resolved::Guest(config) => Ok(Supplied::Guest(config)),
                 Resolved::File(config) => {
                     stage(Stage::Opening);

@@ -14,8 +14,9 @@ use super::loading::Loader;
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
+use memnbd::component::{Listed, ListedExport};
 use memnbd::device::file::files_in;
-use memnbd::exports::{Export, Exports, KnownExports};
+use memnbd::exports::{Export, Exports, Finding, KnownExports};
 
 /// The name in --export that stands for all that clients ask for.
 const ANY_NAME: &str = "*";
@@ -96,8 +97,9 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     }
     let exports = Exports::new(list).map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(chain) = on_demand {
-        if let Some(directory) = chain.directory().map_err(Failure::Usage)? {
-            list_directory(&exports, directory)?;
+        match chain.directory().map_err(Failure::Usage)? {
+            Some(directory) => list_directory(&exports, directory)?,
+            None => list_component(&exports, chain.clone()),
         }
         let private = args.private;
         exports.on_demand(MAX_ON_DEMAND, Box::new(move |name| export(&chain, name, private)));
@@ -113,13 +115,36 @@ fn list_directory(exports: &Exports, directory: PathBuf) -> anyhow::Result<()> {
     let what = || format!("the directory {}", directory.display());
     let found = std::fs::metadata(&directory).with_context(what)?;
     anyhow::ensure!(found.is_dir(), "{}: it is not a directory", directory.display());
-    exports.list_on_demand(Arc::new(move || {
-        files_in(&directory).unwrap_or_else(|error| {
-            tracing::warn!("list {}: {error}", directory.display());
-            Vec::new()
+    let find = move || -> Finding {
+        let directory = directory.clone();
+        let names = tokio::task::spawn_blocking(move || {
+            files_in(&directory).unwrap_or_else(|error| {
+                tracing::warn!("list {}: {error}", directory.display());
+                Vec::new()
+            })
+        });
+        Box::pin(async move {
+            let named = |name| ListedExport { name, description: String::new() };
+            let exports = names.await.unwrap_or_default().into_iter().map(named).collect();
+            Listed { exports, default: None }
         })
-    }));
+    };
+    exports.list_on_demand(Box::new(find), true);
     Ok(())
+}
+
+/// Lists the exports that a component offers when clients ask for a list.
+fn list_component(exports: &Exports, chain: Chain) {
+    let find = move || -> Finding {
+        let chain = chain.clone();
+        Box::pin(async move {
+            chain.list_exports().await.unwrap_or_else(|problem| {
+                tracing::warn!("list the exports: {problem}");
+                Listed::default()
+            })
+        })
+    };
+    exports.list_on_demand(Box::new(find), false);
 }
 
 /// Makes an export of a disk.

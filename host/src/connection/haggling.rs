@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
-use crate::component::Client;
+use crate::component::{Client, ListedExport};
 use crate::device::{Device, Meter, Port};
 use crate::exports::{Export, Requested};
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
@@ -156,10 +156,10 @@ impl<S: Stream> Haggling<'_, S> {
 
     /// Sends the list of exports, in parts if it is long.
     async fn list(&mut self) -> Result<(), End> {
-        let names = self.context.exports.names_on_demand().await;
+        let listed = self.context.exports.listed_on_demand().await;
         let mut made = HashSet::new();
         for export in self.context.exports.list() {
-            if names.is_some() {
+            if listed.is_some() {
                 // With a name that is not in the list, it could not be opened.
                 if export.has_failed() {
                     continue;
@@ -167,24 +167,25 @@ impl<S: Stream> Haggling<'_, S> {
                 made.insert(export.name().to_owned());
             }
             let description = export.description();
-            let summary = ExportSummary { name: export.name(), description: &description };
-            self.handshake.list(&summary, &mut self.output);
-            if self.output.len() >= LIST_PART {
-                self.send().await?;
-            }
+            self.list_one(&ExportSummary { name: export.name(), description: &description })
+                .await?;
         }
-        for name in names.iter().flat_map(|names| names.iter()) {
-            if made.contains(name) {
-                continue;
-            }
-            let summary = ExportSummary { name, description: "" };
-            self.handshake.list(&summary, &mut self.output);
-            if self.output.len() >= LIST_PART {
-                self.send().await?;
+        for export in listed.iter().flat_map(|listed| &listed.exports) {
+            let ListedExport { name, description } = export;
+            if !made.contains(name) {
+                self.list_one(&ExportSummary { name, description }).await?;
             }
         }
         self.handshake.listed(&mut self.output);
         Ok(())
+    }
+
+    async fn list_one(&mut self, summary: &ExportSummary<'_>) -> Result<(), End> {
+        self.handshake.list(summary, &mut self.output);
+        match self.output.len() >= LIST_PART {
+            true => self.send().await,
+            false => Ok(()),
+        }
     }
 
     async fn send(&mut self) -> Result<(), End> {
@@ -228,7 +229,11 @@ async fn open(
     name: &str,
     purpose: Purpose,
 ) -> Result<Opened, Unavailable> {
-    let Requested { export, closed } = context.exports.request(name);
+    let default = match name {
+        "" => context.exports.default_on_demand().await,
+        _ => None,
+    };
+    let Requested { export, closed } = context.exports.request(default.as_deref().unwrap_or(name));
     closed.iter().for_each(|closed| context.places.forget(closed));
     let export = export.ok_or(None)?;
     let export = match purpose {

@@ -1,53 +1,65 @@
-//! The names of exports that are made on demand, for clients that ask for a list.
+//! The exports that are made on demand, for clients that ask for a list.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use crate::component::Listed;
+
 /// How long a list is used again. It bounds what clients make the server do that ask for lists all the
 /// time, and how many lists it holds for clients that read slowly.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The most names in a list.
-const MAX_NAMES: usize = 100_000;
+/// The most exports in a list.
+const MAX_LISTED: usize = 100_000;
 
-/// Finds names, which may block.
-pub type FindNames = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+/// Finds the exports that can be asked for.
+pub type FindExports = Box<dyn Fn() -> Finding + Send + Sync>;
 
-/// The names that can be asked for.
+/// A future that finds exports. It must not block.
+pub type Finding = Pin<Box<dyn Future<Output = Listed> + Send>>;
+
+/// What was found last, and when.
+type Last = Option<(Instant, Arc<Listed>)>;
+
+/// The exports that can be asked for.
 pub(super) struct Listing {
-    find: FindNames,
-    /// Locked while names are searched for, even if nobody waits for them any more: a search that hangs
-    /// occupies one thread, however many clients ask.
-    last: Arc<Mutex<Option<(Instant, Arc<[String]>)>>>,
+    find: FindExports,
+    /// Locked while exports are searched for, even if nobody waits for them any more: one search is under
+    /// way at a time, however many clients ask.
+    last: Arc<Mutex<Last>>,
+    /// The names may soon stand for something else.
+    pub(super) is_volatile: bool,
 }
 
 impl Listing {
-    pub(super) fn new(find: FindNames) -> Self {
-        Self { find, last: Arc::default() }
+    pub(super) fn new(find: FindExports, is_volatile: bool) -> Self {
+        Self { find, last: Arc::default(), is_volatile }
     }
 
-    /// Returns the names as they were a second ago at most, in their order.
-    pub(super) async fn names(&self) -> Arc<[String]> {
+    /// Returns the exports as they were a second ago at most, in the order of their names.
+    pub(super) async fn listed(&self) -> Arc<Listed> {
         let mut last = self.last.clone().lock_owned().await;
-        if let Some((found, names)) = &*last
+        if let Some((found, listed)) = &*last
             && found.elapsed() < FRESH
         {
-            return names.clone();
+            return listed.clone();
         }
-        let find = self.find.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            // In case that the function panics.
+        let finding = (self.find)();
+        let found = tokio::spawn(async move {
+            // In case that it panics.
             *last = Some((Instant::now(), Arc::default()));
-            let mut names = find();
-            names.sort_unstable();
-            names.truncate(MAX_NAMES);
-            let names: Arc<[String]> = names.into();
-            *last = Some((Instant::now(), names.clone()));
-            names
+            let mut listed = finding.await;
+            listed.exports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            listed.exports.truncate(MAX_LISTED);
+            let listed = Arc::new(listed);
+            *last = Some((Instant::now(), listed.clone()));
+            listed
         });
-        // It fails if the function panicked, which was logged.
+        // It fails if it panicked, which was logged.
         found.await.unwrap_or_default()
     }
 }
@@ -58,6 +70,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::component::ListedExport;
 
     const SHORT: Duration = Duration::from_millis(20);
 
@@ -66,32 +79,39 @@ mod tests {
         let (go, wait) = mpsc::channel::<()>();
         let (wait, calls) = (std::sync::Mutex::new(wait), Arc::new(AtomicUsize::new(0)));
         let counted = calls.clone();
-        let find = move || {
+        let wait = Arc::new(wait);
+        let find = move || -> Finding {
             counted.fetch_add(1, Ordering::Relaxed);
-            // Not under the lock, so that several calls could be under way.
-            while wait.lock().unwrap().try_recv() == Err(mpsc::TryRecvError::Empty) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            vec!["b".to_owned(), "a".to_owned()]
+            let wait = wait.clone();
+            Box::pin(async move {
+                // Not under the lock, so that several calls could be under way.
+                while wait.lock().unwrap().try_recv() == Err(mpsc::TryRecvError::Empty) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let named = |name: &str| ListedExport { name: name.into(), ..Default::default() };
+                Listed { exports: vec![named("b"), named("a")], default: None }
+            })
         };
-        (Arc::new(Listing::new(Arc::new(find))), go, calls)
+        (Arc::new(Listing::new(Box::new(find), false)), go, calls)
     }
 
     #[tokio::test]
     async fn search_that_hangs_occupies_one_thread() {
         let (listing, go, calls) = hanging();
         for _ in 0..20 {
-            assert!(tokio::time::timeout(SHORT, listing.names()).await.is_err());
+            assert!(tokio::time::timeout(SHORT, listing.listed()).await.is_err());
         }
         let waiting = [(); 3].map(|()| {
             let listing = listing.clone();
-            tokio::spawn(async move { listing.names().await })
+            tokio::spawn(async move { listing.listed().await })
         });
         tokio::time::sleep(SHORT).await;
         assert_eq!(calls.load(Ordering::Relaxed), 1);
         go.send(()).unwrap();
         for waiting in waiting {
-            assert_eq!(*waiting.await.unwrap(), ["a", "b"], "they share its answer");
+            let listed = waiting.await.unwrap();
+            let names: Vec<&str> = listed.exports.iter().map(|export| &*export.name).collect();
+            assert_eq!(names, ["a", "b"], "they share its answer");
         }
         assert_eq!(calls.load(Ordering::Relaxed), 1);
     }
@@ -100,12 +120,13 @@ mod tests {
     async fn search_that_panics_is_not_repeated_at_once() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
-        let listing = Listing::new(Arc::new(move || {
+        let find = move || -> Finding {
             counted.fetch_add(1, Ordering::Relaxed);
-            panic!("on purpose")
-        }));
+            Box::pin(async { panic!("on purpose") })
+        };
+        let listing = Listing::new(Box::new(find), false);
         for _ in 0..3 {
-            assert!(listing.names().await.is_empty());
+            assert!(listing.listed().await.exports.is_empty());
         }
         assert_eq!(calls.load(Ordering::Relaxed), 1);
     }

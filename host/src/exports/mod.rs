@@ -19,7 +19,7 @@ pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
 pub use export::{Export, Loading, NotReplaced, Source, Supplied};
 pub use links::{KnownExports, NamedExport};
-pub use listing::FindNames;
+pub use listing::{FindExports, Finding};
 pub use problem::Problem;
 pub(crate) use registry::Requested;
 pub use registry::{DuplicateName, Exports, Make, NotRemoved};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::Export;
 use super::links::Links;
-use super::listing::{FindNames, Listing};
+use super::listing::{FindExports, Listing};
 use crate::block::ErrorCode;
+use crate::component::Listed;
 use crate::parameters::nearest;
 
 /// The exports of a server, to which others may be added while it runs, and from which they may be
@@ -17,7 +18,7 @@ use crate::parameters::nearest;
 pub struct Exports {
     list: RwLock<List>,
     links: Arc<Links>,
-    /// The names of those that can be made on demand, if there is a list of them.
+    /// Those that can be made on demand, if there is a list of them.
     listing: OnceLock<Listing>,
 }
 
@@ -78,15 +79,24 @@ impl Exports {
         self.write().on_demand = Some(OnDemand { make, most, names: VecDeque::new() });
     }
 
-    /// Lists the exports that are made on demand by the names that a function finds, which is called when
-    /// clients ask for a list, at most once a second. The first call of this method counts.
-    pub fn list_on_demand(&self, find: FindNames) {
-        let _ = self.listing.set(Listing::new(find));
+    /// Lists the exports that are made on demand: those that a function finds, which is called when
+    /// clients ask for a list, at most once a second. With `is_volatile`, the names may soon stand for
+    /// something else: exports without clients are then opened anew. The first call of this method counts.
+    pub fn list_on_demand(&self, find: FindExports, is_volatile: bool) {
+        let _ = self.listing.set(Listing::new(find, is_volatile));
     }
 
-    /// Returns the names of exports that can be made on demand, or `None` if there is no list of them.
-    pub(crate) async fn names_on_demand(&self) -> Option<Arc<[String]>> {
-        Some(self.listing.get()?.names().await)
+    /// Returns the exports that can be made on demand, or `None` if there is no list of them.
+    pub(crate) async fn listed_on_demand(&self) -> Option<Arc<Listed>> {
+        Some(self.listing.get()?.listed().await)
+    }
+
+    /// Returns the name that stands for the empty one where exports are made on demand.
+    pub(crate) async fn default_on_demand(&self) -> Option<String> {
+        match self.find("") {
+            Some(_) => None,
+            None => self.listed_on_demand().await?.default.clone(),
+        }
     }
 
     /// Returns true if exports are made on demand.
@@ -193,7 +203,10 @@ impl Exports {
             .on_demand
             .as_ref()
             .is_some_and(|on_demand| on_demand.names.iter().any(|name| name == export.name()));
-        self.listing.get().is_some() && made && export.is_idle() && export.is_open()
+        self.listing.get().is_some_and(|listing| listing.is_volatile)
+            && made
+            && export.is_idle()
+            && export.is_open()
     }
 
     /// Returns the exports, in the order in which they were added.
