@@ -17,12 +17,12 @@ use crate::component::Instance;
 /// The most instances: a connection has as many requests in flight.
 const MOST: usize = 128;
 
-/// So many instances may be started however much memory each takes. The disk's budget bounds them
-/// all the same.
-const MODERATE: usize = 16;
+/// The number of instances that a disk may have however much memory the first one takes. Each takes its
+/// memory from the disk's budget all the same.
+const ALWAYS_ALLOWED: usize = 16;
 
-/// Beyond [`MODERATE`], all instances together may take this fraction of the disk's budget, going
-/// by the memory of the first.
+/// Beyond [`ALWAYS_ALLOWED`], all instances together may take this fraction of the disk's budget, if
+/// each takes as much as the first.
 const SHARE: u64 = 16;
 
 /// An instance that was idle for one to two of these is dropped.
@@ -215,7 +215,7 @@ impl Drop for Pooled {
 /// Returns how many instances a disk may have, by the memory of the first and the disk's budget.
 fn most_instances(memory: u64, budget: u64) -> usize {
     let affordable = budget / SHARE / memory.max(1);
-    usize::try_from(affordable).unwrap_or(MOST).clamp(MODERATE, MOST)
+    usize::try_from(affordable).unwrap_or(MOST).clamp(ALWAYS_ALLOWED, MOST)
 }
 
 #[cfg(test)]
@@ -227,8 +227,8 @@ mod tests {
         const MIB: u64 = 1 << 20;
         assert_eq!(most_instances(MIB, 20 << 30), MOST);
         assert_eq!(most_instances(30 * MIB, 20 << 30), 42);
-        assert_eq!(most_instances(30 * MIB, 256 * MIB), MODERATE);
+        assert_eq!(most_instances(30 * MIB, 256 * MIB), ALWAYS_ALLOWED);
         assert_eq!(most_instances(0, u64::MAX), MOST);
-        assert_eq!(most_instances(u64::MAX, 0), MODERATE);
+        assert_eq!(most_instances(u64::MAX, 0), ALWAYS_ALLOWED);
     }
 }

@@ -1,5 +1,5 @@
-//! What a component that routes requests answers, and what a device that stands on others wants to know
-//! of it.
+//! The calls of the interface `routing`, and the properties of a component that a device which stands on
+//! others depends on.
 
 use std::future::Future;
 use std::io;
@@ -70,8 +70,8 @@ impl GuestDevice {
         self.kill_on_fault(&mut shard, answer)
     }
 
-    /// Asks the component for the route of everything of an operation, from an offset on. Nothing is known
-    /// if there is no memory for an instance to ask.
+    /// Asks the component for its stable route of an operation, from an offset on. Returns `None` if there
+    /// is none, or no memory for an instance to ask.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Locks on ranges of a disk, in the order of arrival.
 //!
-//! They are for requests that wait without a thread: whoever waits holds nothing but a place in the
-//! list. There are as many as there are requests in flight, and a list of those is searched faster than
-//! a tree is kept; tokio's locks have no ranges.
+//! A request that waits for a lock occupies an entry of a list, and no thread. The list is as long as
+//! there are requests in flight; searching it is faster than maintaining a tree. tokio's locks have no
+//! ranges.
 
 use std::future::Future;
 use std::ops::Range;
@@ -21,17 +21,21 @@ pub(super) struct Granules {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The number of the next entry.
     next: u64,
-    /// Those that hold their locks, and those that wait, in the order of arrival.
+    /// The locks that are held or waited for, in the order of arrival.
     entries: Vec<Entry>,
 }
 
+/// A lock that is held or waited for.
 #[derive(Debug)]
 struct Entry {
     id: u64,
+    /// The bytes of the granules.
     range: Range<u64>,
     exclusive: bool,
     held: bool,
+    /// Wakes the task that waits for the lock.
     waker: Option<Waker>,
 }
 
@@ -45,12 +49,12 @@ impl Entry {
 
 impl State {
     fn position(&self, id: u64) -> Option<usize> {
-        // They are sorted by number.
+        // Entries are sorted by number.
         self.entries.binary_search_by_key(&id, |entry| entry.id).ok()
     }
 
-    /// Returns true if nobody who came before is in the way.
-    fn is_free(&self, position: usize) -> bool {
+    /// Returns true if no earlier entry conflicts with this one.
+    fn is_grantable(&self, position: usize) -> bool {
         let entry = &self.entries[position];
         !self.entries[..position].iter().any(|before| before.conflicts(entry))
     }
@@ -64,13 +68,13 @@ impl Granules {
 
     /// Locks the granules that a span touches. Dropping the returned value unlocks them.
     pub(super) async fn lock(&self, span: Span, exclusive: bool) -> Locked<'_> {
-        let locked = self.queue(span, exclusive);
+        let locked = self.enqueue(span, exclusive);
         Waiting(&locked).await;
         locked
     }
 
-    /// Takes a place among those who wait, and the lock if it is free.
-    fn queue(&self, span: Span, exclusive: bool) -> Locked<'_> {
+    /// Adds an entry for a lock. The lock is held at once if no earlier entry conflicts with it.
+    fn enqueue(&self, span: Span, exclusive: bool) -> Locked<'_> {
         let mask = self.size - 1;
         // The size of a disk is at most 2^63-1, and that of a granule 2^30, so this does not overflow.
         let range = span.offset & !mask..(span.end() + mask) & !mask;
@@ -79,7 +83,7 @@ impl Granules {
         state.next += 1;
         state.entries.push(Entry { id, range, exclusive, held: false, waker: None });
         let last = state.entries.len() - 1;
-        state.entries[last].held = state.is_free(last);
+        state.entries[last].held = state.is_grantable(last);
         Locked { granules: self, id }
     }
 
@@ -106,7 +110,7 @@ impl Future for Waiting<'_, '_> {
     }
 }
 
-/// A lock, or a place among those who wait for one.
+/// A lock that is held or waited for. Dropping it unlocks the granules, or stops waiting.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     granules: &'a Granules,
@@ -121,7 +125,7 @@ impl Drop for Locked<'_> {
         let mut wakers = Vec::new();
         for position in position..state.entries.len() {
             let entry = &state.entries[position];
-            if entry.held || !entry.conflicts(&gone) || !state.is_free(position) {
+            if entry.held || !entry.conflicts(&gone) || !state.is_grantable(position) {
                 continue;
             }
             let entry = &mut state.entries[position];
@@ -159,7 +163,10 @@ mod tests {
         assert!(granules.lock(span(0, 512), true).now_or_never().is_some());
         assert!(granules.lock(span(4095, 2), false).now_or_never().is_none());
         drop(second);
-        assert!(granules.state().entries.is_empty(), "those that gave up are gone");
+        assert!(
+            granules.state().entries.is_empty(),
+            "locks that are no longer waited for are gone"
+        );
     }
 
     #[test]

@@ -25,11 +25,12 @@ pub(super) struct Entry {
 pub(super) struct StableRoutes {
     /// For each operation, in the order of their offsets.
     lists: RwLock<Lists>,
-    /// The component may withdraw them, so requests that rely on one are counted.
+    /// The component may withdraw routes, so requests that rely on one are counted.
     withdrawable: bool,
-    /// Those requests.
-    users: Turnstile,
-    left: Notify,
+    /// Counts the requests under way that rely on a route. It is closed during a withdrawal.
+    requests: Turnstile,
+    /// Notified when the last of these requests has ended during a withdrawal.
+    no_requests: Notify,
     /// Locked during a withdrawal.
     withdrawing: Mutex<()>,
     /// True until the component has been asked again, after it withdrew its routes.
@@ -51,9 +52,9 @@ pub(super) struct Use(Option<Arc<StableRoutes>>);
 impl Drop for Use {
     fn drop(&mut self) {
         if let Some(routes) = &self.0
-            && routes.users.leave()
+            && routes.requests.leave()
         {
-            routes.left.notify_waiters();
+            routes.no_requests.notify_waiters();
         }
     }
 }
@@ -63,8 +64,8 @@ impl StableRoutes {
         Arc::new(Self {
             lists: RwLock::default(),
             withdrawable,
-            users: Turnstile::default(),
-            left: Notify::new(),
+            requests: Turnstile::default(),
+            no_requests: Notify::new(),
             withdrawing: Mutex::default(),
             ask: AtomicBool::new(false),
         })
@@ -89,7 +90,8 @@ impl StableRoutes {
         call(place, length)
     }
 
-    /// Returns the place of a whole span, if it is known, and what keeps its route from being withdrawn.
+    /// Returns the place of a whole span, if it is known. A withdrawal waits until the returned [`Use`] is
+    /// dropped.
     pub(super) fn whole(
         self: &Arc<Self>,
         operation: Operation,
@@ -104,7 +106,7 @@ impl StableRoutes {
         if !self.withdrawable || place == Place::Own {
             return Some((place, Use(None)));
         }
-        self.users.try_enter().then(|| (place, Use(Some(self.clone()))))
+        self.requests.try_enter().then(|| (place, Use(Some(self.clone()))))
     }
 
     /// Returns true once after each withdrawal.
@@ -126,30 +128,30 @@ impl StableRoutes {
         }
     }
 
-    /// Withdraws all routes, and waits until nobody relies on one: neither a request that is counted nor
-    /// a lease of a lower device.
+    /// Withdraws all routes, and waits for the requests that rely on one and for the leases of lower
+    /// devices.
     pub(super) async fn withdraw(&self, lowers: &Lowers) {
-        // Another one would let requests in again before this one is complete.
+        // Another withdrawal would let requests in again before this one is complete.
         let _alone = self.withdrawing.lock().await;
         {
             let mut lists = self.write();
             let generation = lists.generation + 1;
             *lists = Lists { generation, withdrawing: true, ..Lists::default() };
-            self.users.close();
+            self.requests.close();
         }
         loop {
-            let mut left = std::pin::pin!(self.left.notified());
-            left.as_mut().enable();
-            if self.users.is_empty() {
+            let mut notified = std::pin::pin!(self.no_requests.notified());
+            notified.as_mut().enable();
+            if self.requests.is_empty() {
                 break;
             }
-            left.await;
+            notified.await;
         }
         for lower in lowers.list() {
             lower.device.clone().end_leases().await;
         }
         self.write().withdrawing = false;
-        self.users.open();
+        self.requests.open();
         self.ask.store(true, Ordering::Release);
     }
 
