@@ -12,15 +12,12 @@ use super::file::{self, FileConfig};
 use super::loading::{Loader, Supply};
 use super::secrets;
 use super::wish::Wish;
-use super::words;
+use super::words::{self, BASE};
 use memnbd::component::{Client, Component, Description, Executing, Listed};
-use memnbd::device::guest::{DiskConfig, OpenError};
+use memnbd::device::guest::DiskConfig;
 use memnbd::device::{self, Device, Lower, LowerError, LowerSource};
-use memnbd::exports::{KnownExports, Loading, NamedExport, Problem, Source, Stage, Supplied};
+use memnbd::exports::{KnownExports, Loading, LowerExport, Problem, Source, Stage, Supplied};
 use memnbd::parameters::{Argument, Link, ParameterType, Value, key_value};
-
-/// The parameter of a filter that is the device beneath.
-const BASE: &str = "base";
 
 /// A layer of a chain.
 #[derive(Clone)]
@@ -219,7 +216,7 @@ impl Chain {
         let devices = arguments.iter().filter_map(|Argument { name, value }| {
             let source: Arc<dyn LowerSource> = match (value, below.take()) {
                 (Value::Device(..), Some(resolved)) => Arc::new(Beneath(resolved)),
-                (&Value::Device(ref export, link), None) => Arc::new(NamedExport {
+                (&Value::Device(ref export, link), None) => Arc::new(LowerExport {
                     link,
                     exports: self.exports.clone(),
                     upper: self.wish.export_name.clone(),
@@ -318,7 +315,7 @@ impl LowerSource for Beneath {
                     let config = DiskConfig { client: client.cloned(), ..(**config).clone() };
                     let opened = device::open(config).await;
                     opened.map_err(|error| LowerError {
-                        message: message(&component, &error),
+                        message: format!("{component}: {error}"),
                         may_pass: error.may_pass(),
                     })?
                 }
@@ -330,8 +327,4 @@ impl LowerSource for Beneath {
             Ok(Lower { device, link: None })
         })
     }
-}
-
-fn message(component: &str, error: &OpenError) -> String {
-    format!("{component}: {error}")
 }

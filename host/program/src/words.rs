@@ -6,8 +6,8 @@ use memnbd::parameters::{key_value, nearest};
 /// The item of --export that is meant for the host, not for a component.
 const READ_ONLY: &str = "read-only";
 
-/// The parameter of a filter that the host sets.
-const BASE: &str = "base";
+/// The parameter of a filter that names the device beneath it, which the host sets.
+pub(super) const BASE: &str = "base";
 
 /// The words of a disk, by layer.
 #[derive(Debug, PartialEq, Eq)]

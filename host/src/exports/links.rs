@@ -66,12 +66,12 @@ impl Drop for Link {
     }
 }
 
-/// The exports of a server, of which those know that stand on others. They are set once, when all
-/// exports have been made.
+/// The exports of a server, shared with those exports that stand on others. The cell is set once, when
+/// all exports have been made.
 pub type KnownExports = Arc<OnceLock<Weak<Exports>>>;
 
 /// An export as a lower device of another one.
-pub struct NamedExport {
+pub struct LowerExport {
     /// Where the lower export is found.
     pub exports: KnownExports,
     /// The name of the export that stands on it.
@@ -82,19 +82,19 @@ pub struct NamedExport {
     pub link: Use,
 }
 
-impl fmt::Debug for NamedExport {
+impl fmt::Debug for LowerExport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NamedExport").field(&self.name).finish()
+        f.debug_tuple("LowerExport").field(&self.name).finish()
     }
 }
 
-impl LowerSource for NamedExport {
+impl LowerSource for LowerExport {
     fn open<'a>(&'a self, _: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
         Box::pin(self.stand())
     }
 }
 
-impl NamedExport {
+impl LowerExport {
     async fn stand(&self) -> Result<Lower, LowerError> {
         let permanent = |message| LowerError { message, may_pass: false };
         let name = &self.name;

@@ -18,7 +18,7 @@ pub(crate) mod tests;
 pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
 pub use export::{Export, Loading, NotReplaced, Source, Supplied};
-pub use links::{KnownExports, NamedExport};
+pub use links::{KnownExports, LowerExport};
 pub use listing::{FindExports, Finding};
 pub use problem::Problem;
 pub(crate) use registry::Requested;
