@@ -283,9 +283,11 @@ pub(super) struct Disk {
 /// `chunk`, its bytes copied out of the guest, or to be copied into it.
 #[derive(Clone, Debug, ComponentType, Lift, Lower)]
 #[component(variant)]
-pub(super) enum OwnedChunk {
+pub enum OwnedChunk {
+    /// These bytes.
     #[component(name = "data")]
     Data(Vec<u8>),
+    /// This many zeroes.
     #[component(name = "hole")]
     Hole(u32),
 }
@@ -404,7 +406,7 @@ pub(super) enum Lock {
     Exclusive,
 }
 
-/// `rules`.
+/// `lock-rules`.
 #[derive(Clone, Copy, Debug, ComponentType, Lift)]
 #[component(record)]
 pub(super) struct Rules {
@@ -478,7 +480,7 @@ pub(super) struct CopyBetween {
     pub(super) length: u64,
 }
 
-/// `route`.
+/// `plan`.
 #[derive(Clone, Debug, ComponentType, Lift)]
 #[component(record)]
 pub(super) struct Route {

@@ -16,7 +16,7 @@ use super::contract::{LOWER_LIMIT, MAX_EXTENTS, MAX_LOWER_TRANSFER};
 use super::functions::Answer;
 use super::state::State;
 use super::{CONTRACT_VERSION, LOWER, limits};
-use crate::block::{Chunk, Command, Error, ErrorCode, Extent, Geometry, Span};
+use crate::block::{Command, Error, ErrorCode, Extent, Geometry, Span};
 
 /// The devices on which a disk stands. They have the numbers from 0 on.
 pub trait Below: Send + Sync {
@@ -47,30 +47,12 @@ pub enum Reply {
     /// To commands without a result.
     Done,
     /// The content of a read.
-    Read(Vec<OwnedPiece>),
+    Read(Vec<OwnedChunk>),
     /// The extents.
     Extents(Vec<Extent>),
 }
 
-/// A piece of the content that a lower device returned.
-#[derive(Debug)]
-pub enum OwnedPiece {
-    /// Bytes.
-    Data(Vec<u8>),
-    /// This many zeroes.
-    Hole(u32),
-}
-
-impl From<Chunk<'_>> for OwnedPiece {
-    fn from(chunk: Chunk<'_>) -> Self {
-        match chunk {
-            Chunk::Data(bytes) => Self::Data(bytes.to_vec()),
-            Chunk::Hole(length) => Self::Hole(length),
-        }
-    }
-}
-
-/// Nothing, for disks that stand on no others.
+/// No lower devices, for disks that stand on no others.
 pub(super) struct Nothing;
 
 impl Below for Nothing {
@@ -162,7 +144,7 @@ fn add_read(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
                     return Ok((Err(Error::from(ErrorCode::NoMem).into()),));
                 };
                 let chunks = |reply| match reply {
-                    Reply::Read(pieces) => pieces.into_iter().map(OwnedChunk::from).collect(),
+                    Reply::Read(chunks) => chunks,
                     Reply::Done | Reply::Extents(_) => Vec::new(),
                 };
                 Ok((prepared.execute(Bytes::new()).await.map(chunks),))
@@ -340,15 +322,6 @@ fn describe(geometry: &Geometry) -> bindings::Geometry {
     }
 }
 
-impl From<OwnedPiece> for OwnedChunk {
-    fn from(piece: OwnedPiece) -> Self {
-        match piece {
-            OwnedPiece::Data(bytes) => Self::Data(bytes),
-            OwnedPiece::Hole(length) => Self::Hole(length),
-        }
-    }
-}
-
 impl From<Error> for bindings::Error {
     fn from(error: Error) -> Self {
         Self { code: error.code.into(), message: error.message.map(String::from) }
@@ -366,9 +339,4 @@ impl From<Extent> for bindings::Extent {
         }
         Self { length: extent.length, status }
     }
-}
-
-/// Returns what a disk that stands on no others has beneath it.
-pub(super) fn nothing() -> Arc<dyn Below> {
-    Arc::new(Nothing)
 }

@@ -41,6 +41,7 @@ mod state;
 pub(crate) mod tests;
 
 pub use artifact::Damage;
+pub use bindings::OwnedChunk;
 pub use breach::Breach;
 pub use built_in::BuiltIn;
 pub use call::Call;
@@ -59,7 +60,7 @@ pub use instance::{Client, Instance};
 pub use limits::poll_guest;
 pub use listing::{Listed, ListedExport};
 pub use load_error::LoadError;
-pub use lower::{Below, Executing, OwnedPiece, Reply};
+pub use lower::{Below, Executing, Reply};
 pub use memory::MemoryBudget;
 pub use region::Hint;
 pub use route::{

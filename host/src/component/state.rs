@@ -6,7 +6,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::log_stream::LogStream;
-use super::lower::{self, Below};
+use super::lower::{Below, Nothing};
 use super::memory::Share;
 
 /// What a store holds for its instance.
@@ -31,7 +31,7 @@ impl State {
 
     /// Creates the state of an instance that prints to `log`.
     pub(super) fn new(share: Share, log: LogStream) -> Self {
-        Self { share, log, below: lower::nothing(), wasi: Mutex::new(None) }
+        Self { share, log, below: Arc::new(Nothing), wasi: Mutex::new(None) }
     }
 
     /// The standard output and error of the instance.

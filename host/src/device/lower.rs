@@ -14,9 +14,9 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::zero::{MAX_WRITTEN, ZEROES};
-use super::{Answer, Cancelled, Chunks, Device, Order, Outcome};
+use super::{Answer, Cancelled, Device, Order, Outcome, Part};
 use crate::block::{Capabilities, Command, Error, ErrorCode, Geometry, Span};
-use crate::component::{Client, Executing, OwnedPiece, Reply};
+use crate::component::{Client, Executing, OwnedChunk, Reply};
 use crate::parameters::Link;
 
 /// A lower device.
@@ -99,7 +99,7 @@ impl Lowers {
             Ok(match execute(device, order).await? {
                 Answer::Done => Reply::Done,
                 Answer::Read(content) => {
-                    Reply::Read(content.chunks().map(OwnedPiece::from).collect())
+                    Reply::Read(content.into_parts().into_iter().map(OwnedChunk::from).collect())
                 }
                 Answer::Extents(extents) => Reply::Extents(extents.as_slice().to_vec()),
             })
@@ -117,6 +117,16 @@ fn read_only(geometry: &Geometry) -> Geometry {
         ..geometry.capabilities
     };
     Geometry { capabilities, ..geometry.clone() }
+}
+
+impl From<Part> for OwnedChunk {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Data(bytes) => Self::Data(bytes),
+            Part::Shared(bytes) => Self::Data(bytes.into()),
+            Part::Hole(length) => Self::Hole(length),
+        }
+    }
 }
 
 /// Executes a command that the device supports, or which needs no support: a trim or a cache of a
