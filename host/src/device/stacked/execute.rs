@@ -55,12 +55,8 @@ impl Device for StackedDevice {
         if self.guest.is_dead() {
             return None;
         }
-        self.routes().with(Operation::Write, span, |place, length| match place {
-            Place::Lower(Location { device, offset }) if length == span.length => {
-                self.lowers().device(device).clone().make_room(Span { offset, length })
-            }
-            _ => None,
-        })
+        let (device, span) = self.passed_span(Operation::Write, span)?;
+        device.clone().make_room(span)
     }
 
     fn prefetch(&self, spans: &[Span]) {
@@ -104,14 +100,8 @@ impl Device for StackedDevice {
         if self.rules.is_none() {
             return self.guest.partial_write_len(span, here);
         }
-        let found = self.routes().with(Operation::Write, span, |place, length| match place {
-            Place::Lower(Location { device, offset }) if length == span.length => {
-                let lower = self.lowers().device(device);
-                Some(lower.partial_write_len(Span { offset, length }, here))
-            }
-            _ => None,
-        });
-        found.unwrap_or(0)
+        let passed = self.passed_span(Operation::Write, span);
+        passed.map_or(0, |(device, span)| device.partial_write_len(span, here))
     }
 
     fn may_run_here(&self, own_thread: bool) -> bool {
@@ -183,21 +173,28 @@ impl StackedDevice {
         }
     }
 
+    /// Returns the lower device to which a stable route passes a whole span, and the span there.
+    fn passed_span(&self, operation: Operation, span: Span) -> Option<(&Arc<dyn Device>, Span)> {
+        self.routes().with(operation, span, |place, length| match place {
+            Place::Lower(Location { device, offset }) if length == span.length => {
+                Some((self.lowers().device(device), Span { offset, length }))
+            }
+            _ => None,
+        })
+    }
+
     /// Returns the lower device that a stable route gives a whole command to, and what to execute there.
     fn passed(&self, order: &Order) -> Option<(Arc<dyn Device>, Order)> {
         let command = order.command;
-        let span = command.span();
         if self.guest.is_dead() {
             return None;
         }
-        let (place, _) = self.routes().whole(command.operation(), span)?;
-        let Place::Lower(Location { device, offset }) = place else { return None };
-        let device = self.lowers().device(device);
+        let (device, span) = self.passed_span(command.operation(), command.span())?;
         if !self.passes(command, device.geometry()) {
             return None;
         }
         let order = Order {
-            command: moved(command, offset, span.length),
+            command: moved(command, span.offset, span.length),
             payload: order.payload.clone(),
             cancelled: order.cancelled.clone(),
             alone: order.alone,
@@ -208,17 +205,14 @@ impl StackedDevice {
     /// Returns true if nothing is left to do when the lower device has executed a command.
     fn passes(&self, command: Command, below: &Geometry) -> bool {
         let offers = &below.capabilities;
+        let passes_fua = |fua: bool| !fua || offers.fua && !self.guest.flushes();
         match command {
             Command::Read { .. } | Command::Extents { .. } => true,
             Command::Cache { .. } => offers.cache,
-            Command::Write { fua, .. } => !fua || offers.fua && !self.guest.flushes(),
-            Command::Trim { fua, .. } => {
-                offers.trim && (!fua || offers.fua && !self.guest.flushes())
-            }
+            Command::Write { fua, .. } => passes_fua(fua),
+            Command::Trim { fua, .. } => offers.trim && passes_fua(fua),
             Command::Zero { fua, fast, .. } => {
-                offers.zero
-                    && (!fast || offers.fast_zero)
-                    && (!fua || offers.fua && !self.guest.flushes())
+                offers.zero && (!fast || offers.fast_zero) && passes_fua(fua)
             }
             Command::Flush => false,
         }
@@ -240,8 +234,7 @@ impl StackedDevice {
             // All is data.
             return self.execute_own(order).await;
         }
-        let routes = self.routes().clone();
-        if let Some((place, under_way)) = routes.whole(operation, order.command.span()) {
+        if let Some((place, under_way)) = self.routes().whole(operation, order.command.span()) {
             return self.execute_stable(place, under_way, order).await;
         }
         // From here on it may be on another thread.

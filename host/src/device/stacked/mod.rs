@@ -50,11 +50,11 @@ const MAX_DEPTH: usize = 16;
 ///
 /// Returns an error if a lower device cannot be opened, or the component refuses or fails.
 pub async fn open(mut config: DiskConfig) -> Result<Arc<dyn Device>, OpenError> {
-    let list = open_lowers(&mut config).await?;
-    if list.is_empty() && !config.component.routes() {
+    let lowers = open_lowers(&mut config).await?;
+    if lowers.list().is_empty() && !config.component.routes() {
         return Ok(Arc::new(GuestDevice::open(config, None).await?));
     }
-    Ok(StackedDevice::open(config, list).await?)
+    Ok(StackedDevice::open(config, lowers).await?)
 }
 
 /// Lists the exports that a component offers with these arguments. Returns `None` if it does not know them.
@@ -66,13 +66,13 @@ pub async fn list_exports(mut config: DiskConfig) -> Result<Option<Listed>, Open
     if !config.component.lists_exports() {
         return Ok(None);
     }
-    let list = open_lowers(&mut config).await?;
-    let beneath = Beneath { lowers: Lowers::new(list), routes: StableRoutes::new(false) };
+    let lowers = open_lowers(&mut config).await?;
+    let beneath = Beneath { lowers, routes: StableRoutes::new(false) };
     guest::list_exports(config, Arc::new(beneath)).await
 }
 
 /// Opens the devices on which that of a component stands, with how it uses them.
-async fn open_lowers(config: &mut DiskConfig) -> Result<Vec<(Lower, Link)>, OpenError> {
+async fn open_lowers(config: &mut DiskConfig) -> Result<Lowers, OpenError> {
     let values = || config.arguments.iter().map(|argument| &argument.value);
     let links: Vec<Link> = values().filter_map(Value::link).collect();
     if links.len() != config.lowers.len() {
@@ -90,14 +90,15 @@ async fn open_lowers(config: &mut DiskConfig) -> Result<Vec<(Lower, Link)>, Open
         let lower = source.open(config.client.as_ref()).await;
         list.push((lower.map_err(|error| OpenError::Lower { parameter, error })?, link));
     }
-    let deepest = list.iter().map(|(lower, _)| lower.device.depth()).max().unwrap_or(0);
+    let lowers = Lowers::new(list);
+    let deepest = lowers.depth();
     if deepest >= MAX_DEPTH {
         return Err(OpenError::Refused(format!(
             "it would be the uppermost of {} devices that stand on each other; at most {MAX_DEPTH} may",
             deepest + 1
         )));
     }
-    Ok(list)
+    Ok(lowers)
 }
 
 /// A device that stands on others.
@@ -144,9 +145,9 @@ impl Below for Beneath {
 }
 
 impl StackedDevice {
-    async fn open(config: DiskConfig, lowers: Vec<(Lower, Link)>) -> Result<Arc<Self>, OpenError> {
+    async fn open(config: DiskConfig, lowers: Lowers) -> Result<Arc<Self>, OpenError> {
         let beneath = Arc::new(Beneath {
-            lowers: Lowers::new(lowers),
+            lowers,
             routes: StableRoutes::new(config.component.withdraws_routes()),
         });
         let named = config.arguments.iter().filter(|argument| argument.value.is_device());

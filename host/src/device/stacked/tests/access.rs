@@ -6,7 +6,10 @@ use super::*;
 async fn reader(guest: &Guest, below: &Arc<Native>) -> Client {
     let config = config(load(guest).await, 64 << 20);
     let lower = Lower { device: below.clone(), link: None };
-    StackedDevice::open(config, vec![(lower, Link::default())]).await.map(Client).unwrap()
+    StackedDevice::open(config, Lowers::new(vec![(lower, Link::default())]))
+        .await
+        .map(Client)
+        .unwrap()
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ async fn filter(name: &str, below: &Arc<Native>) -> Client {
     let base = Argument { name: "base".into(), value: Value::Device(String::new(), WRITES) };
     let config = DiskConfig { arguments: vec![base], ..config(component, 64 << 20) };
     let lower = Lower { device: below.clone(), link: None };
-    StackedDevice::open(config, vec![(lower, WRITES)]).await.map(Client).unwrap()
+    StackedDevice::open(config, Lowers::new(vec![(lower, WRITES)])).await.map(Client).unwrap()
 }
 
 fn control(client: &Client) -> Control {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::super::guest::{Budgets, DiskConfig, OpenError};
+use super::super::lower::Lowers;
 use super::StackedDevice;
 use crate::block::{Chunk, Command, ErrorCode, Extent, Span};
 use crate::component::tests::LONG;
@@ -69,7 +70,8 @@ async fn open_component(
     let lower = |device: &Arc<dyn Device>| (Lower { device: device.clone(), link: None }, WRITES);
     let arguments = (0..lowers.len()).map(device_argument).collect();
     let config = DiskConfig { arguments, ..config(component, max_memory) };
-    StackedDevice::open(config, lowers.iter().map(lower).collect()).await.map(Client)
+    let lowers = Lowers::new(lowers.iter().map(lower).collect());
+    StackedDevice::open(config, lowers).await.map(Client)
 }
 
 /// A client of a guest that stands on these devices, and opens.
