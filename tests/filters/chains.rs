@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use super::cow;
+use super::example;
 use crate::support::{Server, client, nbdsh, require, run};
 
 /// error -> delay -> cow -> golden and scratch, both in memory.
 fn chain() -> Option<Server> {
-    let cow = cow()?.to_str().unwrap();
+    let cow = example("cow")?;
     let top = format!(
         "top={cow},filter=error,filter=delay,base=golden,overlay=scratch,error-rate=0,\
          wdelay=100us,rdelay=50us"

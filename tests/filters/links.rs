@@ -1,5 +1,6 @@
 //! Exports that stand on other exports.
 
+use super::example;
 use crate::support::{Server, nbdsh, require};
 
 const CONNECT: &str = "
@@ -77,6 +78,59 @@ assert connect('golden').get_size() == 1 << 20
     for name in ["a", "b", "c", "self", "missing"] {
         server.allow_log(&format!("export {name:?}: "));
     }
+}
+
+/// `cow` relies on its base, and `offset` writes to it.
+#[test]
+fn base_that_is_relied_on_is_not_written_to() {
+    require!("nbdsh");
+    let Some(cow) = example("cow") else { return };
+    let layer = |name: &str| format!("{name}={cow},base=golden,overlay=scratch");
+    let mut server = Server::start(&[
+        "--export",
+        "scratch=memory,1M",
+        "--export",
+        "golden=memory,1M",
+        "--export",
+        &layer("first"),
+        "--export",
+        "writer=offset,base=golden",
+    ]);
+    python(
+        &server,
+        "
+golden = connect('golden')
+golden.pwrite(b'image', 0)
+try:
+    connect('first')
+    assert False
+except nbd.Error:
+    pass
+golden.shutdown()
+import time
+time.sleep(1.5)
+first = connect('first')
+first.pwrite(b'new', 0)
+assert first.pread(5, 0) == b'newge'
+golden = connect('golden')
+assert golden.is_read_only()
+assert golden.pread(5, 0) == b'image'
+try:
+    golden.pwrite(b'x', 0)
+    assert False
+except nbd.Error:
+    pass
+try:
+    connect('writer')
+    assert False
+except nbd.Error:
+    pass
+",
+    );
+    server.expect_log("export \"golden\": 1 clients are connected to it and may write");
+    server.expect_log("another component needs its content to stay as it is");
+    server.allow_log("export \"first\"");
+    server.allow_log("export \"writer\"");
 }
 
 #[test]

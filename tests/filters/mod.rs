@@ -3,6 +3,7 @@
 mod chains;
 mod layers;
 mod links;
+mod notes;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +11,11 @@ use std::sync::OnceLock;
 
 use crate::support::run;
 
-/// The example of a copy-on-write layer, built once; `None` where nothing builds for WebAssembly.
-fn cow() -> Option<&'static Path> {
-    static COW: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let built = COW.get_or_init(|| {
+/// An example of plugin/guest, as a file. They are built once; `None` where nothing builds for
+/// WebAssembly.
+fn example(name: &str) -> Option<String> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let finished = run(Command::new(root.join(".ci/components")).arg("examples"));
         if finished.stderr.contains("no compiler here builds") {
@@ -21,7 +23,8 @@ fn cow() -> Option<&'static Path> {
             eprintln!("skipped: {finished}");
             return None;
         }
-        Some(Path::new(finished.success().trim_end()).join("cow.wasm"))
+        Some(finished.success().trim_end().into())
     });
-    built.as_deref()
+    let path = built.as_ref()?.join(format!("{name}.wasm"));
+    Some(path.to_str().unwrap().to_owned())
 }

@@ -123,6 +123,18 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Returns the properties of the disk for somebody who only reads it.
+    pub fn read_only(&self) -> Self {
+        let capabilities = Capabilities {
+            writable: false,
+            trim: false,
+            zero: false,
+            fast_zero: false,
+            ..self.capabilities
+        };
+        Self { capabilities, ..self.clone() }
+    }
+
     /// Returns why a disk of the geometry `other` cannot take the place of this one under connected
     /// clients, who rely on this geometry, or `None` if it can.
     pub fn obstacle_to(&self, other: &Self) -> Option<&'static str> {

@@ -205,18 +205,22 @@ struct Opened {
     /// For a client that goes on to the transmission phase: its place in the quota of the export, and
     /// its port.
     used: Option<(Place, Arc<Port>)>,
+    /// The client must not write.
+    read_only: bool,
 }
 
 impl Opened {
     /// Returns what the client is told of the device.
     fn geometry(&self) -> Cow<'_, Geometry> {
         let geometry = self.device.geometry();
-        if !self.export.is_private() {
+        if !self.export.is_private() && !self.read_only {
             return Cow::Borrowed(geometry);
         }
-        // Another connection would have another disk.
-        let capabilities = Capabilities { multi_conn: false, ..geometry.capabilities };
-        Cow::Owned(Geometry { capabilities, ..geometry.clone() })
+        let geometry = if self.read_only { geometry.read_only() } else { geometry.clone() };
+        // Another connection to a private export would have another disk.
+        let multi_conn = geometry.capabilities.multi_conn && !self.export.is_private();
+        let capabilities = Capabilities { multi_conn, ..geometry.capabilities };
+        Cow::Owned(Geometry { capabilities, ..geometry })
     }
 }
 
@@ -243,12 +247,14 @@ async fn open(
     let device = || async { export.disk().await.map_err(|failed| Some(failed.to_string())) };
     if purpose != Purpose::Transmission {
         let device = device().await?;
-        return Ok(Opened { export, device, used: None });
+        let read_only = export.denies_writes();
+        return Ok(Opened { export, device, used: None, read_only });
     }
     let place = context.places.try_enter(export.name()).map_err(|Full| {
         Some("the export has as many connections as it may have; try again later".to_owned())
     })?;
     let device = device().await?;
     let port = export.enter().ok_or_else(|| Some("the export was closed".to_owned()))?;
-    Ok(Opened { export, device, used: Some((place, port)) })
+    let read_only = export.denies_writes();
+    Ok(Opened { export, device, used: Some((place, port)), read_only })
 }

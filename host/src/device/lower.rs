@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::zero::{MAX_WRITTEN, ZEROES};
 use super::{Answer, Cancelled, Device, Order, Outcome, Part};
-use crate::block::{Capabilities, Command, Error, ErrorCode, Geometry, Span};
+use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::component::{Client, Executing, OwnedChunk, Reply};
 use crate::parameters::Link;
 
@@ -55,7 +55,7 @@ impl Lowers {
     pub(super) fn new(list: Vec<(Lower, Link)>) -> Self {
         let geometries = list.iter().map(|(lower, link)| {
             let geometry = lower.device.geometry();
-            if link.writes { geometry.clone() } else { read_only(geometry) }
+            if link.writes { geometry.clone() } else { geometry.read_only() }
         });
         let geometries = geometries.collect();
         Self { list: list.into_iter().map(|(lower, _)| lower).collect(), geometries }
@@ -105,18 +105,6 @@ impl Lowers {
             })
         })
     }
-}
-
-/// Returns the properties of a device for somebody who only reads it.
-fn read_only(geometry: &Geometry) -> Geometry {
-    let capabilities = Capabilities {
-        writable: false,
-        trim: false,
-        zero: false,
-        fast_zero: false,
-        ..geometry.capabilities
-    };
-    Geometry { capabilities, ..geometry.clone() }
 }
 
 impl From<Part> for OwnedChunk {

@@ -4,17 +4,19 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::attempt::Attempt;
+use super::uppers::{Conflict, Uppers};
 use super::{Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
 use crate::component::Client;
 use crate::device::guest::DiskConfig;
-use crate::device::{Account, Device, InUse, Port, Ports};
+use crate::device::{Account, Control, Device, InUse, Port, Ports};
+use crate::parameters::Link;
 
 /// Where the device of an export comes from.
 pub trait Source: Send + Sync {
@@ -81,19 +83,30 @@ pub struct Export {
     generation: AtomicU64,
     /// Each client has a disk of its own.
     private: bool,
-    /// How many devices of other exports stand on the device.
-    uppers: AtomicUsize,
+    /// The devices of other exports that stand on the device.
+    uppers: Uppers,
     /// The only client of its disk.
     client: Option<Client>,
 }
 
 /// Another device stands on the one of this export, for as long as this lives.
-pub(super) struct StoodOn(Arc<Export>);
+pub(super) struct StoodOn {
+    export: Arc<Export>,
+    link: Link,
+}
 
 impl Drop for StoodOn {
     fn drop(&mut self) {
-        self.0.uppers.fetch_sub(1, Ordering::Relaxed);
+        self.export.uppers.remove(self.link);
     }
+}
+
+/// Why another device cannot stand on the one of an export.
+pub(super) enum NotStoodOn {
+    /// The export could not be opened.
+    Failed(Failed),
+    /// Somebody else would be disturbed.
+    Conflict(Conflict),
 }
 
 /// Returns a number that no other export has or had.
@@ -171,7 +184,7 @@ impl Export {
             account: self.account.clone(),
             generation: AtomicU64::new(0),
             private: self.private,
-            uppers: AtomicUsize::new(0),
+            uppers: Uppers::default(),
             client: None,
         }
     }
@@ -186,7 +199,7 @@ impl Export {
             account: Account::default(),
             generation: AtomicU64::new(0),
             private: false,
-            uppers: AtomicUsize::new(0),
+            uppers: Uppers::default(),
             client: None,
         })
     }
@@ -305,21 +318,39 @@ impl Export {
 
     /// Returns the device for another one to stand on, and opens it if need be. It is not replaced, and the
     /// export not removed, as long as the second value lives.
-    pub(super) async fn stand_on(self: &Arc<Self>) -> Result<(Arc<dyn Device>, StoodOn), Failed> {
+    pub(super) async fn stand_on(
+        self: &Arc<Self>,
+        link: Link,
+    ) -> Result<(Arc<dyn Device>, StoodOn), NotStoodOn> {
         loop {
-            self.disk().await?;
+            self.disk().await.map_err(NotStoodOn::Failed)?;
             // In turn with those who replace the device.
             let _replacing = self.ports.replacing().await;
             if let Some(device) = self.opened() {
-                self.uppers.fetch_add(1, Ordering::Relaxed);
-                return Ok((device, StoodOn(self.clone())));
+                // Clients of a private export have other disks.
+                let may_write = device.geometry().capabilities.writable && !self.private;
+                let clients = || if may_write { self.connections() } else { 0 };
+                self.uppers.add(link, clients).map_err(NotStoodOn::Conflict)?;
+                return Ok((device, StoodOn { export: self.clone(), link }));
             }
         }
     }
 
     /// Returns true if the device of another export stands on the one of this.
     pub(super) fn is_stood_on(&self) -> bool {
-        self.uppers.load(Ordering::Relaxed) > 0
+        self.uppers.exist()
+    }
+
+    /// Returns true if clients must not write, because another export relies on the content. It holds for a
+    /// client that has entered.
+    pub(crate) fn denies_writes(&self) -> bool {
+        self.uppers.denies_writes()
+    }
+
+    /// Returns what takes commands: the components of the disk, from the client down. There are none
+    /// unless the disk is open.
+    pub fn controls(&self) -> Vec<Control> {
+        self.opened().map(Device::controls).unwrap_or_default()
     }
 
     /// Returns true if nobody uses the export.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use super::export::StoodOn;
+use super::export::{NotStoodOn, StoodOn};
 use super::{Exports, Failed};
 use crate::component::{Client, Executing};
 use crate::device::{Lower, LowerError, LowerSource};
@@ -111,18 +111,15 @@ impl LowerExport {
         })?;
         // Or else they would keep each other alive.
         drop(exports);
-        match export.stand_on().await {
-            Ok((device, _)) if self.link.unshared && device.geometry().capabilities.writable => {
-                Err(permanent(format!(
-                    "clients can write to the export {name:?}, and what stands on it needs its content to \
-                     stay as it is; make it read-only, as in --export {name}=COMPONENT,read-only"
-                )))
-            }
+        match export.stand_on(self.link).await {
             Ok((device, stood_on)) => {
                 let link: (Link, StoodOn) = (link, stood_on);
                 Ok(Lower { device, link: Some(Box::new(link)) })
             }
-            Err(Failed { problem, .. }) => Err(LowerError {
+            Err(NotStoodOn::Conflict(conflict)) => {
+                Err(LowerError { message: format!("export {name:?}: {conflict}"), may_pass: true })
+            }
+            Err(NotStoodOn::Failed(Failed { problem, .. })) => Err(LowerError {
                 message: format!("export {name:?} failed: {problem}"),
                 may_pass: problem.may_pass(),
             }),

@@ -14,6 +14,7 @@ mod registry;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
+mod uppers;
 
 pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
