@@ -58,6 +58,21 @@ pub mod listing {
     });
 }
 
+/// What a sharded backend has in addition.
+pub mod sharding {
+    wit_bindgen::generate!({
+        path: "wit",
+        inline: "
+            package memnbd:sharded;
+            world sharded {
+                export memnbd:block/sharding@0.2.0;
+            }
+        ",
+        pub_export_macro: true,
+        default_bindings_module: "memnbd_guest::bindings::sharding",
+    });
+}
+
 /// The random numbers of WASI. The interface is complete, for it is merged with what the standard
 /// library declares.
 pub mod random {

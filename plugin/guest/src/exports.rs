@@ -14,9 +14,10 @@ use core::time::Duration;
 use crate::bindings::exports::memnbd::block::block_store as contract;
 use crate::bindings::memnbd::block::log as contract_log;
 use crate::bindings::memnbd::block::types;
+use crate::bindings::sharding::exports::memnbd::block::sharding;
 use crate::{
     Argument, Backend, Chunk, Client, Description, Disk, Error, ErrorCode, Extent, Level, Link,
-    Lower, OpenRequest, Parameter, ParameterType, Status, Value, ZeroOptions,
+    Lower, OpenRequest, Parameter, ParameterType, Sharded, Status, Value, ZeroOptions,
 };
 
 /// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
@@ -73,6 +74,20 @@ macro_rules! listing {
         const _: () = {
             type Component = $crate::exports::Component<$backend>;
     $crate::bindings::listing::export!(Component with_types_in $crate::bindings::listing);
+        };
+    };
+}
+
+/// Exports a type that implements [`Sharded`](crate::Sharded) as the component. A crate invokes this
+/// once, instead of [`backend!`](crate::backend).
+#[macro_export]
+macro_rules! sharded {
+    ($backend:ty) => {
+        $crate::backend!($backend);
+
+        const _: () = {
+            type Component = $crate::exports::Component<$backend>;
+    $crate::bindings::sharding::export!(Component with_types_in $crate::bindings::sharding);
         };
     };
 }
@@ -163,6 +178,16 @@ impl<B: Opened> contract::Guest for Component<B> {
 
     fn cache(offset: u64, length: u64) -> Result<(), types::Error> {
         Self::call(|backend| backend.cache(offset, length))
+    }
+}
+
+impl<B: Opened + Sharded> sharding::Guest for Component<B> {
+    fn stripe_size() -> u64 {
+        Self::with(|backend| backend.stripe_size())
+    }
+
+    fn stored() -> u64 {
+        Self::with(|backend| backend.stored())
     }
 }
 

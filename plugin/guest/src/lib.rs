@@ -41,7 +41,7 @@
 //! ```
 //!
 //! A type that implements [`Filter`] as well is a disk that stands on others, which [`filter!`]
-//! exports.
+//! exports; one that implements [`Sharded`] is divided among instances, and [`sharded!`] exports it.
 //!
 //! Build it with `crate-type = ["cdylib"]` for the target `wasm32-wasip2`. On other targets the
 //! macros export nothing, and the backend is plain code that unit tests can call.
@@ -85,6 +85,7 @@ mod request;
 mod route;
 #[cfg(all(target_arch = "wasm32", feature = "runtime"))]
 pub mod runtime;
+mod sharded;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
@@ -102,6 +103,7 @@ pub use route::{
     Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Place, RangeCopy, Request, Results,
     Route, Rules, Segment, StableRoute,
 };
+pub use sharded::Sharded;
 
 /// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
 ///
@@ -149,5 +151,18 @@ macro_rules! listing {
     ($backend:ty) => {
         const _: fn(&$crate::OpenRequest) -> Result<$crate::Listed, $crate::Error> =
             <$backend as $crate::Listing>::exports;
+    };
+}
+
+/// Exports a type that implements [`Sharded`] as the component. A crate invokes this once, instead
+/// of [`backend!`].
+///
+/// On targets other than wasm32, this only checks that the type implements the trait.
+#[cfg(not(target_arch = "wasm32"))]
+#[macro_export]
+macro_rules! sharded {
+    ($backend:ty) => {
+        $crate::backend!($backend);
+        const _: fn(&$backend) -> u64 = <$backend as $crate::Sharded>::stripe_size;
     };
 }
