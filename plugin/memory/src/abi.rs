@@ -13,17 +13,16 @@
 //! pages, and stays unchanged until the next call.
 
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 
 use exports::memnbd::block::block_store::{
     Capabilities, Description, Disk, Error, Guest, OpenRequest, ZeroOptions,
 };
 use exports::memnbd::block::{direct_access, sharding};
-use memnbd::block::types::{ErrorCode, Parameter, ParameterType, SizeRange, Value};
-use memnbd_guest::MAX_SIZE;
+use memnbd::block::types::ErrorCode;
 
 use crate::linear::Linear;
+use crate::open;
 use crate::pages::{LANDING_SIZE, PAGE_SIZE};
 use crate::store::{Chunk, NoSpace, Status, Store};
 
@@ -81,30 +80,15 @@ impl Guest for Memory {
             name: "memory".to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             summary: "a sparse disk in memory, all zeroes at first, gone at exit".to_string(),
-            parameters: Vec::from([Parameter {
-                name: "size".to_string(),
-                summary: "the size of the disk".to_string(),
-                type_: ParameterType::Size(SizeRange { minimum: 0, maximum: MAX_SIZE }),
-                required: true,
-                repeatable: false,
-                default: None,
-            }]),
+            parameters: open::parameters(),
             bare_parameter: Some("size".to_string()),
             other_parameters: false,
         }
     }
 
     fn open(request: OpenRequest) -> Result<Disk, Error> {
-        let size = request.arguments.iter().find_map(|argument| match argument.value {
-            Value::Size(size) => Some(size),
-            _ => None,
-        });
-        // It is required, so the host has seen to it.
-        let size = size.ok_or(error(ErrorCode::Einval))?;
-        let opened = Store::new(size, Linear::new()).ok_or_else(|| Error {
-            code: ErrorCode::Enomem,
-            message: Some("there is not enough memory: an instance needs at least 4 MiB".into()),
-        })?;
+        let opened = open::open(&request)?;
+        let size = opened.size();
         // SAFETY: the only borrow in this call.
         *unsafe { STORE.borrow() } = Some(opened);
         Ok(Disk {
@@ -153,7 +137,12 @@ impl Guest for Memory {
 
 impl sharding::Guest for Memory {
     fn stripe_size() -> u64 {
-        u64::from(LANDING_SIZE)
+        // SAFETY: the only borrow in this call.
+        match unsafe { store() }.is_allocated() {
+            // Another instance would not know which parts it needs memory for.
+            true => 0,
+            false => u64::from(LANDING_SIZE),
+        }
     }
 
     fn stored() -> u64 {

@@ -3,15 +3,17 @@
 //!
 //! # Layout
 //!
+//! - [`allocator`]: the parameters that say when memory is allocated.
 //! - [`store`]: the disk, which implements reads, writes and zeroing in pages of 32 KiB.
 //! - [`directory`]: the map from parts of the disk to the pages that hold them.
 //! - [`pages`]: the page allocator.
 //! - `linear`: the component's memory as a source of pages. Only this module and `abi` contain
 //!   unsafe code.
+//! - `open`: the parameters, and the disk that they describe.
 //! - `abi`: the exports of the contract in `wit/`.
 //!
-//! The first three are plain code that is generic over a trait for memory, and are tested natively
-//! against a model. The last two exist only on wasm32.
+//! The first four are plain code that is generic over a trait for memory, and are tested natively
+//! against a model. The last three exist only on wasm32.
 //!
 //! # Running out of memory
 //!
@@ -25,9 +27,12 @@ extern crate alloc;
 
 #[cfg(target_arch = "wasm32")]
 mod abi;
+pub mod allocator;
 pub mod directory;
 #[cfg(target_arch = "wasm32")]
 mod linear;
+#[cfg(target_arch = "wasm32")]
+mod open;
 pub mod pages;
 pub mod store;
 #[cfg(test)]

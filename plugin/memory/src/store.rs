@@ -50,6 +50,8 @@ pub struct Store<M> {
     size: u64,
     /// The number of pages that hold content of the disk.
     stored: u64,
+    /// All parts of the disk have pages, which they keep.
+    pub(crate) allocated: bool,
 }
 
 /// The part of a range that lies in one page.
@@ -71,7 +73,17 @@ impl<M: Memory> Store<M> {
     /// zone.
     pub fn new(size: u64, memory: M) -> Option<Self> {
         let directory = Directory::new(size.div_ceil(u64::from(PAGE_SIZE)));
-        Some(Self { pages: Pages::new(memory)?, directory, size, stored: 0 })
+        Some(Self { pages: Pages::new(memory)?, directory, size, stored: 0, allocated: false })
+    }
+
+    /// Returns the size of the disk in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns true if all parts of the disk have pages, which they keep.
+    pub fn is_allocated(&self) -> bool {
+        self.allocated
     }
 
     /// Returns the number of bytes in pages that hold content of the disk.
@@ -157,6 +169,11 @@ impl<M: Memory> Store<M> {
 
     /// Makes a range read as zeroes, and releases its pages unless they hold other nonzero bytes.
     pub fn zero(&mut self, offset: u64, length: u64) {
+        if self.allocated {
+            // There is a page everywhere, so none is allocated.
+            let _ = self.zero_allocated(offset, length);
+            return;
+        }
         let end = offset + length;
         let first = offset.next_multiple_of(u64::from(PAGE_SIZE));
         let last = end & !u64::from(PAGE_SIZE - 1);
