@@ -195,6 +195,7 @@ impl Builder {
                     let Some(built_in) = BuiltIn::find(&component) else {
                         return Err(StartError::UnknownComponent(component));
                     };
+                    let built_in = built_in.for_parameters(&parameters);
                     let loaded = engine.load_built_in(built_in).await;
                     let component = loaded.map_err(StartError::Load)?;
                     let parsed = component.description().parse_arguments(&parameters);

@@ -2,6 +2,7 @@
 
 mod data;
 mod file;
+mod memory;
 mod partitioning;
 mod plain;
 mod split;

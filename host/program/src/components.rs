@@ -65,6 +65,30 @@ fn built_in(name: &str) -> Option<BuiltIn> {
     BuiltIn::find(name.strip_suffix(".wasm").unwrap_or(name))
 }
 
+/// Returns the component that serves these words, and the words for it: a built-in component may be
+/// another one for some parameters.
+pub(super) fn for_words(name: &str, words: &[String]) -> (String, Vec<String>) {
+    let same = || (name.to_owned(), words.to_vec());
+    let Some(named) = built_in(name).filter(|_| !is_path(name) || !Path::new(name).exists()) else {
+        return same();
+    };
+    // Parameters for this layer may be written NAME.KEY=VALUE.
+    let own = |word: &String| {
+        let rest = word.strip_prefix(named.name()).and_then(|rest| rest.strip_prefix('.'));
+        rest.filter(|rest| key_value(rest).is_some()).unwrap_or(word).to_owned()
+    };
+    let own: Vec<String> = words.iter().map(own).collect();
+    let serving = named.for_parameters(&own);
+    if serving.name() == named.name() {
+        return same();
+    }
+    let readdressed = |(word, own): (&String, String)| match *word == own {
+        true => own,
+        false => format!("{}.{own}", serving.name()),
+    };
+    (serving.name().to_owned(), words.iter().zip(own).map(readdressed).collect())
+}
+
 /// Where a component comes from.
 pub(super) enum Source {
     /// The bytes of a file.
@@ -193,6 +217,24 @@ mod tests {
         for word in ["memory", "memroy", "_x", "\u{e4}", "./2G", "2/3", "2.wasm", "./size=1"] {
             assert!(!is_value(word), "{word:?}");
         }
+    }
+
+    #[test]
+    fn words_may_select_another_component() {
+        let served = |name: &str, words: &[&str]| {
+            let (name, words) = for_words(name, &strings(words));
+            format!("{name} {}", words.join(" "))
+        };
+        assert_eq!(served("memory", &["1G", "allocator=sparse"]), "memory 1G allocator=sparse");
+        assert_eq!(served("memory", &["1G", "allocator=zstd"]), "memory-zstd 1G allocator=zstd");
+        assert_eq!(served("memory.wasm", &["allocator=zstd"]), "memory-zstd allocator=zstd");
+        assert_eq!(
+            served("memory", &["memory.size=1G", "memory.allocator=zstd", "delay.rdelay=1"]),
+            "memory-zstd memory-zstd.size=1G memory-zstd.allocator=zstd delay.rdelay=1"
+        );
+        assert_eq!(served("./memory.wasm", &["allocator=zstd"]), "./memory.wasm allocator=zstd");
+        assert_eq!(served("data", &["0", "allocator=zstd"]), "data 0 allocator=zstd");
+        assert_eq!(served("file", &["file=x"]), "file file=x");
     }
 
     #[test]

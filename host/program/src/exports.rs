@@ -55,9 +55,10 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             Choice::Default => components::DEFAULT,
             Choice::Named(name) => name,
         };
-        let wish = Wish::new(args, &process, args.export_name(), values, false)?;
+        let (component, values) = components::for_words(name, values);
+        let wish = Wish::new(args, &process, args.export_name(), &values, false)?;
         let filters = &args.filters;
-        let chain = Chain::new(&mut loader, name, filters, name, wish, &known).await?;
+        let chain = Chain::new(&mut loader, name, filters, &component, wish, &known).await?;
         match chain.directory().map_err(Failure::Usage)? {
             Some(_) if args.export_name.is_some() => {
                 return Err(Failure::Usage(format!(
@@ -77,6 +78,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
                 "--export {text:?}: it is written NAME=COMPONENT[,filter=NAME][,KEY=VALUE]..."
             )));
         };
+        let (component, values) = components::for_words(&component, &values);
         let wish = Wish::new(args, &process, &name, &values, true)?;
         let chain = Chain::new(&mut loader, text, &filters, &component, wish, &known).await?;
         if name == ANY_NAME {

@@ -9,6 +9,7 @@ use wasmtime::Config;
 use super::code::{BuiltInCode, InPlace, Pages};
 use super::prepared::{Prepared, Shared};
 use super::region::Regions;
+use crate::parameters::key_value;
 
 /// A component that is part of the program.
 #[derive(Clone, Copy)]
@@ -41,6 +42,17 @@ impl BuiltIn {
     /// Returns the component with this name.
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|known| known.name == name)
+    }
+
+    /// Returns the component that serves these parameters, each KEY=VALUE: the codec of `memory` with
+    /// `allocator=zstd` is in a component of its own, so that the others need not load it.
+    #[must_use]
+    pub fn for_parameters<T: AsRef<str>>(self, parameters: &[T]) -> Self {
+        let is_zstd = |parameter: &T| key_value(parameter.as_ref()) == Some(("allocator", "zstd"));
+        match self.name == "memory" && parameters.iter().any(is_zstd) {
+            true => Self::find("memory-zstd").unwrap_or(self),
+            false => self,
+        }
     }
 
     /// The name by which users refer to it.
@@ -115,6 +127,17 @@ mod tests {
             // One that imports nothing starts sooner, which matters for the default.
             assert!(built_in.name != "memory" || component.imports().is_empty());
         }
+    }
+
+    #[test]
+    fn parameters_may_select_another_component() {
+        let served = |name, parameters: &[&str]| {
+            BuiltIn::find(name).unwrap().for_parameters(parameters).name()
+        };
+        assert_eq!(served("memory", &["1G"]), "memory");
+        assert_eq!(served("memory", &["1G", "allocator=sparse"]), "memory");
+        assert_eq!(served("memory", &["size=1G", "allocator=zstd"]), "memory-zstd");
+        assert_eq!(served("data", &["0", "allocator=zstd"]), "data");
     }
 
     #[tokio::test]
