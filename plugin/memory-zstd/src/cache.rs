@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use crate::codec::{PAGE_SIZE, SLACK};
 
 /// The number of slots.
-const SLOTS: usize = 8;
+const SLOTS: usize = 4;
 
 /// The most slots whose pages are not stored elsewhere. The others are for reads, which so find one
 /// without compressing anything.
-const MOST_DIRTY: usize = 6;
+pub(crate) const MOST_DIRTY: usize = 2;
 
 /// A slot with a page.
 pub(crate) struct Slot {

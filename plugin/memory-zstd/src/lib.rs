@@ -5,6 +5,7 @@
 //! # Layout
 //!
 //! - [`store`]: the disk, which implements reads, writes and zeroing in pages of 32 KiB.
+//! - `part`: ranges in terms of pages.
 //! - `cache`: the few pages that are uncompressed.
 //! - `codec`: compresses and decompresses a page.
 //! - [`heap`]: allocates what stays, such that there is always memory left for what does not.
@@ -18,4 +19,5 @@ mod backend;
 mod cache;
 mod codec;
 pub mod heap;
+mod part;
 pub mod store;

@@ -14,8 +14,7 @@ pub use crate::codec::PAGE_SIZE;
 use crate::cache::Cache;
 use crate::codec::{Codec, Corrupt, SLACK};
 use crate::heap::Heap;
-
-const PAGE: u64 = PAGE_SIZE as u64;
+use crate::part::{PAGE, Part, is_zero};
 
 /// What an entry of the map of pages takes, in bytes: nodes of a B-tree are half full or fuller.
 const ENTRY: u64 = 32;
@@ -71,43 +70,6 @@ pub struct Store<H> {
     cache: Cache,
     codec: Codec,
     heap: H,
-}
-
-/// The part of a range that lies in one page.
-#[derive(Clone, Copy)]
-struct Part {
-    index: u64,
-    /// Where the part begins in the page.
-    at: usize,
-    length: usize,
-}
-
-impl Part {
-    /// Returns the first part of a range.
-    fn first(offset: u64, length: u64) -> Self {
-        let at = offset % PAGE;
-        let length = length.min(PAGE - at);
-        Self { index: offset / PAGE, at: at as usize, length: length as usize }
-    }
-
-    /// Returns the parts of a range.
-    fn all(offset: u64, length: u64) -> impl Iterator<Item = Self> {
-        let end = offset + length;
-        let mut offset = offset;
-        core::iter::from_fn(move || {
-            let part = (offset < end).then(|| Self::first(offset, end - offset))?;
-            offset += part.length as u64;
-            Some(part)
-        })
-    }
-
-    fn is_whole(&self) -> bool {
-        self.length == PAGE_SIZE
-    }
-
-    fn range(&self) -> core::ops::Range<usize> {
-        self.at..self.at + self.length
-    }
 }
 
 impl<H: Heap> Store<H> {
@@ -213,16 +175,18 @@ impl<H: Heap> Store<H> {
         let tail = (tail.index != head.index).then_some(tail);
         let mut result = Ok(());
         for part in [Some(head), tail].into_iter().flatten() {
-            // This includes the end of the disk within a page.
-            if !part.is_whole() && !self.is_zero(part.index) {
+            if !part.is_whole() {
                 result = result.and(self.zero_part(part));
             }
         }
         result
     }
 
+    /// Zeroes a part of a page, and releases the page if it then holds only zeroes.
     fn zero_part(&mut self, part: Part) -> Result<(), StoreError> {
-        self.change(part, false, |bytes| bytes.fill(0))?;
+        if !self.is_zero(part.index) {
+            self.change(part, false, |bytes| bytes.fill(0))?;
+        }
         if self.is_zero(part.index) {
             self.remove(part.index, part.index + 1);
         }
@@ -443,13 +407,6 @@ fn push(chunks: &mut Vec<Chunk>, chunk: Chunk) -> Result<(), StoreError> {
     chunks.try_reserve(1).map_err(|_| StoreError::NoSpace)?;
     chunks.push(chunk);
     Ok(())
-}
-
-/// Returns true if all bytes are zero.
-fn is_zero(bytes: &[u8]) -> bool {
-    let (blocks, rest) = bytes.as_chunks::<64>();
-    let any = |block: &[u8; 64]| block.iter().fold(0, |bits, byte| bits | byte) != 0;
-    !blocks.iter().any(any) && rest.iter().all(|byte| *byte == 0)
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl Run {
 #[test]
 fn small_disks_behave_as_arrays() {
     for (seed, size) in [1, 511, PAGE - 1, PAGE, PAGE + 1, 20 * PAGE + 77].into_iter().enumerate() {
-        Run::new(seed as u64, size, u64::MAX, 0, size).go(1000);
+        Run::new(seed as u64, size, u64::MAX, 0, size).go(500);
     }
 }
 
@@ -139,7 +139,7 @@ fn largest_disk_behaves_as_an_array_wherever_it_is_used() {
     let end = largest + 1 - 2 * MIB;
     for (seed, base) in [0, (1 << 42) - MIB, end].into_iter().enumerate() {
         let length = (2 * MIB).min(largest - base);
-        Run::new(100 + seed as u64, largest, u64::MAX, base, length).go(600);
+        Run::new(100 + seed as u64, largest, u64::MAX, base, length).go(300);
     }
 }
 
@@ -149,7 +149,7 @@ fn full_memory_refuses_and_harms_nothing() {
         // Room for some of the 64 pages.
         let limit = (seed - 200) * 2 * PAGE;
         let mut run = Run::new(seed, 1 << 40, limit, 1 << 39, 2 * MIB);
-        run.go(400);
+        run.go(250);
         assert!(run.failures > 0 || limit > 24 * PAGE, "seed {seed} never filled {limit}");
     }
 }
