@@ -29,11 +29,8 @@ impl Allocator {
     ///
     /// Returns a message if they contradict each other or ask for what is not possible.
     pub fn new(choice: Option<&str>, mlock: Option<bool>) -> Result<Self, &'static str> {
-        let (name, option) =
-            match choice.map(|choice| choice.split_once(',').unwrap_or((choice, ""))) {
-                None => ("sparse", ""),
-                Some(parts) => parts,
-            };
+        let choice = choice.unwrap_or("sparse");
+        let (name, option) = choice.split_once(',').unwrap_or((choice, ""));
         if name == "zstd" {
             return Err(
                 "allocator=zstd is the built-in component memory-zstd, which this one is not",
