@@ -20,6 +20,8 @@ mod lease;
 mod lower;
 mod port;
 mod stacked;
+#[cfg(test)]
+mod tests;
 mod turnstile;
 mod zero;
 

@@ -9,9 +9,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::super::tests::Requests;
 use super::{Access, FileDevice, FileOptions, MAX_BLOCKING, OpenError, PageCache, Source};
-use crate::block::{Chunk, Command, Error, ErrorCode, Extent, MAX_TRANSFER, Span};
-use crate::device::{Answer, Buffers, Cancelled, Chunks, Device, Order, Outcome};
+use crate::block::{Command, Error, ErrorCode, Extent, MAX_TRANSFER, Span};
+use crate::device::{Answer, Buffers, Cancelled, Device, Order, Outcome};
 
 const MIB: u64 = 1 << 20;
 
@@ -55,10 +56,6 @@ impl Client {
         FileDevice::open(options).map(Arc::new).map(Self)
     }
 
-    async fn execute(&self, command: Command, payload: Vec<u8>) -> Outcome {
-        self.execute_until(Cancelled::default(), command, payload).await
-    }
-
     async fn execute_until(
         &self,
         cancelled: Cancelled,
@@ -67,27 +64,6 @@ impl Client {
     ) -> Outcome {
         let order = Order::new(command, payload.into(), cancelled);
         self.0.clone().execute(order, None).await
-    }
-
-    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
-        let command = Command::Read { span: Span { offset, length } };
-        let Answer::Read(content) = self.execute(command, Vec::new()).await? else {
-            panic!("a read answers with content");
-        };
-        let mut bytes = Vec::new();
-        for chunk in content.chunks() {
-            match chunk {
-                Chunk::Data(data) => bytes.extend_from_slice(data),
-                Chunk::Hole(length) => bytes.resize(bytes.len() + length as usize, 0),
-            }
-        }
-        assert_eq!(bytes.len() as u64, length);
-        Ok(bytes)
-    }
-
-    async fn write(&self, offset: u64, data: &[u8], fua: bool) -> Result<(), Error> {
-        let span = Span { offset, length: data.len() as u64 };
-        self.execute(Command::Write { span, fua }, data.to_vec()).await.map(drop)
     }
 
     async fn zero(&self, span: Span, fua: bool, keep: bool, fast: bool) -> Result<(), Error> {
@@ -103,15 +79,19 @@ impl Client {
         self.execute(Command::Cache { span }, Vec::new()).await.map(drop)
     }
 
-    async fn flush(&self) -> Result<(), Error> {
-        self.execute(Command::Flush, Vec::new()).await.map(drop)
-    }
-
     async fn extents(&self, span: Span, limit: usize) -> Result<Vec<Extent>, Error> {
         match self.execute(Command::Extents { span, limit }, Vec::new()).await? {
             Answer::Extents(extents) => Ok(extents.as_slice().to_vec()),
             _ => panic!("extents answer with extents"),
         }
+    }
+}
+
+impl Requests for Client {
+    type Error = Error;
+
+    async fn execute(&self, command: Command, payload: Vec<u8>) -> Outcome {
+        self.execute_until(Cancelled::default(), command, payload).await
     }
 }
 

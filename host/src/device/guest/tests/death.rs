@@ -11,6 +11,7 @@ use crate::component::tests::guest::{FUNCTIONS, Guest, can};
 use crate::component::tests::logs::Logs;
 use crate::component::tests::wasi;
 use crate::component::tests::{LONG, SHORT};
+use crate::device::tests::Requests;
 use crate::device::{Answer, Device};
 
 /// Asserts that a disk of this guest dies by a call of this function while another disk, made by

@@ -8,6 +8,7 @@ use crate::component::tests::guest::Called::{
 };
 use crate::component::tests::guest::{Guest, can};
 use crate::device::Device;
+use crate::device::tests::Requests;
 
 async fn open_with(capabilities: u16) -> Client {
     open(&Guest::new().opened(|disk| disk.capabilities = capabilities)).await

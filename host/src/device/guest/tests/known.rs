@@ -3,6 +3,7 @@
 use super::{Client, open};
 use crate::block::Span;
 use crate::component::tests::guest::Guest;
+use crate::device::tests::Requests;
 use crate::device::{Chunks, Lease};
 
 const BLOCK: u64 = 4096;

@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::{Client, MIB, open};
 use crate::component::tests::guest::{Guest, can};
+use crate::device::tests::Requests;
 
 /// A part of a disk that nobody else changes, and what is in it.
 struct Model {

@@ -8,6 +8,7 @@ use crate::component::Fault;
 use crate::component::tests::guest::Guest;
 use crate::component::tests::logs::Logs;
 use crate::device::guest::OpenError;
+use crate::device::tests::Requests;
 
 const STRIPE: u64 = 64 << 10;
 

@@ -8,6 +8,7 @@ use crate::block::{Command, ErrorCode, Span};
 use crate::component::tests::guest::{Called, Guest, can, take_log};
 use crate::component::tests::{LONG, wasi};
 use crate::device::Answer;
+use crate::device::tests::Requests;
 
 /// It reads as zeroes: whatever one instance has, the others have, too.
 fn interchangeable() -> Guest {

@@ -4,6 +4,7 @@ use super::{Client, MIB, open};
 use crate::block::{Extent, MAX_SIZE, Status};
 use crate::component::tests::guest::Called::{Flush, Read, Trim, Write, Zero};
 use crate::component::tests::guest::Guest;
+use crate::device::tests::Requests;
 
 const STRIPE: u64 = 64 << 10;
 

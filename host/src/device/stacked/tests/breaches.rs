@@ -152,7 +152,7 @@ async fn error_of_a_route_is_an_answer() {
     assert!(lower.take_log().is_empty() && !client.is_dead());
     let not_supported = routing(1, [0; 5], "(call $refuse (i32.const 6))");
     let client = super::client(&not_supported, &[&lower]).await;
-    assert_eq!(client.zero(0, 512, true).await, Err(ErrorCode::NotSup));
+    assert_eq!(client.zero_fast(0, 512).await, Err(ErrorCode::NotSup));
     assert_eq!(client.read(0, 512).await, Err(ErrorCode::Inval), "that is for zero alone");
 }
 

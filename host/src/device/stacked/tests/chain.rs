@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::rules::{EXCLUSIVE_WRITES, cow};
+use super::copies::{EXCLUSIVE_WRITES, cow};
 use super::*;
 use crate::device::guest::tests_device;
 
@@ -44,7 +44,7 @@ impl Model {
                 self.bytes[place].copy_from_slice(&data);
             }
             2 => {
-                self.client.zero(offset, length, false).await.unwrap();
+                self.client.zero(offset, length).await.unwrap();
                 self.bytes[place].fill(0);
             }
             3 => {
@@ -102,14 +102,14 @@ async fn chain_without_locks_loses_updates() {
     base.hold();
     let writes: Vec<_> = [0, 512]
         .map(|offset| {
-            let client = client.clone();
-            tokio::spawn(async move { client.write(offset, &[200; 512], false).await.unwrap() })
+            client
+                .spawn(move |client| async move { client.write(offset, &[200; 512], false).await })
         })
         .into();
     base.until_under_way(2).await;
     base.release();
     for write in writes {
-        write.await.unwrap();
+        write.await.unwrap().unwrap();
     }
     let block = client.read(0, 1024).await.unwrap();
     assert!(block[0] != 200 || block[512] != 200, "both copied the old block");

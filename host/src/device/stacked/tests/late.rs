@@ -1,4 +1,4 @@
-//! Routed requests that last: lower devices that do not answer, and clients that do not wait.
+//! Routed requests that last: lower devices that are slow or do not answer, and clients that do not wait.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -150,4 +150,79 @@ async fn copy_is_complete_although_the_client_has_gone_away() {
     writing.await.unwrap().unwrap();
     assert!(to.bytes.lock().unwrap().iter().all(|&byte| byte == 0));
     assert!(to.take_log().iter().all(|command| command.operation() == Operation::Write));
+}
+
+#[tokio::test]
+async fn done_is_called_although_the_client_has_gone_away() {
+    let lower = Native::new(MIB);
+    let client = client(&routing(1, [0; 5], PASS_AND_TELL), &[&lower]).await;
+    lower.hold();
+    let cancelled = Cancelled::default();
+    let span = Span { offset: 0, length: 1 };
+    let writing = client.spawn({
+        let cancelled = cancelled.clone();
+        |client| async move {
+            let write = Command::Write { span, fua: false };
+            client.execute_for(write, vec![5], cancelled).await.map(drop)
+        }
+    });
+    lower.until_under_way(1).await;
+    cancelled.cancel();
+    lower.release();
+    writing.await.unwrap().unwrap();
+    assert_eq!(client.log().await, [(Called::Route(1), 0, 1), (Called::Done(0), 7, 0)]);
+    assert_eq!(client.read(0, 1).await, Ok(vec![5]));
+}
+
+#[tokio::test]
+async fn delay_occupies_no_instance() {
+    let lower = Native::new(MIB);
+    let longest = "(i64.const 600000000000) (i64.const 0))";
+    let route = PASS.replace("(i64.const 0) (i64.const 0))", longest);
+    let client = client(&routing(1, [0; 5], route), &[&lower]).await;
+    let mut reads = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let client = client.clone();
+        reads.spawn(async move { client.read(0, 1).await });
+    }
+    let mut routed = 0;
+    while routed < 64 {
+        routed += client.log().await.len();
+        tokio::task::yield_now().await;
+    }
+    assert!(reads.try_join_next().is_none(), "all of them wait");
+    assert!(lower.take_log().is_empty());
+}
+
+#[tokio::test]
+async fn many_requests_wait_for_a_slow_device_at_once() {
+    let lower = Native::new(MIB);
+    let client = client(&routing(1, [0; 5], PASS_AND_TELL), &[&lower]).await;
+    lower.hold();
+    let reads = [(); 64].map(|()| client.spawn(|client| async move { client.read(0, 1).await }));
+    lower.until_under_way(64).await;
+    lower.release();
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn lower_device_finishes_its_work_when_the_upper_one_dies() {
+    let lower = Native::new(MIB);
+    let route = format!(
+        "(if (i64.eq (local.get $offset) (i64.const 4096)) (then (unreachable))) {PASS_AND_TELL}"
+    );
+    let client = client(&routing(1, [0; 5], route), &[&lower]).await;
+    lower.hold();
+    let writing = client.spawn(|client| async move { client.write(0, &[5], false).await });
+    lower.until_under_way(1).await;
+    assert_eq!(client.read(4096, 1).await, Err(ErrorCode::Io));
+    assert!(client.is_dead());
+    lower.release();
+    assert_eq!(writing.await.unwrap(), Err(ErrorCode::Io));
+    assert_eq!(lower.bytes.lock().unwrap()[0], 5);
+    assert_eq!(client.read(0, 1).await, Err(ErrorCode::Io));
+    assert_eq!(client.flush().await, Err(ErrorCode::Io));
+    assert_eq!(lower.take_log().len(), 1, "a dead device asks nothing more of it");
 }

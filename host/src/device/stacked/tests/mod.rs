@@ -4,8 +4,10 @@ mod access;
 mod breaches;
 mod chain;
 mod control;
+mod copies;
 mod late;
 mod lower;
+mod lower_memory;
 mod native;
 mod rules;
 mod stable;
@@ -18,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::super::guest::{Budgets, DiskConfig, OpenError};
 use super::super::lower::Lowers;
+use super::super::tests::Requests;
 use super::StackedDevice;
 use crate::block::{Chunk, Command, ErrorCode, Extent, Span};
 use crate::component::tests::LONG;
@@ -90,10 +93,6 @@ impl Client {
         tokio::spawn(run(self.clone()))
     }
 
-    async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {
-        self.execute_for(command, payload, Cancelled::default()).await
-    }
-
     async fn execute_for(
         &self,
         command: Command,
@@ -105,67 +104,10 @@ impl Client {
         outcome.map(Answer::into_copy).map_err(|error| error.code)
     }
 
-    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, ErrorCode> {
-        let command = Command::Read { span: Span { offset, length } };
-        let Answer::Read(content) = self.execute(command, Vec::new()).await? else {
-            panic!("a read answers with content");
-        };
-        let mut bytes = Vec::new();
-        for chunk in content.chunks() {
-            match chunk {
-                Chunk::Data(data) => bytes.extend_from_slice(data),
-                Chunk::Hole(length) => bytes.resize(bytes.len() + length as usize, 0),
-            }
-        }
-        assert_eq!(bytes.len() as u64, length);
-        Ok(bytes)
-    }
-
-    async fn write(&self, offset: u64, data: &[u8], fua: bool) -> Result<(), ErrorCode> {
-        let span = Span { offset, length: data.len() as u64 };
-        self.execute(Command::Write { span, fua }, data.to_vec()).await.map(drop)
-    }
-
-    async fn zero(&self, offset: u64, length: u64, fast: bool) -> Result<(), ErrorCode> {
+    async fn zero_fast(&self, offset: u64, length: u64) -> Result<(), ErrorCode> {
         let span = Span { offset, length };
-        let zero = Command::Zero { span, fua: false, keep_allocated: false, fast };
+        let zero = Command::Zero { span, fua: false, keep_allocated: false, fast: true };
         self.execute(zero, Vec::new()).await.map(drop)
-    }
-
-    async fn trim(&self, offset: u64, length: u64) -> Result<(), ErrorCode> {
-        let span = Span { offset, length };
-        self.execute(Command::Trim { span, fua: false }, Vec::new()).await.map(drop)
-    }
-
-    async fn flush(&self) -> Result<(), ErrorCode> {
-        self.execute(Command::Flush, Vec::new()).await.map(drop)
-    }
-
-    async fn extents(
-        &self,
-        offset: u64,
-        length: u64,
-        limit: usize,
-    ) -> Result<Vec<Extent>, ErrorCode> {
-        let span = Span { offset, length };
-        match self.execute(Command::Extents { span, limit }, Vec::new()).await? {
-            Answer::Extents(extents) => Ok(extents.as_slice().to_vec()),
-            _ => panic!("extents are answered with extents"),
-        }
-    }
-
-    /// Calls the function of `block-store` of this name.
-    async fn call(&self, function: &str) -> Result<(), ErrorCode> {
-        let span = Span { offset: 0, length: 4096 };
-        match function {
-            "read" => self.read(0, 4096).await.map(drop),
-            "write" => self.write(0, &[1; 4096], false).await,
-            "zero" => self.zero(0, 4096, false).await,
-            "trim" => self.trim(0, 4096).await,
-            "flush" => self.flush().await,
-            "extents" => self.extents(0, 4096, 9).await.map(drop),
-            _ => self.execute(Command::Cache { span }, Vec::new()).await.map(drop),
-        }
     }
 
     /// The calls that the component got since this was last asked.
@@ -175,6 +117,14 @@ impl Client {
 
     fn is_dead(&self) -> bool {
         self.0.guest.is_dead()
+    }
+}
+
+impl Requests for Client {
+    type Error = ErrorCode;
+
+    async fn execute(&self, command: Command, payload: Vec<u8>) -> Result<Answer, ErrorCode> {
+        self.execute_for(command, payload, Cancelled::default()).await
     }
 }
 

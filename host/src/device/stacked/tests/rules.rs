@@ -1,39 +1,8 @@
-//! The rules of the interface `routing`, each with what goes wrong without it.
-
-use std::sync::atomic::Ordering;
+//! The rules of the interface `routing`, each with what goes wrong without it; copies and locks are in
+//! `copies`, requests that last in `late`.
 
 use super::*;
 use crate::block::{Operation, Status};
-
-/// A copy-on-write layer over device 0, with device 1 for the blocks of 4 KiB that were written, for
-/// requests within one block. Its own memory has a byte for each block. Writes lock by `locks`.
-pub(super) fn cow(locks: [u8; 5]) -> Guest {
-    let layer = "
-        (if (i32.load8_u (call $address (i64.shr_u (local.get $offset) (i64.const 12)))) (then
-          (call $segment (i32.const 0) (i32.const 0) (i32.const 1) (local.get $offset)
-            (local.get $length))
-          (return (call $routed (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0)))))
-        (if (i32.or (i32.eqz (local.get $operation))
-            (i32.gt_u (local.get $operation) (i32.const 3))) (then
-          (call $segment (i32.const 0) (i32.const 0) (i32.const 0) (local.get $offset)
-            (local.get $length))
-          (return (call $routed (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0)))))
-        (call $copy (i32.const 0)
-          (i32.const 0) (i64.and (local.get $offset) (i64.const -4096))
-          (i32.const 1) (i64.and (local.get $offset) (i64.const -4096)) (i64.const 4096))
-        (call $segment (i32.const 0) (i32.const 0) (i32.const 1) (local.get $offset)
-          (local.get $length))
-        (call $routed (i32.const 1) (i32.const 1) (i64.const 0)
-          (i64.add (i64.const 1) (i64.shr_u (local.get $offset) (i64.const 12))))";
-    routing(4096, locks, layer).with(
-        "done",
-        "(if (i64.eqz (local.get $failed)) (then
-           (i32.store8 (call $address (i64.sub (local.get $token) (i64.const 1))) (i32.const 1))))
-         (call $done)",
-    )
-}
-
-pub(super) const EXCLUSIVE_WRITES: [u8; 5] = [1, 2, 2, 2, 1];
 
 /// The body of a `route` of two segments of half the length each, the first on device 0, the second on
 /// device 1, with the token 7.
@@ -70,75 +39,6 @@ async fn lease_does_not_route() {
     assert!(client.0.clone().make_room(span).is_none());
     assert_eq!(client.0.partial_write_len(span, 100), 0);
     assert_eq!(client.log().await, []);
-}
-
-#[tokio::test]
-async fn update_within_a_granule_is_not_lost() {
-    let (base, overlay) = (Native::new(MIB).numbered(1), Native::new(MIB));
-    let client = client(&cow(EXCLUSIVE_WRITES), &[&base, &overlay]).await;
-    base.hold();
-    let write = |sector: u64| {
-        let client = client.clone();
-        tokio::spawn(async move { client.write(sector * 512, &[100; 512], false).await })
-    };
-    let writes = [write(1), write(2), write(8)];
-    // Those of different blocks go on, and of each block one.
-    base.until_under_way(2).await;
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    assert_eq!(base.under_way.load(Ordering::Relaxed), 2);
-    base.release();
-    for write in writes {
-        write.await.unwrap().unwrap();
-    }
-    let block = client.read(0, 4096).await.unwrap();
-    let first_bytes: Vec<u8> = block.chunks(512).map(|sector| sector[0]).collect();
-    assert_eq!(first_bytes, [1, 100, 100, 4, 5, 6, 7, 8]);
-    let next = client.read(4096, 1024).await.unwrap();
-    assert_eq!((next[0], next[512]), (100, 10));
-}
-
-#[tokio::test]
-async fn copies_come_before_segments() {
-    let (base, overlay) = (Native::new(MIB).numbered(1), Native::new(MIB));
-    let client = client(&cow(EXCLUSIVE_WRITES), &[&base, &overlay]).await;
-    client.write(512, &[9; 512], true).await.unwrap();
-    let write = |offset, length| Command::Write { span: Span { offset, length }, fua: true };
-    assert_eq!(overlay.take_log(), [write(0, 4096), write(512, 512)], "both with FUA");
-}
-
-#[tokio::test]
-async fn failed_copy_fails_the_request_and_changes_nothing_else() {
-    let (base, overlay) = (Native::new(MIB).numbered(1), Native::new(MIB));
-    overlay.fail(Operation::Write, 0, ErrorCode::NoSpc);
-    let client = client(&cow(EXCLUSIVE_WRITES), &[&base, &overlay]).await;
-    assert_eq!(client.write(512, &[9; 512], false).await, Err(ErrorCode::NoSpc));
-    assert_eq!(overlay.take_log().len(), 1, "the segment was not attempted");
-    assert_eq!(
-        client.log().await,
-        [(Called::Route(1), 512, 512), (Called::Done(1), 1, 0b1)],
-        "and the component knows"
-    );
-    assert_eq!(client.read(512, 1).await, Ok(vec![2]), "the block is still the base's");
-    client.write(4096, &[9], false).await.unwrap();
-    assert_eq!(client.read(4096, 1).await, Ok(vec![9]), "and nothing is locked");
-}
-
-#[tokio::test]
-async fn copy_is_made_in_pieces_and_keeps_holes() {
-    let (from, to) = (Guest::new(), Native::new(MIB).numbered(1));
-    let from = crate::device::guest::tests_device(load(&from).await).await;
-    let route = "
-        (call $copy (i32.const 0) (i32.const 0) (i64.const 0) (i32.const 1) (i64.const 0)
-          (i64.const 0x100000))
-        (call $segment (i32.const 0) (i32.const 0) (i32.const 1) (local.get $offset)
-          (local.get $length))
-        (call $routed (i32.const 1) (i32.const 1) (i64.const 0) (i64.const 0))";
-    let lowers: [Arc<dyn Device>; 2] = [from, to.clone()];
-    let client = open(&routing(1, [0; 5], route), &lowers).await.unwrap();
-    assert_eq!(client.read(0, 4096).await, Ok(vec![0; 4096]));
-    assert!(to.bytes.lock().unwrap().iter().all(|byte| *byte == 0));
-    let log = to.take_log();
-    assert!(log.iter().all(|command| !matches!(command, Command::Write { .. })), "{log:?}");
 }
 
 #[tokio::test]
@@ -185,28 +85,6 @@ async fn reply_follows_done() {
     assert_eq!(client.write(0, &[1], false).await, Err(ErrorCode::NoSpc));
     assert_eq!(lower.take_log().len(), 1);
     assert!(!client.is_dead());
-}
-
-#[tokio::test]
-async fn done_is_called_although_the_client_has_gone_away() {
-    let lower = Native::new(MIB);
-    let client = client(&routing(1, [0; 5], PASS_AND_TELL), &[&lower]).await;
-    lower.hold();
-    let cancelled = Cancelled::default();
-    let span = Span { offset: 0, length: 1 };
-    let writing = tokio::spawn({
-        let (client, cancelled) = (client.clone(), cancelled.clone());
-        async move {
-            let write = Command::Write { span, fua: false };
-            client.execute_for(write, vec![5], cancelled).await.map(drop)
-        }
-    });
-    lower.until_under_way(1).await;
-    cancelled.cancel();
-    lower.release();
-    writing.await.unwrap().unwrap();
-    assert_eq!(client.log().await, [(Called::Route(1), 0, 1), (Called::Done(0), 7, 0)]);
-    assert_eq!(client.read(0, 1).await, Ok(vec![5]));
 }
 
 #[tokio::test]
@@ -273,10 +151,10 @@ async fn fast_zero_that_fails_changes_nothing() {
         }),
     );
     let client = client(&routing(1, [0; 5], HALVES), &[&fast, &slow]).await;
-    assert_eq!(client.zero(0, 1024, true).await, Err(ErrorCode::NotSup));
+    assert_eq!(client.zero_fast(0, 1024).await, Err(ErrorCode::NotSup));
     assert!(fast.take_log().is_empty() && slow.take_log().is_empty());
     assert_eq!(client.log().await, [(Called::Route(2), 0, 1024), (Called::Done(0), 7, 0b11)]);
-    client.zero(0, 1024, false).await.unwrap();
+    client.zero(0, 1024).await.unwrap();
     assert_eq!(client.read(0, 512).await, Ok(vec![0; 512]));
 }
 
@@ -285,11 +163,11 @@ async fn fast_zero_succeeds_once_something_has_changed() {
     let (first, second) = (Native::new(MIB).numbered(1), Native::new(MIB).numbered(1));
     let client = client(&routing(1, [0; 5], HALVES), &[&first, &second]).await;
     first.fail(Operation::Zero, 0, ErrorCode::NotSup);
-    assert_eq!(client.zero(0, 1024, true).await, Err(ErrorCode::NotSup));
+    assert_eq!(client.zero_fast(0, 1024).await, Err(ErrorCode::NotSup));
     assert!(second.take_log().is_empty(), "not attempted");
     // The second device fails whenever it is asked: but not for not being fast.
     second.fail(Operation::Zero, 5200, ErrorCode::NotSup);
-    assert_eq!(client.zero(4096, 2048, true).await, Err(ErrorCode::NotSup));
+    assert_eq!(client.zero_fast(4096, 2048).await, Err(ErrorCode::NotSup));
     let fast = |command: &Command| matches!(command, Command::Zero { fast: true, .. });
     let log = second.take_log();
     assert_eq!(log.iter().map(fast).collect::<Vec<_>>(), [true, false], "{log:?}");
@@ -303,7 +181,7 @@ async fn zero_is_written_for_a_component_without() {
         disk.capabilities = can::EVERYTHING & !can::ZERO & !can::FAST_ZERO & !can::FLUSH;
     });
     let client = client(&guest, &[&lower]).await;
-    client.zero(10, 600_000, false).await.unwrap();
+    client.zero(10, 600_000).await.unwrap();
     assert!(lower.take_log().iter().all(|command| command.operation() == Operation::Write));
     assert_eq!(client.read(0, 600_020).await.unwrap().iter().filter(|&&byte| byte > 0).count(), 20);
 }
@@ -318,7 +196,7 @@ async fn devices_that_lack_something_are_helped() {
     let span = Span { offset: 0, length: 512 };
     client.execute(Command::Cache { span }, Vec::new()).await.unwrap();
     assert!(plain.take_log().is_empty());
-    client.zero(0, 512, false).await.unwrap();
+    client.zero(0, 512).await.unwrap();
     assert_eq!(plain.take_log(), [Command::Write { span, fua: false }]);
     assert_eq!(client.read(0, 513).await.unwrap()[511..], [0, 2]);
 }
@@ -359,67 +237,6 @@ async fn own_parts_and_holes_need_no_device() {
     let of = |length, status| Extent { length, status };
     let expected = vec![of(8192, Status::DATA), of(8192, Status::HOLE)];
     assert_eq!(client.extents(0, 16384, 9).await, Ok(expected));
-    client.zero(0, 16384, false).await.unwrap();
+    client.zero(0, 16384).await.unwrap();
     assert_eq!(client.read(0, 16384).await, Ok(vec![0; 16384]));
-}
-
-#[tokio::test]
-async fn delay_occupies_no_instance() {
-    let lower = Native::new(MIB);
-    let longest = "(i64.const 600000000000) (i64.const 0))";
-    let route = PASS.replace("(i64.const 0) (i64.const 0))", longest);
-    let client = client(&routing(1, [0; 5], route), &[&lower]).await;
-    let mut reads = tokio::task::JoinSet::new();
-    for _ in 0..64 {
-        let client = client.clone();
-        reads.spawn(async move { client.read(0, 1).await });
-    }
-    let mut routed = 0;
-    while routed < 64 {
-        routed += client.log().await.len();
-        tokio::task::yield_now().await;
-    }
-    assert!(reads.try_join_next().is_none(), "all of them wait");
-    assert!(lower.take_log().is_empty());
-}
-
-#[tokio::test]
-async fn many_requests_wait_for_a_slow_device_at_once() {
-    let lower = Native::new(MIB);
-    let client = client(&routing(1, [0; 5], PASS_AND_TELL), &[&lower]).await;
-    lower.hold();
-    let reads: Vec<_> = (0..64)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move { client.read(0, 1).await })
-        })
-        .collect();
-    lower.until_under_way(64).await;
-    lower.release();
-    for read in reads {
-        read.await.unwrap().unwrap();
-    }
-}
-
-#[tokio::test]
-async fn lower_device_finishes_its_work_when_the_upper_one_dies() {
-    let lower = Native::new(MIB);
-    let route = format!(
-        "(if (i64.eq (local.get $offset) (i64.const 4096)) (then (unreachable))) {PASS_AND_TELL}"
-    );
-    let client = client(&routing(1, [0; 5], route), &[&lower]).await;
-    lower.hold();
-    let writing = tokio::spawn({
-        let client = client.clone();
-        async move { client.write(0, &[5], false).await }
-    });
-    lower.until_under_way(1).await;
-    assert_eq!(client.read(4096, 1).await, Err(ErrorCode::Io));
-    assert!(client.is_dead());
-    lower.release();
-    assert_eq!(writing.await.unwrap(), Err(ErrorCode::Io));
-    assert_eq!(lower.bytes.lock().unwrap()[0], 5);
-    assert_eq!(client.read(0, 1).await, Err(ErrorCode::Io));
-    assert_eq!(client.flush().await, Err(ErrorCode::Io));
-    assert_eq!(lower.take_log().len(), 1, "a dead device asks nothing more of it");
 }

@@ -12,7 +12,7 @@ async fn stable_route_costs_no_call() {
     let client = client(&guest, &[&lower]).await;
     client.write(1, &[5; 10], true).await.unwrap();
     assert_eq!(client.read(0, 3).await, Ok(vec![0, 5, 5]));
-    client.zero(0, 2, false).await.unwrap();
+    client.zero(0, 2).await.unwrap();
     client.trim(100, 2).await.unwrap();
     client.extents(0, 100, 9).await.unwrap();
     client.flush().await.unwrap();
@@ -76,8 +76,8 @@ async fn fast_zero_is_not_asked_of_a_device_that_does_not_offer_it() {
     let slow = Native::with(MIB, |offers| offers.fast_zero = false);
     let guest = routing(1, [0; 5], "(unreachable)").with("stable", STABLE);
     let client = client(&guest, &[&slow.numbered(1)]).await;
-    assert_eq!(client.zero(0, 512, true).await, Err(ErrorCode::NotSup));
+    assert_eq!(client.zero_fast(0, 512).await, Err(ErrorCode::NotSup));
     assert!(slow.take_log().is_empty());
-    client.zero(0, 512, false).await.unwrap();
+    client.zero(0, 512).await.unwrap();
     assert_eq!(slow.take_log().len(), 1);
 }
