@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use futures_util::poll;
+use tokio::sync::SemaphorePermit;
 
 use super::StackedDevice;
 use crate::block::{Error, ErrorCode};
@@ -40,6 +41,22 @@ impl Late {
 }
 
 impl StackedDevice {
+    /// Waits until there are fewer than [`MAX_COPYING`](super::MAX_COPYING) pieces of copies under way, for at most
+    /// [`LOWER_LIMIT`]: those pieces may wait for a lower device that does not answer.
+    pub(super) async fn turn_to_copy(&self) -> Result<SemaphorePermit<'_>, Error> {
+        if let Ok(permit) = self.copying.try_acquire() {
+            return Ok(permit);
+        }
+        match tokio::time::timeout(LOWER_LIMIT, self.copying.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // It is never closed.
+            Ok(Err(_)) | Err(_) => Err(Error {
+                code: ErrorCode::Io,
+                message: Some(format!("other copies took longer than {LOWER_LIMIT:?}").into()),
+            }),
+        }
+    }
+
     /// Executes a part of a routed request on a lower device, for at most [`LOWER_LIMIT`]. After that the
     /// part has failed with EIO and its order is cancelled; the lower device may finish it later.
     pub(super) async fn execute_below(&self, device: usize, order: Order, late: &Late) -> Outcome {

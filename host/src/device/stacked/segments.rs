@@ -216,7 +216,7 @@ impl StackedDevice {
         let mut at = 0;
         while at < copy.length {
             let length = PIECE.min(copy.length - at);
-            let _copying = self.copying.acquire().await;
+            let _copying = self.turn_to_copy().await?;
             consume_budget().await;
             let span = Span { offset: copy.from.offset + at, length };
             let read = order(Command::Read { span }, Default::default());

@@ -27,7 +27,7 @@ async fn calls_that_write_without_the_right_are_refused() {
     let below = Native::new(MIB).numbered(1);
     let client = reader(&passing(), &below).await;
     assert_eq!(client.write(0, &[9; 512], false).await, Err(ErrorCode::Perm));
-    assert_eq!(client.zero(0, 512, false).await, Err(ErrorCode::Perm));
+    assert_eq!(client.zero(0, 512).await, Err(ErrorCode::Perm));
     assert_eq!(client.trim(0, 512).await, Err(ErrorCode::Perm));
     assert_eq!(client.read(0, 512).await, Ok(vec![1; 512]));
 }

@@ -106,6 +106,23 @@ async fn copies_stop_when_a_lower_device_does_not_answer() {
 }
 
 #[tokio::test]
+async fn copies_do_not_queue_for_a_device_that_does_not_answer() {
+    let (from, to) = (Native::new(MIB), Native::new(MIB));
+    let client = client(&routing(1, [0; 5], COPY_AND_PASS), &[&from, &to]).await;
+    from.hold();
+    let begin = Instant::now();
+    let writes =
+        [(); 64].map(|()| client.spawn(|client| async move { client.write(0, &[5], false).await }));
+    for write in writes {
+        assert_eq!(write.await.unwrap(), Err(ErrorCode::Io));
+    }
+    // Some get their turn at the last moment.
+    assert!(begin.elapsed() < LOWER_LIMIT * 5 / 2, "{:?}", begin.elapsed());
+    let log = client.log().await;
+    assert_eq!(log.iter().filter(|call| call.0 == Called::Done(1)).count(), 64);
+}
+
+#[tokio::test]
 async fn zero_that_ends_with_its_client_is_not_told_as_complete() {
     let lower = Native::with(MIB, |offers| offers.zero = false).numbered(1);
     let guest = routing(1, [0; 5], PASS_AND_TELL)
