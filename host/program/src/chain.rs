@@ -3,7 +3,6 @@
 //! The components may still have to be loaded. Only then is it known what their parameters are, and
 //! which devices they name.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use super::wish::Wish;
 use super::words::{self, BASE};
 use memnbd::component::{Client, Component, Description, Executing, Listed};
 use memnbd::device::guest::DiskConfig;
-use memnbd::device::{self, Device, Lower, LowerError, LowerSource};
+use memnbd::device::{self, Lower, LowerError, LowerSource, OwnDisk};
 use memnbd::exports::{KnownExports, Loading, LowerExport, Problem, Source, Stage, Supplied};
 use memnbd::parameters::{Argument, Link, ParameterType, Value, key_value};
 
@@ -58,6 +57,16 @@ impl Known {
 enum Resolved {
     Guest(Box<DiskConfig>),
     File(FileConfig),
+}
+
+impl Resolved {
+    /// Returns where a filter above gets the layer from.
+    fn source(self) -> Arc<dyn LowerSource> {
+        match self {
+            Self::Guest(config) => Arc::new(OwnDisk(*config)),
+            Self::File(config) => Arc::new(OwnFile(config)),
+        }
+    }
 }
 
 impl Chain {
@@ -215,7 +224,7 @@ impl Chain {
         let mut below = below;
         let devices = arguments.iter().filter_map(|Argument { name, value }| {
             let source: Arc<dyn LowerSource> = match (value, below.take()) {
-                (Value::Device(..), Some(resolved)) => Arc::new(Beneath(resolved)),
+                (Value::Device(..), Some(resolved)) => resolved.source(),
                 (&Value::Device(ref export, link), None) => Arc::new(LowerExport {
                     link,
                     exports: self.exports.clone(),
@@ -226,7 +235,7 @@ impl Chain {
                     below = kept;
                     let read_only = read_only || !link.writes;
                     let config = FileConfig::of_path(path.as_ref(), &self.wish, read_only);
-                    Arc::new(Beneath(Resolved::File(config)))
+                    Arc::new(OwnFile(config))
                 }
                 (_, kept) => {
                     below = kept;
@@ -292,39 +301,18 @@ impl Source for Chain {
     }
 }
 
-/// The device beneath a filter, or a file that a component stands on, which nobody else uses.
-struct Beneath(Resolved);
+/// A file that a component stands on, which nobody else uses.
+#[derive(Debug)]
+struct OwnFile(FileConfig);
 
-impl fmt::Debug for Beneath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_tuple("Beneath");
-        match &self.0 {
-            Resolved::Guest(config) => debug.field(config),
-            Resolved::File(config) => debug.field(config),
-        };
-        debug.finish()
-    }
-}
-
-impl LowerSource for Beneath {
-    fn open<'a>(&'a self, client: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
-        Box::pin(async move {
-            let device: Arc<dyn Device> = match &self.0 {
-                Resolved::Guest(config) => {
-                    let component = config.component.description().name.clone();
-                    let config = DiskConfig { client: client.cloned(), ..(**config).clone() };
-                    let opened = device::open(config).await;
-                    opened.map_err(|error| LowerError {
-                        message: format!("{component}: {error}"),
-                        may_pass: error.may_pass(),
-                    })?
-                }
-                Resolved::File(config) => config.open().await.map_err(|problem| LowerError {
-                    message: problem.to_string(),
-                    may_pass: problem.may_pass(),
-                })?,
-            };
-            Ok(Lower { device, link: None })
+impl LowerSource for OwnFile {
+    fn open<'a>(&'a self, _: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
+        Box::pin(async {
+            let opened = self.0.open().await.map_err(|problem| LowerError {
+                message: problem.to_string(),
+                may_pass: problem.may_pass(),
+            });
+            Ok(Lower { device: opened?, link: None })
         })
     }
 }

@@ -11,9 +11,8 @@ use tokio::time::Instant;
 
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
-use crate::component::{Client, ListedExport};
 use crate::device::{Device, Meter, Port};
-use crate::exports::{Export, Requested};
+use crate::exports::{Client, Export, ListedExport, Requested};
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
 use crate::places::{Full, Place};
 use crate::transport::Stream;

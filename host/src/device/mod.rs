@@ -43,7 +43,7 @@ pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
 pub use lower::{Lower, LowerError, LowerSource};
 pub use port::{Ended, InUse, Port, Ports, Replacing};
-pub use stacked::{list_exports, open};
+pub use stacked::{OwnDisk, list_exports, open};
 pub use turnstile::Turnstile;
 
 /// A block device.

@@ -16,6 +16,7 @@ mod state;
 pub(crate) mod tests;
 mod uppers;
 
+pub use crate::component::{Client, Listed, ListedExport};
 pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
 pub use export::{Export, Loading, NotReplaced, Source, Supplied};

@@ -29,10 +29,10 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::guest::{self, DiskConfig, GuestDevice, OpenError};
-use super::lower::{Lower, Lowers};
+use super::lower::{Lower, LowerError, LowerSource, Lowers};
 use super::{Cancelled, Device, Execution, Order, Outcome};
 use crate::block::{Command, Error, Geometry, MAX_TRANSFER, Operation};
-use crate::component::{Below, Executing, Fault, Listed, Reply, Rules};
+use crate::component::{Below, Client, Executing, Fault, Listed, Reply, Rules};
 use crate::parameters::{Link, Value};
 use granules::Granules;
 use stable::{Entry, MAX_ROUTES, StableRoutes};
@@ -69,6 +69,25 @@ pub async fn list_exports(mut config: DiskConfig) -> Result<Option<Listed>, Open
     let lowers = open_lowers(&mut config).await?;
     let beneath = Beneath { lowers, routes: StableRoutes::new(false) };
     guest::list_exports(config, Arc::new(beneath)).await
+}
+
+/// A disk of a component, on which only one other stands. It is opened anew each time.
+#[derive(Debug)]
+pub struct OwnDisk(pub DiskConfig);
+
+impl LowerSource for OwnDisk {
+    fn open<'a>(&'a self, client: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
+        let config = DiskConfig { client: client.cloned(), ..self.0.clone() };
+        Box::pin(async move {
+            let component = config.component.description().name.clone();
+            let failed = |error: OpenError| LowerError {
+                message: format!("{component}: {error}"),
+                may_pass: error.may_pass(),
+            };
+            let device = open(config).await.map_err(failed)?;
+            Ok(Lower { device, link: None })
+        })
+    }
 }
 
 /// Opens the devices on which that of a component stands, with how it uses them.

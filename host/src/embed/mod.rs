@@ -15,6 +15,8 @@
 //! are built in can be served, beside devices of the program itself: components from files are
 //! compiled by a child process, which the command `memnbd-host` alone can be.
 
+mod supply;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -28,13 +30,15 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::component::{BuiltIn, Engine, LoadError};
 use crate::connection::Patience;
-use crate::device::Device;
-use crate::device::guest::DiskConfig;
-use crate::exports::{DuplicateName, Export, Exports, Failed, ProcessBudgets};
+use crate::device::{Device, LowerError};
+#[cfg(doc)]
+use crate::exports::Export;
+use crate::exports::{DuplicateName, Exports, Failed, KnownExports, ProcessBudgets};
 use crate::machine;
 use crate::nbd::HandshakeConfig;
 use crate::parameters::ArgumentError;
 use crate::server::{Endpoint, Handle, Listener, Options, OwnedFile, Server, Socket, Unflushed};
+use supply::{Backend, Layer, Maker, Supply};
 
 /// The longest that a call of a component may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -61,7 +65,7 @@ impl Server {
 /// The configuration of a server with threads of its own.
 #[must_use = "a server runs only after `start`"]
 pub struct Builder {
-    exports: Vec<(String, Supply)>,
+    exports: Vec<Supply>,
     address: Address,
     max_memory: u64,
     threads: usize,
@@ -74,16 +78,6 @@ enum Address {
     Tcp(SocketAddr),
 }
 
-/// What an export serves.
-enum Supply {
-    Component {
-        name: String,
-        /// Each as KEY=VALUE.
-        parameters: Vec<String>,
-    },
-    Device(Arc<dyn Device>),
-}
-
 impl Builder {
     /// Serves a sparse disk in memory as the export "memory". The size is in bytes, or has a suffix, as
     /// in "2G"; the command's help tells which there are.
@@ -92,17 +86,50 @@ impl Builder {
     }
 
     /// Serves a built-in component, with these parameters, as an export of this name. The first export
-    /// is the one that clients get who ask for the empty name.
-    pub fn component(mut self, export: &str, name: &str, parameters: &[(&str, &str)]) -> Self {
-        let parameters = parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let supply = Supply::Component { name: name.to_owned(), parameters };
-        self.exports.push((export.to_owned(), supply));
-        self
+    /// is the one that clients get who ask for the empty name. A parameter can name another export, or a
+    /// file, as on the command line; one that is a secret has to be the secret itself.
+    pub fn component(self, export: &str, name: &str, parameters: &[(&str, &str)]) -> Self {
+        self.export(export, Backend::Component(Layer::new(name, parameters)))
+    }
+
+    /// Serves a regular file or a block device as an export of this name. It is not created.
+    pub fn file(self, export: &str, path: impl Into<PathBuf>) -> Self {
+        self.export(export, Backend::File { path: path.into(), read_only: false })
     }
 
     /// Serves a device of the program as an export of this name.
-    pub fn device(mut self, export: &str, device: Arc<dyn Device>) -> Self {
-        self.exports.push((export.to_owned(), Supply::Device(device)));
+    pub fn device(self, export: &str, device: Arc<dyn Device>) -> Self {
+        self.export(export, Backend::Device(device))
+    }
+
+    fn export(mut self, export: &str, backend: Backend) -> Self {
+        self.exports.push(Supply { export: export.to_owned(), backend, filters: Vec::new() });
+        self
+    }
+
+    /// Puts a built-in filter, with these parameters, between the clients and the export that was added
+    /// last. A second one is nearer to the clients than the first. [`Export::controls`] changes the
+    /// parameters of some while they are in use.
+    ///
+    /// ```
+    /// use memnbd::Server;
+    ///
+    /// # fn main() -> Result<(), memnbd::StartError> {
+    /// let server = Server::builder()
+    ///     .memory("64M")
+    ///     .filter("delay", &[("rdelay", "10ms")])
+    ///     .filter("error", &[("error-pwrite-rate", "1%")])
+    ///     .start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no export yet.
+    pub fn filter(mut self, name: &str, parameters: &[(&str, &str)]) -> Self {
+        let last = self.exports.last_mut().expect("a filter comes after the export that it is for");
+        last.filters.push(Layer::new(name, parameters));
         self
     }
 
@@ -187,41 +214,22 @@ impl Builder {
     async fn open(self) -> Result<(Server, Listener, Endpoint), StartError> {
         let engine = Engine::new(DEADLINE);
         let process = ProcessBudgets::new(self.max_memory, None, self.exports.len());
+        let known = KnownExports::default();
+        let maker = Maker { engine: &engine, known: &known };
         let mut list = Vec::new();
-        for (name, supply) in self.exports {
-            let export = match supply {
-                Supply::Device(device) => Export::of_device(&name, device),
-                Supply::Component { name: component, parameters } => {
-                    let Some(built_in) = BuiltIn::find(&component) else {
-                        return Err(StartError::UnknownComponent(component));
-                    };
-                    let built_in = built_in.for_parameters(&parameters);
-                    let loaded = engine.load_built_in(built_in).await;
-                    let component = loaded.map_err(StartError::Load)?;
-                    let parsed = component.description().parse_arguments(&parameters);
-                    let arguments = parsed
-                        .map_err(|error| StartError::Arguments { name: name.clone(), error })?;
-                    let budgets = process.export();
-                    let export_name = name.clone();
-                    let read_only = false;
-                    Export::new(DiskConfig {
-                        component,
-                        export_name,
-                        read_only,
-                        arguments,
-                        budgets,
-                        lowers: Vec::new(),
-                        client: None,
-                    })
-                }
-            };
-            let opened = export.start(true).await;
-            opened.map_err(|failed| StartError::Export { name, failed })?;
-            list.push(export);
+        for supply in self.exports {
+            list.push(maker.export(supply, process.export()).await?);
         }
-        let exports = Exports::new(list).map_err(StartError::DuplicateName)?;
+        let exports = Arc::new(Exports::new(list).map_err(StartError::DuplicateName)?);
+        // Nobody else sets it.
+        let _ = known.set(Arc::downgrade(&exports));
+        for export in exports.list() {
+            let opened = export.start(true).await;
+            let name = || export.name().to_owned();
+            opened.map_err(|failed| StartError::Export { name: name(), failed })?;
+        }
         let (socket, endpoint) = self.address.bind().await?;
-        let server = Server::new(Arc::new(exports), options());
+        let server = Server::new(exports, options());
         Ok((server, Listener { socket, exports: None }, endpoint))
     }
 }
@@ -343,6 +351,15 @@ pub enum StartError {
         /// The reason.
         error: ArgumentError,
     },
+    /// A component that is no filter was to be one.
+    NotAFilter(String),
+    /// The file of an export could not be opened.
+    Device {
+        /// The name of the export.
+        name: String,
+        /// The reason.
+        error: LowerError,
+    },
     /// The disk of an export could not be opened.
     Export {
         /// The name of the export.
@@ -366,6 +383,10 @@ impl fmt::Display for StartError {
             }
             Self::Load(error) => write!(f, "load a built-in component: {error}"),
             Self::Arguments { name, error } => write!(f, "export {name:?}: {error}"),
+            Self::NotAFilter(name) => {
+                write!(f, "{name} is not a filter: it has no parameter \"base\" of the type device")
+            }
+            Self::Device { name, error } => write!(f, "export {name:?}: {}", error.message),
             Self::Export { name, failed } => write!(f, "export {name:?}: {failed}"),
             Self::DuplicateName(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
@@ -459,12 +480,38 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn filters_stand_between_an_export_and_its_clients() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        std::fs::write(&path, [0; 8192]).unwrap();
+        let server = Server::builder()
+            .component("view", "offset", &[("base", "disk"), ("range", "4k")])
+            .memory("64k")
+            .filter("offset", &[("range", "32k")])
+            .filter("error", &[("error-rate", "0")])
+            .file("disk", &path)
+            .start()
+            .unwrap();
+        assert_eq!(size(&server, "view"), 4096);
+        assert_eq!(size(&server, "memory"), 32768);
+        assert_eq!(size(&server, "disk"), 8192);
+        let controls = server.handle().export("memory").unwrap().controls();
+        let [error] = &controls[..] else { panic!("one takes commands") };
+        assert_eq!(error.execute("set", &["error-rate=1%".into()]).await.unwrap(), "");
+        assert!(error.execute("set", &["error-rate=2".into()]).await.is_err());
+    }
+
     #[test]
     fn mistakes_are_reported() {
         let error = |builder: Builder| builder.start().err().unwrap().to_string();
         assert!(error(Server::builder().memory("2Q")).contains("2Q"));
         let unknown = error(Server::builder().component("a", "memroy", &[]));
         assert!(unknown.contains("\"memroy\"") && unknown.contains("memory, null"), "{unknown}");
+        let no_filter = error(Server::builder().memory("1M").filter("memory", &[]));
+        assert!(no_filter.starts_with("memory is not a filter"), "{no_filter}");
+        let no_file = error(Server::builder().file("disk", "/nonexistent/file"));
+        assert!(no_file.contains("\"disk\": /nonexistent/file: "), "{no_file}");
         let twice = error(Server::builder().memory("1M").memory("2M"));
         assert_eq!(twice, "two exports have the name \"memory\"");
     }
