@@ -62,6 +62,11 @@ pub(super) struct Args {
     )]
     pub(super) exports: Vec<String>,
 
+    /// Run the scripts of the expressions that the component data serves, <(SCRIPT), as the user who
+    /// starts the server
+    #[arg(long)]
+    pub(super) allow_scripts: bool,
+
     /// Time limit for one call of the component, in seconds. A disk that exceeds it fails for good
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = values::seconds)]
     pub(super) deadline: Duration,

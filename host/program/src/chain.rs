@@ -4,10 +4,11 @@
 //! which devices they name.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Failure;
 use super::file::{self, FileConfig};
+use super::inputs::{self, Inputs};
 use super::loading::{Loader, Supply};
 use super::secrets;
 use super::wish::Wish;
@@ -35,6 +36,9 @@ pub(super) struct Chain {
     label: String,
     wish: Wish,
     exports: KnownExports,
+    /// What the expression of the built-in component `data` reads, once it is known. All exports that
+    /// are made of this chain read the same.
+    inputs: Arc<OnceLock<Result<Inputs, String>>>,
 }
 
 /// A layer whose parameters are known.
@@ -95,8 +99,13 @@ impl Chain {
             file::NAME => Layer::File,
             name => Layer::Component(loader.supply(name).await?),
         });
-        let chain =
-            Self { layers: layers.into(), label: label.to_owned(), wish, exports: exports.clone() };
+        let chain = Self {
+            layers: layers.into(),
+            label: label.to_owned(),
+            wish,
+            exports: exports.clone(),
+            inputs: Arc::default(),
+        };
         let loaded = chain.layers.iter().map(|layer| match layer {
             Layer::Component(supply) => supply.loaded().map(Known::Component),
             Layer::File => Some(Known::File(file::description())),
@@ -165,14 +174,16 @@ impl Chain {
         // What stands beneath a filter that does not write is opened for reading only.
         let mut read_only = self.wish.read_only || words.read_only;
         let mut layers = Vec::new();
-        for (known, own) in known.iter().zip(&words.layers) {
-            layers.push((known, own, read_only));
+        for ((layer, known), own) in self.layers.iter().zip(known).zip(&words.layers) {
+            layers.push((layer, known, own, read_only));
             read_only |= base_of(known.description()).is_some_and(|link| !link.writes);
         }
         let mut below = None;
-        for (known, own, read_only) in layers.into_iter().skip(top).rev() {
+        for (layer, known, own, read_only) in layers.into_iter().skip(top).rev() {
             let description = known.description();
             let mut given = own.clone();
+            let inputs = self.inputs(layer, description, own)?;
+            given.extend(inputs.iter().flat_map(|inputs| inputs.words()));
             if below.is_some() {
                 given.insert(0, format!("{BASE}="));
             }
@@ -192,7 +203,10 @@ impl Chain {
                         component: component.for_export(name),
                         export_name: name.clone(),
                         read_only,
-                        lowers: self.lowers(&arguments, below.take(), read_only),
+                        lowers: match inputs {
+                            Some(inputs) => self.input_files(&arguments, inputs),
+                            None => self.lowers(&arguments, below.take(), read_only),
+                        },
                         client: None,
                         arguments,
                         budgets: self.wish.budgets.clone(),
@@ -212,6 +226,46 @@ impl Chain {
         let chain = self.clone();
         let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known, top));
         resolving.await.map_err(|error| error.to_string())?
+    }
+
+    /// Opens what an expression reads, if the layer is the built-in component that evaluates it.
+    fn inputs(
+        &self,
+        layer: &Layer,
+        description: &Description,
+        words: &[String],
+    ) -> Result<Option<&Inputs>, String> {
+        match layer {
+            Layer::Component(supply) if supply.is_built_in(inputs::COMPONENT) => {}
+            _ => return Ok(None),
+        }
+        let Wish { directory, allow_scripts, .. } = &self.wish;
+        // Files are read while nothing is served, unless the component stands under a filter that
+        // is still to be compiled.
+        let open = || {
+            tokio::task::block_in_place(|| {
+                Inputs::open(words, description, directory, *allow_scripts)
+            })
+        };
+        self.inputs.get_or_init(open).as_ref().map(Some).map_err(String::clone)
+    }
+
+    /// Returns the files that an expression reads: those that were opened for it, or else those that
+    /// the arguments name.
+    fn input_files(
+        &self,
+        arguments: &[Argument],
+        inputs: &Inputs,
+    ) -> Vec<(String, Arc<dyn LowerSource>)> {
+        if inputs.files.is_empty() {
+            return self.lowers(arguments, None, true);
+        }
+        let source = |(what, file): &(String, Arc<std::os::fd::OwnedFd>)| {
+            let config = FileConfig::of_descriptor(what, file.clone(), &self.wish);
+            let source: Arc<dyn LowerSource> = Arc::new(OwnFile(config));
+            (inputs::PARAMETER.to_owned(), source)
+        };
+        inputs.files.iter().map(source).collect()
     }
 
     /// Returns the devices that arguments name. With `below`, the first one is that layer.

@@ -1,5 +1,6 @@
 //! The backend `file`, which is part of the host: the bytes of a file never enter a component.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,6 +66,8 @@ pub(super) fn description() -> Description {
 pub(super) struct FileConfig {
     export_name: String,
     path: PathBuf,
+    /// The file itself, if it is open. `path` is only for messages then.
+    descriptor: Option<Arc<OwnedFd>>,
     /// The path is that of a directory, in which the export's name is that of the file.
     in_directory: bool,
     read_only: bool,
@@ -131,12 +134,19 @@ impl FileConfig {
         Self {
             export_name: wish.export_name.clone(),
             path: wish.directory.join(path),
+            descriptor: None,
             in_directory: false,
             read_only,
             access: Access::default(),
             page_cache: PageCache::default(),
             buffers: wish.budgets.buffers.clone(),
         }
+    }
+
+    /// Returns an open file, for reading only. `what` is what messages call it.
+    pub(super) fn of_descriptor(what: &str, descriptor: Arc<OwnedFd>, wish: &Wish) -> Self {
+        let config = Self::of_path(Path::new(""), wish, true);
+        Self { path: what.into(), descriptor: Some(descriptor), ..config }
     }
 
     /// Returns the directory whose files are exports, if it is one.
@@ -146,15 +156,21 @@ impl FileConfig {
 
     /// Opens the file.
     pub(super) async fn open(&self) -> Result<Arc<dyn Device>, Problem> {
-        let (what, source) = match self.in_directory {
-            true => (
-                self.path.join(&self.export_name),
-                file::Source::Beneath {
-                    directory: self.path.clone(),
-                    name: self.export_name.clone(),
-                },
+        let path = self.path.clone();
+        let (what, source) = match (&self.descriptor, self.in_directory) {
+            (_, true) => (
+                path.join(&self.export_name),
+                file::Source::Beneath { directory: path, name: self.export_name.clone() },
             ),
-            false => (self.path.clone(), file::Source::Path(self.path.clone())),
+            (None, false) => (path.clone(), file::Source::Path(path)),
+            (Some(file), false) => {
+                let what = path.display().to_string();
+                let copy = file.try_clone().map_err(|error| Problem::File {
+                    what,
+                    error: file::OpenError::System(error),
+                })?;
+                (path, file::Source::Descriptor(copy))
+            }
         };
         let what = || what.display().to_string();
         let options = FileOptions {

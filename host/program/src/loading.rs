@@ -15,7 +15,7 @@ use super::args::Args;
 use super::components::{self, Source};
 use super::privileges::Identity;
 use memnbd::component::{
-    ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
+    BuiltIn, ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
     MemoryBudget, Progress,
 };
 use memnbd::exports::{Backoff, Stage};
@@ -51,7 +51,12 @@ impl Loader {
         if let Some(supply) = self.found.get(name) {
             return Ok(supply.clone());
         }
-        let state = match components::find(name).map_err(Failure::Usage)? {
+        let source = components::find(name).map_err(Failure::Usage)?;
+        let built_in = match &source {
+            Source::BuiltIn(built_in) => Some(*built_in),
+            Source::File(_) => None,
+        };
+        let state = match source {
             // A built-in component is trusted, so it can be loaded before privileges are dropped.
             Source::BuiltIn(built_in) if built_in.is_compiled() => {
                 let component = self.engine.load_built_in(built_in).await;
@@ -68,6 +73,7 @@ impl Loader {
         };
         let supply = Arc::new(Supply {
             name: name.to_owned(),
+            built_in,
             engine: self.engine.clone(),
             state: Mutex::new(state),
             compiling: watch::Sender::new(false),
@@ -96,6 +102,8 @@ impl Loader {
 pub(super) struct Supply {
     /// The name as typed by the user.
     name: String,
+    /// The built-in component, if it is one.
+    built_in: Option<BuiltIn>,
     engine: Engine,
     state: Mutex<State>,
     /// True while the component is compiled, so that tasks that wait for another one to load it can
@@ -124,6 +132,11 @@ impl Supply {
     /// Returns the user's name for the component.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns true if it is the built-in component of this name.
+    pub(super) fn is_built_in(&self, name: &str) -> bool {
+        self.built_in.is_some_and(|built_in| built_in.name() == name)
     }
 
     /// Returns the component if it is loaded.

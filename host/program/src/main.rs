@@ -19,6 +19,7 @@ mod exports;
 mod file;
 mod information;
 mod inherited;
+mod inputs;
 mod leftovers;
 mod limits;
 mod listen;

@@ -21,6 +21,8 @@ pub(super) struct Wish {
     pub(super) read_only: bool,
     /// True if `words` may include items for the host.
     pub(super) for_host: bool,
+    /// True if the scripts of an expression may be run.
+    pub(super) allow_scripts: bool,
     /// Where relative paths begin: the process may change its directory when it goes to the
     /// background, and files are opened later.
     pub(super) directory: PathBuf,
@@ -49,6 +51,7 @@ impl Wish {
             words: words.to_vec(),
             read_only: args.read_only,
             for_host,
+            allow_scripts: args.allow_scripts,
             directory: std::env::current_dir().unwrap_or_default(),
             budgets: process.export(),
             secrets: Secrets::default(),

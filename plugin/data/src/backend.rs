@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use memnbd_guest::{
     Backend, Capabilities, Chunk, Description, Disk, Error, Extent, MAX_SIZE, OpenRequest,
-    Parameter, Status, ZeroOptions,
+    Parameter, Status, Value, ZeroOptions,
 };
 
+use crate::files::GivenFiles;
 use crate::image::Image;
 use crate::store::{NoSpace, Store};
 use crate::{encoded, language};
@@ -26,6 +27,9 @@ const LARGEST_MEMORY: u64 = 4 << 30;
 
 /// The parameters that give the content, of which there is one.
 const CONTENTS: [&str; 3] = ["data", "raw", "base64"];
+
+/// The parameter that gives the files of an expression. No variable has this name, because of the `-`.
+const INPUT_FILE: &str = "input-file";
 
 struct Data(Store);
 
@@ -44,19 +48,33 @@ impl Backend for Data {
                 Parameter::size("size", "the size of the disk, which cuts or extends the content")
                     .default("the size of the content"),
             )
+            .parameter(
+                Parameter::file(
+                    INPUT_FILE,
+                    "a file that the expression reads, one for each <FILE in their order; \
+                     memnbd-host gives those that the expression names",
+                )
+                .repeatable(),
+            )
             .bare_parameter("data")
             // They are the variables of the expression: $NAME.
             .other_parameters()
     }
 
     fn open(request: &OpenRequest) -> Result<Self, Error> {
-        let mut image = content(request)?;
+        let limit = request.memory_limit.min(LARGEST_MEMORY).saturating_sub(RESERVED);
+        // There is a second copy while they are read.
+        let files = request.values(INPUT_FILE).filter_map(|value| match value {
+            Value::Device(device) => Some(*device),
+            _ => None,
+        });
+        let mut files = GivenFiles::new(files.collect(), limit / 2);
+        let mut image = content(request, &mut files)?;
         if let Some(size) = request.size("size") {
             // The host has seen to it that the size is within its range.
             image.resize(size.min(MAX_SIZE));
         }
-        let limit = request.memory_limit.min(LARGEST_MEMORY).saturating_sub(RESERVED);
-        Ok(Self(Store::new(image, limit)))
+        Ok(Self(Store::new(image, limit - files.read_bytes())))
     }
 
     fn disk(&self) -> Disk {
@@ -114,7 +132,7 @@ impl Backend for Data {
 }
 
 /// Returns the content that the arguments give.
-fn content(request: &OpenRequest) -> Result<Image, Error> {
+fn content(request: &OpenRequest, files: &mut GivenFiles) -> Result<Image, Error> {
     let given: Vec<&str> =
         CONTENTS.into_iter().filter(|name| request.text(name).is_some()).collect();
     let refuse = |text: String| Error::EINVAL.because(text);
@@ -130,8 +148,7 @@ fn content(request: &OpenRequest) -> Result<Image, Error> {
         "base64" => encoded::base64(text).map_err(|error| refuse(format!("base64: {error}"))),
         _ => {
             let variable = |name: &str| request.text(name).map(ToString::to_string);
-            language::evaluate(text, &variable, &mut language::NoFiles)
-                .map_err(|error| refuse(error.to_string()))
+            language::evaluate(text, &variable, files).map_err(|error| refuse(error.to_string()))
         }
     }
 }
@@ -144,7 +161,7 @@ memnbd_guest::backend!(Data);
 
 #[cfg(test)]
 mod tests {
-    use memnbd_guest::Value;
+    use memnbd_guest::testing;
 
     use super::*;
 
@@ -180,13 +197,54 @@ mod tests {
         assert_eq!(bytes(&extended), [1, 2, 3, 0, 0]);
     }
 
+    /// A file with this content.
+    fn file(content: &[u8]) -> Value {
+        let file = testing::device(content.len() as u64, Capabilities::WRITABLE);
+        for (part, offset) in content.chunks(1 << 20).zip((0..).step_by(1 << 20)) {
+            file.write(offset, part, false).unwrap();
+        }
+        Value::Device(file)
+    }
+
+    #[test]
+    fn files_are_read_in_the_order_of_the_expression() {
+        let large: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251) as u8).collect();
+        let expression = "9 <a[1:3] <(b) $v <large[2097150:2097154] <empty (<a -> \\n \\n*2)";
+        let request = request(&[("data", expression), ("v", "<c*2")])
+            .with(INPUT_FILE, file(b"abcd"))
+            .with(INPUT_FILE, file(b"B"))
+            .with(INPUT_FILE, file(b"C"))
+            .with(INPUT_FILE, file(&large))
+            .with(INPUT_FILE, file(b""))
+            .with(INPUT_FILE, file(b"xy"));
+        let expected = [b"\x09bcBCC", &large[2_097_150..2_097_154], b"xyxy"].concat();
+        assert_eq!(bytes(&request), expected);
+        assert_eq!(bytes(&request.with("size", Value::Size(1))), [9]);
+    }
+
+    #[test]
+    fn files_beyond_the_memory_limit_are_refused() {
+        let mut request = request(&[("data", "<a")]).with(INPUT_FILE, file(&[1; 1 << 20]));
+        request.memory_limit = RESERVED + (2 << 20);
+        let mut disk = Data::open(&request).unwrap();
+        disk.write(0, &[1; 1 << 20], false).unwrap();
+        request.memory_limit -= 2;
+        let error = Data::open(&request).err().unwrap().message.unwrap();
+        assert!(error.ends_with("the memory limit of the disk leaves too little room for it"));
+        let huge = Value::Device(testing::device(1 << 40, Capabilities::WRITABLE));
+        let request = self::request(&[("data", "<a")]).with(INPUT_FILE, huge);
+        let error = Data::open(&request).err().unwrap().message.unwrap();
+        assert!(error.contains("slice them: <FILE[:M]"), "{error}");
+    }
+
     #[test]
     fn mistakes_are_told() {
         assert!(refusal(&[]).contains("give one of data, raw and base64"));
         let both = refusal(&[("data", "1"), ("raw", "1")]);
         assert_eq!(both, "data and raw are given; give one of them");
         assert!(refusal(&[("data", "1 300")]).starts_with("line 1, column 3"));
-        assert!(refusal(&[("data", "<file")]).contains("file"));
+        assert!(refusal(&[("data", "<file")]).contains("add input-file=PATH"));
+        assert!(refusal(&[("data", "<(date)")]).contains("input-file=PATH"));
         assert!(refusal(&[("base64", "a")]).starts_with("base64: "));
     }
 

@@ -11,6 +11,7 @@
 //! | `@^N` | moves the cursor forward to a multiple of `N` |
 //! | `( ... )` | writes an image of its own, whose offsets and names are its own |
 //! | `<FILE` | writes the content of a file |
+//! | `<(SCRIPT)` | writes the output of a shell script |
 //! | `$VAR` | writes the expression in a variable, as if it was in parentheses |
 //! | `\NAME` | writes the image with that name |
 //! | `E -> \NAME` | writes nothing, and names the image of the element before it |
@@ -26,7 +27,7 @@
 //! As in nbdkit, a number ends at the first character that is no digit of its radix, so `08` is two
 //! bytes, 0 and 8. In contrast to nbdkit:
 //!
-//! - `<(SCRIPT)` is refused. `<FILE` is up to [`Files`], and the environment to the caller.
+//! - Files, scripts and the environment are up to the caller, see [`Files`] and [`inputs()`].
 //! - Numbers out of range are refused rather than reduced to their low bits. `0x` without a digit
 //!   and `[N:-1]` are refused, too.
 //! - Everything is evaluated, once. Errors are found also in names that are never used, and before
@@ -37,6 +38,7 @@
 
 mod error;
 mod evaluator;
+mod inputs;
 mod lexer;
 mod parser;
 mod syntax;
@@ -47,6 +49,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use error::{Error, FileError, Reason};
+pub use inputs::{Input, InputUse, Source, inputs};
 
 use crate::image::Image;
 
@@ -71,6 +74,9 @@ pub const MAX_STEPS: u64 = 1 << 25;
 /// The largest total of bytes read from files. They are kept in memory.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
 
+/// The most files and scripts that an expression reads. One that is used under a name counts once.
+pub const MAX_INPUTS: usize = 256;
+
 /// Evaluates an expression.
 ///
 /// `variables` returns the value of a `$VAR`, which is an expression, too.
@@ -89,19 +95,20 @@ pub fn evaluate(
         .map_err(|failure| sources.error(failure))
 }
 
-/// The files that `<FILE` reads.
+/// The files that `<FILE` reads, and the output of scripts.
 pub trait Files {
-    /// Reads the bytes of a file from `start` to before `end`, or to its end. Returns fewer if the
-    /// file ends before.
+    /// Reads the bytes of an input from `start` to before `end`, or to its end. Returns fewer if it
+    /// ends before.
     ///
-    /// May stop after more than `limit` bytes, which the evaluator refuses.
+    /// May stop after more than `limit` bytes, which the evaluator refuses, or return
+    /// [`FileError::TooLong`].
     ///
     /// # Errors
     ///
     /// Returns the reason if the file cannot be read.
     fn read(
         &mut self,
-        name: &str,
+        input: &Input,
         start: u64,
         end: Option<u64>,
         limit: usize,
@@ -112,7 +119,7 @@ pub trait Files {
 pub struct NoFiles;
 
 impl Files for NoFiles {
-    fn read(&mut self, _: &str, _: u64, _: Option<u64>, _: usize) -> Result<Vec<u8>, FileError> {
+    fn read(&mut self, _: &Input, _: u64, _: Option<u64>, _: usize) -> Result<Vec<u8>, FileError> {
         Err(FileError::NoFiles)
     }
 }

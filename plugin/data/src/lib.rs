@@ -9,6 +9,7 @@
 //! - `piece`: the pieces of an image.
 //! - `builder`: builds an image in the order in which an expression writes, within a budget.
 //! - [`store`]: an image that can be written to, with written pages on top.
+//! - `files`: the files that the host opened for an expression.
 //! - `backend`: the component, with its parameters.
 //!
 //! An image takes memory for the data of its text, not for the size of the disk: a hole or a repeat
@@ -22,6 +23,7 @@ extern crate alloc;
 mod backend;
 mod builder;
 pub mod encoded;
+mod files;
 pub mod image;
 pub mod language;
 mod piece;

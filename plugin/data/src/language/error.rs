@@ -3,7 +3,8 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
-use super::{MAX_DEPTH, MAX_FILE_BYTES, MAX_NESTING, MAX_PIECES, MAX_STEPS, MAX_TEXT};
+use super::inputs::Source;
+use super::{MAX_DEPTH, MAX_FILE_BYTES, MAX_INPUTS, MAX_NESTING, MAX_PIECES, MAX_STEPS, MAX_TEXT};
 use crate::MAX_SIZE;
 use crate::builder::Excess;
 
@@ -35,8 +36,10 @@ pub enum Reason {
     Unexpected(char),
     /// A word begins with `l` or `b`, and is no integer.
     UnknownWord,
-    /// `<(SCRIPT)`.
-    Script,
+    /// A script has no end.
+    OpenScript,
+    /// More than [`MAX_INPUTS`].
+    Inputs,
     /// A byte is larger than 255.
     Byte,
     /// An integer is followed by this character, which is no digit of its radix.
@@ -97,8 +100,8 @@ pub enum Reason {
     Steps,
     /// More than [`MAX_DEPTH`].
     Depth,
-    /// The file of that name cannot be read.
-    File(String, FileError),
+    /// The file cannot be read, or there is no output of the script.
+    Input(Source, FileError),
     /// More than [`MAX_FILE_BYTES`].
     FileBytes,
 }
@@ -127,6 +130,10 @@ pub enum FileError {
     NoFiles,
     /// There is no file of that name.
     NotFound,
+    /// The file has more bytes than may be read.
+    TooLong,
+    /// There is not enough memory for the bytes.
+    NoMemory,
     /// Reading the file failed.
     Failed,
 }
@@ -135,10 +142,11 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoFiles => {
-                "disks run in a sandbox and have no files; give the content as a string, as bytes, \
-                 or with base64="
+                "the disk was given none for it; add input-file=PATH for each <FILE, in their order"
             }
             Self::NotFound => "there is no such file",
+            Self::TooLong => "it is too long",
+            Self::NoMemory => "the memory limit of the disk leaves too little room for it",
             Self::Failed => "reading failed",
         })
     }
@@ -189,9 +197,13 @@ impl fmt::Display for Reason {
                 "unknown word; integers are le16:N le32:N le64:N be16:N be32:N be64:N, without a \
                  space before N (base64 is a parameter of its own: base64=...)",
             ),
-            Self::Script => f.write_str(
-                "<(SCRIPT) is not supported: disks run in a sandbox and cannot start programs; \
-                 run the script and pass its output with base64=",
+            Self::OpenScript => f.write_str(
+                "the script has no end; parentheses within <(SCRIPT) must be in matching pairs",
+            ),
+            Self::Inputs => write!(
+                f,
+                "more than {MAX_INPUTS} files and scripts are read; name the data to use it again: \
+                 <FILE -> \\name"
             ),
             Self::Byte => f.write_str(
                 "the number does not fit in a byte, whose range is 0 to 255; write larger numbers \
@@ -305,7 +317,12 @@ impl fmt::Display for Reason {
                 "data contains data more than {MAX_DEPTH} levels deep; use fewer names and repeats \
                  that consist of other ones"
             ),
-            Self::File(name, error) => write!(f, "cannot read the file {name:?}: {error}"),
+            Self::Input(Source::File(name), error) => {
+                write!(f, "cannot read the file {name:?}: {error}")
+            }
+            Self::Input(Source::Script(_), error) => {
+                write!(f, "cannot read the output of the script: {error}")
+            }
             Self::FileBytes => {
                 write!(f, "the files have more than {MAX_FILE_BYTES} bytes; slice them: <FILE[:M]")
             }

@@ -1,11 +1,11 @@
 //! Evaluates a syntax tree into an image.
 
 use alloc::collections::BTreeMap;
-use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::error::Reason;
+use super::error::{FileError, Reason};
+use super::inputs::{Input, input_of};
 use super::syntax::{Element, Failure, Move, Operation, Operator, Place, Primary, Term};
 use super::{Files, MAX_FILE_BYTES};
 use crate::builder::{Budget, Builder, repeat, slice};
@@ -111,11 +111,11 @@ impl<'a> Evaluator<'a, '_> {
     fn primary(&mut self, term: &'a Term) -> Result<(Arc<Image>, &'a [Operator]), Failure> {
         let Term { place, primary, operators } = term;
         // Only the slice of a file is read, as the file may be endless.
-        if let Some(name) = file_name(primary)
+        if let Some(input) = input_of(primary)
             && let [Operator { operation: Operation::Slice(start, end), .. }, rest @ ..] =
                 &operators[..]
         {
-            return Ok((self.file(*place, name, *start, *end)?, rest));
+            return Ok((self.file(*place, input, *start, *end)?, rest));
         }
         let image = match primary {
             Primary::Bytes(bytes) => Arc::new(Image::of_bytes(bytes)),
@@ -124,7 +124,7 @@ impl<'a> Evaluator<'a, '_> {
                 let image = self.names.images.get(name.as_str()).cloned();
                 image.ok_or_else(|| place.failure(Reason::UndefinedName(name.clone())))?
             }
-            Primary::File(name) => self.file(*place, name, 0, None)?,
+            Primary::Input(input) => self.file(*place, input, 0, None)?,
         };
         Ok((image, operators))
     }
@@ -132,27 +132,18 @@ impl<'a> Evaluator<'a, '_> {
     fn file(
         &mut self,
         place: Place,
-        name: &str,
+        input: &Input,
         start: u64,
         end: Option<u64>,
     ) -> Result<Arc<Image>, Failure> {
-        let bytes = self.files.read(name, start, end, self.file_bytes);
-        let bytes = bytes.map_err(|error| place.failure(Reason::File(name.to_string(), error)))?;
+        let bytes = self.files.read(input, start, end, self.file_bytes);
+        let bytes = bytes.map_err(|error| match error {
+            FileError::TooLong => place.failure(Reason::FileBytes),
+            error => place.failure(Reason::Input(input.source.clone(), error)),
+        })?;
         let remaining = self.file_bytes.checked_sub(bytes.len());
         self.file_bytes = remaining.ok_or_else(|| place.failure(Reason::FileBytes))?;
         Ok(Arc::new(Image::of_bytes(&bytes)))
-    }
-}
-
-/// Returns the name of a file that is all of the data.
-fn file_name(primary: &Primary) -> Option<&str> {
-    match primary {
-        Primary::File(name) => Some(name),
-        Primary::List(elements) => match &elements[..] {
-            [Element::Term(term)] if term.operators.is_empty() => file_name(&term.primary),
-            _ => None,
-        },
-        Primary::Bytes(_) | Primary::Name(_) => None,
     }
 }
 

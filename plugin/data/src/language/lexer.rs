@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::error::Reason;
+use super::inputs::Source;
 use super::syntax::{Failure, Move, Operation, Place};
 use crate::MAX_SIZE;
 
@@ -24,7 +25,7 @@ pub(super) enum TokenKind {
     Close,
     Name(String),
     Variable(String),
-    File(String),
+    Input(Source),
 }
 
 /// The words before integers, with the length in bytes and whether the low byte is first.
@@ -69,7 +70,7 @@ impl Lexer {
             b'-' => self.assignment().map(TokenKind::Operation),
             b'\\' => self.name("\\").map(TokenKind::Name),
             b'$' => self.variable(),
-            b'<' => self.file(),
+            b'<' => self.input().map(TokenKind::Input),
             b'(' => {
                 self.at += 1;
                 Ok(TokenKind::Open)
@@ -84,6 +85,7 @@ impl Lexer {
             Ok(kind) => Ok(Some(Token { place, kind })),
             Err(
                 reason @ (Reason::OpenString
+                | Reason::OpenScript
                 | Reason::Slice
                 | Reason::SliceOrder(..)
                 | Reason::ZeroAlignment),
@@ -332,18 +334,33 @@ impl Lexer {
         Ok(TokenKind::Variable(name.to_string()))
     }
 
-    fn file(&mut self) -> Result<TokenKind, Reason> {
-        if self.rest().starts_with("<(") {
-            return Err(Reason::Script);
-        }
+    fn input(&mut self) -> Result<Source, Reason> {
         self.at += 1;
+        if self.peek() == Some(b'(') {
+            return self.script().map(Source::Script);
+        }
         let name =
             self.take_while(|byte| !matches!(byte, b'*' | b'[' | b')' | b' ' | b'\t' | b'\n'));
-        if name.is_empty() {
-            Err(Reason::NoFileName)
-        } else {
-            Ok(TokenKind::File(name.to_string()))
+        if name.is_empty() { Err(Reason::NoFileName) } else { Ok(Source::File(name.to_string())) }
+    }
+
+    /// Parses a script to the parenthesis that closes it. As in nbdkit, parentheses within count
+    /// wherever they are, in strings of the shell too.
+    fn script(&mut self) -> Result<String, Reason> {
+        self.at += 1;
+        let start = self.at;
+        let mut depth = 1_u32;
+        while let Some(byte) = self.take() {
+            match byte {
+                b'(' => depth += 1,
+                b')' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return Ok(self.text[start..self.at - 1].to_string());
+            }
         }
+        Err(Reason::OpenScript)
     }
 }
 

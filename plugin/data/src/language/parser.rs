@@ -4,9 +4,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::error::Reason;
+use super::inputs::Input;
 use super::lexer::{Lexer, Token, TokenKind};
 use super::syntax::{Element, Failure, Operation, Operator, Place, Primary, Sources, Term};
-use super::{MAX_NESTING, MAX_TEXT};
+use super::{MAX_INPUTS, MAX_NESTING, MAX_TEXT};
 
 /// Parses an expression. Adds its text and those of its variables to `sources`.
 pub(super) fn parse(
@@ -14,7 +15,7 @@ pub(super) fn parse(
     variables: &dyn Fn(&str) -> Option<String>,
     sources: &mut Sources,
 ) -> Result<Vec<Element>, Failure> {
-    let mut parser = Parser { variables, sources, remaining: MAX_TEXT, nesting: 0 };
+    let mut parser = Parser { variables, sources, remaining: MAX_TEXT, nesting: 0, inputs: 0 };
     let mut lexer = Lexer::new(parser.sources.add(None, text));
     parser.count(text, Place { source: 0, offset: 0 })?;
     parser.list(&mut lexer, None)
@@ -26,6 +27,8 @@ struct Parser<'a> {
     /// How many bytes of text may follow.
     remaining: usize,
     nesting: usize,
+    /// How many files and scripts there were so far.
+    inputs: usize,
 }
 
 impl Parser<'_> {
@@ -63,7 +66,14 @@ impl Parser<'_> {
                     self.nested(place, &mut lexer, None)?
                 }
                 TokenKind::Name(name) => Primary::Name(name),
-                TokenKind::File(name) => Primary::File(name),
+                TokenKind::Input(source) => {
+                    if self.inputs == MAX_INPUTS {
+                        return Err(place.failure(Reason::Inputs));
+                    }
+                    let number = self.inputs;
+                    self.inputs += 1;
+                    Primary::Input(Input { number, source })
+                }
             };
             list.elements.push(Element::Term(Term { place, primary, operators: Vec::new() }));
         }

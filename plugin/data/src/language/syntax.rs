@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::error::{Error, Reason};
+use super::inputs::Input;
 
 /// A place in the expression or in a variable.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,7 @@ pub(super) enum Primary {
     Bytes(Vec<u8>),
     List(Vec<Element>),
     Name(String),
-    File(String),
+    Input(Input),
 }
 
 /// An operator and its place.

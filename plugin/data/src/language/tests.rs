@@ -14,16 +14,17 @@ struct Fixed(HashMap<&'static str, Vec<u8>>);
 impl Files for Fixed {
     fn read(
         &mut self,
-        name: &str,
+        input: &Input,
         start: u64,
         end: Option<u64>,
         limit: usize,
     ) -> Result<Vec<u8>, FileError> {
+        let Source::File(name) = &input.source else { return Err(FileError::Failed) };
         if name == "endless" {
             let length = end.map_or(limit + 1, |end| (end - start) as usize);
             return Ok(vec![0xee; length]);
         }
-        let bytes = self.0.get(name).ok_or(FileError::NotFound)?;
+        let bytes = self.0.get(name.as_str()).ok_or(FileError::NotFound)?;
         let end = end.map_or(bytes.len(), |end| bytes.len().min(end as usize));
         Ok(bytes.get(start as usize..end).unwrap_or_default().to_vec())
     }
@@ -206,4 +207,24 @@ fn partition_table_of_the_manual() {
         .copy_from_slice(&[0, 0, 2, 0, 0x83, 0x20, 0x20, 0, 1, 0, 0, 0, 0xff, 7, 0, 0]);
     expected[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
     assert_eq!(content(&disk), expected);
+}
+
+#[test]
+fn inputs_are_numbered_in_the_order_of_the_text() {
+    let variable = |name: &str| (name == "v").then(|| "<two[:5] 1".to_string());
+    let list = inputs("<one*2 # <no\n \"<no\" ($v)*3 <(a (b) )[2:] (<four)[1:2] $v", &variable);
+    let uses: Vec<_> = list.unwrap().into_iter().map(|one| (one.input.source, one.end)).collect();
+    let file = |name: &str| Source::File(name.into());
+    // The parenthesis in the string of the shell closes the script.
+    assert_eq!(inputs("<(a ')')", &variable).unwrap_err().reason, Reason::Unexpected('\''));
+    assert_eq!(
+        uses,
+        [
+            (file("one"), None),
+            (file("two"), Some(5)),
+            (Source::Script("a (b) ".into()), None),
+            (file("four"), Some(2)),
+            (file("two"), Some(5)),
+        ]
+    );
 }

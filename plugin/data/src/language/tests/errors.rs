@@ -18,7 +18,10 @@ fn wrong_elements() {
     fails("base64:AA==", 1, 1, Reason::UnknownWord);
     fails("le17:1", 1, 1, Reason::UnknownWord);
     fails("1 - 2", 1, 3, Reason::Dash);
-    fails("<(echo)", 1, 1, Reason::Script);
+    fails("<(echo (\n)", 1, 1, Reason::OpenScript);
+    let script = Source::Script("echo".into());
+    fails("<(echo)", 1, 1, Reason::Input(script, FileError::Failed));
+    fails(&"<one ".repeat(MAX_INPUTS + 1), 1, 5 * MAX_INPUTS + 1, Reason::Inputs);
     fails("$", 1, 2, Reason::NoVariable);
     fails("$1", 1, 2, Reason::NoVariable);
     fails("1 < one", 1, 4, Reason::NoFileName);
@@ -67,7 +70,7 @@ fn wrong_structure() {
     fails(r"(1 -> \x) \x", 1, 11, Reason::UndefinedName("x".into()));
     fails(r"1 -> \x *3 \x", 1, 12, Reason::UndefinedName("x".into()));
     fails("1 $x", 1, 3, Reason::UnsetVariable("x".into()));
-    fails("<none", 1, 1, Reason::File("none".into(), FileError::NotFound));
+    fails("<none", 1, 1, Reason::Input(Source::File("none".into()), FileError::NotFound));
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn excerpts_are_short_and_end_with_the_line() {
 }
 
 #[test]
-fn sandbox_has_no_files() {
+fn missing_files_are_told() {
     let error = evaluate("<one", &|_| None, &mut NoFiles).unwrap_err().to_string();
-    assert!(error.contains("\"one\"") && error.contains("sandbox") && error.contains("base64="));
+    assert!(error.contains("\"one\"") && error.contains("input-file="));
 }
