@@ -85,7 +85,12 @@ fn mistakes_are_told_with_their_place() {
     for (arguments, words) in [
         (&["0x1 0x2\n 300"][..], &["data: ", "300", "line 2"][..]),
         (&["<file"], &["<", "file"]),
-        (&["<(date)"], &["script"]),
+        (&["<none[:512]"], &["data: <none: ", "No such file"]),
+        (&["<."], &["it is a directory"]),
+        (&["<(date)"], &["script", "--allow-scripts"]),
+        (&["</dev/zero"], &["67108864", "slice it"]),
+        (&["<socket/x"], &["<socket/x"]),
+        (&["1", "input-file=/dev/zero"], &["character device"]),
         (&["1", "raw=2"], &["data and raw are given"]),
         (&["size=1M"], &["give one of data, raw and base64"]),
         (&["base64=?"], &["base64: "]),
@@ -118,4 +123,77 @@ h.zero(1 << 16, 0, nbd.CMD_FLAG_NO_HOLE)
 h.zero(1 << 30, 0, nbd.CMD_FLAG_FAST_ZERO)
 ",
     );
+}
+
+/// What is done with files, in the examples of nbdkit-data-plugin(1) and beyond.
+#[test]
+fn files_are_part_of_an_expression() {
+    require!("nbdkit", "nbdinfo", "nbdcopy", "mkfifo");
+    let directory = TempDir::new().unwrap();
+    let here = |name: &str| directory.path().join(name);
+    std::fs::write(here("file1"), "one").unwrap();
+    std::fs::write(here("file2"), vec![2; 3 << 20]).unwrap();
+    std::fs::write(here("file3"), "").unwrap();
+    let sparse = std::fs::File::create(here("sparse")).unwrap();
+    sparse.set_len(1 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", (1 << 30) - 3).unwrap();
+    for arguments in [
+        &[" <file1 @^512 <file2 @^512 <file3 @^512 "][..],
+        &["<sparse[1073741820:]*3 </dev/zero[:512]*16 <file1[:1]"],
+        &["$v \"<none\" # <none\n (<file1)[1:2]", "v=<file1*2 -> \\n \\n"],
+    ] {
+        let arguments = [&["data"], arguments].concat();
+        let print = |server| served(server, directory.path(), &arguments, CONTENT);
+        assert_eq!(print("memnbd"), print("nbdkit"), "{arguments:?}");
+    }
+    let random = ["data", "</dev/urandom[:512]*16"];
+    let halves =
+        "nbdcopy \"$uri\" all && head -c 4096 all | cmp - all -n 4096 && tail -c 4096 all |
+        cmp - all -n 4096 && stat -c %s all";
+    assert_eq!(served("memnbd", directory.path(), &random, halves), "8192\n");
+    // A file that is named by the parameter is the only one that is read.
+    let given = ["data", "<none", "input-file=file1"];
+    assert_eq!(served("memnbd", directory.path(), &given, "nbdcopy \"$uri\" - | cat"), "one");
+    // A pipe is read once, though the disk of each connection is opened anew.
+    run(std::process::Command::new("mkfifo").arg(here("pipe"))).success();
+    let writer = std::thread::spawn({
+        let pipe = here("pipe");
+        move || std::fs::write(pipe, "from a pipe")
+    });
+    let twice = "nbdcopy \"$uri\" - | cat; nbdinfo --size \"$uri\"";
+    let pipe = ["--private", "data", "<pipe"];
+    assert_eq!(served("memnbd", directory.path(), &pipe, twice), "from a pipe11\n");
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn scripts_are_part_of_an_expression_where_that_is_allowed() {
+    require!("nbdkit", "nbdinfo", "nbdcopy");
+    let directory = TempDir::new().unwrap();
+    for expression in [
+        "<( i=0
+            while :; do
+                printf \"%04d\" $i; i=$((i+1))
+            done )[:32768] ",
+        "<(echo one)*2 @^512 <(printf 2)",
+    ] {
+        let theirs = served("nbdkit", directory.path(), &["data", expression], CONTENT);
+        let allowed = ["--allow-scripts", "data", expression];
+        assert_eq!(served("memnbd", directory.path(), &allowed, CONTENT), theirs, "{expression}");
+    }
+    let fails = ["--allow-scripts", "-U", "s", "data", "<(echo text; exit 3)"];
+    let error = run(&mut memnbd(directory.path(), fails)).failure(1);
+    assert!(error.contains("the script failed: exit status: 3"), "{error}");
+}
+
+/// A component that calls itself data gets no files.
+#[test]
+fn files_are_read_for_the_built_in_component_alone() {
+    let directory = TempDir::new().unwrap();
+    let built_in = concat!(env!("CARGO_MANIFEST_DIR"), "/../components/data.wasm");
+    std::fs::copy(built_in, directory.path().join("data.wasm")).unwrap();
+    std::fs::write(directory.path().join("file"), "secret").unwrap();
+    let arguments = ["-U", "s", "./data.wasm", "<file"];
+    let error = run(&mut memnbd(directory.path(), arguments)).failure(1);
+    assert!(error.contains("the disk was given none for it"), "{error}");
 }

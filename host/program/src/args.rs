@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use super::nbdkit::{Manner, Refused};
 use super::tls::TlsArgs;
 use super::values;
 
@@ -17,7 +18,7 @@ pub(super) const PROGRAM: &str = "memnbd-host";
 #[derive(Debug, Parser)]
 #[command(
     name = PROGRAM,
-    override_usage = "memnbd-host [OPTIONS] [--component NAME|FILE.wasm] [KEY=VALUE | VALUE]...",
+    override_usage = "memnbd-host [OPTIONS] [--component NAME|FILE.wasm] [KEY=VALUE | VALUE | @FILE]...",
     disable_help_flag = true,
     disable_version_flag = true,
     // As with nbdkit, the last one counts.
@@ -30,7 +31,10 @@ pub(super) struct Args {
     pub(super) component: Option<String>,
 
     /// Parameters of the component, as KEY=VALUE; a bare VALUE sets its main parameter. Without
-    /// --component, a first word that is neither KEY=VALUE nor a number names the component
+    /// --component, a first word that is neither KEY=VALUE nor a number names the component. An
+    /// argument @FILE, wherever it is, stands for the arguments in that file, one on each line,
+    /// where lines that are blank or begin with # are skipped; @ before a digit, +, - or ^ is an
+    /// offset of data
     #[arg(value_name = "KEY=VALUE")]
     pub(super) parameters: Vec<String>,
 
@@ -105,18 +109,45 @@ pub(super) struct Args {
 
     #[command(flatten)]
     pub(super) information: Information,
+
+    #[command(flatten)]
+    pub(super) refused: Refused,
+
+    /// The command line, with the name of the program and without argument files.
+    #[arg(skip)]
+    pub(super) typed: Vec<OsString>,
+
+    /// Whose command line it is.
+    #[arg(skip)]
+    pub(super) manner: Manner,
 }
 
 impl Args {
+    /// Parses a command line in which argument files are expanded.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error for the user, or the text that an option asks for.
+    pub(super) fn of(typed: Vec<OsString>) -> Result<Self, clap::Error> {
+        let manner = Manner::of(typed.first());
+        let mut matches = manner.adapt(Self::command()).try_get_matches_from(&typed)?;
+        let mut args = Self::from_arg_matches_mut(&mut matches)?;
+        args.understand_export();
+        (args.typed, args.manner) = (typed, manner);
+        manner.apply(&mut args);
+        Ok(args)
+    }
+
     /// Treats `--export NAME`, as in nbdkit, as `--export-name NAME`.
-    pub(super) fn understand_export(&mut self) {
+    fn understand_export(&mut self) {
         let name = self.exports.iter().position(|text| !text.contains('='));
         if let (Some(at), None) = (name, &self.export_name) {
             self.export_name = Some(self.exports.remove(at));
         }
     }
 
-    /// Returns the name of the main export.
+    /// Returns the name of the main export, or with nbdkit's manner the one that clients are told to
+    /// ask for.
     pub(super) fn export_name(&self) -> &str {
         self.export_name.as_deref().unwrap_or_default()
     }
@@ -385,6 +416,12 @@ pub(super) struct Information {
     /// Print the manual page, for man -l -
     #[arg(long, group = "information")]
     pub(super) man: bool,
+
+    #[arg(long, group = "information", hide = true)]
+    pub(super) short_options: bool,
+
+    #[arg(long, group = "information", hide = true)]
+    pub(super) long_options: bool,
 
     /// Print the version
     #[arg(short = 'V', long)]

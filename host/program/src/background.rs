@@ -1,5 +1,6 @@
 //! Serving in a second process while the first one waits: in the background, or next to the command
-//! of --run. Both processes have the same command line.
+//! of --run. Both processes have the same command line, except that the second one gets the arguments
+//! in argument files, which may be pipes, from the first.
 //!
 //! The first process reads one line from the stdout of the second, which is written when the second
 //! is ready. Until then the second reports errors where the first would.
@@ -7,12 +8,14 @@
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
+use super::args::Args;
 use super::tls::{Credentials, Tls};
 use memnbd::nbd::TlsMode;
 
@@ -122,10 +125,14 @@ pub(super) fn is_server_child() -> anyhow::Result<bool> {
 }
 
 /// Returns the command that starts the serving process.
-pub(super) fn second() -> io::Result<Command> {
+pub(super) fn second(args: &Args) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
+    // The program answers to more than one name.
+    if let Some(name) = args.typed.first() {
+        command.arg0(name);
+    }
     command
-        .args(std::env::args_os().skip(1))
+        .args(args.typed.iter().skip(1))
         .env(WAITING, std::process::id().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
@@ -134,8 +141,8 @@ pub(super) fn second() -> io::Result<Command> {
 
 /// Starts the serving process and waits until it is ready. Returns its message, or its exit code if
 /// it failed to start; it has reported the reason itself then.
-pub(super) fn detach() -> io::Result<Result<Ready, ExitCode>> {
-    let mut child = second()?.spawn()?;
+pub(super) fn detach(args: &Args) -> io::Result<Result<Ready, ExitCode>> {
+    let mut child = second(args)?.spawn()?;
     let mut line = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_until(b'\n', &mut line)?;

@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, command: &OsStr) -> Result<ExitCode, Failure> {
 async fn supervise(args: &Args, command: &OsStr) -> anyhow::Result<ExitCode> {
     // Signals are handled before there is anything that they could leave behind.
     let mut signals = Signals::new().context("handle signals")?;
-    let mut second = background::second()?;
+    let mut second = background::second(args)?;
     second.process_group(0);
     let mut server = Command::from(second).spawn().context("start the server")?;
     let Some(ready) = signals.readiness(&mut server).await? else {

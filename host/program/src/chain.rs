@@ -111,7 +111,7 @@ impl Chain {
             Layer::File => Some(Known::File(file::description())),
         });
         if let Some(known) = loaded.collect::<Option<Vec<_>>>() {
-            chain.resolve(&known, 0).map_err(Failure::Usage)?;
+            chain.resolve(&known, 0)?;
         }
         Ok(chain)
     }
@@ -151,7 +151,7 @@ impl Chain {
             Known::File(_) => false,
         };
         let Some(top) = known.iter().position(lists) else { return Ok(Listed::default()) };
-        match self.resolve_aside(known, top).await.map_err(Problem::Parameters)? {
+        match self.resolve_aside(known, top).await? {
             Resolved::Guest(config) => {
                 let listed = device::list_exports(*config).await;
                 let what = self.label.clone();
@@ -164,13 +164,15 @@ impl Chain {
 
     /// Gives each layer its words, and the devices that they name. Returns the layer `top`, counted from
     /// the client.
-    fn resolve(&self, known: &[Known], top: usize) -> Result<Resolved, String> {
+    fn resolve(&self, known: &[Known], top: usize) -> Result<Resolved, Failure> {
+        let no_backend = || Failure::Usage("there is no backend".into());
         let descriptions: Vec<&Description> = known.iter().map(Known::description).collect();
-        let (backend, filters) = descriptions.split_last().ok_or("there is no backend")?;
+        let (backend, filters) = descriptions.split_last().ok_or_else(no_backend)?;
         if let Some(other) = filters.iter().find(|filter| !is_filter(filter)) {
-            return Err(not_a_filter(&other.name));
+            return Err(Failure::Usage(not_a_filter(&other.name)));
         }
-        let words = words::distribute(filters, backend, &self.wish.words, self.wish.for_host)?;
+        let words = words::distribute(filters, backend, &self.wish.words, self.wish.for_host);
+        let words = words.map_err(Failure::Usage)?;
         // What stands beneath a filter that does not write is opened for reading only.
         let mut read_only = self.wish.read_only || words.read_only;
         let mut layers = Vec::new();
@@ -182,20 +184,23 @@ impl Chain {
         for (layer, known, own, read_only) in layers.into_iter().skip(top).rev() {
             let description = known.description();
             let mut given = own.clone();
-            let inputs = self.inputs(layer, description, own)?;
+            let inputs = self.inputs(layer, description, own);
+            let inputs = inputs.map_err(|error| Failure::Failed(anyhow::anyhow!(error)))?;
             given.extend(inputs.iter().flat_map(|inputs| inputs.words()));
             if below.is_some() {
                 given.insert(0, format!("{BASE}="));
             }
-            let arguments = description.parse_arguments(&given);
-            let mut arguments =
-                arguments.map_err(|error| error.of(&description.name).to_string())?;
+            let mut arguments = description
+                .parse_arguments(&given)
+                .map_err(|error| Failure::Usage(error.of(&description.name).to_string()))?;
             let Wish { secrets, directory, .. } = &self.wish;
-            let read = secrets.read(&mut arguments, directory);
-            read.map_err(|error| format!("{}: {error}", description.name))?;
+            secrets.read(&mut arguments, directory).map_err(|error| {
+                Failure::Failed(anyhow::anyhow!("{}: {error}", description.name))
+            })?;
             below = Some(match known {
                 Known::File(_) => {
-                    Resolved::File(FileConfig::new(&arguments, &self.wish, read_only)?)
+                    let config = FileConfig::new(&arguments, &self.wish, read_only);
+                    Resolved::File(config.map_err(Failure::Usage)?)
                 }
                 Known::Component(component) => {
                     let name = &self.wish.export_name;
@@ -214,18 +219,25 @@ impl Chain {
                 }
             });
         }
-        below.ok_or_else(|| "there is no backend".into())
+        below.ok_or_else(no_backend)
     }
 
     /// Like [`Self::resolve`], on another thread if that may block.
-    async fn resolve_aside(&self, known: Vec<Known>, top: usize) -> Result<Resolved, String> {
-        let parameters = known.iter().flat_map(|known| &known.description().parameters);
-        if !parameters.into_iter().any(|parameter| secrets::may_block(&parameter.kind)) {
-            return self.resolve(&known, top);
-        }
-        let chain = self.clone();
-        let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known, top));
-        resolving.await.map_err(|error| error.to_string())?
+    async fn resolve_aside(&self, known: Vec<Known>, top: usize) -> Result<Resolved, Problem> {
+        let mut parameters = known.iter().flat_map(|known| &known.description().parameters);
+        let resolved = if parameters.any(|parameter| secrets::may_block(&parameter.kind)) {
+            let chain = self.clone();
+            let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known, top));
+            resolving.await.map_err(|_| Problem::Panicked)?
+        } else {
+            self.resolve(&known, top)
+        };
+        resolved.map_err(|failure| {
+            Problem::Parameters(match failure {
+                Failure::Usage(text) => text,
+                Failure::Failed(error) => format!("{error:#}"),
+            })
+        })
     }
 
     /// Opens what an expression reads, if the layer is the built-in component that evaluates it.
@@ -340,7 +352,7 @@ impl Source for Chain {
     fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
         Box::pin(async move {
             let known = self.load_all(stage).await?;
-            match self.resolve_aside(known, 0).await.map_err(Problem::Parameters)? {
+            match self.resolve_aside(known, 0).await? {
                 Resolved::Guest(config) => Ok(Supplied::Guest(config)),
                 Resolved::File(config) => {
                     stage(Stage::Opening);

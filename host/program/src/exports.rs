@@ -11,6 +11,7 @@ use super::budgets;
 use super::chain::Chain;
 use super::components::{self, Choice};
 use super::loading::Loader;
+use super::nbdkit::Manner;
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
@@ -56,18 +57,22 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             Choice::Named(name) => name,
         };
         let (component, values) = components::for_words(name, values);
-        let wish = Wish::new(args, &process, args.export_name(), &values, false)?;
+        let name_of_export = match args.manner {
+            Manner::Own => args.export_name(),
+            Manner::Nbdkit => "",
+        };
+        let wish = Wish::new(args, &process, name_of_export, &values, false)?;
         let filters = &args.filters;
         let chain = Chain::new(&mut loader, name, filters, &component, wish, &known).await?;
         match chain.directory().map_err(Failure::Usage)? {
-            Some(_) if args.export_name.is_some() => {
+            Some(_) if !name_of_export.is_empty() => {
                 return Err(Failure::Usage(format!(
                     "{IN_DIRECTORY}; -e cannot give them another one"
                 )));
             }
             Some(_) => on_demand = Some(chain),
             None => {
-                list.push(export(&chain, args.export_name(), args.private));
+                list.push(export(&chain, name_of_export, args.private));
                 keep_open.push(true);
             }
         }
@@ -105,6 +110,10 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         }
         let private = args.private;
         exports.on_demand(MAX_ON_DEMAND, Box::new(move |name| export(&chain, name, private)));
+    }
+    if args.manner == Manner::Nbdkit {
+        // Its plugins serve the same disk under all names, except for directories.
+        exports.answer_any_name();
     }
     let exports = Arc::new(exports);
     // Nobody else sets it.

@@ -10,6 +10,7 @@ use super::components::{self, Choice};
 use super::exports;
 use super::file;
 use super::loading::Loader;
+use super::nbdkit::{self, Manner};
 use super::{Failure, manual};
 use memnbd::block::MAX_TRANSFER;
 use memnbd::component::{self, Component, Description};
@@ -25,6 +26,14 @@ pub(super) enum Question<'a> {
     Contract,
     Completion(&'a str),
     Manual,
+    Options(Length),
+}
+
+/// Which options are listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    Short,
+    Long,
 }
 
 impl Question<'_> {
@@ -38,6 +47,8 @@ impl Question<'_> {
             Self::Contract => "--wit",
             Self::Completion(_) => "--completion",
             Self::Manual => "--man",
+            Self::Options(Length::Short) => "--short-options",
+            Self::Options(Length::Long) => "--long-options",
         }
     }
 }
@@ -47,6 +58,9 @@ impl Question<'_> {
 /// and the help are printed in any case.
 fn conflict(args: &Args, question: &Question<'_>) -> Option<&'static str> {
     let life = &args.life;
+    if args.manner == Manner::Nbdkit {
+        return None;
+    }
     [
         (args.listening.single, "-s"),
         (life.run.is_some(), "--run"),
@@ -62,6 +76,7 @@ fn conflict(args: &Args, question: &Question<'_>) -> Option<&'static str> {
 pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
     let Information { version, help, dump_config, dump_component, wit, completion, man, .. } =
         &args.information;
+    let Information { short_options, long_options, .. } = &args.information;
     [
         version.then_some(Question::Version),
         help.then_some(Question::Help),
@@ -70,6 +85,8 @@ pub(super) fn asked(args: &Args) -> Option<Question<'_>> {
         wit.then_some(Question::Contract),
         completion.as_deref().map(Question::Completion),
         man.then_some(Question::Manual),
+        short_options.then_some(Question::Options(Length::Short)),
+        long_options.then_some(Question::Options(Length::Long)),
     ]
     .into_iter()
     .flatten()
@@ -93,13 +110,21 @@ pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String
         components::check_name(&name).map_err(Failure::Usage)?;
     }
     let as_json = args.information.json;
+    if matches!(question, Question::Component) {
+        args.manner.check(args).map_err(Failure::Usage)?;
+    }
     Ok(match question {
-        Question::Version => format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")),
+        Question::Version => args.manner.version(),
         Question::Help => help(args).await?,
+        Question::Config if args.manner == Manner::Nbdkit && !as_json => nbdkit::config(),
         Question::Config => printed(config(), as_json),
+        Question::Component if args.manner == Manner::Nbdkit && !as_json => {
+            nbdkit::describe(chosen(args).await?.description())
+        }
         Question::Component => printed(describe(args, &chosen(args).await?), as_json),
         Question::Contract => component::WIT.map(|(_, text)| text).join("\n"),
         Question::Completion(shell) => completion(shell),
+        Question::Options(length) => options(length),
         Question::Manual => match chosen_name(args) {
             Choice::Default => manual::program(Args::command()),
             Choice::Named(_) => manual::backend(chosen(args).await?.description()),
@@ -139,11 +164,12 @@ async fn chosen(args: &Args) -> Result<Backend, Failure> {
 }
 
 async fn help(args: &Args) -> Result<String, Failure> {
-    let mut text = Args::command().render_help().to_string();
+    let mut text = args.manner.adapt(Args::command()).render_help().to_string();
     match chosen_name(args) {
         Choice::Default => text.push_str(&format!(
-            "\nBuilt-in components: {}. 'memnbd-host NAME --help' tells their parameters.\n",
-            components::names().join(", ")
+            "\nBuilt-in components: {}. '{} NAME --help' tells their parameters.\n",
+            components::names().join(", "),
+            args.manner.program()
         )),
         Choice::Named(_) => text.push_str(&components::help(chosen(args).await?.description())),
     }
@@ -268,6 +294,22 @@ fn print_pairs(text: &mut String, key: &str, value: &Value) {
 /// Replaces control characters, because the text may come from an untrusted component.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Returns the options, one on each line, for the completion scripts of nbdkit.
+fn options(length: Length) -> String {
+    let command = Args::command();
+    let names = command.get_arguments().flat_map(|option| match length {
+        Length::Short => {
+            let short = option.get_short().map(|short| format!("-{short}\n"));
+            short.into_iter().collect::<Vec<_>>()
+        }
+        Length::Long => {
+            let all = option.get_long_and_visible_aliases().unwrap_or_default();
+            all.into_iter().map(|name| format!("--{name}\n")).collect()
+        }
+    });
+    names.collect()
 }
 
 fn completion(shell: &str) -> String {

@@ -1,7 +1,7 @@
 //! Creating the listening sockets, and what is announced of them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub(super) struct Bound {
     pub(super) listeners: Vec<Listener>,
     /// The addresses of the sockets, each with the name of the export to ask for there.
     endpoints: Vec<(Endpoint, String)>,
+    /// For each of `endpoints`, whether all exports are served there.
+    for_all: Vec<bool>,
     port: Option<u32>,
     unix: Option<PathBuf>,
     private: Vec<PathBuf>,
@@ -56,6 +58,11 @@ impl Bound {
                 Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
                     .await
                     .with_context(|| format!("listen on {host} port {port}"))?,
+                Address::AllInterfaces { port, family } => {
+                    let (sockets, port) = bind_port(&every_interface(*port), *family, true)
+                        .with_context(|| format!("listen on port {port}"))?;
+                    (sockets, Endpoint::Tcp("localhost".into(), port))
+                }
                 Address::Unix(path) => {
                     let path = std::path::absolute(path).context("find the current directory")?;
                     let socket = unix::bind(&path, identity, leftovers)
@@ -93,6 +100,16 @@ impl Bound {
         Ok(bound)
     }
 
+    /// Makes the URIs of sockets for all exports name this one.
+    pub(super) fn ask_for(&mut self, export: &str) {
+        let for_all = self.for_all.iter().copied();
+        self.endpoints
+            .iter_mut()
+            .zip(for_all)
+            .filter(|(_, for_all)| *for_all)
+            .for_each(|((_, name), _)| *name = export.to_owned());
+    }
+
     fn add(
         &mut self,
         sockets: Vec<Socket>,
@@ -107,6 +124,7 @@ impl Bound {
             Endpoint::Vsock(port) => _ = self.port.get_or_insert(*port),
             Endpoint::Unix(path) => _ = self.unix.get_or_insert_with(|| path.clone()),
         }
+        self.for_all.push(exports.is_none());
         self.endpoints.push((endpoint, name));
     }
 
@@ -154,18 +172,35 @@ async fn bind_tcp(
     port: u16,
     family: Family,
 ) -> anyhow::Result<(Vec<Socket>, Endpoint)> {
-    let addresses = tokio::net::lookup_host((host, port)).await?;
-    let wanted = |address: &SocketAddr| match family {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    let (sockets, port) = bind_port(&addresses, family, family == Family::V6)?;
+    Ok((sockets, Endpoint::Tcp(host.to_owned(), port)))
+}
+
+/// Returns the addresses that stand for all interfaces.
+fn every_interface(port: u16) -> [SocketAddr; 2] {
+    [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+}
+
+/// Listens on those of the addresses that are in this family. With `separate`, the sockets for IPv6
+/// do not accept IPv4.
+fn bind_port(
+    addresses: &[SocketAddr],
+    family: Family,
+    separate: bool,
+) -> anyhow::Result<(Vec<Socket>, u16)> {
+    let wanted = |address: &&SocketAddr| match family {
         Family::Any => true,
         Family::V4 => address.is_ipv4(),
         Family::V6 => address.is_ipv6(),
     };
-    let addresses: Vec<SocketAddr> = addresses.filter(wanted).collect();
+    let addresses: Vec<SocketAddr> = addresses.iter().filter(wanted).copied().collect();
+    let port = addresses.first().map_or(0, SocketAddr::port);
     let mut tries = 0;
     loop {
         tries += 1;
-        match bind_all(&addresses, family) {
-            Ok((sockets, port)) => return Ok((sockets, Endpoint::Tcp(host.to_owned(), port))),
+        match bind_all(&addresses, separate) {
+            Ok(bound) => return Ok(bound),
             // The free port of the first address may be taken on the second.
             Err(error)
                 if port == 0
@@ -176,7 +211,7 @@ async fn bind_tcp(
     }
 }
 
-fn bind_all(addresses: &[SocketAddr], family: Family) -> io::Result<(Vec<Socket>, u16)> {
+fn bind_all(addresses: &[SocketAddr], separate: bool) -> io::Result<(Vec<Socket>, u16)> {
     let mut sockets: Vec<Socket> = Vec::new();
     let mut seen: Vec<SocketAddr> = Vec::new();
     let mut port = None;
@@ -186,7 +221,7 @@ fn bind_all(addresses: &[SocketAddr], family: Family) -> io::Result<(Vec<Socket>
         if seen.contains(&address) {
             continue;
         }
-        match listen_tcp(address, family) {
+        match listen_tcp(address, separate) {
             Ok(listener) => {
                 let bound = listener.local_addr()?;
                 port = Some(bound.port());
@@ -205,13 +240,13 @@ fn bind_all(addresses: &[SocketAddr], family: Family) -> io::Result<(Vec<Socket>
     }
 }
 
-fn listen_tcp(address: SocketAddr, family: Family) -> io::Result<TcpListener> {
+fn listen_tcp(address: SocketAddr, separate: bool) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
-    if family == Family::V6 {
+    if separate && address.is_ipv6() {
         // A socket bound to :: would otherwise accept IPv4 as well.
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }

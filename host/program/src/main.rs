@@ -8,6 +8,7 @@
 //! signal that ended the process immediately.
 
 mod args;
+mod argument_files;
 mod background;
 mod bounded;
 mod budgets;
@@ -26,6 +27,7 @@ mod listen;
 mod loading;
 mod log;
 mod manual;
+mod nbdkit;
 mod pidfile;
 mod plan;
 mod privileges;
@@ -43,13 +45,13 @@ mod words;
 #[path = "../../src/component/tests/logs.rs"]
 mod logs;
 
+use std::env;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
 
 use args::Args;
 use companion::Companion;
@@ -61,6 +63,7 @@ use memnbd::machine;
 use memnbd::nbd::HandshakeConfig;
 use memnbd::nbd::codes::handshake_flag;
 use memnbd::server::{Options, Server};
+use nbdkit::Manner;
 use pidfile::Pidfile;
 use plan::{ClientSource, Life};
 use privileges::Identity;
@@ -86,7 +89,7 @@ impl From<anyhow::Error> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) => write!(f, "{text}\nTry 'memnbd-host --help'."),
+            Self::Usage(text) => f.write_str(text),
             Self::Failed(error) => write!(f, "{error:#}"),
         }
     }
@@ -100,32 +103,43 @@ fn main() -> ExitCode {
         components::prepare_default();
         machine::look();
     });
-    let mut args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => error.exit(),
+    let typed: Vec<_> = env::args_os().collect();
+    let manner = Manner::of(typed.first());
+    let args = match argument_files::expand(typed).map(Args::of) {
+        Ok(Ok(args)) => args,
+        Ok(Err(error)) => {
+            // If it cannot be printed, nobody can be told.
+            let _ = error.print();
+            return if error.use_stderr() { manner.usage_code() } else { ExitCode::SUCCESS };
+        }
+        Err(text) => return report(&Failure::Usage(text), manner.program(), manner),
     };
-    args.understand_export();
     match run(&args, companion) {
         Ok(code) => code,
-        Err(failure) => {
-            let line = format!("{}: {failure}\n", args.logging.program());
-            // If stderr is closed or nobody reads it, the error cannot be reported.
-            let write = move || _ = io::stderr().write_all(line.as_bytes());
-            bounded::within(LAST_LINE_LIMIT, write);
-            match failure {
-                Failure::Usage(_) => ExitCode::from(2),
-                Failure::Failed(_) => ExitCode::FAILURE,
-            }
-        }
+        Err(failure) => report(&failure, args.logging.program(), manner),
     }
 }
 
+/// Prints why the command failed, and returns its exit code.
+fn report(failure: &Failure, name: &str, manner: Manner) -> ExitCode {
+    let (hint, code) = match failure {
+        Failure::Usage(_) => (format!("\nTry '{} --help'.", manner.program()), manner.usage_code()),
+        Failure::Failed(_) => (String::new(), ExitCode::FAILURE),
+    };
+    let line = format!("{name}: {failure}{hint}\n");
+    // If stderr is closed or nobody reads it, the error cannot be reported.
+    bounded::within(LAST_LINE_LIMIT, move || _ = io::stderr().write_all(line.as_bytes()));
+    code
+}
+
 fn run(args: &Args, companion: Companion) -> Result<ExitCode, Failure> {
+    args.refused.check().map_err(Failure::Usage)?;
     if let Some(question) = information::asked(args) {
         let answer = runtime(args)?.block_on(information::answer(args, question))?;
         print(&answer)?;
         return Ok(ExitCode::SUCCESS);
     }
+    args.manner.check(args).map_err(Failure::Usage)?;
     let inherited = inherited::count()? > 0;
     let source = plan::client_source(args, inherited)?;
     let identity = Identity::find(&args.life)?;
@@ -133,8 +147,11 @@ fn run(args: &Args, companion: Companion) -> Result<ExitCode, Failure> {
     let second = life != Life::Foreground && background::is_server_child()?;
     match life {
         Life::Background if !second => {
-            return Ok(match background::detach().context("go to the background")? {
-                Ok(ready) => print(&ready.lines()).map(|()| ExitCode::SUCCESS)?,
+            return Ok(match background::detach(args).context("go to the background")? {
+                Ok(ready) if args.manner.prints_uri(args) => {
+                    print(&ready.lines()).map(|()| ExitCode::SUCCESS)?
+                }
+                Ok(_) => ExitCode::SUCCESS,
                 Err(code) => code,
             });
         }
@@ -171,7 +188,8 @@ async fn serve(
 ) -> Result<(), Failure> {
     let log = Log::start(&args.logging)?;
     let _flushed = log.flush_on_drop();
-    let signals = signals::handle(&log, companion).context("handle signals")?;
+    let hangup = args.manner.hangup();
+    let signals = signals::handle(&log, companion, hangup).context("handle signals")?;
     let leftovers = signals.leftovers().clone();
     limits::raise_descriptors();
     let prepare = |path| Pidfile::prepare(path, identity.changes(), &leftovers);
@@ -188,13 +206,16 @@ async fn serve(
     };
     // On the heap: the pages of a deeper stack would be a part of what a start costs.
     let planned = Box::pin(exports::plan(args, &identity)).await?;
-    let bound = match &source {
+    let mut bound = match &source {
         ClientSource::Single => Bound::default(),
         ClientSource::Inherited => Bound::inherit(inherited::sockets()?, &planned.exports)?,
         ClientSource::Listen(sockets) => {
             Bound::listen(sockets, &planned.exports, &identity, &leftovers).await?
         }
     };
+    if args.manner == Manner::Nbdkit {
+        bound.ask_for(args.export_name());
+    }
     identity.drop_privileges()?;
     // The kernel clears this setting when the user changes.
     ready::end_with_parent(args, life)?;

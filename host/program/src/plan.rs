@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use super::args::{Args, Listening};
+use super::nbdkit::Manner;
 
 /// The port that IANA assigned to NBD. nbdkit uses it for vsock as well.
 const NBD_PORT: u16 = 10809;
@@ -46,6 +47,8 @@ pub(super) struct Listen {
 pub(super) enum Address {
     /// All IP addresses of a host in this family. Port 0 picks a free port.
     Tcp { host: String, port: u16, family: Family },
+    /// All IP addresses of this machine in this family.
+    AllInterfaces { port: u16, family: Family },
     /// A Unix domain socket at this path.
     Unix(PathBuf),
     /// A Unix domain socket in a new directory that no other user can enter.
@@ -70,7 +73,8 @@ pub(super) fn life(args: &Args, inherited: bool) -> Life<'_> {
         return Life::Captive(command);
     }
     let stay = life.foreground || life.exit_with_parent || args.listening.single || inherited;
-    match life.fork || (life.pidfile.is_some() && !stay) {
+    let by_default = life.pidfile.is_some() || args.manner == Manner::Nbdkit;
+    match life.fork || (by_default && !stay) {
         true => Life::Background,
         false => Life::Foreground,
     }
@@ -160,6 +164,9 @@ fn main_address(args: &Args) -> Result<Option<Address>, Failure> {
     let port = port.unwrap_or(NBD_PORT.into());
     let port = u16::try_from(port)
         .map_err(|_| Failure::Usage(format!("-p {port}: TCP has the ports 0 to 65535")))?;
+    if args.manner == Manner::Nbdkit && ipaddr.is_none() {
+        return Ok(Some(Address::AllInterfaces { port, family }));
+    }
     // Not every machine has an IPv6 address for localhost.
     let local = if family == Family::V6 { "::1" } else { "localhost" };
     let host = ipaddr.clone().unwrap_or_else(|| local.into());

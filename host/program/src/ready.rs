@@ -34,6 +34,7 @@ pub(super) fn tell(
     match life {
         // The process that created the sockets knows their addresses.
         Life::Foreground if inherited && !args.life.print_uri => {}
+        Life::Foreground if !args.manner.prints_uri(args) => {}
         Life::Foreground => super::print(&ready.lines())?,
         Life::Background => {
             // Leaving the terminal redirects stdout and stderr, so the waiting process is notified

@@ -30,9 +30,18 @@ pub(super) struct Signals {
     leftovers: Leftovers,
 }
 
-/// Starts to handle signals. SIGHUP reopens the log. SIGINT, SIGTERM and SIGQUIT end the process
+/// What SIGHUP does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hangup {
+    /// Reopens the log.
+    Reopen,
+    /// Stops the server, as SIGTERM does.
+    Stop,
+}
+
+/// Starts to handle signals. SIGINT, SIGTERM and SIGQUIT end the process
 /// immediately, until [`Signals::serving`] is called.
-pub(super) fn handle(log: &Log, companion: Companion) -> io::Result<Signals> {
+pub(super) fn handle(log: &Log, companion: Companion, hangup: Hangup) -> io::Result<Signals> {
     let mut signals =
         signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGXFSZ])?;
     let (sender, stop) = oneshot::channel();
@@ -40,6 +49,7 @@ pub(super) fn handle(log: &Log, companion: Companion) -> io::Result<Signals> {
     let leftovers = Leftovers::default();
     let handler = Handler {
         log: log.clone(),
+        hangup,
         serving: serving.clone(),
         stop: Some(sender),
         leftovers: leftovers.clone(),
@@ -69,6 +79,7 @@ impl Signals {
 /// The state of the thread.
 struct Handler {
     log: Log,
+    hangup: Hangup,
     serving: Arc<AtomicBool>,
     /// `None` after the first signal.
     stop: Option<oneshot::Sender<()>>,
@@ -79,7 +90,7 @@ impl Handler {
     fn run(mut self, signals: &mut signal_hook::iterator::Signals) {
         for signal in signals.forever() {
             match signal {
-                SIGHUP => self.log.reopen(),
+                SIGHUP if self.hangup == Hangup::Reopen => self.log.reopen(),
                 // Whoever wrote gets EFBIG.
                 SIGXFSZ => {}
                 signal => self.end(signal),

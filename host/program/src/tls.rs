@@ -153,7 +153,7 @@ fn mode(text: &str) -> Result<TlsMode, String> {
     match text.to_ascii_lowercase().as_str() {
         "off" | "no" | "n" | "false" | "f" | "0" => Ok(TlsMode::Off),
         "on" | "yes" | "y" | "true" | "t" | "1" => Ok(TlsMode::On),
-        "require" => Ok(TlsMode::Require),
+        "require" | "required" | "force" => Ok(TlsMode::Require),
         _ => Err("it is off, on or require".into()),
     }
 }
@@ -204,7 +204,9 @@ mod tests {
         for text in ["on", "1", "YES", "true"] {
             assert_eq!(mode(text), Ok(TlsMode::On));
         }
-        assert_eq!(mode("require"), Ok(TlsMode::Require));
-        assert!(mode("").is_err() && mode("required").is_err());
+        for text in ["require", "required", "force"] {
+            assert_eq!(mode(text), Ok(TlsMode::Require));
+        }
+        assert!(mode("").is_err() && mode("maybe").is_err());
     }
 }

@@ -31,6 +31,8 @@ struct List {
     /// the export is removed: clients that name none must not end up with another's disk.
     default: Option<String>,
     on_demand: Option<OnDemand>,
+    /// The default export stands for all names that no other has.
+    any_name: bool,
 }
 
 /// Exports that are made when clients ask for them.
@@ -99,6 +101,12 @@ impl Exports {
         }
     }
 
+    /// Makes the export that the empty name stands for answer to every name that no other export has,
+    /// unless exports are made on demand.
+    pub fn answer_any_name(&self) {
+        self.write().any_name = true;
+    }
+
     /// Returns true if exports are made on demand.
     pub fn has_on_demand(&self) -> bool {
         self.read().on_demand.is_some()
@@ -143,7 +151,7 @@ impl Exports {
     pub fn find(&self, name: &str) -> Option<Arc<Export>> {
         let list = self.read();
         let found = match list.by_name.get(name) {
-            None if name.is_empty() => list.by_name.get(list.default.as_ref()?),
+            None if name.is_empty() || list.any_name => list.by_name.get(list.default.as_ref()?),
             found => found,
         };
         found.filter(|export| export.may_be_used()).cloned()
