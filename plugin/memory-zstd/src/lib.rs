@@ -5,6 +5,7 @@
 //! # Layout
 //!
 //! - [`store`]: the disk, which implements reads, writes and zeroing in pages of 32 KiB.
+//! - `answer`: what the functions of the disk return.
 //! - `part`: ranges in terms of pages.
 //! - `cache`: the few pages that are uncompressed.
 //! - `codec`: compresses and decompresses a page.
@@ -15,6 +16,7 @@
 
 extern crate alloc;
 
+mod answer;
 mod backend;
 mod cache;
 mod codec;

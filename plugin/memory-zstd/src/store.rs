@@ -9,10 +9,11 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+pub use crate::answer::{Chunk, Status, StoreError};
 pub use crate::codec::PAGE_SIZE;
 
 use crate::cache::Cache;
-use crate::codec::{Codec, Corrupt, SLACK};
+use crate::codec::{Codec, SLACK};
 use crate::heap::Heap;
 use crate::part::{PAGE, Part, is_zero};
 
@@ -24,41 +25,6 @@ const EXTENT_PAGES: usize = 4096;
 
 /// More than the cache and the tables of the codec take, in bytes.
 const WORKSPACE: usize = 2 << 20;
-
-/// Why a request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// There is not enough memory.
-    NoSpace,
-    /// A page cannot be compressed or decompressed.
-    Corrupt,
-}
-
-impl From<Corrupt> for StoreError {
-    fn from(Corrupt: Corrupt) -> Self {
-        Self::Corrupt
-    }
-}
-
-/// A part of the result of a read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chunk {
-    /// Bytes of the disk, at least 1.
-    Data(Vec<u8>),
-    /// This many zeroes, at least 1.
-    Hole(u32),
-}
-
-/// The allocation status of a run of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// The run has no pages.
-    Hole,
-    /// The run has pages, which hold only zeroes.
-    Zero,
-    /// The run has pages, each of which holds a nonzero byte.
-    Data,
-}
 
 /// A sparse disk whose pages are compressed.
 pub struct Store<H> {
