@@ -503,11 +503,23 @@ mod tests {
     }
 
     #[test]
+    fn allocators_of_memory_can_be_chosen() {
+        for allocator in ["sparse", "zstd", "malloc"] {
+            let parameters = [("size", "1M"), ("allocator", allocator)];
+            let builder = Server::builder().component("a", "memory", &parameters);
+            assert_eq!(size(&builder.start().unwrap(), "a"), 1 << 20, "{allocator}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_reported() {
         let error = |builder: Builder| builder.start().err().unwrap().to_string();
         assert!(error(Server::builder().memory("2Q")).contains("2Q"));
         let unknown = error(Server::builder().component("a", "memroy", &[]));
-        assert!(unknown.contains("\"memroy\"") && unknown.contains("memory, null"), "{unknown}");
+        assert!(
+            unknown.contains("\"memroy\"") && unknown.contains("memory, memory-zstd, null"),
+            "{unknown}"
+        );
         let no_filter = error(Server::builder().memory("1M").filter("memory", &[]));
         assert!(no_filter.starts_with("memory is not a filter"), "{no_filter}");
         let no_file = error(Server::builder().file("disk", "/nonexistent/file"));
