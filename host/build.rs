@@ -49,7 +49,7 @@ fn components(directory: &Path) -> io::Result<Vec<PathBuf>> {
             paths.push(path);
         }
     }
-    paths.sort();
+    paths.sort_by(|one, other| one.file_stem().cmp(&other.file_stem()));
     Ok(paths)
 }
 
