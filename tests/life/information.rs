@@ -138,7 +138,10 @@ fn component_tells_what_it_may_be_granted() {
     assert_eq!(value(&text, "grants_files"), "file");
     let memory = json(&["--dump-component", "memory", "--json"]);
     let grants = memory["grants"].as_object().unwrap();
-    assert!(grants.contains_key("secrets") && grants.values().all(|names| names == &serde_json::json!([])));
+    assert!(
+        grants.contains_key("secrets")
+            && grants.values().all(|names| names == &serde_json::json!([]))
+    );
     assert_eq!(memory["routes_requests"], false);
     assert!(!memory["imports"].to_string().contains("lower"));
     let offset = json(&["--dump-component", "offset", "--json"]);
