@@ -128,9 +128,9 @@ $(NULL): tests/bench/null_server.rs
 micro:
 	$(CARGO) bench $(CARGO_FLAGS)
 
-## install: the program, its manual, completion and systemd units below PREFIX
+## install: the program, its manual, completion and systemd units below PREFIX; NBDKIT=1 also as nbdkit
 install: dist
-	host/program/dist/install target/dist/memnbd-host $(PREFIX)
+	host/program/dist/install $(if $(NBDKIT),--nbdkit) target/dist/memnbd-host $(PREFIX)
 
 clean:
 	$(CARGO) clean

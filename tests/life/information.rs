@@ -123,6 +123,31 @@ fn everything_is_installed() {
     assert!(service.contains("ExecStart=/opt/x/bin/memnbd-host "), "{service}");
     let socket = String::from_utf8(installed("lib/systemd/system/memnbd-host.socket")).unwrap();
     assert!(socket.contains("ListenStream="), "{socket}");
+    assert!(!prefix.path().join("opt/x/bin/nbdkit").exists());
+}
+
+#[test]
+fn program_is_installed_as_nbdkit_unless_that_exists() {
+    let prefix = TempDir::new().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let install = || {
+        let mut command = std::process::Command::new(root.join("host/program/dist/install"));
+        command.args(["--nbdkit", env!("CARGO_BIN_EXE_memnbd-host"), "/opt/x"]);
+        command.env("DESTDIR", prefix.path());
+        run(&mut command)
+    };
+    install().success();
+    // Once more, over itself.
+    install().success();
+    let program = prefix.path().join("opt/x/bin/nbdkit");
+    let version = run(std::process::Command::new(&program).arg("--version")).success();
+    assert!(version.starts_with("nbdkit 1."), "{version}");
+    let page = fs::read(prefix.path().join("opt/x/share/man/man1/nbdkit.1")).unwrap();
+    assert!(page.starts_with(b".ie"));
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, "another").unwrap();
+    assert!(install().failure(1).contains("bin/nbdkit exists"));
+    assert_eq!(fs::read(&program).unwrap(), b"another");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The life of a server: how it starts, where it listens, what it tells, how it ends.
 
+mod argument_files;
+mod as_nbdkit;
 mod background;
 mod captive;
 mod crowd;

@@ -1,15 +1,17 @@
 //! The command-line options. [`super::plan`] determines what they mean together.
 
+mod information;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::nbdkit::{Manner, Refused};
 use super::tls::TlsArgs;
 use super::values;
+pub(super) use information::Information;
 
 /// The name of the program, unless --name gives another.
 pub(super) const PROGRAM: &str = "memnbd-host";
@@ -382,52 +384,4 @@ pub(super) enum LogFormat {
     Text,
     /// An object for each line.
     Json,
-}
-
-/// What the program tells of itself instead of serving.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Information, instead of serving")]
-pub(super) struct Information {
-    /// Print the build configuration, as KEY=VALUE
-    #[arg(long, group = "information")]
-    pub(super) dump_config: bool,
-
-    /// Print the description, imports and limits of the component, as KEY=VALUE
-    #[arg(long, group = "information", visible_alias = "dump-plugin")]
-    pub(super) dump_component: bool,
-
-    /// Print the contract that components implement, in WIT, with its documentation
-    #[arg(long, group = "information")]
-    pub(super) wit: bool,
-
-    /// Print JSON instead of KEY=VALUE
-    #[arg(long, requires = "information")]
-    pub(super) json: bool,
-
-    /// Print a completion script for this shell
-    #[arg(
-        long,
-        value_name = "SHELL",
-        group = "information",
-        value_parser = PossibleValuesParser::new(["bash", "zsh", "fish"])
-    )]
-    pub(super) completion: Option<String>,
-
-    /// Print the manual page, for man -l -
-    #[arg(long, group = "information")]
-    pub(super) man: bool,
-
-    #[arg(long, group = "information", hide = true)]
-    pub(super) short_options: bool,
-
-    #[arg(long, group = "information", hide = true)]
-    pub(super) long_options: bool,
-
-    /// Print the version
-    #[arg(short = 'V', long)]
-    pub(super) version: bool,
-
-    /// Print help, including the parameters of the component
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    pub(super) help: bool,
 }

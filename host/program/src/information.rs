@@ -114,7 +114,7 @@ pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String
         args.manner.check(args).map_err(Failure::Usage)?;
     }
     Ok(match question {
-        Question::Version => args.manner.version(),
+        Question::Version => version(args).await?,
         Question::Help => help(args).await?,
         Question::Config if args.manner == Manner::Nbdkit && !as_json => nbdkit::config(),
         Question::Config => printed(config(), as_json),
@@ -130,6 +130,18 @@ pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String
             Choice::Named(_) => manual::backend(chosen(args).await?.description()),
         },
     })
+}
+
+/// Returns the version, and as nbdkit that of the component if there is one.
+async fn version(args: &Args) -> Result<String, Failure> {
+    let mut text = args.manner.version();
+    if args.manner == Manner::Nbdkit && args.component.is_some() {
+        let backend = chosen(args).await?;
+        let Description { name, version, .. } = backend.description();
+        text.push_str(&one_line(&format!("{name} {version}")));
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 fn chosen_name(args: &Args) -> Choice {

@@ -23,7 +23,7 @@ use memnbd::component::Description;
 use memnbd::parameters::key_value;
 use rustix::fs::{MemfdFlags, OFlags};
 
-use super::bounded;
+use super::{background, bounded};
 
 /// The name of the component.
 pub(super) const COMPONENT: &str = "data";
@@ -131,6 +131,11 @@ impl fmt::Display for What<'_> {
 /// Opens a file. A regular file or block device is opened as it is; of a pipe or a character device,
 /// a copy of what is used is made.
 fn file(path: &Path, end: Option<u64>, remaining: &mut usize) -> Result<OwnedFd, String> {
+    // The first process has it, and does not pass it on.
+    let is_stdin = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|one| path == *one);
+    if is_stdin && background::is_server_child().unwrap_or(true) {
+        return Err("a server in the background or with --run has no stdin; use a file".into());
+    }
     let kind = std::fs::metadata(path).map_err(|error| error.to_string())?.file_type();
     if kind.is_dir() || kind.is_socket() {
         let kind = if kind.is_dir() { "directory" } else { "socket" };

@@ -3,7 +3,7 @@
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
-use super::components;
+use super::{components, inputs};
 use memnbd::component::Description;
 
 const SECTION: &str = "1";
@@ -39,6 +39,33 @@ fn rest() -> Roff {
         italic("COMPONENT"),
         roman(" lists the parameters of a component."),
     ]);
+    section(
+        &mut roff,
+        "ARGUMENT FILES",
+        &[(
+            "@FILE",
+            "Stands for the arguments in the file, one on each line, as they are: without quoting, \
+             and with blanks. Lines that are blank or begin with # are skipped. The file may be a \
+             pipe, contains UTF-8, has at most 1 MiB, and names no further files. An argument that \
+             begins with @ and a digit, +, - or ^ is not a file but an offset of the component \
+             data. The value in --option=@VALUE or KEY=@VALUE is never a file.",
+        )],
+    );
+    section(
+        &mut roff,
+        "UNDER THE NAME NBDKIT",
+        &[(
+            "nbdkit",
+            "When the program is started under the name nbdkit, for example through a link, it \
+             does what nbdkit(1) does where that differs, so that scripts run unchanged. It goes \
+             to the background unless -f, -s, --run, --exit-with-parent or inherited sockets \
+             keep it in the foreground; listens on all interfaces without -i; needs a component \
+             as its first word; serves the disk under all export names, of which -e chooses \
+             the one in $uri; prints no URI without --print-uri; stops on SIGHUP; exits with \
+             status 1 for wrong usage; takes abbreviated options; and answers --version, \
+             --dump-config and --dump-plugin in nbdkit's form.",
+        )],
+    );
     section(
         &mut roff,
         "SIGNALS",
@@ -150,6 +177,33 @@ pub(super) fn backend(description: &Description) -> String {
         })
         .collect();
     section(&mut roff, "PARAMETERS", &parameters);
+    if description.name == inputs::COMPONENT {
+        section(
+            &mut roff,
+            "FILES AND SCRIPTS",
+            &[
+                (
+                    "<FILE",
+                    "The program opens the files that the expression names, for reading, before it \
+                     serves anything, and gives them to the component, which sees no other files. Of \
+                     pipes and character devices it keeps a copy. All that is read has at most 64 \
+                     MiB. With input-file=PATH, one for each <FILE in their order, the names in \
+                     the expression are not looked at.",
+                ),
+                (
+                    "<(SCRIPT)",
+                    "With --allow-scripts, the program runs the script with /bin/sh as the user who \
+                     starts it, for at most 60 seconds, and gives its output to the component. A \
+                     script fails if its exit status is not 0, unless its output was cut by a \
+                     slice like [:512], when it is killed.",
+                ),
+                (
+                    "$NAME",
+                    "The expression in the parameter NAME, or else in the environment variable NAME.",
+                ),
+            ],
+        );
+    }
     roff.control("SH", ["SEE ALSO"]);
     roff.text([bold("memnbd-host"), roman("(1)")]);
     roff.render()

@@ -160,3 +160,18 @@ async fn refusal_of_the_component_is_final() {
         assert!(!failed.problem.may_pass());
     }
 }
+
+#[tokio::test]
+async fn first_export_may_answer_to_all_names() {
+    let (export, _) = scripted(|_| None).await;
+    let exports = Exports::only(export);
+    let (_, source) = scripted(|_| None).await;
+    exports.add(Export::of_source("other", Box::new(source))).unwrap();
+    assert!(exports.find("third").is_none());
+    exports.answer_any_name();
+    for (name, found) in [("", "disk"), ("disk", "disk"), ("third", "disk"), ("other", "other")] {
+        assert_eq!(exports.find(name).unwrap().name(), found, "{name:?}");
+        assert_eq!(exports.request(name).export.unwrap().name(), found, "{name:?}");
+    }
+    assert_eq!(exports.list().len(), 2, "no names are listed that were made up");
+}
