@@ -8,8 +8,8 @@ use crate::{Argument, Backend, Description, Error, Parameter, ParameterType};
 /// A disk that takes commands while clients use it: to switch a fault on, or to change its rate.
 ///
 /// Such a disk has one instance, so it must not be
-/// [`INTERCHANGEABLE`](crate::Capabilities::INTERCHANGEABLE). The macro [`control!`](crate::control)
-/// exports the trait, next to [`backend!`](crate::backend) or [`filter!`](crate::filter).
+/// [`INTERCHANGEABLE`](crate::Capabilities::INTERCHANGEABLE). The macro [`control!`](crate::control!)
+/// exports the trait, next to [`backend!`](crate::backend!) or [`filter!`](crate::filter!).
 ///
 /// ```
 /// use memnbd_guest::{

@@ -41,7 +41,7 @@ macro_rules! backend {
 }
 
 /// Exports a type that implements [`Filter`](crate::Filter) as the component. A crate invokes this
-/// once, instead of [`backend!`](crate::backend).
+/// once, instead of [`backend!`](crate::backend!).
 #[macro_export]
 macro_rules! filter {
     ($filter:ty) => {
@@ -54,8 +54,8 @@ macro_rules! filter {
     };
 }
 
-/// Exports [`Control`](crate::Control), in addition to [`backend!`](crate::backend) or
-/// [`filter!`](crate::filter).
+/// Exports [`Control`](crate::Control), in addition to [`backend!`](crate::backend!) or
+/// [`filter!`](crate::filter!).
 #[macro_export]
 macro_rules! control {
     ($backend:ty) => {
@@ -66,8 +66,8 @@ macro_rules! control {
     };
 }
 
-/// Exports [`Listing`](crate::Listing), in addition to [`backend!`](crate::backend) or
-/// [`filter!`](crate::filter).
+/// Exports [`Listing`](crate::Listing), in addition to [`backend!`](crate::backend!) or
+/// [`filter!`](crate::filter!).
 #[macro_export]
 macro_rules! listing {
     ($backend:ty) => {
@@ -79,7 +79,7 @@ macro_rules! listing {
 }
 
 /// Exports a type that implements [`Sharded`](crate::Sharded) as the component. A crate invokes this
-/// once, instead of [`backend!`](crate::backend).
+/// once, instead of [`backend!`](crate::backend!).
 #[macro_export]
 macro_rules! sharded {
     ($backend:ty) => {
@@ -115,7 +115,7 @@ impl<B> Slot<B> {
     }
 }
 
-/// A backend with a place for the open disk. [`backend!`](crate::backend) implements this.
+/// A backend with a place for the open disk. [`backend!`](crate::backend!) implements this.
 pub trait Opened: Backend {
     /// Returns the place of the disk.
     fn slot() -> &'static Slot<Self>;

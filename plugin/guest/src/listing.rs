@@ -7,8 +7,8 @@ use crate::{Backend, Error, OpenRequest};
 
 /// A component whose exports have names: the members of an archive, the partitions of a disk.
 ///
-/// The macro [`listing!`](crate::listing) exports the trait, next to [`backend!`](crate::backend) or
-/// [`filter!`](crate::filter). `--export '*=COMPONENT'` serves all exports.
+/// The macro [`listing!`](crate::listing!) exports the trait, next to [`backend!`](crate::backend!) or
+/// [`filter!`](crate::filter!). `--export '*=COMPONENT'` serves all exports.
 pub trait Listing: Backend {
     /// Lists what clients can ask for. The host calls this instead of `open`, with the same arguments,
     /// and an empty `export_name`.
