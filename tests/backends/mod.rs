@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::{run, shell};
 
 /// What a program prints that is asked to serve in `directory` while `command` runs.
-fn served(program: &str, directory: &Path, arguments: &[&str], command: &str) -> String {
+pub(crate) fn served(program: &str, directory: &Path, arguments: &[&str], command: &str) -> String {
     let mut script = String::from("\"$SERVER\" -U - \"$@\" --run \"$COMMAND\"");
     if program != "memnbd" {
         // What comes after --run is not for the server.

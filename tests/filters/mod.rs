@@ -4,6 +4,7 @@ mod chains;
 mod layers;
 mod links;
 mod notes;
+mod partition;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use memnbd_guest::Error;
+use memnbd_guest::{Error, parse_size};
 
 /// A range of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,30 +39,6 @@ impl Range {
             ))),
         }
     }
-}
-
-/// Parses a size as the host does for parameters of this type: a decimal number, or a hexadecimal
-/// one after `0x`, with an optional suffix.
-fn parse_size(text: &str) -> Option<u64> {
-    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    let (radix, rest) = hexadecimal.map_or((10, text), |digits| (16, digits));
-    let end = rest.find(|c: char| !c.is_digit(radix)).unwrap_or(rest.len());
-    let (digits, suffix) = rest.split_at(end);
-    if radix == 10 && digits.len() > 1 && digits.starts_with('0') {
-        return None;
-    }
-    let unit: u64 = match suffix {
-        "" | "b" | "B" => 1,
-        "s" | "S" => 512,
-        "k" | "K" => 1 << 10,
-        "m" | "M" => 1 << 20,
-        "g" | "G" => 1 << 30,
-        "t" | "T" => 1 << 40,
-        "p" | "P" => 1 << 50,
-        "e" | "E" => 1 << 60,
-        _ => return None,
-    };
-    u64::from_str_radix(digits, radix).ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@
 //! - [`Control`]: commands to a disk that is in use. [`Listing`]: components whose exports have names.
 //! - [`log`] and [`random_u64`]: what the host offers to a backend.
 //! - [`content`]: helpers for disks whose content is computed from the offset.
+//! - [`parse_size`] and [`crc32`]: for parameters and formats that contain such.
 //! - `bindings`: the generated bindings of the contract in `wit/`, on wasm32.
 //! - `exports`: the exports of the contract for a type that implements [`Backend`] or [`Filter`],
 //!   on wasm32.
@@ -72,6 +73,7 @@ mod backend;
 pub mod bindings;
 pub mod content;
 mod control;
+mod crc32;
 mod description;
 mod disk;
 mod error;
@@ -86,11 +88,13 @@ mod route;
 #[cfg(all(target_arch = "wasm32", feature = "runtime"))]
 pub mod runtime;
 mod sharded;
+mod size;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
 pub use backend::Backend;
 pub use control::{Command, Control};
+pub use crc32::crc32;
 pub use description::{Description, Link, Parameter, ParameterType};
 pub use disk::{Capabilities, Chunk, Disk, Extent, MAX_SIZE, Status, ZeroOptions};
 pub use error::{Error, ErrorCode};
@@ -104,6 +108,7 @@ pub use route::{
     Route, Rules, Segment, StableRoute,
 };
 pub use sharded::Sharded;
+pub use size::parse_size;
 
 /// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
 ///

@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use crate::exports::lower as devices;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::testing::devices;
-use crate::{Capabilities, Chunk, Error, Extent, Location, ZeroOptions};
+use crate::{
+    Capabilities, Chunk, Error, Extent, Location, Request, Route, StableRoute, ZeroOptions,
+};
 
 /// A lower device, which the user named in a parameter of the type device or file.
 ///
@@ -46,6 +48,24 @@ impl Lower {
     /// Returns the place at `offset` on the device, for a [`Route`](crate::Route).
     pub const fn at(self, offset: u64) -> Location {
         Location { device: self, offset }
+    }
+
+    /// Returns the route of a request to the same range of the device.
+    pub fn pass(self, request: &Request) -> Route {
+        Route::lower(self.at(request.offset), request.length)
+    }
+
+    /// Returns the stable route of everything from `offset` up to the end of the device to the same
+    /// range of the device, or `None` at the end.
+    pub fn pass_all(self, offset: u64) -> Option<StableRoute> {
+        self.pass_until(offset, self.geometry().size)
+    }
+
+    /// Returns the stable route of everything from `offset` up to `end` to the same range of the
+    /// device, or `None` if there is nothing.
+    pub fn pass_until(self, offset: u64, end: u64) -> Option<StableRoute> {
+        let length = end.checked_sub(offset).filter(|length| *length > 0)?;
+        Some(StableRoute::new(self.at(offset), length))
     }
 
     /// Returns the properties of the device, which do not change.
