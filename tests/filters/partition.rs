@@ -12,7 +12,7 @@ use crate::support::{Server, client, memnbd, require, run, shell};
 /// What sfdisk makes of an image: the numbers of the partitions, which are at the beginning of each.
 const TABLES: [(&str, &[u32]); 4] = [
     ("label: dos\n,1M\n,2M\n,3M,L,*\n", &[1, 2, 3]),
-    ("label: dos\n,1M\n,8M,E\n,1M\n,1M\n,2M\n,1M\n", &[1, 3, 5, 6, 7]),
+    ("label: dos\n,1M\n,8M,E\n,1M\n,1M\n,2M\n,1M\n", &[1, 3, 4, 5, 6]),
     ("label: gpt\n,1M\n,2M\n", &[1, 2]),
     ("label: gpt\n5: size=1M, name=\"first\"\n2: size=3M\n", &[2, 5]),
 ];
