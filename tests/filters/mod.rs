@@ -1,6 +1,8 @@
 //! Filters and chains of disks, with real clients, and beside nbdkit's filters of the same names.
 
+mod capabilities;
 mod chains;
+mod content;
 mod layers;
 mod links;
 mod notes;

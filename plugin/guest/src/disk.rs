@@ -67,6 +67,14 @@ impl Disk {
         }
     }
 
+    /// Limits the reads and writes that the component gets itself to 1 MiB, or to a preferred block
+    /// if that is longer. For a filter that routes parts of requests to itself: they are in its
+    /// memory, which never shrinks.
+    #[must_use]
+    pub fn in_pieces(self) -> Self {
+        Self { maximum_transfer: self.preferred_block.max(1 << 20), ..self }
+    }
+
     /// Returns a disk of `size` bytes that is made of lower devices, each at an offset on the disk,
     /// for a filter that routes all requests there.
     ///

@@ -12,12 +12,14 @@ use crate::{
     Capabilities, Chunk, Error, Extent, Location, Request, Route, StableRoute, ZeroOptions,
 };
 
+/// The longest read or write of the contract, in bytes.
+const MAX_TRANSFER: usize = 1 << 20;
+
 /// A lower device, which the user named in a parameter of the type device or file.
 ///
 /// The functions wait until the device has answered. A filter that only routes requests needs no
 /// more than [`geometry`](Self::geometry) and [`at`](Self::at). `wit/lower.wit` has the complete
-/// contract. The functions fail with `EINVAL` if the range is empty or ends beyond the device, or
-/// if a read or write is longer than 1 MiB.
+/// contract. The functions fail with `EINVAL` if the range is empty or ends beyond the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lower(u32);
 
@@ -73,25 +75,37 @@ impl Lower {
         devices::geometry(self)
     }
 
-    /// Reads `length` bytes at `offset` as chunks.
+    /// Reads `length` bytes at `offset` as chunks, at most 1 MiB.
     ///
     /// # Errors
     ///
-    /// Returns `ENOMEM` if the host cannot allocate the result, and the error of the device; the
+    /// Returns `EINVAL` if the length is larger, `ENOMEM` if the host cannot allocate the result, and the error of the device; the
     /// latter is true for all functions below.
     pub fn read_chunks(self, offset: u64, length: u32) -> Result<Vec<Chunk>, Error> {
         devices::read(self, offset, length)
     }
 
-    /// Reads the bytes at `offset` into `buffer`.
+    /// Reads the bytes at `offset` into `buffer`, in pieces of 1 MiB.
     ///
     /// # Errors
     ///
     /// As [`read_chunks`](Self::read_chunks).
     pub fn read(self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let length = u32::try_from(buffer.len()).map_err(|_| Error::EINVAL)?;
+        let mut offset = offset;
+        // An empty range is an error, which the host reports.
+        let whole = buffer.len().min(MAX_TRANSFER);
+        let (first, rest) = buffer.split_at_mut(whole);
+        self.read_piece(offset, first)?;
+        for piece in rest.chunks_mut(MAX_TRANSFER) {
+            offset += MAX_TRANSFER as u64;
+            self.read_piece(offset, piece)?;
+        }
+        Ok(())
+    }
+
+    fn read_piece(self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
         let mut rest = buffer;
-        for chunk in self.read_chunks(offset, length)? {
+        for chunk in self.read_chunks(offset, rest.len() as u32)? {
             let length = match &chunk {
                 Chunk::Data(bytes) => bytes.len(),
                 Chunk::Hole(length) => *length as usize,
@@ -106,10 +120,17 @@ impl Lower {
         if rest.is_empty() { Ok(()) } else { Err(Error::EIO) }
     }
 
-    /// Writes `data` at `offset`, with `fua` to stable storage. The error is `EPERM` if the device
-    /// is not writable, here as for `zero` and `trim`.
+    /// Writes `data` at `offset`, in pieces of 1 MiB, with `fua` to stable storage. The error is
+    /// `EPERM` if the device is not writable, here as for `zero` and `trim`.
     pub fn write(self, offset: u64, data: &[u8], fua: bool) -> Result<(), Error> {
-        devices::write(self, offset, data, fua)
+        let mut offset = offset;
+        let (first, rest) = data.split_at(data.len().min(MAX_TRANSFER));
+        devices::write(self, offset, first, fua)?;
+        for piece in rest.chunks(MAX_TRANSFER) {
+            offset += MAX_TRANSFER as u64;
+            devices::write(self, offset, piece, fua)?;
+        }
+        Ok(())
     }
 
     /// Makes `length` bytes at `offset` read as zeroes.

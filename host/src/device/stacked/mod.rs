@@ -186,8 +186,8 @@ impl StackedDevice {
         for lower in beneath.lowers.list() {
             let below = lower.device.geometry();
             maximum = maximum.min(below.block_sizes.maximum);
-            // Rule 6.
-            geometry.capabilities.multi_conn &= below.capabilities.multi_conn;
+            // Rule 6. A component that flushes answers for what its flush covers.
+            geometry.capabilities.multi_conn &= below.capabilities.multi_conn || guest.flushes();
         }
         if rules.is_some() {
             geometry.block_sizes.maximum = maximum.max(geometry.block_sizes.preferred);

@@ -132,10 +132,14 @@ async fn last_flush_reaches_what_nobody_else_uses() {
 }
 
 #[tokio::test]
-async fn several_connections_are_offered_if_all_devices_allow_them() {
+async fn several_connections_are_offered_if_all_devices_or_the_own_flush_allow_them() {
     let single = Native::with(MIB, |offers| offers.multi_conn = false);
-    let guest =
-        routing(1, [0; 5], PASS).opened(|disk| disk.capabilities = can::EVERYTHING | (1 << 8));
+    let with = |capabilities: u16| {
+        routing(1, [0; 5], PASS).opened(move |disk| disk.capabilities = capabilities | (1 << 8))
+    };
+    let flushing = client(&with(can::EVERYTHING), &[&single]).await;
+    assert!(flushing.0.geometry().capabilities.multi_conn);
+    let guest = with(can::EVERYTHING & !can::FLUSH);
     let multi = client(&guest, &[&Native::new(MIB)]).await;
     assert!(multi.0.geometry().capabilities.multi_conn);
     let client = client(&guest, &[&Native::new(MIB), &single]).await;
