@@ -10,11 +10,11 @@ use crate::mistakes::complains;
 use crate::support::{Server, nbdsh, require};
 
 /// Prints the size, a checksum of the content, and the allocated ranges.
-const CONTENT: &str =
+pub(super) const CONTENT: &str =
     r#"nbdinfo --size "$uri" && nbdcopy "$uri" - | sha256sum && nbdinfo --map "$uri""#;
 
 /// Prints what requests end with, one a line, and then the size and checksums of the content.
-fn requests(lines: &str) -> String {
+pub(super) fn requests(lines: &str) -> String {
     format!(
         r#"
 /usr/bin/python3 -c '
@@ -122,6 +122,10 @@ fn stacked_filters_behave_like_an_array() {
                 "
 import random
 random.seed({seed})
+# So that requests need not consist of whole blocks.
+h = nbd.NBD()
+h.set_request_block_size(False)
+h.connect_unix('socket')
 size = h.get_size()
 model = bytearray(size)
 for step in range(600):
@@ -171,6 +175,18 @@ const STACKS: &[&[&str]] = &[
     &["--filter=truncate", "memory", "2M", "truncate=1000001"],
     &["--filter=protect", "--filter=noextents", "memory", "1M", "protect=1M-2M"],
     &["--filter=fua", "--filter=truncate", "--filter=noparallel", "memory", "1M", "round-down=64k"],
+    &["--filter=swab", "--filter=nozero", "memory", "1000001", "swab-bits=64"],
+    &[
+        "--filter=swab",
+        "--filter=swab",
+        "--filter=map",
+        "memory",
+        "1M",
+        "map=0-99999:100000",
+        "map=100000-199999:0",
+    ],
+    &["--filter=multi-conn", "--filter=blocksize-policy", "memory", "1M", "blocksize-minimum=4k"],
+    &["--filter=rotational", "--filter=readonly", "memory", "1M", "readonly=false"],
 ];
 
 #[test]

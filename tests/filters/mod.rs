@@ -6,6 +6,7 @@ mod content;
 mod layers;
 mod links;
 mod notes;
+mod moved;
 mod partition;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,9 @@
 //! disk beneath has. `blocksize-maximum` is the longest read or write. Clients are told that of the
 //! host, so it has an effect with `blocksize-error-policy=error` only.
 //!
-//! `blocksize-error-policy` says what happens to requests that do not keep to these sizes:
+//! `blocksize-error-policy` says what happens to requests that do not keep to these sizes. It is for
+//! clients that did not ask for the sizes: those that were told the minimum have to keep to it, and get
+//! EINVAL from the host otherwise.
 //!
 //! - `allow`, the default: they pass.
 //! - `error` or `strict-error`: they fail with EINVAL. nbdkit's `error` lets the last block of a disk be

@@ -4,7 +4,8 @@
 //! `swab-bits` is the length of the words whose bytes are reversed: 16 by default, 32, 64, or 8, which
 //! changes nothing. The disk ends with the last whole word of the disk beneath.
 //!
-//! nbdkit refuses requests that do not begin and end with whole words. Here they are completed.
+//! Requests of clients that did not ask for the block sizes may begin and end within a word, unlike with
+//! nbdkit: the host completes them.
 //!
 //! The data pass through this component, in pieces of 1 MiB.
 
