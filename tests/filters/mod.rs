@@ -5,8 +5,8 @@ mod chains;
 mod content;
 mod layers;
 mod links;
-mod notes;
 mod moved;
+mod notes;
 mod partition;
 
 use std::path::{Path, PathBuf};
