@@ -517,7 +517,7 @@ mod tests {
         assert!(error(Server::builder().memory("2Q")).contains("2Q"));
         let unknown = error(Server::builder().component("a", "memroy", &[]));
         assert!(
-            unknown.contains("\"memroy\"") && unknown.contains("memory, memory-zstd, null"),
+            unknown.contains("\"memroy\"") && unknown.contains("memory, memory-zstd"),
             "{unknown}"
         );
         let no_filter = error(Server::builder().memory("1M").filter("memory", &[]));
