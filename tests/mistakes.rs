@@ -68,7 +68,7 @@ fn port_beyond_65535_is_usage() {
 
 #[test]
 fn unknown_component_is_told_with_the_built_in_ones() {
-    let words = ["\"no-such.wasm\"", "no such file", "file, full, memory"];
+    let words = ["\"no-such.wasm\"", "no such file", "full, map, memory"];
     complains(2, &["--component", "no-such.wasm", "size=1M"], &words);
     complains(2, &["no-such.wasm", "size=1M"], &words);
 }
@@ -101,7 +101,7 @@ fn parameter_is_not_given_twice() {
 fn misspelt_component_is_told_with_the_nearest_one() {
     let words = [
         "unknown component \"memroy\"; did you mean \"memory\"?",
-        "built-in components are data, delay, error",
+        "built-in components are blocksize-policy, data, delay",
         "as ./memroy.wasm",
     ];
     complains(2, &["memroy", "2G"], &words);

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::backends::{same, served};
 use crate::mistakes::complains;
-use crate::support::{Server, nbdsh, require};
+use crate::support::{Server, client, nbdsh, require, run};
 
 /// Prints the size, a checksum of the content, and the allocated ranges.
 pub(super) const CONTENT: &str =
@@ -214,4 +214,37 @@ fn file_whose_size_is_rounded_up_keeps_its_size() {
         -c 'h.pwrite(b"C" + h.pread(511, 1), 0)' -c 'h.flush()'"#;
     served("memnbd", directory.path(), &arguments, script);
     assert_eq!(fs::read(&file).unwrap(), b"Content");
+}
+
+/// Filters by themselves and stacked, with an image that qemu converts there and back.
+#[test]
+fn qemu_finds_what_it_wrote() {
+    require!("qemu-img", "qemu-io");
+    for filters in [
+        &["--filter=truncate", "memory", "15M", "round-up=16M"][..],
+        &["--filter=swab", "memory", "16M", "swab-bits=64"],
+        &["--filter=map", "memory", "16M", "map=0-1048575:8M", "map=8M-9437183:0"],
+        &["--filter=protect", "memory", "16M", "protect=15M-"],
+        &["--filter=fua", "--filter=nozero", "memory", "16M", "fuamode=force", "zeromode=emulate"],
+        &["--filter=noparallel", "--filter=noextents", "--filter=nocache", "memory", "16M"],
+        &["--filter=multi-conn", "--filter=rotational", "memory", "16M", "rotational=false"],
+        &["--filter=blocksize-policy", "memory", "16M", "blocksize-minimum=4k"],
+        &["--filter=readonly", "memory", "16M", "readonly=false"],
+    ] {
+        let server = Server::start(filters);
+        let image = "qemu-img create -q -f raw image 16M && qemu-io -f raw image \
+            -c 'write -P 1 0 3M' -c 'write -P 2 5000k 1' -c 'write -P 3 8M 100k' \
+            -c 'write -P 4 12M 2M'";
+        run(client(&server, "sh").args(["-c", image])).success();
+        let convert = format!(
+            "qemu-img convert -n -f raw -O raw image '{uri}' && \
+             qemu-img compare -f raw -F raw image '{uri}' && \
+             qemu-io -f raw '{uri}' -c 'write -z 1M 1M' -c 'write -f -P 9 3k 9k' -c flush && \
+             qemu-io -f raw image -c 'write -z 1M 1M' -c 'write -P 9 3k 9k' && \
+             qemu-img compare -f raw -F raw image '{uri}'",
+            uri = server.uri()
+        );
+        let printed = run(client(&server, "sh").args(["-c", &convert])).success();
+        assert_eq!(printed.matches("Images are identical").count(), 2, "{filters:?}: {printed}");
+    }
 }

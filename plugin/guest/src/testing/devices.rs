@@ -225,6 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn long_transfers_are_made_in_pieces() {
+        let device = device(8 << 20, Capabilities::WRITABLE);
+        let data: Vec<u8> = (0..(3 << 20) + 5).map(|at| (at / 1000) as u8).collect();
+        device.write(7, &data, false).unwrap();
+        let mut bytes = vec![0; data.len()];
+        device.read(7, &mut bytes).unwrap();
+        assert!(bytes == data);
+        assert_eq!(device.read_chunks(0, (1 << 20) + 1), Err(Error::EINVAL));
+        assert_eq!(device.read(6 << 20, &mut bytes), Err(Error::EINVAL));
+        assert_eq!(device.write(8 << 20, &[], false), Err(Error::EINVAL));
+    }
+
+    #[test]
     fn changes_need_a_writable_device() {
         let device = device(4096, Capabilities::NONE);
         assert_eq!(device.write(0, &[1], false), Err(Error::EPERM));
