@@ -248,3 +248,24 @@ fn qemu_finds_what_it_wrote() {
         assert_eq!(printed.matches("Images are identical").count(), 2, "{filters:?}: {printed}");
     }
 }
+
+/// Those through which data pass, with several instances of a component at a time.
+#[test]
+fn filters_pass_verification_with_four_connections() {
+    require!("fio");
+    for filters in [
+        &["--filter=fua", "memory", "64M", "fuamode=force"][..],
+        &["--filter=swab", "memory", "64M", "swab-bits=64"],
+        &["--filter=noparallel", "memory", "64M"],
+        &["--filter=nozero", "--filter=swab", "memory", "64M", "zeromode=emulate"],
+        &["--filter=map", "memory", "64M", "map=0-0xffffff:32M", "map=32M-0x2ffffff:0"],
+    ] {
+        let server = Server::start(filters);
+        let mut command = client(&server, "fio");
+        command.args(["--name=job", "--ioengine=nbd", "--verify_fatal=1", "--verify_state_save=0"]);
+        command.arg(format!("--uri={}", server.uri()));
+        command.args(["--rw=randwrite", "--bsrange=512-64k", "--verify=crc32c", "--numjobs=4"]);
+        command.args(["--iodepth=16", "--size=4M", "--offset_increment=12M", "--thread"]);
+        run(&mut command).success();
+    }
+}
