@@ -1,4 +1,4 @@
-//! Commands to the filters `error` and `delay` while they are in use.
+//! Commands to the filters `error`, `delay` and `readonly` while they are in use.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,16 @@ use crate::parameters::{Argument, Value};
 
 /// Opens a filter above a device.
 async fn filter(name: &str, below: &Arc<Native>) -> Client {
+    filter_with(name, below, Vec::new()).await
+}
+
+/// Opens a filter above a device, with other arguments than the device.
+async fn filter_with(name: &str, below: &Arc<Native>, more: Vec<Argument>) -> Client {
     let built_in = BuiltIn::find(name).unwrap();
     let component = Engine::new(LONG).load_built_in(built_in).await.unwrap();
     let base = Argument { name: "base".into(), value: Value::Device(String::new(), WRITES) };
-    let config = DiskConfig { arguments: vec![base], ..config(component, 64 << 20) };
+    let arguments = [vec![base], more].concat();
+    let config = DiskConfig { arguments, ..config(component, 64 << 20) };
     let lower = Lower { device: below.clone(), link: None };
     StackedDevice::open(config, Lowers::new(vec![(lower, WRITES)])).await.map(Client).unwrap()
 }
@@ -69,6 +75,32 @@ async fn wrong_commands_change_nothing() {
         assert!(message.contains(words), "{message}");
     }
     assert_eq!(client.read(0, 512).await, Ok(vec![0; 512]));
+}
+
+#[tokio::test]
+async fn disk_becomes_read_only_and_writable_under_way() {
+    let below = Native::new(MIB);
+    let at_first = Argument { name: "readonly".into(), value: Value::Boolean(false) };
+    let client = filter_with("readonly", &below, vec![at_first]).await;
+    let control = control(&client);
+    let change = async |expected: Result<(), ErrorCode>| {
+        assert_eq!(client.write(0, &[1; 512], false).await, expected);
+        assert_eq!(client.zero(4096, 512, false).await, expected);
+        assert_eq!(client.trim(8192, 512).await, expected);
+        assert_eq!(client.read(0, 512).await, Ok(vec![1; 512]));
+    };
+    change(Ok(())).await;
+    for _ in 0..3 {
+        set(&control, &["readonly=true"]).await.unwrap();
+        change(Err(ErrorCode::Perm)).await;
+        set(&control, &["readonly=false"]).await.unwrap();
+        change(Ok(())).await;
+    }
+    let client = filter("readonly", &below).await;
+    assert!(!client.0.geometry().capabilities.writable);
+    let [control] = &client.0.clone().controls()[..] else { panic!("it takes commands") };
+    let message = set(control, &["readonly=false"]).await.unwrap_err().to_string();
+    assert!(message.contains("for good"), "{message}");
 }
 
 #[tokio::test]
