@@ -177,11 +177,11 @@ async fn serve_inside_tls<S: Stream>(
 }
 
 /// Serves the transmission phase.
-async fn transmit<S: Stream>(stream: S, agreed: Agreed, context: Context) -> End {
+async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
     let Agreed { session, port, meter, _place, rest } = agreed;
     let Context { mut phase, in_use, threads, peers, .. } = context;
     let _user = in_use.enter();
-    let gate = Gate::new(port);
+    let gate = Gate::new(port, stream.plaintext_socket().is_some());
     let mut transmission = Transmission::new(stream, session, gate, meter, peers.enter(), rest);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();

@@ -7,14 +7,15 @@
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
+use super::End;
 use crate::block::{Chunk, Span};
-use crate::device::Chunks;
+use crate::device::{Chunks, Piped};
 use crate::nbd::{self, ReplyTo, Run};
-use crate::transport::poll_write_rest;
+use crate::transport::{Stream, poll_write_rest};
 
 /// Content of a read that is shorter than this, in bytes, is copied into the buffer.
 const SEND_ALONE: u64 = 32 << 10;
@@ -85,6 +86,27 @@ impl Output {
             Poll::Pending => self.make_room(),
         }
         polled.map(Ok)
+    }
+
+    /// Sends the buffer and then the content of pipes. Ready when both are empty.
+    pub(super) fn poll_send_piped<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        piped: &mut Piped,
+    ) -> Poll<Result<(), End>> {
+        ready!(self.poll_send(stream, cx))?;
+        while !piped.is_empty() {
+            let Some(socket) = stream.plaintext_socket() else {
+                return Poll::Ready(Err(End::Unanswerable));
+            };
+            match ready!(socket.poll_send_by(cx, |socket| piped.send(socket))) {
+                Ok(0) => return Poll::Ready(Err(End::Unanswerable)),
+                Ok(sent) => self.total += sent as u64,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Frees the buffer if it is empty.

@@ -239,7 +239,9 @@ where
                 Some(_) => !self.has_room(),
                 None => !may_complete(self),
             };
-            self.poll_waiting(cx)?;
+            if self.reading.is_none() {
+                self.poll_waiting(cx)?;
+            }
             let mut needs_input = false;
             while !needs_input && self.may_execute() {
                 needs_input = !self.step(cx)?;
@@ -250,7 +252,7 @@ where
                 sent &= Pin::new(&mut self.stream).poll_flush(cx)?.is_ready();
             }
             self.meter.end();
-            self.blocked = !sent;
+            self.blocked = !sent || self.is_piped_left();
             if sent && (waits_for_room || self.reading_begins()) {
                 continue;
             }

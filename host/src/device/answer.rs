@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Lease;
+use super::{Lease, Piped};
 use crate::block::{Chunk, Extents};
 
 /// The answer to a command that succeeded.
@@ -11,13 +11,17 @@ pub enum Answer {
     Done,
     /// The content, as long as the span.
     Read(Content),
+    /// The content of a read that goes into a socket, as long as the span ([`Order::to_socket`]).
+    ///
+    /// [`Order::to_socket`]: super::Order::to_socket
+    Piped(Piped),
     /// At least one extent, from the beginning of the span.
     Extents(Extents),
 }
 
 impl Answer {
     /// Copies the content of a read, so that no lease is held any longer.
-    pub(super) fn into_copy(self) -> Self {
+    pub fn into_copy(self) -> Self {
         match self {
             Self::Read(content) => Self::Read(content.into_copy()),
             answer => answer,

@@ -27,6 +27,8 @@ pub struct Gate {
     /// The generation of the port when this device was taken from it.
     generation: u64,
     cancelled: Cancelled,
+    /// [`Order::to_socket`] of the connection's reads.
+    to_socket: bool,
 }
 
 /// A gate for a task. Its device is not replaced while this lives.
@@ -47,15 +49,15 @@ impl Drop for Pass {
 }
 
 impl Gate {
-    /// Creates the gate of a new connection.
-    pub fn new(port: Arc<Port>) -> Arc<Self> {
-        Self::of_port(port, Cancelled::default())
+    /// Creates the gate of a new connection. `to_socket` is [`Order::to_socket`].
+    pub fn new(port: Arc<Port>, to_socket: bool) -> Arc<Self> {
+        Self::of_port(port, Cancelled::default(), to_socket)
     }
 
-    fn of_port(port: Arc<Port>, cancelled: Cancelled) -> Arc<Self> {
+    fn of_port(port: Arc<Port>, cancelled: Cancelled, to_socket: bool) -> Arc<Self> {
         // In this order: with a generation that is too old, the gate is only made once more.
         let generation = port.generation();
-        Arc::new(Self { device: port.device(), generation, port, cancelled })
+        Arc::new(Self { device: port.device(), generation, port, cancelled, to_socket })
     }
 
     /// Enters, once the device is not being replaced. If it may have been replaced since this gate was
@@ -70,7 +72,7 @@ impl Gate {
         ready!(gate.port.poll_enter(cx))?;
         let renewed = gate.port.generation() != gate.generation;
         if renewed {
-            *gate = Self::of_port(gate.port.clone(), gate.cancelled.clone());
+            *gate = Self::of_port(gate.port.clone(), gate.cancelled.clone(), gate.to_socket);
         }
         Poll::Ready(Ok(renewed))
     }
@@ -183,7 +185,8 @@ impl Gate {
         place: Option<Execution>,
         alone: bool,
     ) -> Execution {
-        let order = Order { command, payload, cancelled: self.cancelled.clone(), alone };
+        let (cancelled, to_socket) = (self.cancelled.clone(), self.to_socket);
+        let order = Order { command, payload, cancelled, alone, to_socket };
         self.device.clone().execute(order, place)
     }
 

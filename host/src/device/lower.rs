@@ -101,6 +101,7 @@ impl Lowers {
                 Answer::Read(content) => {
                     Reply::Read(content.into_parts().into_iter().map(OwnedChunk::from).collect())
                 }
+                Answer::Piped(_) => unreachable!("it does not go to a socket"),
                 Answer::Extents(extents) => Reply::Extents(extents.as_slice().to_vec()),
             })
         })

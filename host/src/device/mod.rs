@@ -18,6 +18,7 @@ mod gate;
 pub mod guest;
 mod lease;
 mod lower;
+mod piped;
 mod port;
 mod stacked;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use control::{Control, ControlError};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
 pub use lower::{Lower, LowerError, LowerSource};
+pub use piped::Piped;
 pub use port::{Ended, InUse, Port, Ports, Replacing};
 pub use stacked::{OwnDisk, list_exports, open};
 pub use turnstile::Turnstile;
@@ -140,12 +142,14 @@ pub struct Order {
     /// The execution is first polled on a thread that serves a single connection, so calls that block for
     /// a short time delay nobody else there.
     pub alone: bool,
+    /// The content of a read goes into a socket as it is, so the answer may be [`Answer::Piped`].
+    pub to_socket: bool,
 }
 
 impl Order {
     /// Creates an order that is not known to run on a connection's own thread.
     pub fn new(command: Command, payload: Bytes, cancelled: Cancelled) -> Self {
-        Self { command, payload, cancelled, alone: false }
+        Self { command, payload, cancelled, alone: false, to_socket: false }
     }
 }
 

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A byte stream that carries a connection.
@@ -228,6 +228,40 @@ impl StreamSocket {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok()
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Sends by a function that is given the socket, which does not block, and returns how many bytes it
+    /// sent.
+    pub(crate) fn poll_send_by(
+        &self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let sent = match &self.0 {
+                Waiting::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || send(stream.as_fd()))
+                }
+                Waiting::Unix(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || send(stream.as_fd()))
+                }
+                Waiting::Alone(watched) => {
+                    let sent = send(watched.as_fd());
+                    return watched.poll_send(
+                        sent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+                    );
+                }
+                Waiting::Lost => Err(lost()),
+            };
+            match sent {
+                // The runtime learns of it by this, and waits when it is polled again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     /// Returns the socket if it has left the runtime.

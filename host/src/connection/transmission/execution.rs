@@ -42,7 +42,7 @@ pub(super) struct Completed {
     request: Executed,
     result: Outcome,
     /// Its share of the request memory, held until it is answered.
-    _buffer: Option<Buffer>,
+    buffer: Option<Buffer>,
 }
 
 /// Ensures that a request is answered however its task ends.
@@ -67,7 +67,7 @@ impl Drop for Completion {
             false => Err(ErrorCode::NoMem.into()),
         });
         // This fails if the connection is gone, and then nobody needs the answer.
-        let completed = Completed { request: self.request, result, _buffer: self.buffer.take() };
+        let completed = Completed { request: self.request, result, buffer: self.buffer.take() };
         let _ = self.done.send(completed);
     }
 }
@@ -170,7 +170,7 @@ where
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         match self.call(command, data, cx) {
-            Ok(result) => self.answer(executed, result, cx)?,
+            Ok(result) => self.answer(executed, result, buffer, cx)?,
             Err(Started { execution, computes }) => {
                 let pass = self.gate.pass();
                 let execution = async move {
@@ -253,10 +253,7 @@ where
         let task = async move {
             let (outcome, pass) = execution.await;
             // A copy, so that the task holds no lease until the connection gets to it.
-            let outcome = outcome.map(|answer| match answer {
-                Answer::Read(content) => Answer::Read(content.into_copy()),
-                answer => answer,
-            });
+            let outcome = outcome.map(Answer::into_copy);
             drop(pass);
             completion.finish(outcome);
         };
@@ -281,16 +278,18 @@ where
         completed: Completed,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let Completed { request, result, _buffer } = completed;
+        let Completed { request, result, buffer } = completed;
         self.in_flight.count -= 1;
         self.in_flight.bytes -= request.held;
-        self.answer(request, result, cx)
+        self.answer(request, result, buffer, cx)
     }
 
+    /// Answers a request. The memory taken for it is held until its content was sent.
     pub(super) fn answer(
         &mut self,
         request: Executed,
         result: Outcome,
+        buffer: Option<Buffer>,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let Executed { reply, entry, span, .. } = request;
@@ -308,6 +307,11 @@ where
                     self.reading = Some(unsent);
                     return Ok(());
                 }
+            }
+            Ok(Answer::Piped(piped)) => {
+                let reading = Reading::of_piped(&request, piped, buffer, &mut self.output);
+                self.reading = Some(reading);
+                return self.poll_reading(cx);
             }
             Ok(Answer::Extents(extents)) => {
                 reply.block_status(span, &extents, self.output.batch());

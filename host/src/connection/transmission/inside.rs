@@ -51,7 +51,12 @@ where
                 return Poll::Ready(Exit::End(end));
             }
         }
-        if let Poll::Ready(sent) = self.output.poll_send(&mut self.stream, cx) {
+        if let Poll::Ready(Err(end)) = self.poll_piped(cx) {
+            return Poll::Ready(Exit::End(end));
+        }
+        if let Poll::Ready(sent) = self.output.poll_send(&mut self.stream, cx)
+            && !self.is_piped_left()
+        {
             return Poll::Ready(Exit::End(sent.map_or_else(End::Transport, |()| End::Removed)));
         }
         self.blocked = true;

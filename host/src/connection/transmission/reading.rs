@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ use super::request::{Executed, error_text};
 use crate::block::{Command, Error, ErrorCode, Span};
 use crate::connection::End;
 use crate::connection::output::{Output, Read, Unsent};
-use crate::device::{Answer, Buffer, Chunks, Content, Entry, Gate};
+use crate::device::{Answer, Buffer, Chunks, Entry, Gate, Piped};
 use crate::nbd::{ReplyTo, Run};
 use crate::transport::Stream;
 
@@ -41,6 +41,8 @@ pub(super) struct Reading {
     rest: Span,
     /// The piece that is being executed.
     called: Option<Called>,
+    /// Content whose header was sent, and the memory taken for it. It comes before `owed`.
+    piped: Option<(Piped, Option<Buffer>)>,
 }
 
 /// A piece that is being executed.
@@ -48,6 +50,9 @@ struct Called {
     span: Span,
     content: oneshot::Receiver<Piece>,
 }
+
+/// A piece that was executed: its span, its content, and the memory taken for that.
+type Arrived = (Span, Answer, Option<Buffer>);
 
 /// Where the content of a read is sent.
 pub(super) struct Outlet<'a, S> {
@@ -58,14 +63,26 @@ pub(super) struct Outlet<'a, S> {
 }
 
 /// The content of a piece, and the memory taken for it.
-type Piece = (Result<Content, Error>, Option<Buffer>);
+type Piece = (Result<Answer, Error>, Option<Buffer>);
 
 impl Reading {
     /// Starts with a read of which nothing was sent.
     pub(super) fn new(request: &Executed) -> Self {
         let &Executed { reply, entry, span, .. } = request;
         let owed = Span { length: 0, ..span };
-        Self { reply, entry, length: span.length, owed, rest: span, called: None }
+        Self { reply, entry, length: span.length, owed, rest: span, called: None, piped: None }
+    }
+
+    /// Starts with a read all of whose content is in pipes.
+    pub(super) fn of_piped(
+        request: &Executed,
+        piped: Piped,
+        buffer: Option<Buffer>,
+        output: &mut Output,
+    ) -> Self {
+        let mut reading = Self::new(request);
+        reading.send_piped(request.span, piped, buffer, output);
+        reading
     }
 
     /// Answers a read with all of its content. Returns the read of what found no room.
@@ -79,11 +96,11 @@ impl Reading {
         S: Stream,
         C: Chunks,
     {
-        let &Executed { reply, entry, span, .. } = request;
+        let &Executed { reply, span, .. } = request;
         let read = Read { reply, span, content, ends: true, room: to.room };
         let unsent = to.output.read(to.stream, cx, &read)?;
         let length = span.length;
-        let rest = |Unsent { owed, rest }| Self { reply, entry, length, owed, rest, called: None };
+        let rest = |Unsent { owed, rest }| Self { length, owed, rest, ..Self::new(request) };
         Ok(unsent.map(rest))
     }
 
@@ -102,7 +119,7 @@ impl Reading {
         gate: &Arc<Gate>,
         piece: Span,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Span, Content), Error>> {
+    ) -> Poll<Result<Arrived, Error>> {
         let called = self.called.get_or_insert_with(|| {
             let buffer = gate.buffers().try_take(piece.length);
             let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
@@ -112,10 +129,7 @@ impl Reading {
             let task = async move {
                 let execution = driver.execute(Command::Read { span }, Bytes::new(), None, false);
                 let result = driver.finish(execution).await;
-                let content = result.map(|answer| match answer {
-                    Answer::Read(content) => content.into_copy(),
-                    Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
-                });
+                let content = result.map(Answer::into_copy);
                 // This fails if the connection is gone, and then nobody needs the result.
                 let _ = done.send((content, buffer));
             };
@@ -127,9 +141,33 @@ impl Reading {
         polled.map(|content| {
             self.called = None;
             // The sender is dropped if there are no threads.
-            let (content, _buffer) = content.unwrap_or((Err(ErrorCode::NoMem.into()), None));
-            Ok((span, content?))
+            let (content, buffer) = content.unwrap_or((Err(ErrorCode::NoMem.into()), None));
+            Ok((span, content?, buffer))
         })
+    }
+
+    /// Appends the header of a chunk with the next bytes.
+    fn announce(&mut self, span: Span, output: &mut Output) {
+        let rest = self.rest.after(span.length);
+        let run = Run { span, hole: false, last: rest.length == 0 };
+        self.reply.run(&run, output.batch());
+        (self.owed, self.rest) = (span, rest);
+    }
+
+    /// Sends the content of a piece that is in pipes, when what is buffered was sent.
+    fn send_piped(
+        &mut self,
+        piece: Span,
+        piped: Piped,
+        buffer: Option<Buffer>,
+        output: &mut Output,
+    ) {
+        if self.owed.length == 0 {
+            let whole = self.reply.is_one_run();
+            self.announce(if whole { self.rest } else { piece }, output);
+        }
+        self.owed = self.owed.after(piece.length);
+        self.piped = Some((piped, buffer));
     }
 
     /// Sends the content of a piece. What finds no room is read again later.
@@ -148,10 +186,7 @@ impl Reading {
         let reply = self.reply;
         if self.owed.length == 0 && reply.is_one_run() {
             // The header announces the whole read.
-            let run = Run { span: self.rest, hole: false, last: true };
-            reply.run(&run, output.batch());
-            self.owed = self.rest;
-            self.rest = self.rest.after(self.rest.length);
+            self.announce(self.rest, output);
         }
         if self.owed.length > 0 {
             let left = output.go_on(stream, cx, piece.length, content, room)?;
@@ -177,7 +212,9 @@ where
 {
     /// Continues the read that is being answered, as far as there is room.
     pub(super) fn poll_reading(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        while let Some(mut reading) = self.reading.take() {
+        while self.poll_piped(cx)?.is_ready()
+            && let Some(mut reading) = self.reading.take()
+        {
             let piece = reading.next();
             if piece.length == 0 {
                 self.meter.answered(reading.entry, reading.length, false);
@@ -200,8 +237,14 @@ where
                 continue;
             }
             match reading.poll_call(&self.gate, piece, cx) {
-                Poll::Ready(Ok((piece, content))) => {
-                    reading.send(to, piece, &content, cx)?;
+                Poll::Ready(Ok((piece, answer, buffer))) => {
+                    match answer {
+                        Answer::Read(content) => reading.send(to, piece, &content, cx)?,
+                        Answer::Piped(piped) => {
+                            reading.send_piped(piece, piped, buffer, to.output);
+                        }
+                        Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
+                    }
                     self.reading = Some(reading);
                 }
                 Poll::Ready(Err(_)) if reading.owed.length > 0 => {
@@ -222,8 +265,25 @@ where
         Ok(())
     }
 
+    /// Sends content that is in pipes. Ready when none is left.
+    pub(super) fn poll_piped(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if let Some(reading) = &mut self.reading
+            && let Some((piped, _)) = &mut reading.piped
+        {
+            ready!(self.output.poll_send_piped(&mut self.stream, cx, piped))?;
+            reading.piped = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether there is a read to continue that does not wait for an execution.
     pub(super) fn reading_begins(&self) -> bool {
-        self.reading.as_ref().is_some_and(|reading| reading.called.is_none())
+        let begins = |reading: &Reading| reading.called.is_none() && reading.piped.is_none();
+        self.reading.as_ref().is_some_and(begins)
+    }
+
+    /// Whether there is content in pipes that the stream did not accept.
+    pub(super) fn is_piped_left(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.piped.is_some())
     }
 }

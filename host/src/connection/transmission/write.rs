@@ -76,7 +76,7 @@ where
         let here = self.input.len() as u64;
         if write.rest.length == 0 {
             // All of it was received directly into the device.
-            self.answer(write.executed, Ok(Answer::Done), cx)?;
+            self.answer(write.executed, Ok(Answer::Done), None, cx)?;
             return Ok(true);
         }
         if here >= write.rest.length {

@@ -115,11 +115,17 @@ impl FileDevice {
 
 impl OpenFile {
     fn execute(&self, order: Order) -> Result<Answer, Failure> {
-        let Order { command, payload, cancelled, .. } = order;
+        let Order { command, payload, cancelled, to_socket, .. } = order;
         match command {
             // Writes take effect all the same.
             Command::Read { .. } if cancelled.is_cancelled() => return Err(Failure::Cancelled),
-            Command::Read { span } => return Ok(content(self.read(span)?)),
+            Command::Read { span } => {
+                let piped = to_socket.then(|| self.read_piped(span)).and_then(Result::transpose);
+                return match piped {
+                    Some(piped) => Ok(Answer::Piped(piped?)),
+                    None => Ok(content(self.read(span)?)),
+                };
+            }
             Command::Write { span, fua } => self.write(span.offset, &payload, fua)?,
             Command::Zero { span, fua, keep_allocated, fast } => {
                 self.zero(Zero { span, fua, keep_allocated, fast }, &cancelled)?;

@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::buffer::spare_capacity;
@@ -16,6 +16,7 @@ use super::options::{Access, PageCache};
 use super::pool;
 use super::support::Support;
 use crate::block::{Geometry, Span};
+use crate::device::piped::{NotPiped, Piped};
 
 /// The longest read or write that is executed on the caller's thread, in bytes.
 ///
@@ -26,6 +27,9 @@ pub(super) const MAX_NOW: u64 = 256 << 10;
 
 /// The same on a thread that serves a single connection, which waits for the command anyway.
 pub(super) const MAX_NOW_ALONE: u64 = 1 << 20;
+
+/// The shortest read that is answered through pipes, in bytes.
+const LEAST_PIPED: u64 = 128 << 10;
 
 /// An open file, and the optional operations that its file system supports.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(super) struct OpenFile {
     pub(super) read_now: Support,
     /// RWF_DSYNC.
     pub(super) write_durably: Support,
+    /// splice(2).
+    splice: Support,
     pub(super) punch: Support,
     pub(super) zero_range: Support,
     /// SEEK_DATA and SEEK_HOLE.
@@ -61,6 +67,7 @@ impl OpenFile {
             flush_failed: AtomicBool::new(false),
             read_now: Support::default(),
             write_durably: Support::default(),
+            splice: Support::default(),
             punch: Support::default(),
             zero_range: Support::default(),
             seek: Support::default(),
@@ -106,6 +113,25 @@ impl OpenFile {
             evict(&self.fd, span);
         }
         Ok(bytes)
+    }
+
+    /// Reads a span into pipes. Returns `None` if it has to be copied: because that takes less time, or
+    /// there are no pipes.
+    pub(super) fn read_piped(&self, span: Span) -> Result<Option<Piped>, Failure> {
+        if span.length < LEAST_PIPED || self.evictor.is_some() {
+            return Ok(None);
+        }
+        let piped = self.splice.attempt(|| match Piped::of_file(self.fd.as_fd(), span) {
+            // The file system cannot do it.
+            Err(NotPiped::File(nix::errno::Errno::EINVAL)) => Err(Errno::OPNOTSUPP),
+            piped => Ok(piped),
+        });
+        match piped.transpose()? {
+            None | Some(Err(NotPiped::NoPipes)) => Ok(None),
+            Some(Ok(piped)) => Ok(Some(piped)),
+            Some(Err(NotPiped::Truncated)) => Err(Failure::Truncated),
+            Some(Err(NotPiped::File(error))) => Err(Errno::from_raw_os_error(error as i32).into()),
+        }
     }
 
     /// Writes `data` at an offset.

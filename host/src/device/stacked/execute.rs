@@ -198,6 +198,7 @@ impl StackedDevice {
             payload: order.payload.clone(),
             cancelled: order.cancelled.clone(),
             alone: order.alone,
+            to_socket: order.to_socket,
         };
         Some((device.clone(), order))
     }

@@ -60,7 +60,7 @@ async fn open_within(guest: &Guest, max_memory: u64) -> Result<Client, OpenError
 impl Client {
     async fn open(config: DiskConfig) -> Result<Self, OpenError> {
         let disk = Arc::new(GuestDevice::open(config, None).await?);
-        Ok(Self { gate: Gate::new(Port::alone(disk.clone())), disk })
+        Ok(Self { gate: Gate::new(Port::alone(disk.clone()), false), disk })
     }
 
     /// That of a dead disk is, on other threads.

@@ -85,7 +85,7 @@ async fn disk_becomes_read_only_and_writable_under_way() {
     let control = control(&client);
     let change = async |expected: Result<(), ErrorCode>| {
         assert_eq!(client.write(0, &[1; 512], false).await, expected);
-        assert_eq!(client.zero(4096, 512, false).await, expected);
+        assert_eq!(client.zero(4096, 512).await, expected);
         assert_eq!(client.trim(8192, 512).await, expected);
         assert_eq!(client.read(0, 512).await, Ok(vec![1; 512]));
     };
