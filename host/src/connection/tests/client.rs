@@ -193,6 +193,11 @@ impl Client {
         tokio::time::timeout(PATIENCE, receiving).await.expect("an answer")
     }
 
+    /// Takes bytes that were received.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        self.received.extend_from_slice(bytes);
+    }
+
     /// Forgets the replies so far.
     pub(super) fn forget(&mut self) {
         self.received.clear();

@@ -16,7 +16,7 @@ use super::options::{Access, PageCache};
 use super::pool;
 use super::support::Support;
 use crate::block::{Geometry, Span};
-use crate::device::piped::{NotPiped, Piped};
+use crate::device::piped::{NotPiped, PIPES, Piped};
 
 /// The longest read or write that is executed on the caller's thread, in bytes.
 ///
@@ -121,7 +121,7 @@ impl OpenFile {
         if span.length < LEAST_PIPED || self.evictor.is_some() {
             return Ok(None);
         }
-        let piped = self.splice.attempt(|| match Piped::of_file(self.fd.as_fd(), span) {
+        let piped = self.splice.attempt(|| match Piped::of_file(self.fd.as_fd(), span, &PIPES) {
             // The file system cannot do it.
             Err(NotPiped::File(nix::errno::Errno::EINVAL)) => Err(Errno::OPNOTSUPP),
             piped => Ok(piped),

@@ -66,6 +66,14 @@ impl Client {
         self.0.clone().execute(order, None).await
     }
 
+    /// Reads for a socket. Returns whether the content is in pipes.
+    async fn is_piped(&self, offset: u64, length: u64) -> Result<bool, Error> {
+        let command = Command::Read { span: Span { offset, length } };
+        let order = Order::new(command, Default::default(), Cancelled::default());
+        let answer = self.0.clone().execute(Order { to_socket: true, ..order }, None).await?;
+        Ok(matches!(answer, Answer::Piped(_)))
+    }
+
     async fn zero(&self, span: Span, fua: bool, keep: bool, fast: bool) -> Result<(), Error> {
         let zero = Command::Zero { span, fua, keep_allocated: keep, fast };
         self.execute(zero, Vec::new()).await.map(drop)
@@ -272,4 +280,20 @@ impl Drop for Mount {
         // Lazily, for files of it may still be open.
         let _ = std::process::Command::new("umount").arg("-l").arg(self.path()).status();
     }
+}
+
+#[tokio::test]
+async fn long_reads_for_sockets_are_piped_unless_the_page_cache_is_not_used() {
+    let file = file_of(4 * MIB);
+    let client = client_of(&file);
+    for (length, expected) in [(4096, false), (MIB, true), (4 * MIB, true)] {
+        assert_eq!(client.is_piped(0, length).await, Ok(expected), "{length}");
+    }
+    let source = Source::Descriptor(another(&file));
+    let uncached = FileOptions { page_cache: PageCache::None, ..options(source) };
+    assert_eq!(Client::open(uncached).unwrap().is_piped(0, MIB).await, Ok(false));
+    file.set_len(MIB).unwrap();
+    let error = client.is_piped(0, 2 * MIB).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Io);
+    assert!(error.message.unwrap().contains("the file has become shorter than the disk"));
 }
