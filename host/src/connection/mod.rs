@@ -181,7 +181,8 @@ async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) ->
     let Agreed { session, port, meter, _place, rest } = agreed;
     let Context { mut phase, in_use, threads, peers, .. } = context;
     let _user = in_use.enter();
-    let gate = Gate::new(port, stream.plaintext_socket().is_some());
+    let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
+    let gate = Gate::new(port, to_socket);
     let mut transmission = Transmission::new(stream, session, gate, meter, peers.enter(), rest);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();

