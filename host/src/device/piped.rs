@@ -3,21 +3,23 @@
 //!
 //! A pipe is filled by calls that may wait for the disk, and emptied by calls that do not. How much
 //! there is in it is known before any of it is sent. The bytes are those that the file has when they
-//! are received: a write that comes between may show in them, as it may whenever a client has a read
-//! and a write under way at once.
+//! are received: a write that comes between may show in them, as it may whenever a read and a write are
+//! under way at once. Where a read must not show a later write, as in a snapshot, it is copied.
 
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
+use rustix::io::{Errno, Result, retry_on_intr};
 
 use crate::block::Span;
 
 /// The size of a pipe, in bytes: what the kernel allows to all users by default (pipe(7)).
 const SIZE: i32 = 1 << 20;
+
+const NONBLOCK: SpliceFFlags = SpliceFFlags::SPLICE_F_NONBLOCK;
 
 /// The most pipes of the process. Each takes two file descriptors, and an unprivileged user may have
 /// 64 of this size. Reads that find none are copied.
@@ -74,6 +76,10 @@ impl Pool {
     }
 }
 
+fn errno(error: nix::errno::Errno) -> Errno {
+    Errno::from_raw_os_error(error as i32)
+}
+
 /// A pipe with content.
 struct Filled {
     pool: &'static Pool,
@@ -88,20 +94,24 @@ impl Filled {
     }
 
     /// Fills the pipe with a span of a file, as far as it fits. Returns 0 at the end of the file.
-    fn fill(&mut self, file: BorrowedFd<'_>, span: Span) -> Result<usize, Errno> {
-        let mut offset = i64::try_from(span.offset).map_err(|_| Errno::EINVAL)?;
+    fn fill(&mut self, file: BorrowedFd<'_>, span: Span) -> Result<usize> {
+        let mut offset = i64::try_from(span.offset).map_err(|_| Errno::INVAL)?;
         let length = usize::try_from(span.length).unwrap_or(usize::MAX);
-        let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
-        loop {
-            match splice(file, Some(&mut offset), &self.pipe().writer, None, length, flags) {
-                Ok(more) => {
-                    self.length += more;
-                    return Ok(more);
-                }
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let more = retry_on_intr(|| {
+            let from = Some(&mut offset);
+            splice(file, from, &self.pipe().writer, None, length, NONBLOCK).map_err(errno)
+        })?;
+        self.length += more;
+        Ok(more)
+    }
+
+    /// Sends from the pipe to a socket. Returns how many bytes were sent.
+    fn send(&mut self, socket: BorrowedFd<'_>) -> Result<usize> {
+        let sent = retry_on_intr(|| {
+            splice(&self.pipe().reader, None, socket, None, self.length, NONBLOCK).map_err(errno)
+        })?;
+        self.length -= sent;
+        Ok(sent)
     }
 }
 
@@ -139,7 +149,7 @@ impl Piped {
         file: BorrowedFd<'_>,
         mut span: Span,
         pool: &'static Pool,
-    ) -> Result<Self, NotPiped> {
+    ) -> std::result::Result<Self, NotPiped> {
         let mut pipes = VecDeque::new();
         let mut last = pool.take().ok_or(NotPiped::NoPipes)?;
         while span.length > 0 {
@@ -147,7 +157,7 @@ impl Piped {
                 Ok(0) => return Err(NotPiped::Truncated),
                 Ok(more) => span = span.after(more as u64),
                 // It is full.
-                Err(Errno::EAGAIN) if last.length > 0 => {
+                Err(Errno::AGAIN) if last.length > 0 => {
                     let next = pool.take().ok_or(NotPiped::NoPipes)?;
                     pipes.push_back(std::mem::replace(&mut last, next));
                 }
@@ -169,15 +179,13 @@ impl Piped {
     /// # Errors
     ///
     /// Returns the error of the socket.
-    pub fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn send(&mut self, socket: BorrowedFd<'_>) -> Result<usize> {
         let Some(first) = self.0.front_mut() else { return Ok(0) };
-        let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
-        let sent = match splice(&first.pipe().reader, None, socket, None, first.length, flags) {
+        let sent = match first.send(socket) {
             // No error of a socket.
-            Err(Errno::EIO | Errno::ENODATA) => 0,
+            Err(Errno::IO | Errno::NODATA) => 0,
             sent => sent?,
         };
-        first.length -= sent;
         if first.length == 0 {
             self.0.pop_front();
         }

@@ -247,30 +247,24 @@ impl StreamSocket {
     pub(crate) fn poll_send_by(
         &self,
         cx: &mut Context<'_>,
-        mut send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        mut send: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
             let sent = match &self.0 {
                 Waiting::Tcp(stream) => {
                     ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || send(stream.as_fd()))
+                    stream.try_io(Interest::WRITABLE, || Ok(send(stream.as_fd())?))
                 }
                 Waiting::Unix(stream) => {
                     ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || send(stream.as_fd()))
+                    stream.try_io(Interest::WRITABLE, || Ok(send(stream.as_fd())?))
                 }
-                Waiting::Alone(watched) => {
-                    let sent = send(watched.as_fd());
-                    return watched.poll_send(
-                        sent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-                    );
-                }
+                Waiting::Alone(watched) => return watched.poll_send(send(watched.as_fd())),
                 Waiting::Lost => Err(lost()),
             };
             match sent {
-                // The runtime learns of it by this, and waits when it is polled again.
+                // The runtime has noticed that it has to wait.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 sent => return Poll::Ready(sent),
             }
         }

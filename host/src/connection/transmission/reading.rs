@@ -51,9 +51,6 @@ struct Called {
     content: oneshot::Receiver<Piece>,
 }
 
-/// A piece that was executed: its span, its content, and the memory taken for that.
-type Arrived = (Span, Answer, Option<Buffer>);
-
 /// Where the content of a read is sent.
 pub(super) struct Outlet<'a, S> {
     pub(super) output: &'a mut Output,
@@ -119,7 +116,7 @@ impl Reading {
         gate: &Arc<Gate>,
         piece: Span,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Arrived, Error>> {
+    ) -> Poll<(Span, Piece)> {
         let called = self.called.get_or_insert_with(|| {
             let buffer = gate.buffers().try_take(piece.length);
             let most = if buffer.is_some() { PIECE } else { SMALL_PIECE };
@@ -141,8 +138,7 @@ impl Reading {
         polled.map(|content| {
             self.called = None;
             // The sender is dropped if there are no threads.
-            let (content, buffer) = content.unwrap_or((Err(ErrorCode::NoMem.into()), None));
-            Ok((span, content?, buffer))
+            (span, content.unwrap_or((Err(ErrorCode::NoMem.into()), None)))
         })
     }
 
@@ -237,7 +233,7 @@ where
                 continue;
             }
             match reading.poll_call(&self.gate, piece, cx) {
-                Poll::Ready(Ok((piece, answer, buffer))) => {
+                Poll::Ready((piece, (Ok(answer), buffer))) => {
                     match answer {
                         Answer::Read(content) => reading.send(to, piece, &content, cx)?,
                         Answer::Piped(piped) => {
@@ -247,11 +243,11 @@ where
                     }
                     self.reading = Some(reading);
                 }
-                Poll::Ready(Err(_)) if reading.owed.length > 0 => {
+                Poll::Ready((_, (Err(_), _))) if reading.owed.length > 0 => {
                     self.meter.answered(reading.entry, reading.length, true);
                     return Err(End::Unanswerable);
                 }
-                Poll::Ready(Err(error)) => {
+                Poll::Ready((_, (Err(error), _))) => {
                     let text = error_text(&error);
                     self.meter.answered(reading.entry, reading.length, true);
                     reading.reply.error_at(error.code, text, piece.offset, self.output.batch());

@@ -1,6 +1,7 @@
 //! A device over a regular file or a block device.
 //!
-//! Short reads from the page cache are ready at once. All other commands may block, and run on the
+//! Short reads from the page cache are ready at once. Long reads for a Unix socket are answered with
+//! references to pages, in pipes, so that no byte is copied here. All other commands may block, and run on the
 //! runtime's blocking threads (`execute`). `open_file`, `zero` and `extents` make the system calls
 //! and do not know about threads.
 //!
@@ -11,7 +12,8 @@
 //! The size of the device is that of the file when it is opened; bytes that are appended later are
 //! not served. The file is not mapped, so its truncation does not kill the process (SIGBUS):
 //!
-//! - A read past the present end of the file fails with EIO and returns no zeroes.
+//! - A read past the present end of the file fails with EIO and returns no zeroes. If the file is cut
+//!   while a reply with its pages is being sent, the rest of the reply may have zeroes at the new end.
 //! - Extents past the present end are data, so that clients try to read them.
 //! - A write past the present end extends the file. A gap before it reads as zeroes.
 //! - Zeroing and trimming past the present end succeed and change nothing.

@@ -28,7 +28,8 @@ pub(super) const MAX_NOW: u64 = 256 << 10;
 /// The same on a thread that serves a single connection, which waits for the command anyway.
 pub(super) const MAX_NOW_ALONE: u64 = 1 << 20;
 
-/// The shortest read that is answered through pipes, in bytes.
+/// The shortest read that is answered through pipes, in bytes: with reads of 256 KiB, clients receive 1.2
+/// times as much, for half of the processor time here.
 const LEAST_PIPED: u64 = 128 << 10;
 
 /// An open file, and the optional operations that its file system supports.
@@ -123,14 +124,14 @@ impl OpenFile {
         }
         let piped = self.splice.attempt(|| match Piped::of_file(self.fd.as_fd(), span, &PIPES) {
             // The file system cannot do it.
-            Err(NotPiped::File(nix::errno::Errno::EINVAL)) => Err(Errno::OPNOTSUPP),
+            Err(NotPiped::File(Errno::INVAL)) => Err(Errno::OPNOTSUPP),
             piped => Ok(piped),
         });
         match piped.transpose()? {
             None | Some(Err(NotPiped::NoPipes)) => Ok(None),
             Some(Ok(piped)) => Ok(Some(piped)),
             Some(Err(NotPiped::Truncated)) => Err(Failure::Truncated),
-            Some(Err(NotPiped::File(error))) => Err(Errno::from_raw_os_error(error as i32).into()),
+            Some(Err(NotPiped::File(error))) => Err(error.into()),
         }
     }
 

@@ -198,7 +198,9 @@ impl StackedDevice {
             payload: order.payload.clone(),
             cancelled: order.cancelled.clone(),
             alone: order.alone,
-            to_socket: order.to_socket,
+            // A component may keep what was there from being overwritten, and pages of a file are those
+            // that it has when they are received.
+            to_socket: false,
         };
         Some((device.clone(), order))
     }
