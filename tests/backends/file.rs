@@ -35,6 +35,28 @@ fn image_goes_into_a_file_and_comes_back() {
     }
 }
 
+/// Long requests over a Unix socket get pages of the file, others copies.
+#[test]
+fn image_is_the_same_by_requests_of_any_length_over_any_socket() {
+    require!("nbdcopy", "qemu-img");
+    let directory = TempDir::new().unwrap();
+    let image: Vec<u8> = (0..10_000_019_u32).flat_map(|n| n.to_be_bytes()).collect();
+    fs::write(directory.path().join("disk"), &image).unwrap();
+    for listen in ["-U", "-p"] {
+        let script = r#"
+for size in 65536 262144 1048576 4194304 33554432; do
+    nbdcopy --request-size=$size "$uri" copy && cmp copy disk || exit 1
+    nbdcopy --requests=3 --connections=2 "$uri" copy && cmp copy disk || exit 1
+done
+qemu-img compare -f raw -F raw disk "$uri"
+"#;
+        let address = if listen == "-U" { "-" } else { "0" };
+        let mut command = memnbd(directory.path(), [listen, address, "file", "disk", "--run"]);
+        let printed = run(command.arg(script)).success();
+        assert!(printed.contains("Images are identical."), "{printed}");
+    }
+}
+
 /// A disk that no memory could hold, of which few blocks are taken.
 #[test]
 fn holes_are_kept_and_made() {

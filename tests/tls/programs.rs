@@ -64,6 +64,22 @@ fn libnbd_comes_in_by_certificates() {
     there_and_back(&server, &uri);
 }
 
+/// The pages of a file do not go to a client as they are.
+#[test]
+fn file_is_encrypted() {
+    require!("nbdcopy");
+    let path = TempDir::new().unwrap();
+    write_keys(path.path());
+    fs::write(path.path().join("disk"), vec![0; 24 << 20]).unwrap();
+    let arguments = ["-p", "0", "-v", "--tls=require", "--tls-psk=keys.psk", "file", "disk"];
+    let mut command = memnbd(path.path(), arguments);
+    let server = Server::spawn(path, &mut command);
+    let uri = keys_uri(&server);
+    there_and_back(&server, &uri);
+    let disk = fs::read(server.path("disk")).unwrap();
+    assert!(disk == fs::read(server.path("copy")).unwrap());
+}
+
 #[test]
 fn libnbd_comes_in_by_keys() {
     require!("nbdinfo", "nbdcopy");
