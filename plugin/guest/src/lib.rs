@@ -57,7 +57,7 @@
 //! - [`Control`]: commands to a disk that is in use. [`Listing`]: components whose exports have names.
 //! - [`log`] and [`random_u64`]: what the host offers to a backend.
 //! - [`content`]: helpers for disks whose content is computed from the offset.
-//! - [`parse_size`] and [`crc32`]: for parameters and formats that contain such.
+//! - [`parse_size`] and [`crc32()`]: for parameters and formats that contain such.
 //! - `bindings`: the generated bindings of the contract in `wit/`, on wasm32.
 //! - `exports`: the exports of the contract for a type that implements [`Backend`] or [`Filter`],
 //!   on wasm32.

@@ -47,7 +47,7 @@ impl Lower {
         self.0
     }
 
-    /// Returns the place at `offset` on the device, for a [`Route`](crate::Route).
+    /// Returns the place at `offset` on the device, for a [`Route`].
     pub const fn at(self, offset: u64) -> Location {
         Location { device: self, offset }
     }
