@@ -3,11 +3,11 @@
 //! A routed request holds locks, which others wait for, so it must end even if a lower device does not
 //! answer. Requests on stable routes hold none and have no limit: a withdrawal waits for them.
 
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use futures_util::poll;
 use tokio::sync::SemaphorePermit;
 
 use super::StackedDevice;
@@ -68,7 +68,8 @@ impl StackedDevice {
         let order = Order { cancelled: cancelled.clone(), ..order };
         let mut executed = pin!(lower::execute(self.lowers().device(device).clone(), order));
         // Most answer at once, and need no timer.
-        if let Poll::Ready(outcome) = poll!(executed.as_mut()) {
+        let now = poll_fn(|cx| Poll::Ready(executed.as_mut().poll(cx))).await;
+        if let Poll::Ready(outcome) = now {
             return outcome;
         }
         if let Ok(outcome) = tokio::time::timeout(LOWER_LIMIT, executed).await {
