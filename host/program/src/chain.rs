@@ -10,14 +10,13 @@ use super::Failure;
 use super::file::{self, FileConfig};
 use super::inputs::{self, Inputs};
 use super::loading::{Loader, Supply};
-use super::secrets;
 use super::wish::Wish;
-use super::words::{self, BASE};
-use memnbd::component::{Client, Component, Description, Executing, Listed};
+use super::words;
+use memnbd::component::{BASE, Client, Component, Description, Executing, Listed};
 use memnbd::device::guest::DiskConfig;
 use memnbd::device::{self, Lower, LowerError, LowerSource, OwnDisk};
 use memnbd::exports::{KnownExports, Loading, LowerExport, Problem, Source, Stage, Supplied};
-use memnbd::parameters::{Argument, Link, ParameterType, Value, key_value};
+use memnbd::parameters::{Argument, ParameterType, Value, key_value};
 
 /// A layer of a chain.
 #[derive(Clone)]
@@ -25,6 +24,13 @@ enum Layer {
     Component(Arc<Supply>),
     /// The native backend.
     File,
+}
+
+impl Layer {
+    /// Returns true if it is the built-in component whose expression may read files.
+    fn reads_inputs(&self) -> bool {
+        matches!(self, Self::Component(supply) if supply.is_built_in(inputs::COMPONENT))
+    }
 }
 
 /// A requested disk.
@@ -163,12 +169,12 @@ impl Chain {
     }
 
     /// Gives each layer its words, and the devices that they name. Returns the layer `top`, counted from
-    /// the client.
+    /// the client. It may block if [`Self::may_block`] says so.
     fn resolve(&self, known: &[Known], top: usize) -> Result<Resolved, Failure> {
         let no_backend = || Failure::Usage("there is no backend".into());
         let descriptions: Vec<&Description> = known.iter().map(Known::description).collect();
         let (backend, filters) = descriptions.split_last().ok_or_else(no_backend)?;
-        if let Some(other) = filters.iter().find(|filter| !is_filter(filter)) {
+        if let Some(other) = filters.iter().find(|filter| filter.base().is_none()) {
             return Err(Failure::Usage(not_a_filter(&other.name)));
         }
         let words = words::distribute(filters, backend, &self.wish.words, self.wish.for_host);
@@ -178,7 +184,7 @@ impl Chain {
         let mut layers = Vec::new();
         for ((layer, known), own) in self.layers.iter().zip(known).zip(&words.layers) {
             layers.push((layer, known, own, read_only));
-            read_only |= base_of(known.description()).is_some_and(|link| !link.writes);
+            read_only |= known.description().base().is_some_and(|link| !link.writes);
         }
         let mut below = None;
         for (layer, known, own, read_only) in layers.into_iter().skip(top).rev() {
@@ -222,10 +228,16 @@ impl Chain {
         below.ok_or_else(no_backend)
     }
 
+    /// Returns true if [`Self::resolve`] may have to read files.
+    fn may_block(&self, known: &[Known]) -> bool {
+        let mut parameters = known.iter().flat_map(|known| &known.description().parameters);
+        parameters.any(|parameter| parameter.kind == ParameterType::Secret)
+            || (self.inputs.get().is_none() && self.layers.iter().any(Layer::reads_inputs))
+    }
+
     /// Like [`Self::resolve`], on another thread if that may block.
     async fn resolve_aside(&self, known: Vec<Known>, top: usize) -> Result<Resolved, Problem> {
-        let mut parameters = known.iter().flat_map(|known| &known.description().parameters);
-        let resolved = if parameters.any(|parameter| secrets::may_block(&parameter.kind)) {
+        let resolved = if self.may_block(&known) {
             let chain = self.clone();
             let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known, top));
             resolving.await.map_err(|_| Problem::Panicked)?
@@ -240,25 +252,19 @@ impl Chain {
         })
     }
 
-    /// Opens what an expression reads, if the layer is the built-in component that evaluates it.
+    /// Opens what an expression reads, if the layer is the built-in component that evaluates it. The first
+    /// time it may block.
     fn inputs(
         &self,
         layer: &Layer,
         description: &Description,
         words: &[String],
     ) -> Result<Option<&Inputs>, String> {
-        match layer {
-            Layer::Component(supply) if supply.is_built_in(inputs::COMPONENT) => {}
-            _ => return Ok(None),
+        if !layer.reads_inputs() {
+            return Ok(None);
         }
         let Wish { directory, allow_scripts, .. } = &self.wish;
-        // Files are read while nothing is served, unless the component stands under a filter that
-        // is still to be compiled.
-        let open = || {
-            tokio::task::block_in_place(|| {
-                Inputs::open(words, description, directory, *allow_scripts)
-            })
-        };
+        let open = || Inputs::open(words, description, directory, *allow_scripts);
         self.inputs.get_or_init(open).as_ref().map(Some).map_err(String::clone)
     }
 
@@ -328,20 +334,6 @@ impl Chain {
         }
         Ok(known)
     }
-}
-
-/// Returns true if a component can stand between a client and a disk.
-pub(super) fn is_filter(description: &Description) -> bool {
-    base_of(description).is_some()
-}
-
-/// Returns how a filter uses the device beneath, if the component is one.
-fn base_of(description: &Description) -> Option<Link> {
-    let mut parameters = description.parameters.iter();
-    parameters.find_map(|one| match one.kind {
-        ParameterType::Device(link) if one.name == BASE => Some(link),
-        _ => None,
-    })
 }
 
 fn not_a_filter(name: &str) -> String {

@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 
 use super::args::{Args, Information, PROGRAM};
 use super::budgets;
-use super::chain;
 use super::components::{self, Choice};
 use super::exports;
 use super::file;
@@ -228,7 +227,7 @@ fn describe(args: &Args, backend: &Backend) -> Value {
         "written": granted(|kind| kind.link().is_some_and(|link| link.writes)),
         "unshared": granted(|kind| kind.link().is_some_and(|link| link.unshared)),
     });
-    let is_filter = chain::is_filter(backend.description());
+    let is_filter = backend.description().base().is_some();
     let parameters: Vec<Value> = parameters
         .iter()
         .map(|parameter| {

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use memnbd::parameters::{Argument, MAX_SECRET, ParameterType, SecretSource, Value};
+use memnbd::parameters::{Argument, MAX_SECRET, SecretSource, Value};
 
 /// Secrets that were read. A file descriptor can be read once only, and the disk may be opened several
 /// times.
@@ -42,11 +42,6 @@ impl Secrets {
     }
 }
 
-/// Returns true if values of this type may have to be read from a file.
-pub(super) fn may_block(kind: &ParameterType) -> bool {
-    *kind == ParameterType::Secret
-}
-
 fn path(source: &SecretSource, directory: &Path) -> PathBuf {
     match source {
         SecretSource::Text(_) => PathBuf::new(),
@@ -73,6 +68,8 @@ fn first_line(path: &Path) -> io::Result<Arc<[u8]>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use memnbd::parameters::ParameterType;
 
     use super::*;
 

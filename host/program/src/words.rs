@@ -1,13 +1,10 @@
 //! Which words of the command line are for which layer of a disk.
 
-use memnbd::component::Description;
+use memnbd::component::{BASE, Description};
 use memnbd::parameters::{key_value, nearest};
 
 /// The item of --export that is meant for the host, not for a component.
 const READ_ONLY: &str = "read-only";
-
-/// The parameter of a filter that names the device beneath it, which the host sets.
-pub(super) const BASE: &str = "base";
 
 /// The words of a disk, by layer.
 #[derive(Debug, PartialEq, Eq)]

@@ -32,7 +32,19 @@ pub struct Description {
     pub other_parameters: bool,
 }
 
+/// The parameter of a filter that is the device beneath.
+pub const BASE: &str = "base";
+
 impl Description {
+    /// Returns how the component uses the device beneath, if it is a filter: it has the parameter
+    /// [`BASE`], of the type device.
+    pub fn base(&self) -> Option<Link> {
+        self.parameters.iter().find_map(|one| match one.kind {
+            ParameterType::Device(link) if one.name == BASE => Some(link),
+            _ => None,
+        })
+    }
+
     /// Parses the words that people typed for a disk of the component.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ pub use bindings::OwnedChunk;
 pub use breach::Breach;
 pub use built_in::BuiltIn;
 pub use call::Call;
-pub use check::{Description, Disk, Sharing};
+pub use check::{BASE, Description, Disk, Sharing};
 pub use compiler::{
     ChildCompiler, CompileError, CompileLimits, Compiler, MAX_COMPONENT, Observer, Progress,
     child_main,

@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StartError;
-use crate::component::{BuiltIn, Client, Engine, Executing};
+use crate::component::{BASE, BuiltIn, Client, Engine, Executing};
 use crate::device::file::{FileDevice, FileOptions, Source};
 use crate::device::guest::{Budgets, DiskConfig};
 use crate::device::{Buffers, Device, Lower, LowerError, LowerSource, OwnDisk};
 use crate::exports::{Export, KnownExports, LowerExport};
-use crate::parameters::{Argument, Link, Parameter, ParameterType, Value};
-
-/// The parameter of a filter that is the disk beneath.
-const BASE: &str = "base";
+use crate::parameters::{Argument, Link, Value};
 
 /// The disk of an export, and its filters.
 pub(super) struct Supply {
@@ -105,9 +102,7 @@ impl Maker<'_> {
         let component = loaded.map_err(StartError::Load)?.for_export(export_name);
         let description = component.description();
         if base.is_some() {
-            let is_base = |kind: &ParameterType| matches!(kind, ParameterType::Device(_));
-            let is_filter = |one: &Parameter| one.name == BASE && is_base(&one.kind);
-            if !description.parameters.iter().any(is_filter) {
+            if description.base().is_none() {
                 return Err(StartError::NotAFilter(description.name.clone()));
             }
             parameters.insert(0, format!("{BASE}="));
