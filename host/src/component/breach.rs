@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::contract::{
     MAX_CHUNKS, MAX_COMMANDS, MAX_CONTROL_TEXT, MAX_COPY, MAX_DELAY, MAX_EXTENTS, MAX_GRANULE,
-    MAX_LISTED, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_PARTS, MAX_TEXT, MIN_STRIPE,
-    PREFERRED_BLOCKS,
+    MAX_LISTED, MAX_LISTED_TEXT, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_PARTS, MAX_TEXT,
+    MIN_STRIPE, PREFERRED_BLOCKS,
 };
 use super::route::PlaceError;
 
@@ -82,6 +82,8 @@ pub enum Breach {
     StripesRouted(u64),
     /// `commands`: there are too many.
     TooManyCommands(usize),
+    /// `commands`: the texts together are too long.
+    CommandTexts(usize),
     /// `commands`: a name breaks the rules.
     CommandName(String),
     /// `commands`: two have this name.
@@ -99,6 +101,8 @@ pub enum Breach {
     CommandAnswer(usize),
     /// `exports`: there are too many.
     TooManyListed(usize),
+    /// `exports`: the texts together are too long.
+    ListedTexts(usize),
     /// `exports`: a name is too long, or has a NUL.
     ListedName(String),
     /// `exports`: two have this name.
@@ -245,6 +249,10 @@ impl fmt::Display for Breach {
             Self::TooManyCommands(n) => {
                 write!(f, "{n} commands; at most {MAX_COMMANDS} are allowed")
             }
+            Self::CommandTexts(length) => write!(
+                f,
+                "{length} bytes of text about its commands; at most {MAX_CONTROL_TEXT} are allowed"
+            ),
             Self::CommandName(name) => write!(
                 f,
                 "a command of the name {name:?}; a name begins with an ASCII letter, has no others than \
@@ -269,6 +277,10 @@ impl fmt::Display for Breach {
             Self::TooManyListed(n) => {
                 write!(f, "{n} exports; at most {MAX_LISTED} are allowed")
             }
+            Self::ListedTexts(length) => write!(
+                f,
+                "{length} bytes of text about its exports; at most {MAX_LISTED_TEXT} are allowed"
+            ),
             Self::ListedName(name) => write!(
                 f,
                 "an export of the name {name:?}; a name has at most {MAX_TEXT} bytes, and no NUL"
@@ -373,6 +385,8 @@ mod tests {
                 ["\"file\" of the command \"set\"", "when it is opened"],
             ),
             (Breach::CommandsShared, ["interchangeable or has stripes", "one instance"]),
+            (Breach::CommandTexts(70_000), ["70000", "at most 65536"]),
+            (Breach::ListedTexts(2_000_000), ["2000000", "at most 1048576"]),
             (Breach::TooManyListed(10_001), ["10001", "at most 10000"]),
             (Breach::ListedName("a\0".into()), ["\"a\\0\"", "no NUL"]),
             (Breach::ListedTwice("a".into()), ["\"a\"", "distinct"]),

@@ -35,12 +35,13 @@ pub(super) const MAX_CHUNKS: usize = 4096;
 /// The most extents that `extents` may return.
 pub(super) const MAX_EXTENTS: usize = 4096;
 
-/// The most commands of a disk, and the longest answer to one, in bytes.
+/// The most commands of a disk, and the length of all their texts together and of an answer, in bytes.
 pub(super) const MAX_COMMANDS: usize = 64;
 pub(super) const MAX_CONTROL_TEXT: usize = 64 << 10;
 
-/// The most exports that a component may list.
+/// The most exports that a component may list, and the length of all their texts together, in bytes.
 pub(super) const MAX_LISTED: usize = 10_000;
+pub(super) const MAX_LISTED_TEXT: usize = 1 << 20;
 
 /// The shortest stripe, in bytes.
 pub(super) const MIN_STRIPE: u64 = 1 << 16;

@@ -35,6 +35,10 @@ pub(super) fn check_commands(said: Vec<bindings::Command>) -> Result<Vec<Control
     if said.len() > MAX_COMMANDS {
         return Err(Breach::TooManyCommands(said.len()));
     }
+    let texts: usize = said.iter().map(text_len).sum();
+    if texts > MAX_CONTROL_TEXT {
+        return Err(Breach::CommandTexts(texts));
+    }
     let mut commands: Vec<ControlCommand> = Vec::new();
     for bindings::Command { name, summary, parameters } in said {
         if name.len() > MAX_TEXT || !is_name(&name) {
@@ -54,6 +58,20 @@ pub(super) fn check_commands(said: Vec<bindings::Command>) -> Result<Vec<Control
         commands.push(ControlCommand { name, summary: printable(&summary), parameters });
     }
     Ok(commands)
+}
+
+/// The length of the texts of a command, which are kept as long as the disk is open.
+fn text_len(command: &bindings::Command) -> usize {
+    let of = |parameter: &bindings::Parameter| {
+        let choices = match &parameter.kind {
+            bindings::ParameterType::Choice(words) => words.iter().map(String::len).sum(),
+            _ => 0,
+        };
+        let default = parameter.default.as_ref().map_or(0, String::len);
+        parameter.name.len() + parameter.summary.len() + choices + default
+    };
+    let parameters: usize = command.parameters.iter().map(of).sum();
+    command.name.len() + command.summary.len() + parameters
 }
 
 /// Checks the answer to a command: a text of several lines.

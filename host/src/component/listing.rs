@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::bindings;
 use super::breach::Breach;
 use super::check::{excerpt, printable};
-use super::contract::{MAX_LISTED, MAX_TEXT};
+use super::contract::{MAX_LISTED, MAX_LISTED_TEXT, MAX_TEXT};
 
 /// The exports of a component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,11 @@ pub struct ListedExport {
 pub(super) fn check_listed(said: bindings::Listed) -> Result<Listed, Breach> {
     if said.exports.len() > MAX_LISTED {
         return Err(Breach::TooManyListed(said.exports.len()));
+    }
+    let text_len = |export: &bindings::ListedExport| export.name.len() + export.description.len();
+    let texts: usize = said.exports.iter().map(text_len).sum();
+    if texts > MAX_LISTED_TEXT {
+        return Err(Breach::ListedTexts(texts));
     }
     let mut names = HashSet::new();
     for bindings::ListedExport { name, .. } in &said.exports {

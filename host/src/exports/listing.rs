@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -12,6 +12,10 @@ use crate::component::Listed;
 /// How long a list is used again. It bounds what clients make the server do that ask for lists all the
 /// time, and how many lists it holds for clients that read slowly.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a client waits for a search. After that it gets what was found before, for the list also has
+/// exports that have nothing to do with the search.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The most exports in a list.
 const MAX_LISTED: usize = 100_000;
@@ -31,24 +35,32 @@ pub(super) struct Listing {
     /// Locked while exports are searched for, even if nobody waits for them any more: one search is under
     /// way at a time, however many clients ask.
     last: Arc<Mutex<Last>>,
+    /// What was found last, for those who do not wait any longer.
+    known: Arc<std::sync::Mutex<Arc<Listed>>>,
     /// The names may soon stand for something else.
     pub(super) is_volatile: bool,
 }
 
 impl Listing {
     pub(super) fn new(find: FindExports, is_volatile: bool) -> Self {
-        Self { find, last: Arc::default(), is_volatile }
+        Self { find, last: Arc::default(), known: Arc::default(), is_volatile }
     }
 
-    /// Returns the exports as they were a second ago at most, in the order of their names.
+    /// Returns the exports in the order of their names: as they were a second ago at most, or as they were
+    /// found before if the search takes long.
     pub(super) async fn listed(&self) -> Arc<Listed> {
+        let searched = tokio::time::timeout(PATIENCE, self.search()).await;
+        searched.unwrap_or_else(|_| known(&self.known).clone())
+    }
+
+    async fn search(&self) -> Arc<Listed> {
         let mut last = self.last.clone().lock_owned().await;
         if let Some((found, listed)) = &*last
             && found.elapsed() < FRESH
         {
             return listed.clone();
         }
-        let finding = (self.find)();
+        let (finding, latest) = ((self.find)(), self.known.clone());
         let found = tokio::spawn(async move {
             // In case that it panics.
             *last = Some((Instant::now(), Arc::default()));
@@ -57,11 +69,16 @@ impl Listing {
             listed.exports.truncate(MAX_LISTED);
             let listed = Arc::new(listed);
             *last = Some((Instant::now(), listed.clone()));
+            *known(&latest) = listed.clone();
             listed
         });
         // It fails if it panicked, which was logged.
         found.await.unwrap_or_default()
     }
+}
+
+fn known(known: &std::sync::Mutex<Arc<Listed>>) -> MutexGuard<'_, Arc<Listed>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -114,6 +131,17 @@ mod tests {
             assert_eq!(names, ["a", "b"], "they share its answer");
         }
         assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn client_gets_what_was_found_before_when_a_search_takes_long() {
+        let (listing, go, calls) = hanging();
+        assert!(listing.listed().await.exports.is_empty(), "nothing was found before");
+        go.send(()).unwrap();
+        assert_eq!(listing.listed().await.exports.len(), 2);
+        tokio::time::sleep(FRESH).await;
+        assert_eq!(listing.listed().await.exports.len(), 2, "as before");
+        assert_eq!(calls.load(Ordering::Relaxed), 2, "the second search hangs");
     }
 
     #[tokio::test]

@@ -135,3 +135,37 @@ async fn lists_that_break_the_rules_are_faults() {
     let refused = started(&refuses, LONG).await.list_exports(false, &[]).await.unwrap();
     assert!(refused.unwrap_err().contains("gave no reason"));
 }
+
+/// The texts are kept while the disk is open, and nobody pays for them.
+#[tokio::test]
+async fn long_texts_are_refused() {
+    let text = |length: u32| {
+        format!(
+            "(i32.store (i32.load (i32.const 0x2800)) (i32.const 0x10000))
+             (i32.store offset=4 (i32.load (i32.const 0x2800)) (i32.const 3))
+             (i32.store offset=8 (i32.load (i32.const 0x2800)) (i32.const 0x20000))
+             (i32.store offset=12 (i32.load (i32.const 0x2800)) (i32.const {length}))
+             (memory.fill (i32.const 0x10000) (i32.const 0x61) (i32.const 0x20000))"
+        )
+    };
+    let guest = |length| {
+        let begin = format!("{} (i32.const 0x200)", text(length));
+        Guest::new().controlled(&[("set", TEXT)], ECHO).with("open", begin)
+    };
+    // The name has 3 bytes, and the parameter 15: its name, its summary and its default.
+    assert_eq!(breach(&guest(65519)).await, Breach::CommandTexts(65537));
+    assert!(started(&guest(65518), LONG).await.open("", false, &[]).await.unwrap().is_ok());
+
+    let long = vec![b'x'; 500];
+    let exports = Guest::new().listing(&[&long], None).with(
+        "exports",
+        "(i32.store offset=12 (i32.load (i32.const 0x2c04)) (i32.const 0x100000))
+         (i32.store offset=8 (i32.load (i32.const 0x2c04)) (i32.const 0x10000))
+         (memory.fill (i32.const 0x10000) (i32.const 0x61) (i32.const 0x100000))
+         (i32.const 0x2c00)",
+    );
+    match started(&exports, LONG).await.list_exports(false, &[]).await.unwrap_err() {
+        Fault::Breach { breach, .. } => assert_eq!(breach, Breach::ListedTexts((1 << 20) + 500)),
+        other => panic!("{other}"),
+    }
+}
