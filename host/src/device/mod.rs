@@ -111,7 +111,8 @@ pub trait Device: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
-    /// Returns what takes commands: the device, and those beneath that only it uses, from the client down.
+    /// Returns the components that take commands: that of the device, and those of lower devices that
+    /// nobody else uses. The one nearest to the client comes first.
     fn controls(self: Arc<Self>) -> Vec<Control> {
         Vec::new()
     }

@@ -341,14 +341,14 @@ impl Export {
         self.uppers.exist()
     }
 
-    /// Returns true if clients must not write, because another export relies on the content. It holds for a
-    /// client that has entered.
+    /// Returns true if clients must not write, because another export relies on the content. Ask after
+    /// [`Self::enter`]: while a client that may write has a port, nothing comes to rely on the content.
     pub(crate) fn denies_writes(&self) -> bool {
         self.uppers.denies_writes()
     }
 
-    /// Returns what takes commands: the components of the disk, from the client down. There are none
-    /// unless the disk is open.
+    /// Returns the components of the disk that take commands, the one nearest to the client first. There are
+    /// none unless the disk is open.
     pub fn controls(&self) -> Vec<Control> {
         self.opened().map(Device::controls).unwrap_or_default()
     }

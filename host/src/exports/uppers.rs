@@ -30,9 +30,9 @@ pub(super) enum Conflict {
 }
 
 impl Uppers {
-    /// Adds a device, unless that conflicts with another one, or with clients that may write. How many there
-    /// are is asked after new ones were told not to write, which is when they call
-    /// [`Self::denies_writes`].
+    /// Adds a device, unless that conflicts with another one, or with clients that may write. `clients`
+    /// counts these, under the lock that [`Self::denies_writes`] takes: a client that connects too late to be
+    /// counted learns there that it must not write.
     pub(super) fn add(&self, link: Link, clients: impl FnOnce() -> usize) -> Result<(), Conflict> {
         let mut counts = self.counts();
         if link.writes && counts.relying > 0 {
@@ -42,7 +42,6 @@ impl Uppers {
             if counts.writing > 0 {
                 return Err(Conflict::Writing);
             }
-            // Who comes later waits for the lock, and then finds the device added.
             let clients = clients();
             if clients > 0 {
                 return Err(Conflict::Clients(clients));

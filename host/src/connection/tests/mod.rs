@@ -12,6 +12,7 @@ mod native;
 mod output;
 mod piped;
 mod private;
+mod relied;
 mod remove;
 mod replace;
 mod serve;

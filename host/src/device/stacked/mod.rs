@@ -71,7 +71,8 @@ pub async fn list_exports(mut config: DiskConfig) -> Result<Option<Listed>, Open
     guest::list_exports(config, Arc::new(beneath)).await
 }
 
-/// A disk of a component, on which only one other stands. It is opened anew each time.
+/// A lower device that is the disk of a component, and has no other users: it is opened for each device
+/// that stands on it.
 #[derive(Debug)]
 pub struct OwnDisk(pub DiskConfig);
 
