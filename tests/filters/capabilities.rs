@@ -4,25 +4,15 @@ use std::fs;
 
 use tempfile::TempDir;
 
+use super::saying;
 use crate::backends::{same, served};
 use crate::mistakes::complains;
 use crate::support::{Server, guest, memnbd, nbdsh, require, run};
 
 /// Prints what a disk offers, and what some requests end with.
 const OFFERS: &str = r#"
-/usr/bin/python3 -c '
-import nbd, sys
-h = nbd.NBD()
-h.add_meta_context("base:allocation")
-h.connect_uri(sys.argv[1])
 print(h.get_size(), h.is_read_only(), h.is_rotational(), h.can_cache(), h.can_multi_conn())
 print(h.can_fast_zero(), h.can_trim(), h.can_flush())
-def say(name, call):
-    try:
-        call()
-        print(name, "ok")
-    except nbd.Error as error:
-        print(name, error.errno)
 def status(offset):
     def print_extents(context, offset, extents, error):
         # The last one may reach beyond what was asked for.
@@ -40,7 +30,7 @@ say("trim", lambda: h.trim(4096, 8192))
 say("flush", h.flush)
 say("status", lambda: status(0))
 print(h.pread(512, 0)[:8], h.pread(512, 4096)[:8], h.pread(512, 8192 + 4096)[:8])
-' "$uri""#;
+"#;
 
 #[test]
 fn offers_are_those_of_nbdkit() {
@@ -74,7 +64,7 @@ fn offers_are_those_of_nbdkit() {
         &["--filter=noparallel"],
         &["--filter=noparallel", "serialize=all-requests"],
     ] {
-        same(&[&["memory", "1M"], arguments].concat(), OFFERS);
+        same(&[&["memory", "1M"], arguments].concat(), &saying(OFFERS));
     }
 }
 
@@ -85,7 +75,7 @@ fn zeroed_ranges_of_files_stay_allocated_as_with_nbdkit() {
     let arguments = ["--filter=nozero", "file", "disk", "zeromode=notrim"];
     let [ours, theirs] = ["memnbd", "nbdkit"].map(|program| {
         fs::write(directory.path().join("disk"), vec![0; 1 << 20]).unwrap();
-        served(program, directory.path(), &arguments, OFFERS)
+        served(program, directory.path(), &arguments, &saying(OFFERS))
     });
     let status = |text: &str| {
         let lines = text.lines().filter(|line| line.starts_with("base:allocation"));

@@ -15,6 +15,26 @@ use std::sync::OnceLock;
 
 use crate::support::run;
 
+/// A shell script that runs Python code with a connection `h`, and with a function `say` that prints what
+/// a call ends with.
+fn saying(code: &str) -> String {
+    format!(
+        r#"
+/usr/bin/python3 -c '
+import nbd, sys
+h = nbd.NBD()
+h.add_meta_context("base:allocation")
+h.connect_uri(sys.argv[1])
+def say(name, call):
+    try:
+        call()
+        print(name, "ok")
+    except nbd.Error as error:
+        print(name, error.errno)
+{code}' "$uri""#
+    )
+}
+
 /// An example of plugin/guest, as a file. They are built once; `None` where nothing builds for
 /// WebAssembly.
 fn example(name: &str) -> Option<String> {

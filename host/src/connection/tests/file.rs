@@ -1,5 +1,6 @@
 //! Connections to a device over a file, some of whose requests are not ready at once.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use super::client::*;
@@ -14,13 +15,18 @@ const SIZE: u64 = 32 << 20;
 fn device(page_cache: PageCache) -> Arc<FileDevice> {
     let file = tempfile::tempfile().unwrap();
     file.set_len(SIZE).unwrap();
+    device_of(file, page_cache, MAX_TRANSFER.into())
+}
+
+/// A device over a file that is open, with a budget for the payloads of requests.
+pub(super) fn device_of(file: File, page_cache: PageCache, buffers: u64) -> Arc<FileDevice> {
     let device = FileDevice::open(FileOptions {
         source: Source::Descriptor(file.into()),
         export_name: "disk".into(),
         read_only: false,
         access: Access::Normal,
         page_cache,
-        buffers: Buffers::own(MAX_TRANSFER.into()),
+        buffers: Buffers::own(buffers),
     });
     Arc::new(device.unwrap())
 }

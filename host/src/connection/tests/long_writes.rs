@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -10,11 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::client::*;
+use super::file::device_of;
 use super::*;
 use crate::block::MAX_TRANSFER;
 use crate::connection::{Context, End, Phase};
-use crate::device::Buffers;
-use crate::device::file::{Access, FileDevice, FileOptions, PageCache, Source};
+use crate::device::file::PageCache;
 use crate::exports::Export;
 
 const MIB: usize = 1 << 20;
@@ -33,15 +32,8 @@ fn served(in_memory: bool) -> (File, Context, watch::Sender<Phase>) {
         false => tempfile::tempfile().unwrap(),
     };
     file.set_len(8 << 20).unwrap();
-    let device = FileDevice::open(FileOptions {
-        source: Source::Descriptor(file.try_clone().unwrap().into()),
-        export_name: "disk".into(),
-        read_only: false,
-        access: Access::Normal,
-        page_cache: PageCache::Default,
-        buffers: Buffers::own(MAX_TRANSFER.into()),
-    });
-    let export = Export::of_device("disk", Arc::new(device.unwrap()));
+    let device = device_of(file.try_clone().unwrap(), PageCache::Default, MAX_TRANSFER.into());
+    let export = Export::of_device("disk", device);
     let (context, phase) = context_of_exports(vec![export]);
     (file, context, phase)
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,11 +9,11 @@ use tokio::sync::watch;
 
 use super::client::*;
 use super::dedicated::make_busy;
+use super::file::device_of;
 use super::*;
 use crate::block::MAX_TRANSFER;
 use crate::connection::{Context, End, Patience, Phase};
-use crate::device::Buffers;
-use crate::device::file::{Access, FileDevice, FileOptions, PageCache, Source};
+use crate::device::file::PageCache;
 use crate::exports::Export;
 
 const MIB: u64 = 1 << 20;
@@ -36,15 +35,8 @@ impl Served {
         let content: Vec<u8> = (0..SIZE / 4).flat_map(|at| (at as u32).to_be_bytes()).collect();
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&content, 0).unwrap();
-        let device = FileDevice::open(FileOptions {
-            source: Source::Descriptor(file.try_clone().unwrap().into()),
-            export_name: "disk".into(),
-            read_only: false,
-            access: Access::Normal,
-            page_cache: PageCache::Default,
-            buffers: Buffers::own(buffers),
-        });
-        let export = Export::of_device("disk", Arc::new(device.unwrap()));
+        let device = device_of(file.try_clone().unwrap(), PageCache::Default, buffers);
+        let export = Export::of_device("disk", device);
         let (context, _phase) = context_of_exports(vec![export]);
         Self { file, content, context, _phase }
     }
