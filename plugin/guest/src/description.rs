@@ -185,8 +185,8 @@ impl Parameter {
         self
     }
 
-    /// Says that the component relies on a content of the device or file that nobody changes but itself.
-    /// The host then refuses an export to which clients can write.
+    /// Says that the component relies on a content of the device that nobody changes but itself. Clients
+    /// get an export that is used so for reading only. A file is not protected from other programs.
     #[must_use]
     pub const fn unshared(mut self) -> Self {
         if let ParameterType::Device(link) | ParameterType::File(link) = &mut self.kind {
