@@ -172,7 +172,7 @@ impl Filter for Delay {
         if request.fast && self.refuses_fast_zero() {
             return Err(Error::ENOTSUP);
         }
-        let route = Route::lower(self.base.at(request.offset), request.length);
+        let route = self.base.pass(request);
         Ok(match self.delays[request.operation as usize] {
             Some(delay) => route.delayed(delay + random_up_to(self.jitter)),
             None => route,
@@ -183,8 +183,7 @@ impl Filter for Delay {
         if self.delays(operation) {
             return None;
         }
-        let length = self.size.checked_sub(offset).filter(|length| *length > 0)?;
-        Some(StableRoute::new(self.base.at(offset), length))
+        self.base.pass_until(offset, self.size)
     }
 }
 

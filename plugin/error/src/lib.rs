@@ -138,7 +138,7 @@ impl Filter for Faulty {
     fn route(&mut self, request: &Request) -> Result<Route, Error> {
         match self.injector.inject(request) {
             Some(code) => Err(Error::new(code).because("injected by the filter error")),
-            None => Ok(Route::lower(self.base.at(request.offset), request.length)),
+            None => Ok(self.base.pass(request)),
         }
     }
 

@@ -79,8 +79,8 @@ impl Lower {
     ///
     /// # Errors
     ///
-    /// Returns `EINVAL` if the length is larger, `ENOMEM` if the host cannot allocate the result, and the error of the device; the
-    /// latter is true for all functions below.
+    /// Returns `EINVAL` if the length is larger, and `ENOMEM` if the host cannot allocate the result.
+    /// Like all functions below, it also returns the errors of the device.
     pub fn read_chunks(self, offset: u64, length: u32) -> Result<Vec<Chunk>, Error> {
         devices::read(self, offset, length)
     }

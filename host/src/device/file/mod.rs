@@ -1,9 +1,9 @@
 //! A device over a regular file or a block device.
 //!
 //! Short reads from the page cache are ready at once. Long reads for a Unix socket are answered with
-//! references to pages, in pipes, so that no byte is copied here. All other commands may block, and run on the
-//! runtime's blocking threads (`execute`). `open_file`, `zero` and `extents` make the system calls
-//! and do not know about threads.
+//! references to pages, in pipes, so that no byte is copied here. All other commands may block, and
+//! run on the runtime's blocking threads (`execute`). `open_file`, `zero` and `extents` make the
+//! system calls and do not know about threads.
 //!
 //! The device knows neither NBD's messages nor the path of its file: clients see its errors.
 //!

@@ -41,8 +41,8 @@ impl Late {
 }
 
 impl StackedDevice {
-    /// Waits until there are fewer than [`MAX_COPYING`](super::MAX_COPYING) pieces of copies under way, for at most
-    /// [`LOWER_LIMIT`]: those pieces may wait for a lower device that does not answer.
+    /// Waits until fewer pieces of copies are under way than [`MAX_COPYING`](super::MAX_COPYING), for at
+    /// most [`LOWER_LIMIT`]: those pieces may wait for a lower device that does not answer.
     pub(super) async fn turn_to_copy(&self) -> Result<SemaphorePermit<'_>, Error> {
         if let Ok(permit) = self.copying.try_acquire() {
             return Ok(permit);
