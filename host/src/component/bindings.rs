@@ -488,6 +488,7 @@ pub(super) struct Route {
     pub(super) segments: Vec<Segment>,
     pub(super) delay: u64,
     pub(super) done: Option<u64>,
+    pub(super) hold: Option<u64>,
 }
 
 /// `results`.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::contract::{
     MAX_CHUNKS, MAX_COMMANDS, MAX_CONTROL_TEXT, MAX_COPY, MAX_DELAY, MAX_EXTENTS, MAX_GRANULE,
-    MAX_LISTED, MAX_LISTED_TEXT, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_PARTS, MAX_TEXT,
-    MIN_STRIPE, PREFERRED_BLOCKS,
+    MAX_LISTED, MAX_LISTED_TEXT, MAX_MINIMUM_BLOCK, MAX_PARAMETERS, MAX_PARTS, MAX_REPEATS,
+    MAX_TEXT, MIN_STRIPE, PREFERRED_BLOCKS,
 };
 use super::route::PlaceError;
 
@@ -116,8 +116,10 @@ pub enum Breach {
         /// The number of copies and segments.
         parts: usize,
     },
-    /// `route`: too long a delay.
+    /// `route` or `done`: too long a delay.
     Delay(Duration),
+    /// `done`: the route is to be executed again too often.
+    Repeats,
     /// `route`: a copy of no bytes, or too long a one.
     CopyLength {
         /// The index of the copy, counted from 0.
@@ -301,6 +303,9 @@ impl fmt::Display for Breach {
             }
             Self::Delay(delay) => {
                 write!(f, "a delay of {delay:?}; at most {MAX_DELAY:?} are allowed")
+            }
+            Self::Repeats => {
+                write!(f, "a route to be executed again more often than {MAX_REPEATS} times")
             }
             Self::CopyLength { index, length } => write!(
                 f,

@@ -67,5 +67,8 @@ pub(super) const MAX_PARTS: usize = 4096;
 /// The longest copy of a route, in bytes.
 pub(super) const MAX_COPY: u64 = 64 << 20;
 
-/// The longest delay of a route.
+/// The longest delay of a route, and before it is executed again.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(600);
+
+/// How often a route may be executed again for a request.
+pub(super) const MAX_REPEATS: u32 = 1000;

@@ -65,7 +65,7 @@ pub(super) struct ShardingFunctions {
 pub(super) struct RoutingFunctions {
     pub(super) rules: TypedFunc<(), (bindings::Rules,)>,
     pub(super) route: TypedFunc<(bindings::Request,), (Answer<bindings::Route>,)>,
-    pub(super) done: TypedFunc<(u64, bindings::Results), (Answer<()>,)>,
+    pub(super) done: TypedFunc<(u64, bindings::Results), (Answer<Option<u64>>,)>,
     pub(super) stable: TypedFunc<(bindings::Operation, u64), (Option<bindings::StableRoute>,)>,
 }
 

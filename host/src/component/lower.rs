@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance, WasmList};
 
@@ -36,7 +37,16 @@ pub trait Below: Send + Sync {
 
     /// Withdraws all stable routes of the disk, and waits until no request relies on them.
     fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()>;
+
+    /// Holds a request under a number, until [`Self::release`].
+    fn hold(&self, number: u64) -> Hold;
+
+    /// Releases all requests that are held under a number.
+    fn release(&self, number: u64);
 }
+
+/// A request that is held. It is completed when the request is released.
+pub type Hold = oneshot::Receiver<()>;
 
 /// A future of [`Below`].
 pub type Executing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -71,6 +81,12 @@ impl Below for Nothing {
     fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()> {
         Box::pin(async {})
     }
+
+    fn hold(&self, _: u64) -> Hold {
+        oneshot::channel().1
+    }
+
+    fn release(&self, _: u64) {}
 }
 
 /// Provides the interface to components.
@@ -103,6 +119,10 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
         (device, Command::Cache { span: Span { offset, length } })
     })?;
     add_extents(&mut lower)?;
+    lower.func_wrap("release", |store: StoreContextMut<'_, State>, (number,): (u64,)| {
+        store.data().below().release(number);
+        Ok(())
+    })?;
     lower.func_wrap_async("withdraw-routes", |store: StoreContextMut<'_, State>, (): ()| {
         let withdrawing = store.data().below().clone().withdraw_routes();
         Box::new(async move {

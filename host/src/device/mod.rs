@@ -27,12 +27,15 @@ mod turnstile;
 mod zero;
 
 use std::future::Future;
-use std::pin::Pin;
+use std::iter::successors;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::select_all;
+use tokio::sync::Notify;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
@@ -174,19 +177,34 @@ pub struct Cancelled(Arc<Cancellation>);
 #[derive(Debug, Default)]
 struct Cancellation {
     cancelled: AtomicBool,
+    /// Notified when it is cancelled.
+    notify: Notify,
     parent: Option<Cancelled>,
 }
 
 impl Cancelled {
     /// Creates another one that is cancelled with this one, or alone.
     pub(super) fn child(&self) -> Self {
-        let cancelled = AtomicBool::new(false);
-        Self(Arc::new(Cancellation { cancelled, parent: Some(self.clone()) }))
+        Self(Arc::new(Cancellation { parent: Some(self.clone()), ..Cancellation::default() }))
     }
 
     /// Says that the client has gone away.
     pub fn cancel(&self) {
-        self.0.cancelled.store(true, Ordering::Relaxed);
+        self.0.cancelled.store(true, Ordering::Release);
+        self.0.notify.notify_waiters();
+    }
+
+    /// Waits until the client has gone away.
+    pub(super) async fn cancelled(&self) {
+        let own = async |one: &Self| {
+            let mut notified = pin!(one.0.notify.notified());
+            notified.as_mut().enable();
+            if !one.0.cancelled.load(Ordering::Acquire) {
+                notified.await;
+            }
+        };
+        let all = successors(Some(self), |one| one.0.parent.as_ref());
+        select_all(all.map(|one| Box::pin(own(one)))).await;
     }
 
     /// Whether the client has gone away.

@@ -1,5 +1,7 @@
 //! The trait that a filter implements.
 
+use core::time::Duration;
+
 use crate::{Backend, Error, Operation, Request, Results, Route, Rules, StableRoute};
 
 /// A disk that stands on others: it says where the bytes of requests are, and the host moves them.
@@ -72,6 +74,18 @@ pub trait Filter: Backend {
     fn done(&mut self, token: u64, results: &Results) -> Result<(), Error> {
         let _ = (token, results);
         Ok(())
+    }
+
+    /// Like [`done`](Self::done), which it calls by default, for a filter that tries again what failed:
+    /// if it returns a time, at most [`MAX_DELAY`](crate::MAX_DELAY), the host executes the route again
+    /// after that, without its delay and hold, and calls this function again. The host does so not more
+    /// than 1000 times for a request, and not if its client has gone away.
+    ///
+    /// # Errors
+    ///
+    /// An error makes the request fail.
+    fn repeat(&mut self, token: u64, results: &Results) -> Result<Option<Duration>, Error> {
+        self.done(token, results).map(|()| None)
     }
 
     /// Returns the route of everything of an operation from `offset` on, as far as it holds for

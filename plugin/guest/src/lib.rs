@@ -101,7 +101,7 @@ pub use error::{Error, ErrorCode};
 pub use filter::Filter;
 pub use host::{Level, log, random_u64};
 pub use listing::{Listed, ListedExport, Listing};
-pub use lower::{Geometry, Lower, withdraw_routes};
+pub use lower::{Geometry, Lower, release, withdraw_routes};
 pub use request::{Argument, Client, OpenRequest, Value};
 pub use route::{
     Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Place, RangeCopy, Request, Results,

@@ -165,3 +165,9 @@ impl Lower {
 pub fn withdraw_routes() {
     devices::withdraw_routes();
 }
+
+/// Lets all requests go on that are held under this number, by [`Route::held`]. Those that are held later
+/// wait for another call.
+pub fn release(hold: u64) {
+    devices::release(hold);
+}

@@ -11,7 +11,7 @@ pub const MAX_PARTS: usize = 4096;
 /// The longest copy of a [`Route`], in bytes.
 pub const MAX_COPY: u64 = 64 << 20;
 
-/// The longest delay of a [`Route`].
+/// The longest delay of a [`Route`], and of [`Filter::repeat`](crate::Filter::repeat).
 pub const MAX_DELAY: Duration = Duration::from_secs(600);
 
 /// What a request does.
@@ -213,12 +213,21 @@ pub struct Route {
     pub delay: Duration,
     /// The token for [`Filter::done`](crate::Filter::done), which is not called without one.
     pub done: Option<u64>,
+    /// The host begins, after the delay, only when [`release`](crate::release) is called with this
+    /// number.
+    pub hold: Option<u64>,
 }
 
 impl Route {
     /// Returns a route without segments.
     pub const fn new() -> Self {
-        Self { copies: Vec::new(), segments: Vec::new(), delay: Duration::ZERO, done: None }
+        Self {
+            copies: Vec::new(),
+            segments: Vec::new(),
+            delay: Duration::ZERO,
+            done: None,
+            hold: None,
+        }
     }
 
     /// Returns the route of a request of `length` bytes that are all on a lower device.
@@ -260,6 +269,13 @@ impl Route {
     #[must_use]
     pub fn token(self, token: u64) -> Self {
         Self { done: Some(token), ..self }
+    }
+
+    /// Makes the host wait until [`release`](crate::release) is called with this number, which may be
+    /// the number of any requests. If the client goes away before that, nothing is executed.
+    #[must_use]
+    pub fn held(self, number: u64) -> Self {
+        Self { hold: Some(number), ..self }
     }
 
     /// Returns the length of all segments.

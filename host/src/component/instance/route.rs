@@ -1,12 +1,14 @@
 //! The calls of the interface `routing`.
 
+use std::time::Duration;
+
 use super::{Instance, breach_of};
 use crate::block::{Error, ErrorCode, Operation};
 use crate::component::call::Call;
 use crate::component::fault::Fault;
 use crate::component::route::{
-    Request, Results, Route, Rules, StableRoute, check_route, check_rules, check_stable, counted,
-    lowered,
+    Request, Results, Route, Rules, StableRoute, check_repeat, check_route, check_rules,
+    check_stable, counted, lowered,
 };
 
 impl Instance {
@@ -37,23 +39,38 @@ impl Instance {
             let copies = failed(route.copies.len());
             let results = Results { copies, segments: failed(route.segments.len()) };
             if let Some(token) = route.done {
-                // Its error would say nothing more.
-                let _: Result<(), Error> = self.done(token, results).await?;
+                // Its answer would say nothing more.
+                let _ = self.done(token, results, 0).await?;
             }
             return Ok(Err(ErrorCode::NoMem.into()));
         }
         let held = held.flatten();
-        let state = self.store.data();
-        let route = check_route(route, request, &**state.below()).map_err(breach_of(call))?;
-        Ok(Ok(Some(Route { _held: held, ..route })))
+        let below = self.store.data().below();
+        let hold = route.hold;
+        let route = check_route(route, request, &**below).map_err(breach_of(call))?;
+        // Before the component can release it in another call.
+        let hold = hold.map(|number| below.hold(number));
+        Ok(Ok(Some(Route { hold, _held: held, ..route })))
     }
 
-    /// Reports that a route is complete.
-    pub async fn done(&mut self, token: u64, results: Results) -> Result<Result<(), Error>, Fault> {
+    /// Reports that a route is complete, which was executed again this often. Returns a time after which
+    /// it is to be executed once more.
+    pub async fn done(
+        &mut self,
+        token: u64,
+        results: Results,
+        repeats: u32,
+    ) -> Result<Result<Option<Duration>, Error>, Fault> {
         let call = Call::Done(token);
-        let Some(routing) = self.functions.routing else { return Ok(Ok(())) };
-        let answer = self.call(call, routing.done, (token, results.into())).await?;
-        Ok(answer.map_err(|error| self.error(call, error)))
+        let Some(routing) = self.functions.routing else { return Ok(Ok(None)) };
+        match self.call(call, routing.done, (token, results.into())).await? {
+            Ok(again) => again
+                .map(|delay| check_repeat(delay, repeats))
+                .transpose()
+                .map(Ok)
+                .map_err(breach_of(call)),
+            Err(error) => Ok(Err(self.error(call, error))),
+        }
     }
 
     /// Asks for the route of everything from an offset on.

@@ -9,7 +9,7 @@ use super::{Copy, Location, Lock, Place, Request, Route, Rules, Segment, StableR
 use crate::block::{Operation, Span};
 use crate::component::bindings;
 use crate::component::breach::Breach;
-use crate::component::contract::{MAX_COPY, MAX_DELAY, MAX_GRANULE, MAX_PARTS};
+use crate::component::contract::{MAX_COPY, MAX_DELAY, MAX_GRANULE, MAX_PARTS, MAX_REPEATS};
 use crate::component::lower::Below;
 
 /// Checks the rules of a disk.
@@ -42,10 +42,7 @@ pub(in crate::component) fn check_route(
     if said.segments.is_empty() || parts > MAX_PARTS {
         return Err(Breach::PartCount { segments: said.segments.len(), parts });
     }
-    let delay = Duration::from_nanos(said.delay);
-    if delay > MAX_DELAY {
-        return Err(Breach::Delay(delay));
-    }
+    let delay = check_delay(said.delay)?;
     let copies = said.copies.iter().enumerate().map(|(index, copy)| {
         if copy.length == 0 || copy.length > MAX_COPY {
             return Err(Breach::CopyLength { index, length: copy.length });
@@ -88,7 +85,20 @@ pub(in crate::component) fn check_route(
         };
         check_targets("segments", segments.iter().filter_map(target).collect())?;
     }
-    Ok(Route { copies, segments, delay, token: said.done, _held: None })
+    Ok(Route { copies, segments, delay, token: said.done, hold: None, _held: None })
+}
+
+/// Checks the time after which a route is to be executed again, which has been done this often.
+pub(in crate::component) fn check_repeat(delay: u64, repeats: u32) -> Result<Duration, Breach> {
+    if repeats >= MAX_REPEATS {
+        return Err(Breach::Repeats);
+    }
+    check_delay(delay)
+}
+
+fn check_delay(nanoseconds: u64) -> Result<Duration, Breach> {
+    let delay = Duration::from_nanos(nanoseconds);
+    if delay > MAX_DELAY { Err(Breach::Delay(delay)) } else { Ok(delay) }
 }
 
 /// Checks the route of everything from an offset on, which is `left` bytes before the end of the disk.

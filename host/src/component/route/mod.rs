@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::bindings;
 use crate::block::{Command, ErrorCode, Operation, Span};
 use crate::budget::Held;
+use crate::component::lower::Hold;
 pub use check::PlaceError;
-pub(super) use check::{check_route, check_rules, check_stable};
+pub(super) use check::{check_repeat, check_route, check_rules, check_stable};
 
 /// The locks that requests take on the granules that they touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +165,8 @@ pub struct Route {
     pub delay: Duration,
     /// Passed to `done` when everything is complete.
     pub token: Option<u64>,
+    /// The request waits until the component releases it.
+    pub hold: Option<Hold>,
     /// The memory of a long route, taken from the budget of the disk.
     pub(super) _held: Option<Held>,
 }
@@ -186,6 +189,16 @@ pub struct Results {
     pub copies: Vec<Option<ErrorCode>>,
     /// For each segment.
     pub segments: Vec<Option<ErrorCode>>,
+}
+
+impl Results {
+    /// Returns the results of a route no part of which was attempted.
+    pub fn failed(route: &Route, code: ErrorCode) -> Self {
+        Self {
+            copies: vec![Some(code); route.copies.len()],
+            segments: vec![Some(code); route.segments.len()],
+        }
+    }
 }
 
 impl From<Results> for bindings::Results {

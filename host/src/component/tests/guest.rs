@@ -329,7 +329,7 @@ const DEFAULTS: [(&str, &str); 43] = [
     ("granule", "1"),
     ("locks", "0"),
     ("route", "(unreachable)"),
-    ("done", "(call $done)"),
+    ("done", "(call $finished)"),
     ("stable", "(i32.store (i32.const 0x100) (i32.const 0)) (i32.const 0x100)"),
     ("page-size", "(i32.const 4096)"),
     ("page", PAGE),
@@ -431,7 +431,7 @@ const ROUTING_FUNCTIONS: &str = r#"
     (type $copy' (record (field "from" $location) (field "to" $location) (field "length" u64)))
     (export $copy "copy" (type $copy'))
     (type $plan' (record (field "copies" (list $copy)) (field "segments" (list $segment))
-      (field "delay" u64) (field "done" (option u64))))
+      (field "delay" u64) (field "done" (option u64)) (field "hold" (option u64))))
     (export $plan "plan" (type $plan'))
     (type $results' (record (field "copies" (list (option $error-code)))
       (field "segments" (list (option $error-code)))))
@@ -443,7 +443,7 @@ const ROUTING_FUNCTIONS: &str = r#"
     (func (export "route") (param "request" $request) (result (result $plan (error $error)))
       (canon lift (core func $i "route") (memory $mem)))
     (func (export "done") (param "token" u64) (param "results" $results)
-      (result (result (error $error)))
+      (result (result (option u64) (error $error)))
       (canon lift (core func $i "done") (memory $mem) (realloc $realloc)))
     (func (export "stable") (param "operation" $operation) (param "offset" u64)
       (result (option $stable-route))

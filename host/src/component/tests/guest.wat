@@ -182,9 +182,27 @@
         (i64.store (i32.const 0x118) (local.get $delay))
         (i32.store (i32.const 0x120) (i64.ne (local.get $token) (i64.const 0)))
         (i64.store (i32.const 0x128) (local.get $token))
+        (i32.store (i32.const 0x130) (i32.const 0))
         (i32.const 0x100))
 
-      ;; An error of `route`, whose record is aligned to 8 bytes.
+      ;; Holds what `$routed` returned.
+      (func $held (param $route i32) (param $number i64) (result i32)
+        (i32.store (i32.const 0x130) (i32.const 1))
+        (i64.store (i32.const 0x138) (local.get $number))
+        (local.get $route))
+
+      ;; The answers of `done`: that is all, or once more after a time in nanoseconds.
+      (func $finished (result i32)
+        (i32.store (i32.const 0x100) (i32.const 0))
+        (i32.store (i32.const 0x108) (i32.const 0))
+        (i32.const 0x100))
+      (func $again (param $delay i64) (result i32)
+        (i32.store (i32.const 0x100) (i32.const 0))
+        (i32.store (i32.const 0x108) (i32.const 1))
+        (i64.store (i32.const 0x110) (local.get $delay))
+        (i32.const 0x100))
+
+      ;; An error of `route` or `done`, whose answers are aligned to 8 bytes.
       (func $refuse (param $code i32) (result i32)
         (i32.store (i32.const 0x100) (i32.const 1))
         (i32.store (i32.const 0x108) (local.get $code))

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use super::GuestDevice;
 use crate::block::{Error, Operation};
@@ -58,15 +59,17 @@ impl GuestDevice {
         self.kill_on_fault(&mut shard, answer)
     }
 
-    /// Tells the component that the route of a request at `offset` is complete.
+    /// Tells the component that the route of a request at `offset` is complete, which was executed again
+    /// this often. Returns a time after which it is to be executed once more.
     pub(in crate::device) async fn route_done(
         &self,
         offset: u64,
         token: u64,
         results: Results,
-    ) -> Result<(), Error> {
+        repeats: u32,
+    ) -> Result<Option<Duration>, Error> {
         let mut shard = self.shard(offset).await?;
-        let answer = shard.instance_mut().done(token, results).await;
+        let answer = shard.instance_mut().done(token, results, repeats).await;
         self.kill_on_fault(&mut shard, answer)
     }
 

@@ -9,6 +9,7 @@
 //! - `execute`: the implementation of [`Device`], and what needs no route.
 //! - `routed`: the execution of a route (rules 1 to 6).
 //! - `segments`: the execution of its parts.
+//! - `holds`: requests that wait until the component releases them.
 //! - `below`: the time limit on what lower devices are asked for.
 //!
 //! Locks are taken downwards only: while an instance of this device is called, only the import of a
@@ -17,6 +18,7 @@
 mod below;
 mod execute;
 mod granules;
+mod holds;
 mod routed;
 mod segments;
 mod stable;
@@ -32,9 +34,10 @@ use super::guest::{self, DiskConfig, GuestDevice, OpenError};
 use super::lower::{Lower, LowerError, LowerSource, Lowers};
 use super::{Cancelled, Device, Execution, Order, Outcome};
 use crate::block::{Command, Error, Geometry, MAX_TRANSFER, Operation};
-use crate::component::{Below, Client, Executing, Fault, Listed, Reply, Rules};
+use crate::component::{Below, Client, Executing, Fault, Hold, Listed, Reply, Rules};
 use crate::parameters::{Link, Value};
 use granules::Granules;
+use holds::Holds;
 use stable::{Entry, MAX_ROUTES, StableRoutes};
 
 /// The most copies of routes that a device makes at a time, 128 KiB each.
@@ -67,7 +70,7 @@ pub async fn list_exports(mut config: DiskConfig) -> Result<Option<Listed>, Open
         return Ok(None);
     }
     let lowers = open_lowers(&mut config).await?;
-    let beneath = Beneath { lowers, routes: StableRoutes::new(false) };
+    let beneath = Beneath { lowers, routes: StableRoutes::new(false), holds: Holds::default() };
     guest::list_exports(config, Arc::new(beneath)).await
 }
 
@@ -139,6 +142,7 @@ pub(super) struct StackedDevice {
 struct Beneath {
     lowers: Lowers,
     routes: Arc<StableRoutes>,
+    holds: Holds,
 }
 
 impl Below for Beneath {
@@ -162,6 +166,14 @@ impl Below for Beneath {
     fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()> {
         Box::pin(async move { self.routes.withdraw(&self.lowers).await })
     }
+
+    fn hold(&self, number: u64) -> Hold {
+        self.holds.hold(number)
+    }
+
+    fn release(&self, number: u64) {
+        self.holds.release(number);
+    }
 }
 
 impl StackedDevice {
@@ -169,6 +181,7 @@ impl StackedDevice {
         let beneath = Arc::new(Beneath {
             lowers,
             routes: StableRoutes::new(config.component.withdraws_routes()),
+            holds: Holds::default(),
         });
         let named = config.arguments.iter().filter(|argument| argument.value.is_device());
         let parameters = named.map(|argument| argument.name.clone()).collect();

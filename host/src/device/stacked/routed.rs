@@ -1,16 +1,19 @@
 //! The execution of a request by its route.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_timer::Delay;
+use futures_util::future::{Either, select};
 
 use super::StackedDevice;
 use super::below::Late;
 use super::stable::Use;
 use crate::block::{Command, Error, ErrorCode, Operation, Span};
-use crate::component::{Lock, Place, Request, Results, Route, Segment};
+use crate::component::{Hold, Lock, Place, Request, Results, Route, Segment};
 use crate::device::lower::write_zeroes;
-use crate::device::{Answer, Order, Outcome};
+use crate::device::{Answer, Cancelled, Order, Outcome};
 
 impl StackedDevice {
     /// Executes a command whose place is known for good.
@@ -48,24 +51,40 @@ impl StackedDevice {
             lock => Some(self.granules.lock(request.span, lock == Lock::Exclusive).await),
         };
         // Rule 1.
-        let Some(route) = self.guest.route(&request).await? else {
+        let Some(mut route) = self.guest.route(&request).await? else {
             return self.execute_own(order).await;
         };
-        if !route.delay.is_zero() {
-            // tokio's timer counts in milliseconds, and takes one or two more than it was asked for.
-            Delay::new(route.delay).await;
-        }
-        let (outcome, results) = self.execute_parts(&route, &request, &order).await;
+        wait(route.delay).await;
+        let may_begin = match route.hold.take() {
+            Some(hold) => is_released(hold, &order.cancelled).await,
+            None => true,
+        };
+        let (mut outcome, mut results) = match may_begin {
+            true => self.execute_parts(&route, &request, &order).await,
+            false => {
+                let code = ErrorCode::Shutdown;
+                (Err(code.into()), Results::failed(&route, code))
+            }
+        };
         let Some(token) = route.token else {
             let answer = outcome?;
             self.make_durable(request.fua, &order).await?;
             return Ok(answer);
         };
-        // The component may use the lower device, of which no lease may be held then.
-        let outcome = outcome.map(Answer::into_copy);
-        // Rule 5.
-        let done = self.guest.route_done(request.span.offset, token, results).await;
-        let answer = outcome.and_then(|answer| done.map(|()| answer))?;
+        let mut repeats = 0;
+        let answer = loop {
+            // The component may use the lower device, of which no lease may be held then.
+            let answered = outcome.map(Answer::into_copy);
+            // Rule 5.
+            match self.guest.route_done(request.span.offset, token, results, repeats).await {
+                Ok(None) => break answered?,
+                Ok(Some(_)) if order.cancelled.is_cancelled() => break answered?,
+                Ok(Some(delay)) => wait(delay).await,
+                Err(error) => return Err(answered.err().unwrap_or(error)),
+            }
+            repeats += 1;
+            (outcome, results) = self.execute_parts(&route, &request, &order).await;
+        };
         self.make_durable(request.fua, &order).await?;
         Ok(answer)
     }
@@ -85,16 +104,14 @@ impl StackedDevice {
         request: &Request,
         order: &Order,
     ) -> (Outcome, Results) {
+        if request.fast && !self.all_zero_fast(&route.segments) {
+            let code = ErrorCode::NotSup;
+            return (Err(code.into()), Results::failed(route, code));
+        }
         let mut results = Results {
             copies: vec![None; route.copies.len()],
             segments: vec![None; route.segments.len()],
         };
-        if request.fast && !self.all_zero_fast(&route.segments) {
-            let code = ErrorCode::NotSup;
-            results.copies.fill(Some(code));
-            results.segments.fill(Some(code));
-            return (Err(code.into()), results);
-        }
         let late = Late::default();
         // Rule 3.
         for (index, copy) in route.copies.iter().enumerate() {
@@ -125,5 +142,22 @@ impl StackedDevice {
             }
         };
         (outcome, results)
+    }
+}
+
+/// Waits before a route is executed.
+async fn wait(delay: Duration) {
+    if !delay.is_zero() {
+        // tokio's timer counts in milliseconds, and takes one or two more than it was asked for.
+        Delay::new(delay).await;
+    }
+}
+
+/// Waits until a request is released. Returns false if its client has gone away.
+async fn is_released(hold: Hold, cancelled: &Cancelled) -> bool {
+    match select(hold, pin!(cancelled.cancelled())).await {
+        // An error: the device is gone.
+        Either::Left((released, _)) => released.is_ok(),
+        Either::Right(_) => false,
     }
 }

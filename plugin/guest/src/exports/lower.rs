@@ -55,6 +55,10 @@ pub(crate) fn withdraw_routes() {
     lower::withdraw_routes();
 }
 
+pub(crate) fn release(hold: u64) {
+    lower::release(hold);
+}
+
 impl From<types::ErrorCode> for ErrorCode {
     fn from(code: types::ErrorCode) -> Self {
         match code {

@@ -1,5 +1,7 @@
 //! The exports of `routing` for a type that implements [`Filter`].
 
+use core::time::Duration;
+
 use super::{Component, Opened};
 use crate::bindings::memnbd::block::types;
 use crate::bindings::routing::exports::memnbd::block::routing as contract;
@@ -17,8 +19,9 @@ impl<F: Opened + Filter> contract::Guest for Component<F> {
         Self::call(|filter| filter.route(&request.into())).map(contract::Plan::from)
     }
 
-    fn done(token: u64, results: contract::Results) -> Result<(), types::Error> {
-        Self::call(|filter| filter.done(token, &results.into()))
+    fn done(token: u64, results: contract::Results) -> Result<Option<u64>, types::Error> {
+        Self::call(|filter| filter.repeat(token, &results.into()))
+            .map(|again| again.map(nanoseconds))
     }
 
     fn stable(operation: contract::Operation, offset: u64) -> Option<contract::StableRoute> {
@@ -108,10 +111,16 @@ impl From<Route> for contract::Plan {
         Self {
             copies: route.copies.into_iter().map(contract::Copy::from).collect(),
             segments: route.segments.into_iter().map(contract::Segment::from).collect(),
-            delay: route.delay.as_nanos().try_into().unwrap_or(u64::MAX),
+            delay: nanoseconds(route.delay),
             done: route.done,
+            hold: route.hold,
         }
     }
+}
+
+/// Returns a time in the unit of the contract.
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 impl From<StableRoute> for contract::StableRoute {

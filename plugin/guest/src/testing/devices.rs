@@ -17,6 +17,7 @@ const MAX_TRANSFER: usize = 1 << 20;
 std::thread_local! {
     static DEVICES: RefCell<Vec<Device>> = const { RefCell::new(Vec::new()) };
     static WITHDRAWALS: Cell<u32> = const { Cell::new(0) };
+    static RELEASED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A device in memory.
@@ -45,6 +46,12 @@ pub fn device_with(geometry: Geometry) -> Lower {
 /// Makes all reads and changes of a device fail from now on, or succeed again.
 pub fn fail(device: Lower, failure: Option<ErrorCode>) {
     with(device, |device| device.failure = failure);
+}
+
+/// Returns the numbers with which this thread has called [`release`](crate::release), since it was last
+/// asked.
+pub fn released() -> Vec<u64> {
+    RELEASED.take()
 }
 
 /// Returns how often this thread has called [`withdraw_routes`](crate::withdraw_routes).
@@ -208,6 +215,10 @@ pub(crate) fn cache(device: Lower, offset: u64, length: u64) -> Result<(), Error
 
 pub(crate) fn withdraw_routes() {
     WITHDRAWALS.set(WITHDRAWALS.get() + 1);
+}
+
+pub(crate) fn release(hold: u64) {
+    RELEASED.with_borrow_mut(|released| released.push(hold));
 }
 
 #[cfg(test)]

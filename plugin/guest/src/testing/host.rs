@@ -11,7 +11,7 @@ use crate::{
 /// The longest piece in which this model moves data.
 const PIECE: u64 = 1 << 20;
 
-/// Serves a request as the host does, without waiting for its delay.
+/// Serves a request as the host does, without waiting for its delay or hold.
 ///
 /// A read fills `buffer`, and a write takes its data from there; both have the length of the
 /// request. Other requests need no buffer. For `Extents`, this only checks the route.
@@ -33,21 +33,29 @@ pub fn serve<F: Filter>(filter: &mut F, request: &Request, buffer: &mut [u8]) ->
         None => filter.route(request)?,
     };
     check(&route, request);
-    let copies: Vec<_> = route
-        .copies
-        .iter()
-        .map(|range| copy(range.from, range.to, range.length).err().map(|error| error.code))
-        .collect();
-    let segments = match copies.iter().flatten().next() {
-        Some(code) => vec![Some(*code); route.segments.len()],
-        None => segments(filter, &route, request, buffer),
-    };
-    let results = Results { copies, segments };
-    let failure = results.segments.iter().flatten().next().copied();
-    if let Some(token) = route.done {
-        filter.done(token, &results)?;
+    loop {
+        let copies: Vec<_> = route
+            .copies
+            .iter()
+            .map(|range| copy(range.from, range.to, range.length).err().map(|error| error.code))
+            .collect();
+        let segments = match copies.iter().flatten().next() {
+            Some(code) => vec![Some(*code); route.segments.len()],
+            None => segments(filter, &route, request, buffer),
+        };
+        let results = Results { copies, segments };
+        let again = match route.done {
+            Some(token) => filter.repeat(token, &results)?,
+            None => None,
+        };
+        match again {
+            Some(delay) => assert!(delay <= MAX_DELAY, "the delay of {delay:?} is too long"),
+            None => {
+                let failure = results.segments.iter().flatten().next().copied();
+                return failure.map_or(Ok(()), |code| Err(Error::new(code)));
+            }
+        }
     }
-    failure.map_or(Ok(()), |code| Err(Error::new(code)))
 }
 
 /// Checks that a route fits the request.

@@ -15,5 +15,5 @@
 pub(crate) mod devices;
 mod host;
 
-pub use devices::{device, device_with, fail, withdrawals};
+pub use devices::{device, device_with, fail, released, withdrawals};
 pub use host::{check, serve};

@@ -29,7 +29,7 @@ pub(super) fn cow(locks: [u8; 5]) -> Guest {
         "done",
         "(if (i64.eqz (local.get $failed)) (then
            (i32.store8 (call $address (i64.sub (local.get $token) (i64.const 1))) (i32.const 1))))
-         (call $done)",
+         (call $finished)",
     )
 }
 

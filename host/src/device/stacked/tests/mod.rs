@@ -5,6 +5,7 @@ mod breaches;
 mod chain;
 mod control;
 mod copies;
+mod held;
 mod late;
 mod lower;
 mod lower_memory;

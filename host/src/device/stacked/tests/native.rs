@@ -77,6 +77,11 @@ impl Native {
         self.fails.lock().unwrap().push((operation, offset, code));
     }
 
+    /// Ends the failures.
+    pub(super) fn mend(&self) {
+        self.fails.lock().unwrap().clear();
+    }
+
     /// Has all commands wait from now on.
     pub(super) fn hold(&self) {
         self.held.forget_permits(usize::MAX);

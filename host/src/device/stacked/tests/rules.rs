@@ -80,7 +80,7 @@ async fn segments_are_joined_in_their_order() {
 #[tokio::test]
 async fn reply_follows_done() {
     let lower = Native::new(MIB);
-    let guest = routing(1, [0; 5], PASS_AND_TELL).with("done", "(call $fail (i32.const 4))");
+    let guest = routing(1, [0; 5], PASS_AND_TELL).with("done", "(call $refuse (i32.const 4))");
     let client = client(&guest, &[&lower]).await;
     assert_eq!(client.write(0, &[1], false).await, Err(ErrorCode::NoSpc));
     assert_eq!(lower.take_log().len(), 1);

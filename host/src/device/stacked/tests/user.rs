@@ -27,7 +27,7 @@ const TYPES: &str = r#"
 
 /// The functions of `lower`: the name, the type in the contract, the type in the core module, where
 /// the last parameter is the address of the answer.
-const FUNCTIONS: [(&str, &str, &str); 9] = [
+const FUNCTIONS: [(&str, &str, &str); 10] = [
     ("describe", r#"(param "device" u32) (result $g)"#, "i32 i32"),
     (
         "read",
@@ -67,6 +67,7 @@ const FUNCTIONS: [(&str, &str, &str); 9] = [
         "i32 i64 i64 i32",
     ),
     ("withdraw-routes", "", ""),
+    ("release", r#"(param "hold" u64)"#, "i64"),
 ];
 
 /// A guest that can call `$lower-read` and so on.

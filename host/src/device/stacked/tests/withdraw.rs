@@ -228,7 +228,7 @@ async fn routes_are_withdrawn_within_any_call() {
     let withdraws_in = |part, body: &str| good.clone().with(part, format!("{WITHDRAW} {body}"));
     for guest in [
         withdraws_in("route", ROUTED),
-        withdraws_in("done", "(call $done)").with("route", PASS_AND_TELL),
+        withdraws_in("done", "(call $finished)").with("route", PASS_AND_TELL),
         withdraws_in("stable", &but_writes()),
     ] {
         let client = client(&guest, &[&Native::new(MIB), &Native::new(MIB)]).await;

@@ -165,7 +165,10 @@ impl Model<'_> {
             Some(Err(code)) => return Some(Expected::of(Err(code))),
             Some(Ok(_)) | None => return Some(expected.killed()),
         };
-        if plan.delay > PATIENCE {
+        // Nobody releases it, and the answer of `done` is always the same.
+        let is_endless =
+            plan.is_held || (plan.has_token && matches!(answers.done(), Some(Ok(true))));
+        if plan.delay > PATIENCE || is_endless {
             return None;
         }
         if request.fast && !plan.segments.iter().all(|&(place, _)| self.is_fast(place)) {
@@ -184,7 +187,7 @@ impl Model<'_> {
         if plan.has_token {
             expected.told += 1;
             match answers.done() {
-                Some(Ok(())) => {}
+                Some(Ok(_)) => {}
                 Some(Err(_)) if expected.outcome.is_err() => {}
                 Some(Err(ErrorCode::NotSup)) => expected.outcome = Err(ErrorCode::Inval),
                 Some(Err(code)) => expected.outcome = Err(code),

@@ -54,6 +54,7 @@ pub(super) struct Plan {
     pub(super) segments: Vec<(Place, u64)>,
     pub(super) delay: u64,
     pub(super) has_token: bool,
+    pub(super) is_held: bool,
 }
 
 /// A stable route.
@@ -89,7 +90,7 @@ impl Answers {
     /// The route of an operation, if it can be lifted.
     pub(super) fn route(&self, operation: usize) -> Option<Result<Plan, ErrorCode>> {
         let memory = &self.memory;
-        let at = self.answer(4 + 4 * operation as u32, 48, 8)?;
+        let at = self.answer(4 + 4 * operation as u32, 64, 8)?;
         match memory.u8(at) {
             0 => {}
             1 => return memory.error(at + 8).map(|_| Err(code(memory.u8(at + 8)))),
@@ -106,24 +107,25 @@ impl Answers {
             let at = segments.at + 32 * index;
             Some((self.place(at)?, memory.u64(at + 24)?))
         };
-        let has_token = match memory.u8(at + 24) {
-            tag @ 0..2 => tag == 1,
-            _ => return None,
+        let has = |at| match memory.u8(at) {
+            tag @ 0..2 => Some(tag == 1),
+            _ => None,
         };
         Some(Ok(Plan {
             copies: (0..copies.length).map(copy).collect::<Option<_>>()?,
             segments: (0..segments.length).map(segment).collect::<Option<_>>()?,
             delay: memory.u64(at + 16)?,
-            has_token,
+            has_token: has(at + 24)?,
+            is_held: has(at + 40)?,
         }))
     }
 
-    /// What `done` returns.
-    pub(super) fn done(&self) -> Option<Result<(), ErrorCode>> {
-        let at = self.answer(0x1c, 20, 4)?;
-        match self.memory.u8(at) {
-            0 => Some(Ok(())),
-            1 => self.memory.error(at + 4).map(|_| Err(code(self.memory.u8(at + 4)))),
+    /// What `done` returns: whether the route is to be executed again, or an error.
+    pub(super) fn done(&self) -> Option<Result<bool, ErrorCode>> {
+        let at = self.answer(0x1c, 24, 8)?;
+        match (self.memory.u8(at), self.memory.u8(at + 8)) {
+            (0, tag @ 0..2) => Some(Ok(tag == 1)),
+            (1, error) => self.memory.error(at + 8).map(|_| Err(code(error))),
             _ => None,
         }
     }

@@ -43,7 +43,9 @@ fn described(choices: &mut Choices<'_>) -> Image {
     let mut addresses = vec![rules(&mut image, choices)];
     addresses.extend((0..6).map(|_| route(&mut image, choices)));
     addresses.push(match choices.byte() {
-        byte @ 240.. => image.put(&[1, 0, 0, 0, byte & 15, 0, 0, 0, 0, 0, 0, 0]),
+        byte @ 240.. => {
+            image.put(&[1, 0, 0, 0, 0, 0, 0, 0, byte & 15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        }
         _ => OK,
     });
     addresses.extend((0..12).map(|_| stable(&mut image, choices)));
@@ -72,7 +74,7 @@ fn rules(image: &mut Image, choices: &mut Choices<'_>) -> u32 {
 
 fn route(image: &mut Image, choices: &mut Choices<'_>) -> u32 {
     if let byte @ 240.. = choices.byte() {
-        let mut record = [0; 48];
+        let mut record = [0; 64];
         (record[0], record[8]) = (1, byte & 15);
         return image.put(&record);
     }
@@ -100,6 +102,7 @@ fn route(image: &mut Image, choices: &mut Choices<'_>) -> u32 {
     let token = choices.byte();
     record.extend(u64::from(token & 1).to_le_bytes());
     record.extend(u64::from(token).to_le_bytes());
+    record.extend([0; 16]);
     image.put(&record)
 }
 
