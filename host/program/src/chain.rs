@@ -12,9 +12,9 @@ use super::inputs::{self, Inputs};
 use super::loading::{Loader, Supply};
 use super::wish::Wish;
 use super::words;
-use memnbd::component::{BASE, Client, Component, Description, Executing, Listed};
+use memnbd::component::{BASE, Client, Component, Description, Engine, Executing, Listed};
 use memnbd::device::guest::DiskConfig;
-use memnbd::device::{self, Lower, LowerError, LowerSource, OwnDisk};
+use memnbd::device::{self, Lower, LowerError, LowerSource, OwnDisk, ScratchDisk};
 use memnbd::exports::{KnownExports, Loading, LowerExport, Problem, Source, Stage, Supplied};
 use memnbd::parameters::{Argument, ParameterType, Value, key_value};
 
@@ -42,6 +42,7 @@ pub(super) struct Chain {
     label: String,
     wish: Wish,
     exports: KnownExports,
+    engine: Engine,
     /// What the expression of the built-in component `data` reads, once it is known. All exports that
     /// are made of this chain read the same.
     inputs: Arc<OnceLock<Result<Inputs, String>>>,
@@ -110,6 +111,7 @@ impl Chain {
             label: label.to_owned(),
             wish,
             exports: exports.clone(),
+            engine: loader.engine().clone(),
             inputs: Arc::default(),
         };
         let loaded = chain.layers.iter().map(|layer| match layer {
@@ -297,6 +299,11 @@ impl Chain {
         let devices = arguments.iter().filter_map(|Argument { name, value }| {
             let source: Arc<dyn LowerSource> = match (value, below.take()) {
                 (Value::Device(..), Some(resolved)) => resolved.source(),
+                (value, None) if value.is_scratch() => Arc::new(ScratchDisk {
+                    engine: self.engine.clone(),
+                    export_name: self.wish.export_name.clone(),
+                    budgets: self.wish.budgets.clone(),
+                }),
                 (&Value::Device(ref export, link), None) => Arc::new(LowerExport {
                     link,
                     exports: self.exports.clone(),

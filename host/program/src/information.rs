@@ -226,6 +226,7 @@ fn describe(args: &Args, backend: &Backend) -> Value {
         "secrets": granted(|kind| *kind == ParameterType::Secret),
         "written": granted(|kind| kind.link().is_some_and(|link| link.writes)),
         "unshared": granted(|kind| kind.link().is_some_and(|link| link.unshared)),
+        "scratch": granted(|kind| kind.link().is_some_and(|link| link.scratch)),
     });
     let is_filter = backend.description().base().is_some();
     let parameters: Vec<Value> = parameters

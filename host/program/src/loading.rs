@@ -46,6 +46,10 @@ impl Loader {
         Self { engine, found: HashMap::new() }
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Returns the component with this name. A component from a file is read, but not loaded.
     pub(super) async fn supply(&mut self, name: &str) -> Result<Arc<Supply>, Failure> {
         if let Some(supply) = self.found.get(name) {

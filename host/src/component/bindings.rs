@@ -92,6 +92,8 @@ flags! {
         const WRITES;
         #[component(name = "unshared")]
         const UNSHARED;
+        #[component(name = "scratch")]
+        const SCRATCH;
     }
 }
 

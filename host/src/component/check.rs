@@ -217,7 +217,11 @@ fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
 
 fn check_link(link: bindings::Link) -> Link {
     let has = |flag: bindings::Link| link & flag == flag;
-    Link { writes: has(bindings::Link::WRITES), unshared: has(bindings::Link::UNSHARED) }
+    Link {
+        writes: has(bindings::Link::WRITES),
+        unshared: has(bindings::Link::UNSHARED),
+        scratch: has(bindings::Link::SCRATCH),
+    }
 }
 
 /// Checks the properties of a disk. `stripe` is the length of its stripes, or 0.

@@ -31,6 +31,12 @@ pub struct Engine {
     compiler: Compiler,
 }
 
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
 #[derive(Default)]
 struct Parts {
     /// For components with direct access, which need memories mapped by the host.

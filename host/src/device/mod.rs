@@ -48,7 +48,7 @@ pub use lease::{Lease, Leased, Mode};
 pub use lower::{Lower, LowerError, LowerSource};
 pub use piped::Piped;
 pub use port::{Ended, InUse, Port, Ports, Replacing};
-pub use stacked::{OwnDisk, list_exports, open};
+pub use stacked::{OwnDisk, ScratchDisk, list_exports, open};
 pub use turnstile::Turnstile;
 
 /// A block device.

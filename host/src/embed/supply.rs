@@ -8,7 +8,7 @@ use super::StartError;
 use crate::component::{BASE, BuiltIn, Client, Engine, Executing};
 use crate::device::file::{FileDevice, FileOptions, Source};
 use crate::device::guest::{Budgets, DiskConfig};
-use crate::device::{Buffers, Device, Lower, LowerError, LowerSource, OwnDisk};
+use crate::device::{Buffers, Device, Lower, LowerError, LowerSource, OwnDisk, ScratchDisk};
 use crate::exports::{Export, KnownExports, LowerExport};
 use crate::parameters::{Argument, Link, Value};
 
@@ -113,6 +113,11 @@ impl Maker<'_> {
         let lowers = arguments.iter().filter_map(|Argument { name, value }| {
             let source = match value {
                 Value::Device(..) if base.is_some() => base.take()?,
+                value if value.is_scratch() => Arc::new(ScratchDisk {
+                    engine: self.engine.clone(),
+                    export_name: export_name.to_owned(),
+                    budgets: budgets.clone(),
+                }),
                 &Value::Device(ref export, link) => Arc::new(LowerExport {
                     exports: self.known.clone(),
                     upper: export_name.to_owned(),

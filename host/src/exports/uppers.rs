@@ -98,10 +98,10 @@ impl fmt::Display for Conflict {
 mod tests {
     use super::*;
 
-    const READS: Link = Link { writes: false, unshared: false };
-    const WRITES: Link = Link { writes: true, unshared: false };
-    const RELIES: Link = Link { writes: false, unshared: true };
-    const OWNS: Link = Link { writes: true, unshared: true };
+    const READS: Link = Link { writes: false, unshared: false, scratch: false };
+    const WRITES: Link = Link { writes: true, ..READS };
+    const RELIES: Link = Link { unshared: true, ..READS };
+    const OWNS: Link = Link { unshared: true, ..WRITES };
 
     #[test]
     fn devices_that_disturb_each_other_are_refused() {

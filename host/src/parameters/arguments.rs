@@ -11,7 +11,8 @@ use super::{Argument, Parameter, ParameterType, ValueError};
 /// A word is KEY=VALUE, or else a value of the parameter named `bare`, like the magic parameter of
 /// an nbdkit plugin. KEY=VALUE is split at the first `=`, and only if the text before it could be
 /// the name of a parameter: an ASCII letter, then ASCII letters, digits, `-` and `_`. So `/a=b` is
-/// a bare value. Defaults are not filled in. With `others`, other keys are accepted as parameters of
+/// a bare value. Defaults are not filled in, except for devices that are made if none is
+/// named ([`Link::scratch`](super::Link::scratch)). With `others`, other keys are accepted as parameters of
 /// the type text.
 ///
 /// # Errors
@@ -73,7 +74,13 @@ pub fn parse_arguments(
             usage: missing.kind.usage(),
         });
     }
-    let arguments = given.into_iter().map(|(name, kind, text)| {
+    let scratch = parameters.iter().filter(|parameter| {
+        !is_given(parameter)
+            && matches!(parameter.kind, ParameterType::Device(link) if link.scratch)
+    });
+    let scratch: Vec<_> =
+        scratch.map(|parameter| (parameter.name.as_str(), &parameter.kind, "")).collect();
+    let arguments = given.into_iter().chain(scratch).map(|(name, kind, text)| {
         let name = name.to_owned();
         match kind.parse(text) {
             Ok(value) => Ok(Argument { name, value }),
@@ -276,6 +283,25 @@ mod tests {
             delay(1_000_000_000),
         ];
         assert_eq!(arguments, expected);
+    }
+
+    #[test]
+    fn devices_that_are_made_need_not_be_named() {
+        let link = super::super::Link { writes: true, unshared: false, scratch: true };
+        let parameters = [
+            parameter("size", ParameterType::Text),
+            parameter("overlay", ParameterType::Device(link)),
+        ];
+        let parse = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            parse_arguments(&parameters, Some("size"), false, &words).unwrap()
+        };
+        let overlay = |name: &str| argument("overlay", Value::Device(name.into(), link));
+        assert_eq!(parse(&["1"]), [argument("size", Value::Text("1".into())), overlay("")]);
+        assert_eq!(parse(&["overlay="]), [overlay("")]);
+        assert!(parse(&[])[0].value.is_scratch());
+        assert_eq!(parse(&["overlay=a"]), [overlay("a")]);
+        assert!(!parse(&["overlay=a"])[0].value.is_scratch());
     }
 
     #[test]

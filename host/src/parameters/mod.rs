@@ -84,6 +84,8 @@ pub struct Link {
     pub writes: bool,
     /// It relies on a content that nobody changes but itself.
     pub unshared: bool,
+    /// If no device is named, it gets an empty one of its own.
+    pub scratch: bool,
 }
 
 /// The value of a parameter.
@@ -101,7 +103,8 @@ pub enum Value {
     Duration(u64),
     /// The value of a [`ParameterType::Probability`]: finite, from 0 to 1.
     Probability(f64),
-    /// The value of a [`ParameterType::Device`].
+    /// The value of a [`ParameterType::Device`]. An empty name with [`Link::scratch`] stands for a new
+    /// device.
     Device(String, Link),
     /// The value of a [`ParameterType::File`].
     File(String, Link),
@@ -113,6 +116,11 @@ impl Value {
     /// Returns true if the value is a device, of an export or a file.
     pub fn is_device(&self) -> bool {
         self.link().is_some()
+    }
+
+    /// Returns true if the value stands for a new device.
+    pub fn is_scratch(&self) -> bool {
+        matches!(self, Self::Device(name, link) if link.scratch && name.is_empty())
     }
 
     /// Returns how the device is used, if the value is one.

@@ -106,6 +106,13 @@ pub struct Link {
     pub writes: bool,
     /// It relies on a content that nobody changes but itself.
     pub unshared: bool,
+    /// If the user names no device, the host makes an empty one in memory.
+    pub scratch: bool,
+}
+
+impl Link {
+    /// The component reads what others may change.
+    pub const READS: Self = Self { writes: false, unshared: false, scratch: false };
 }
 
 impl Parameter {
@@ -162,13 +169,13 @@ impl Parameter {
     /// [`Lower`](crate::Lower) device: read-only, unless it [`writes`](Self::writes). If it is named
     /// `base`, the component works as a filter.
     pub const fn device(name: &'static str, summary: &'static str) -> Self {
-        Self::new(name, summary, ParameterType::Device(Link { writes: false, unshared: false }))
+        Self::new(name, summary, ParameterType::Device(Link::READS))
     }
 
     /// Returns a parameter that is a file, which the component uses as a [`Lower`](crate::Lower)
     /// device: read-only, unless it [`writes`](Self::writes).
     pub const fn file(name: &'static str, summary: &'static str) -> Self {
-        Self::new(name, summary, ParameterType::File(Link { writes: false, unshared: false }))
+        Self::new(name, summary, ParameterType::File(Link::READS))
     }
 
     /// Returns a parameter that is a password or a key.
@@ -191,6 +198,17 @@ impl Parameter {
     pub const fn unshared(mut self) -> Self {
         if let ParameterType::Device(link) | ParameterType::File(link) = &mut self.kind {
             link.unshared = true;
+        }
+        self
+    }
+
+    /// Says that the component writes to the device, and that the host makes one if the user names none:
+    /// a sparse disk in memory, as large as a disk can be, which is discarded with this disk.
+    #[must_use]
+    pub const fn scratch(mut self) -> Self {
+        if let ParameterType::Device(link) = &mut self.kind {
+            link.writes = true;
+            link.scratch = true;
         }
         self
     }

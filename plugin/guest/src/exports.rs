@@ -254,6 +254,9 @@ impl From<Link> for types::Link {
         if link.unshared {
             flags = flags | Self::UNSHARED;
         }
+        if link.scratch {
+            flags = flags | Self::SCRATCH;
+        }
         flags
     }
 }

@@ -244,7 +244,7 @@
     (export $number-range "number-range" (type $number-range'))
     (type $size-range' (record (field "minimum" u64) (field "maximum" u64)))
     (export $size-range "size-range" (type $size-range'))
-    (type $link' (flags "writes" "unshared"))
+    (type $link' (flags "writes" "unshared" "scratch"))
     (export $link "link" (type $link'))
     (type $parameter-type' (variant (case "text") (case "choice" (list string)) (case "boolean")
       (case "number" $number-range) (case "size" $size-range) (case "duration")

@@ -17,7 +17,7 @@ async fn writes_of_clients_are_refused_while_another_export_relies_on_the_conten
     let (context, _phase) = context_of_exports(vec![Export::of_device("disk", Native::new())]);
     let exports = KnownExports::default();
     exports.set(Arc::downgrade(&context.exports)).unwrap();
-    let link = Link { writes: false, unshared: true };
+    let link = Link { unshared: true, ..Link::default() };
     let lower = LowerExport { exports, upper: "top".into(), name: "disk".into(), link };
 
     let writer = Client::new(&context, ReplyStyle::Simple).await;

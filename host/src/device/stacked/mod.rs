@@ -30,11 +30,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::guest::{self, DiskConfig, GuestDevice, OpenError};
+use super::guest::{self, Budgets, DiskConfig, GuestDevice, OpenError};
 use super::lower::{Lower, LowerError, LowerSource, Lowers};
 use super::{Cancelled, Device, Execution, Order, Outcome};
-use crate::block::{Command, Error, Geometry, MAX_TRANSFER, Operation};
-use crate::component::{Below, Client, Executing, Fault, Hold, Listed, Reply, Rules};
+use crate::block::{Command, Error, Geometry, MAX_SIZE, MAX_TRANSFER, Operation};
+use crate::component::{
+    Below, BuiltIn, Client, Engine, Executing, Fault, Hold, Listed, Reply, Rules,
+};
 use crate::parameters::{Link, Value};
 use granules::Granules;
 use holds::Holds;
@@ -90,6 +92,44 @@ impl LowerSource for OwnDisk {
             };
             let device = open(config).await.map_err(failed)?;
             Ok(Lower { device, link: None })
+        })
+    }
+}
+
+/// A lower device that is made for the device that stands on it: an empty disk in memory, as large as a
+/// disk can be ([`Link::scratch`]).
+#[derive(Debug)]
+pub struct ScratchDisk {
+    /// Loads the component of disks in memory.
+    pub engine: Engine,
+    /// The export that needs the disk.
+    pub export_name: String,
+    /// The budgets of the device that stands on it.
+    pub budgets: Budgets,
+}
+
+impl LowerSource for ScratchDisk {
+    fn open<'a>(&'a self, client: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
+        Box::pin(async move {
+            let failed = |message: String, may_pass| LowerError {
+                message: format!("a disk in memory: {message}"),
+                may_pass,
+            };
+            let missing = || failed("this program has no component for it".into(), false);
+            let memory = BuiltIn::find("memory").ok_or_else(missing)?;
+            let loaded = self.engine.load_built_in(memory).await;
+            let component = loaded.map_err(|error| failed(error.to_string(), error.may_pass()))?;
+            let arguments = component.description().parse_arguments(&[format!("size={MAX_SIZE}")]);
+            let config = DiskConfig {
+                arguments: arguments.map_err(|error| failed(error.to_string(), false))?,
+                component: component.for_export(&self.export_name),
+                export_name: self.export_name.clone(),
+                read_only: false,
+                budgets: self.budgets.clone(),
+                lowers: Vec::new(),
+                client: None,
+            };
+            OwnDisk(config).open(client).await
         })
     }
 }

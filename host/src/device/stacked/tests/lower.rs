@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::user::{flushing, open_within, passing, passing_at_once, user};
 use super::*;
-use crate::block::{Error, Operation, Status};
+use crate::block::{Error, MAX_SIZE, Operation, Status};
 use crate::component::tests::SHORT;
 use crate::component::tests::guest::FUNCTIONS;
 use crate::component::tests::logs::Logs;
 use crate::device::guest::tests_device;
+use crate::device::{LowerSource, ScratchDisk};
 
 /// Much longer than the deadline [`SHORT`].
 const LONGER: Duration = Duration::from_millis(400);
@@ -358,4 +359,22 @@ async fn lower_device_that_does_not_answer_in_time_finishes_nevertheless() {
         }
     };
     tokio::time::timeout(LONG, zeroed).await.expect("the lower device finishes");
+}
+
+#[tokio::test]
+async fn scratch_disk_is_empty_and_as_large_as_can_be_and_counts_against_its_user() {
+    let budgets = Budgets::alone(16 << 20);
+    let engine = Engine::new(LONG);
+    let scratch = ScratchDisk { engine, export_name: "export".into(), budgets: budgets.clone() };
+    let opened = scratch.open(None).await.unwrap();
+    assert_eq!(opened.device.geometry().size, MAX_SIZE);
+    let lowers: [Arc<dyn Device>; 1] = [opened.device];
+    let guest = routing(1, [0; 5], PASS).opened(|disk| disk.size = MAX_SIZE);
+    let component = load(&guest).await;
+    let client = open_component(component, 16 << 20, &lowers).await.unwrap();
+    let before = budgets.memory.used();
+    client.write(MAX_SIZE - 3, &[1, 2, 3], false).await.unwrap();
+    assert_eq!(client.read(MAX_SIZE - 4, 4).await, Ok(vec![0, 1, 2, 3]));
+    assert!(budgets.memory.used() > before);
+    assert_eq!(client.read(0, 4).await, Ok(vec![0; 4]));
 }

@@ -35,7 +35,7 @@ use native::Native;
 const MIB: u64 = 1 << 20;
 
 /// A component writes to its devices.
-const WRITES: Link = Link { writes: true, unshared: false };
+const WRITES: Link = Link { writes: true, unshared: false, scratch: false };
 
 /// A client of a device.
 #[derive(Clone)]

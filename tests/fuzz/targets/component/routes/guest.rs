@@ -95,7 +95,7 @@ pub(super) async fn open(
     let source = |lower: &Arc<Store>| {
         ("lower".to_owned(), Arc::new(Source(lower.clone())) as Arc<dyn LowerSource>)
     };
-    let link = Link { writes: true, unshared: false };
+    let link = Link { writes: true, ..Link::default() };
     let argument = || Argument { name: "lower".into(), value: Value::Device("x".into(), link) };
     let config = DiskConfig {
         component: component.clone(),
