@@ -9,6 +9,7 @@ mod backends;
 mod bench_driver;
 mod clients;
 mod components;
+mod control;
 mod exports;
 mod filters;
 mod foreign;

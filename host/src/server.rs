@@ -137,7 +137,8 @@ impl Server {
         let names = exports.list().into_iter().map(|export| export.name().to_owned());
         let places = ExportPlaces::divide(max_connections, per_export, names);
         let (phase, receiver) = watch::channel(Phase::Serving);
-        let (handle, controlled) = Handle::new(exports.clone(), places.clone());
+        let peers = Peers::default();
+        let (handle, controlled) = Handle::new(exports.clone(), places.clone(), peers.clone());
         let context = Context {
             peer: "".into(),
             exports,
@@ -147,7 +148,7 @@ impl Server {
             phase: receiver,
             in_use: InUse::default(),
             threads: Threads::default(),
-            peers: Peers::default(),
+            peers,
             places,
         };
         Self {

@@ -107,6 +107,9 @@ pub(super) struct Args {
     pub(super) tls: TlsArgs,
 
     #[command(flatten)]
+    pub(super) control: Control,
+
+    #[command(flatten)]
     pub(super) logging: Logging,
 
     #[command(flatten)]
@@ -342,6 +345,21 @@ pub(super) struct Clients {
     /// Offer only these handshake flags, 1 for fixed newstyle and 2 for no zeroes, to test clients
     #[arg(long, value_name = "MASK", value_parser = values::mask)]
     pub(super) mask_handshake: Option<u16>,
+}
+
+/// How the server is controlled while it runs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Control")]
+pub(super) struct Control {
+    /// Serve the control API, HTTP with JSON, on this Unix domain socket, which only this user can
+    /// connect to. The program memnbd uses it
+    #[arg(long, value_name = "unix:PATH")]
+    pub(super) control: Option<OsString>,
+
+    /// Let those who use the control API name this path; may be repeated. KIND is component, file,
+    /// read-only-file, directory, read-only-directory or secret. They can name no other path
+    #[arg(long = "grant", value_name = "KIND:NAME=PATH", requires = "control")]
+    pub(super) grants: Vec<OsString>,
 }
 
 /// What is told of what happens.

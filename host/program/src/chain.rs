@@ -201,7 +201,16 @@ impl Chain {
             let mut arguments = description
                 .parse_arguments(&given)
                 .map_err(|error| Failure::Usage(error.of(&description.name).to_string()))?;
-            let Wish { secrets, directory, .. } = &self.wish;
+            let Wish { secrets, directory, grants, .. } = &self.wish;
+            let mut read_only = read_only;
+            if let Some(grants) = grants {
+                let designated = match known {
+                    Known::File(_) => grants.designate_file(&mut arguments),
+                    Known::Component(_) => grants.designate(&mut arguments).map(|()| false),
+                };
+                read_only |= designated
+                    .map_err(|error| Failure::Usage(format!("{}: {error}", description.name)))?;
+            }
             secrets.read(&mut arguments, directory).map_err(|error| {
                 Failure::Failed(anyhow::anyhow!("{}: {error}", description.name))
             })?;
@@ -265,8 +274,11 @@ impl Chain {
         if !layer.reads_inputs() {
             return Ok(None);
         }
-        let Wish { directory, allow_scripts, .. } = &self.wish;
-        let open = || Inputs::open(words, description, directory, *allow_scripts);
+        let Wish { directory, allow_scripts, grants, .. } = &self.wish;
+        let open = || match grants {
+            Some(_) => Inputs::none(words, description),
+            None => Inputs::open(words, description, directory, *allow_scripts),
+        };
         self.inputs.get_or_init(open).as_ref().map(Some).map_err(String::clone)
     }
 

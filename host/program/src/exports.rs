@@ -1,5 +1,6 @@
 //! The exports that the command line asks for.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,20 +11,25 @@ use super::args::Args;
 use super::budgets;
 use super::chain::Chain;
 use super::components::{self, Choice};
+use super::grants::Grants;
 use super::loading::Loader;
+use super::making::{Layers, Maker, export};
 use super::nbdkit::Manner;
 use super::privileges::Identity;
 use super::start::Planned;
 use super::wish::Wish;
 use memnbd::component::{Listed, ListedExport};
 use memnbd::device::file::files_in;
-use memnbd::exports::{Export, Exports, Finding, KnownExports};
+use memnbd::exports::{Exports, Finding, KnownExports};
 
 /// The name in --export that stands for all that clients ask for.
 const ANY_NAME: &str = "*";
 
 /// The rule for the names of files in a directory.
 const IN_DIRECTORY: &str = "the files of a directory are exports of their own names";
+
+/// The name of a disk that has none, where it needs one.
+const DISK: &str = "disk";
 
 /// The beginning of an item of --export that is a filter.
 const FILTER: &str = "filter=";
@@ -47,7 +53,10 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     }
     let cache_directory = cache_directory(identity.home());
     let mut loader = Loader::new(args, cache_directory, Some(process.memory().clone()));
+    let directory = std::env::current_dir().unwrap_or_default();
+    let grants = Arc::new(Grants::parse(&args.control.grants, &directory).map_err(Failure::Usage)?);
     let mut list = Vec::new();
+    let mut layers = HashMap::new();
     let mut keep_open = Vec::new();
     let mut on_demand = None;
     let known = KnownExports::default();
@@ -58,6 +67,8 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         };
         let (component, values) = components::for_words(name, values);
         let name_of_export = match args.manner {
+            // By the control API it is found under a name, and clients need none.
+            Manner::Own if args.control.control.is_some() && args.export_name().is_empty() => DISK,
             Manner::Own => args.export_name(),
             Manner::Nbdkit => "",
         };
@@ -72,6 +83,13 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             }
             Some(_) => on_demand = Some(chain),
             None => {
+                let made_of = Layers {
+                    component,
+                    filters: filters.clone(),
+                    parameters: values,
+                    read_only: args.read_only,
+                };
+                layers.insert(name_of_export.to_owned(), made_of);
                 list.push(export(&chain, name_of_export, args.private));
                 keep_open.push(true);
             }
@@ -101,6 +119,10 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         }
         list.push(export(&chain, &name, args.private));
         keep_open.push(false);
+        layers.insert(
+            name,
+            Layers { component, filters, parameters: values, read_only: args.read_only },
+        );
     }
     let exports = Exports::new(list).map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(chain) = on_demand {
@@ -118,7 +140,8 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let exports = Arc::new(exports);
     // Nobody else sets it.
     let _ = known.set(Arc::downgrade(&exports));
-    Ok(Planned { exports, keep_open })
+    let maker = Maker::new(loader, process, known, grants, args.read_only, args.private);
+    Ok(Planned { exports, keep_open, maker, layers })
 }
 
 /// Lists the files of a directory when clients ask for a list of exports.
@@ -156,12 +179,6 @@ fn list_component(exports: &Exports, chain: Chain) {
         })
     };
     exports.list_on_demand(Box::new(find), false);
-}
-
-/// Makes an export of a disk.
-fn export(chain: &Chain, name: &str, private: bool) -> Arc<Export> {
-    let export = Export::of_source(name, Box::new(chain.named(name)));
-    if private { export.private() } else { export }
 }
 
 /// A parsed `--export` option.

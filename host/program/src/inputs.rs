@@ -99,6 +99,29 @@ impl Inputs {
         Ok(inputs)
     }
 
+    /// Checks that the words name nothing outside of them, for somebody who has not the server's rights.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if they do.
+    pub(super) fn none(words: &[String], description: &Description) -> Result<Self, String> {
+        let mut given: BTreeMap<&str, &str> = BTreeMap::new();
+        given.extend(words.iter().map(|word| key_value(word).unwrap_or((EXPRESSION, word))));
+        let Some(&expression) = given.get(EXPRESSION) else { return Ok(Self::default()) };
+        let is_parameter = |name: &str| description.parameters.iter().any(|one| one.name == name);
+        let variable =
+            |name: &str| given.get(name).filter(|_| !is_parameter(name)).map(|&it| it.to_owned());
+        // If the expression is wrong, the component reports the error.
+        match language::inputs(expression, &variable).unwrap_or_default().first() {
+            None => Ok(Self::default()),
+            Some(InputUse { input, .. }) => Err(format!(
+                "{COMPONENT}: {}: files and scripts in an expression are for the command line; write \
+                 the data itself, or give {PARAMETER}= the name of a file that the administrator granted",
+                What(&input.source)
+            )),
+        }
+    }
+
     fn with_variables(variables: BTreeMap<String, String>) -> Self {
         let words = variables.into_iter().map(|(name, value)| format!("{name}={value}"));
         Self { files: Vec::new(), variables: words.collect() }

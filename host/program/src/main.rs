@@ -16,8 +16,10 @@ mod captive;
 mod chain;
 mod companion;
 mod components;
+mod control;
 mod exports;
 mod file;
+mod grants;
 mod information;
 mod inherited;
 mod inputs;
@@ -26,6 +28,7 @@ mod limits;
 mod listen;
 mod loading;
 mod log;
+mod making;
 mod manual;
 mod nbdkit;
 mod pidfile;
@@ -67,6 +70,7 @@ use nbdkit::Manner;
 use pidfile::Pidfile;
 use plan::{ClientSource, Life};
 use privileges::Identity;
+use start::Planned;
 use tls::{Credentials, Tls};
 
 /// How long the process waits for its error message to be written before it exits.
@@ -216,6 +220,9 @@ async fn serve(
     if args.manner == Manner::Nbdkit {
         bound.ask_for(args.export_name());
     }
+    let control = args.control.control.as_deref();
+    let control = control.map(|address| control::bind(address, &identity, &leftovers));
+    let control = control.transpose()?;
     identity.drop_privileges()?;
     // The kernel clears this setting when the user changes.
     ready::end_with_parent(args, life)?;
@@ -228,6 +235,10 @@ async fn serve(
 
     let ready = bound.ready(&tls);
     let server = Server::new(starting.exports().clone(), options(args, tls));
+    let controlled = control.map(|socket| {
+        let Planned { maker, layers, .. } = planned;
+        control::serve(socket, server.handle(), maker, layers)
+    });
     let stdio = match &source {
         ClientSource::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,
@@ -245,6 +256,7 @@ async fn serve(
         Some(stream) => server.run_single(stream, stop).await,
         None => server.run(bound.listeners, stop).await,
     };
+    drop(controlled);
     leftovers.remove();
     failure.map_or(Ok(()), Err)?;
     Ok(stopped.context("stop")?)

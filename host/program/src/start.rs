@@ -1,5 +1,6 @@
 //! Starting the exports: all concurrently, and independently of each other.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Failure;
+use super::making::{Layers, Maker};
 use memnbd::exports::{Exports, Failed, Problem};
 
 /// How long the server delays its readiness for exports that need no compiling: healthy ones are
@@ -19,6 +21,10 @@ pub(super) struct Planned {
     pub(super) exports: Arc<Exports>,
     /// For each export, whether its disk stays open after the start, before any client needs it.
     pub(super) keep_open: Vec<bool>,
+    /// Makes further exports.
+    pub(super) maker: Maker,
+    /// What the exports are made of, by their names.
+    pub(super) layers: HashMap<String, Layers>,
 }
 
 /// Exports that are being started.
@@ -35,8 +41,9 @@ impl Planned {
     /// # Errors
     ///
     /// Returns an error if no export can be served.
-    pub(super) async fn start(self) -> Result<Starting, Failure> {
-        let Self { exports, keep_open } = self;
+    pub(super) async fn start(&self) -> Result<Starting, Failure> {
+        let Self { exports, keep_open, .. } = self;
+        let exports = exports.clone();
         let (sender, failure) = oneshot::channel();
         if keep_open.is_empty() {
             // All are made on demand.
@@ -49,7 +56,7 @@ impl Planned {
             return Ok(Starting { exports: exports.clone(), failure });
         }
         let mut starting = JoinSet::new();
-        for (export, &keep) in exports.list().iter().zip(&keep_open) {
+        for (export, &keep) in exports.list().iter().zip(keep_open) {
             let name = export.name().to_owned();
             let start = export.start(keep);
             starting.spawn(async move {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,16 +25,27 @@ pub(super) fn bind(
     identity: &Identity,
     leftovers: &Leftovers,
 ) -> anyhow::Result<Socket> {
+    let bound = bind_with(path, identity, leftovers, || UnixListener::bind(path));
+    bound.map(|(listener, file)| Socket::Unix(Some(file), listener))
+}
+
+/// Listens at a path in a way of the caller's. A stale socket there is replaced.
+pub(super) fn bind_with(
+    path: &Path,
+    identity: &Identity,
+    leftovers: &Leftovers,
+    listen: impl FnOnce() -> io::Result<UnixListener>,
+) -> anyhow::Result<(UnixListener, Arc<OwnedFile>)> {
     let lock = lock_directory_of(path);
     replace_stale(path)?;
-    let socket = leftovers.create(|| {
-        let listener = UnixListener::bind(path)?;
+    let bound = leftovers.create(|| {
+        let listener = listen()?;
         let file = OwnedFile::new(path)?;
-        Ok((Socket::Unix(Some(file.clone()), listener), Some(file)))
+        Ok(((listener, file.clone()), Some(file)))
     })?;
     drop(lock);
     identity.own(path)?;
-    Ok(socket)
+    Ok(bound)
 }
 
 /// Listens in a new directory that only the user who serves can enter, and that is removed with the

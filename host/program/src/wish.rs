@@ -1,9 +1,11 @@
 //! What the command line says of a disk, before its components are loaded.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Failure;
 use super::args::Args;
+use super::grants::Grants;
 use super::secrets::Secrets;
 use memnbd::device::guest::Budgets;
 use memnbd::exports::ProcessBudgets;
@@ -23,6 +25,8 @@ pub(super) struct Wish {
     pub(super) for_host: bool,
     /// True if the scripts of an expression may be run.
     pub(super) allow_scripts: bool,
+    /// What the words may name, unless they are those of a person with the server's rights.
+    pub(super) grants: Option<Arc<Grants>>,
     /// Where relative paths begin: the process may change its directory when it goes to the
     /// background, and files are opened later.
     pub(super) directory: PathBuf,
@@ -40,20 +44,42 @@ impl Wish {
         words: &[String],
         for_host: bool,
     ) -> Result<Self, Failure> {
-        if name.len() > MAX_NAME {
-            return Err(Failure::Usage(format!(
-                "the name of an export has {} bytes, at most {MAX_NAME} are possible",
-                name.len()
-            )));
-        }
+        check_name(name)?;
         Ok(Self {
             export_name: name.to_owned(),
             words: words.to_vec(),
             read_only: args.read_only,
             for_host,
             allow_scripts: args.allow_scripts,
+            grants: None,
             directory: std::env::current_dir().unwrap_or_default(),
             budgets: process.export(),
+            secrets: Secrets::default(),
+        })
+    }
+
+    /// Creates the wish of somebody who may name these grants, and no paths.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if the name of the export is too long.
+    pub(super) fn granted(
+        grants: &Arc<Grants>,
+        budgets: Budgets,
+        name: &str,
+        words: &[String],
+        read_only: bool,
+    ) -> Result<Self, Failure> {
+        check_name(name)?;
+        Ok(Self {
+            export_name: name.to_owned(),
+            words: words.to_vec(),
+            read_only,
+            for_host: false,
+            allow_scripts: false,
+            grants: Some(grants.clone()),
+            directory: PathBuf::new(),
+            budgets,
             secrets: Secrets::default(),
         })
     }
@@ -61,5 +87,14 @@ impl Wish {
     /// Returns the same wish for an export of another name.
     pub(super) fn named(&self, name: &str) -> Self {
         Self { export_name: name.to_owned(), ..self.clone() }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    match name.len() {
+        ..=MAX_NAME => Ok(()),
+        length => Err(Failure::Usage(format!(
+            "the name of an export has {length} bytes, at most {MAX_NAME} are possible"
+        ))),
     }
 }

@@ -33,6 +33,8 @@ pub(super) enum Haggled {
 pub(super) struct Agreed {
     pub(super) session: Session,
     pub(super) port: Arc<Port>,
+    /// The name of the export.
+    pub(super) export: Arc<str>,
     pub(super) meter: Box<Meter>,
     /// The client's place in the quota of the export.
     pub(super) _place: Place,
@@ -150,7 +152,8 @@ impl<S: Stream> Haggling<'_, S> {
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
         let meter = Box::new(export.account().open());
-        Ok(Some(Agreed { session, port, meter, _place: place, rest }))
+        let export = export.name().into();
+        Ok(Some(Agreed { session, port, export, meter, _place: place, rest }))
     }
 
     /// Sends the list of exports, in parts if it is long.

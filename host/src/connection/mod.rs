@@ -33,7 +33,7 @@ pub use dedicated::Threads;
 use dedicated::{Busy, ThreadPermit};
 use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
-pub use peers::{Patience, Peers};
+pub use peers::{ConnectedClient, Patience, Peers};
 use transmission::{Exit, Transmission};
 
 /// The phases of a server's shutdown.
@@ -89,6 +89,8 @@ pub enum End {
     Stalled,
     /// The client was idle for too long.
     Idle,
+    /// Whoever controls the server closed the connection.
+    ByRequest,
     /// The export was removed.
     Removed,
     /// A read failed after its reply had begun, where the protocol has no room for an error.
@@ -109,6 +111,7 @@ impl fmt::Display for End {
             Self::HandshakeTimeout => f.write_str("closed: the handshake timed out"),
             Self::Stalled => f.write_str("closed: the client stalled"),
             Self::Idle => f.write_str("closed: the client was idle for too long"),
+            Self::ByRequest => f.write_str("closed by request"),
             Self::Removed => f.write_str("closed: the export was removed"),
             Self::Unanswerable => f.write_str("closed: a read failed after its reply had begun"),
             Self::Transport(error) => write!(f, "lost: {error}"),
@@ -178,12 +181,13 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, port, meter, _place, rest } = agreed;
-    let Context { mut phase, in_use, threads, peers, .. } = context;
+    let Agreed { session, port, export, meter, _place, rest } = agreed;
+    let Context { mut phase, in_use, threads, peers, peer, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
     let gate = Gate::new(port, to_socket);
-    let mut transmission = Transmission::new(stream, session, gate, meter, peers.enter(), rest);
+    let peer = peers.enter(peer, export);
+    let mut transmission = Transmission::new(stream, session, gate, meter, peer, rest);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();
         if let Exit::End(reason) = transmission.run(&mut phase, may_be_busy).await {
@@ -247,7 +251,7 @@ async fn lend<S: Stream>(
 
 /// Shuts the stream down, unless it is broken.
 async fn end<S: Stream>(stream: &mut S, reason: End) -> End {
-    if !matches!(reason, End::Transport(_) | End::Stalled) {
+    if !matches!(reason, End::Transport(_) | End::Stalled | End::ByRequest) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
     }
     reason

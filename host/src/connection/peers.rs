@@ -49,6 +49,7 @@ struct Registry {
 
 /// A connection's entry in the registry.
 struct Watched {
+    client: ConnectedClient,
     activity: Arc<Activity>,
     /// When it was last seen to have made progress.
     progress: Seen,
@@ -76,6 +77,19 @@ impl Seen {
     fn is_over(self, limit: Option<Duration>, now: Instant) -> bool {
         limit.is_some_and(|limit| now.duration_since(self.at) >= limit)
     }
+}
+
+/// A client that is connected to an export.
+#[derive(Clone, Debug)]
+pub struct ConnectedClient {
+    /// The number of the connection, which no other one of this server has or had.
+    pub id: u64,
+    /// Where the client comes from, for people.
+    pub peer: Arc<str>,
+    /// The name of the export.
+    pub export: Arc<str>,
+    /// When the client chose the export.
+    pub since: Instant,
 }
 
 /// A connection's handle to the registry, which removes it when dropped.
@@ -112,6 +126,8 @@ pub(super) enum Waits {
     Request,
     /// The rest of a request, or room to send.
     Rest,
+    /// To be disconnected by request: [`Peers::disconnect`].
+    Disconnection,
 }
 
 impl Waits {
@@ -119,18 +135,39 @@ impl Waits {
         match number {
             1 => Self::Request,
             2 => Self::Rest,
+            3 => Self::Disconnection,
             _ => Self::Nothing,
         }
     }
 }
 
 impl Peers {
-    /// Registers a connection.
-    pub(super) fn enter(&self) -> Peer {
+    /// Returns the connected clients, in the order in which they chose an export.
+    pub fn list(&self) -> Vec<ConnectedClient> {
+        let mut list: Vec<_> =
+            self.0.peers().values().map(|watched| watched.client.clone()).collect();
+        list.sort_unstable_by_key(|client| client.id);
+        list
+    }
+
+    /// Closes a connection. Returns false if there is none of this number. Requests under way are not
+    /// answered any more.
+    pub fn disconnect(&self, id: u64) -> bool {
+        let peers = self.0.peers();
+        let Some(Watched { activity, .. }) = peers.get(&id) else { return false };
+        activity.closed.store(Waits::Disconnection as u8, Ordering::Relaxed);
+        activity.waker.wake();
+        true
+    }
+
+    /// Registers the connection of a client to an export.
+    pub(super) fn enter(&self, peer: Arc<str>, export: Arc<str>) -> Peer {
         let activity = Arc::new(Activity::default());
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let seen = Seen { moved: 0, at: Instant::now() };
-        let watched = Watched { activity: activity.clone(), progress: seen, byte: seen };
+        let since = Instant::now();
+        let seen = Seen { moved: 0, at: since };
+        let client = ConnectedClient { id: key, peer, export, since };
+        let watched = Watched { client, activity: activity.clone(), progress: seen, byte: seen };
         let mut peers = self.0.peers();
         peers.insert(key, watched);
         self.0.divide(peers.len());
@@ -243,11 +280,15 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn enter(peers: &Peers) -> Peer {
+        peers.enter("peer".into(), "export".into())
+    }
+
     /// What becomes of a connection that waits and moves so many bytes each second.
     fn seconds_until_closed(waits: Waits, bytes: u64) -> Option<u32> {
         let patience = Patience { stalled: Some(60 * SECOND), idle: Some(100 * SECOND) };
         let peers = Peers::default();
-        let mut peer = peers.enter();
+        let mut peer = enter(&peers);
         let start = Instant::now();
         (0..1000).find(|&second| {
             peer.wait(waits, u64::from(second) * bytes, Waker::noop());
@@ -269,7 +310,7 @@ mod tests {
     #[test]
     fn those_who_wait_for_something_else_look_after_their_clients() {
         let peers = Peers::default();
-        let mut peer = peers.enter();
+        let mut peer = enter(&peers);
         for (waits, look) in [(Waits::Nothing, true), (Waits::Rest, false)] {
             peer.wait(waits, 0, Waker::noop());
             peers.look(Patience::default(), Instant::now());
@@ -281,13 +322,28 @@ mod tests {
     #[test]
     fn what_may_wait_is_divided_among_all() {
         let peers = Peers::default();
-        let first = peers.enter();
+        let first = enter(&peers);
         assert_eq!(first.room(), MOST_ROOM);
-        let more: Vec<Peer> = (0..1099).map(|_| peers.enter()).collect();
+        let more: Vec<Peer> = (0..1099).map(|_| enter(&peers)).collect();
         assert!(first.room() * 1100 <= WAITING);
         drop(more);
         assert_eq!(first.room(), MOST_ROOM);
-        let many: Vec<Peer> = (0..10_000).map(|_| peers.enter()).collect();
+        let many: Vec<Peer> = (0..10_000).map(|_| enter(&peers)).collect();
         assert_eq!(many[0].room(), LEAST_ROOM);
+    }
+
+    #[test]
+    fn connections_are_listed_and_can_be_closed() {
+        let peers = Peers::default();
+        let first = peers.enter("one".into(), "a".into());
+        let second = peers.enter("two".into(), "b".into());
+        let listed: Vec<_> = peers.list().into_iter().map(|it| (it.peer, it.export)).collect();
+        assert_eq!(listed, [("one".into(), "a".into()), ("two".into(), "b".into())]);
+        let id = peers.list()[1].id;
+        assert!(peers.disconnect(id));
+        assert_eq!((first.closed(), second.closed()), (Waits::Nothing, Waits::Disconnection));
+        drop(second);
+        assert!(!peers.disconnect(id), "it is gone");
+        assert_eq!(peers.list().len(), 1);
     }
 }

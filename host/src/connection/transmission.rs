@@ -201,6 +201,7 @@ where
             Waits::Nothing => {}
             Waits::Request => return Poll::Ready(Exit::End(End::Idle)),
             Waits::Rest => return Poll::Ready(Exit::End(End::Stalled)),
+            Waits::Disconnection => return Poll::Ready(Exit::End(End::ByRequest)),
         }
         if self.peer.take_look() && self.stream.socket().is_some_and(|socket| socket.is_hung_up()) {
             return Poll::Ready(Exit::End(End::Transport(io::ErrorKind::ConnectionReset.into())));

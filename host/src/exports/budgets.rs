@@ -40,7 +40,17 @@ impl ProcessBudgets {
         &self.memory
     }
 
-    /// Creates the budgets of one more export.
+    /// Creates the budgets of an export to which nothing is guaranteed: it competes for what the others
+    /// leave.
+    pub fn extra(&self) -> Budgets {
+        let limit = self.max_memory.unwrap_or(self.memory.limit());
+        Budgets {
+            memory: self.memory.child(limit, 0),
+            buffers: self.buffers.share(LEAST_BUFFERS / 2),
+        }
+    }
+
+    /// Creates the budgets of one more of the exports among which the budgets are divided.
     pub fn export(&self) -> Budgets {
         let all = self.memory.limit();
         let guaranteed = GUARANTEED.min(all / 2 / self.exports);
@@ -72,6 +82,13 @@ mod tests {
         let all = (8 << 30) - MOST_BUFFERS;
         assert_eq!((a.memory.limit(), b.memory.limit()), (all, all));
         assert_eq!(process.memory.used(), 2 * GUARANTEED);
+    }
+
+    #[test]
+    fn extra_exports_take_nothing_until_they_need_it() {
+        let process = ProcessBudgets::new(8 << 30, Some(1 << 30), 1);
+        let extra = process.extra();
+        assert_eq!((extra.memory.limit(), process.memory.used()), (1 << 30, 0));
     }
 
     #[test]

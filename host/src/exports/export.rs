@@ -241,6 +241,11 @@ impl Export {
         self.generation.load(Ordering::Relaxed)
     }
 
+    /// Returns the size of the disk in bytes, if it is open.
+    pub fn size(&self) -> Option<u64> {
+        self.opened().map(|device| device.geometry().size)
+    }
+
     /// Returns a human-readable description: the disk's own if it is open and has one, or else the
     /// component's. While there is no disk, it may be the stage of loading, or the reason of a
     /// failure.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::block::ErrorCode;
+use crate::connection::{ConnectedClient, Peers};
 use crate::exports::{DuplicateName, Export, Exports, NotRemoved};
 use crate::places::ExportPlaces;
 
@@ -14,6 +15,7 @@ use crate::places::ExportPlaces;
 pub struct Handle {
     exports: Arc<Exports>,
     places: ExportPlaces,
+    peers: Peers,
     stop: Arc<watch::Sender<bool>>,
     ended: watch::Receiver<()>,
 }
@@ -25,10 +27,14 @@ pub(super) struct Controlled {
 }
 
 impl Handle {
-    pub(super) fn new(exports: Arc<Exports>, places: ExportPlaces) -> (Self, Controlled) {
+    pub(super) fn new(
+        exports: Arc<Exports>,
+        places: ExportPlaces,
+        peers: Peers,
+    ) -> (Self, Controlled) {
         let (stop, asked) = watch::channel(false);
         let (sender, ended) = watch::channel(());
-        let handle = Self { exports, places, stop: Arc::new(stop), ended };
+        let handle = Self { exports, places, peers, stop: Arc::new(stop), ended };
         (handle, Controlled { stop: asked, _ended: sender })
     }
 
@@ -75,6 +81,17 @@ impl Handle {
         });
         // It is not expected to panic; if it does, nobody knows what was flushed.
         removing.await.unwrap_or(Err(NotRemoved::Unflushed(ErrorCode::Io)))
+    }
+
+    /// Returns the clients that are connected to an export, in the order in which they chose it.
+    pub fn clients(&self) -> Vec<ConnectedClient> {
+        self.peers.list()
+    }
+
+    /// Closes the connection of a client. Its requests under way are not answered. Returns false if there
+    /// is no connection of this number.
+    pub fn disconnect(&self, id: u64) -> bool {
+        self.peers.disconnect(id)
     }
 
     /// Asks the server to stop, as if the future passed to [`Server::run`](super::Server::run) had

@@ -1,0 +1,102 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Control a running memnbd-host.
+///
+/// The server must have been started with --control unix:PATH.
+#[derive(Debug, Parser)]
+#[command(name = "memnbd", version, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// Where the server's control API is: the address that was given to memnbd-host --control
+    #[arg(long, value_name = "unix:PATH", env = "MEMNBD_HOST", global = true)]
+    pub(crate) host: Option<String>,
+
+    /// Print what the server answers, as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// List the disks
+    Ls,
+    /// Show a disk, with what it is made of and what was asked of it, as JSON
+    Show {
+        /// The name of the disk
+        disk: String,
+    },
+    /// Create a disk. If there is one that is made of the same, nothing happens
+    Create {
+        /// The name of the disk
+        disk: String,
+        /// The component, unless it is memory, and the parameters, as for memnbd-host. Files,
+        /// directories and secrets are named by the grants of the server
+        #[arg(value_name = "COMPONENT | KEY=VALUE")]
+        words: Vec<String>,
+        /// Put a filter between the clients and the disk; may be repeated, the first is nearest to
+        /// the clients
+        #[arg(long = "filter", value_name = "NAME")]
+        filters: Vec<String>,
+        /// Refuse all writes
+        #[arg(short, long)]
+        read_only: bool,
+        /// Remember this with the disk; may be repeated
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+    },
+    /// Remove disks. Their clients are disconnected
+    Rm {
+        /// The names of the disks
+        #[arg(required = true, value_name = "DISK")]
+        disks: Vec<String>,
+    },
+    /// Give a command to a filter or component of a disk, such as set; without one, list what there is
+    Fault {
+        /// The name of the disk
+        disk: String,
+        /// The command
+        command: Option<String>,
+        /// Its parameters
+        #[arg(value_name = "KEY=VALUE")]
+        parameters: Vec<String>,
+        /// The filter or component that gets it, if several have such a command
+        #[arg(long, value_name = "NAME")]
+        layer: Option<String>,
+    },
+    /// List the clients
+    Connections {
+        /// Disconnect this client instead; may be repeated
+        #[arg(long, value_name = "ID")]
+        drop: Vec<u64>,
+    },
+    /// Print a completion script
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is written KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn options_are_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,226 @@
+//! The command `memnbd`: controls a running `memnbd-host` through its control API.
+//!
+//! Exit codes: 0 if everything was done, 1 if something was not, 2 for wrong usage.
+
+mod args;
+mod http;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
+
+use args::{Action, Args};
+use http::Server;
+use table::Table;
+
+/// Where the disks of the only tenant are.
+const DISKS: &str = "/v1/tenants/default/disks";
+
+/// Where its connections are.
+const CONNECTIONS: &str = "/v1/tenants/default/connections";
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                report(&anyhow::anyhow!("write to stdout: {error}"))
+            }
+            _ => ExitCode::SUCCESS,
+        },
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    // If stderr is closed, the error cannot be reported.
+    let _ = writeln!(io::stderr(), "memnbd: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Does what the command line asks for. Returns what is to be printed.
+fn run(args: &Args) -> anyhow::Result<String> {
+    match &args.action {
+        Action::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "memnbd", &mut script);
+            return Ok(String::from_utf8_lossy(&script).into_owned());
+        }
+        Action::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut page).context("make the page")?;
+            return Ok(String::from_utf8_lossy(&page).into_owned());
+        }
+        _ => {}
+    }
+    let server = Server::new(args.host.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("start")?.block_on(ask(&server, args))
+}
+
+async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
+    match &args.action {
+        Action::Ls => {
+            let disks = server.get(DISKS).await?;
+            Ok(if args.json { lines(&disks) } else { disks_table(&disks) })
+        }
+        Action::Show { disk } => Ok(lines(&server.get(&path(disk, "")).await?)),
+        Action::Create { disk, words, filters, read_only, labels } => {
+            let (component, parameters) = component_of(words);
+            let labels: serde_json::Map<String, Value> =
+                labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+            let spec = json!({
+                "component": component,
+                "filters": filters,
+                "parameters": parameters,
+                "read_only": read_only,
+                "labels": labels,
+            });
+            let made = server.put(&path(disk, ""), &spec).await?;
+            Ok(if args.json { lines(&made) } else { String::new() })
+        }
+        Action::Rm { disks } => {
+            for disk in disks {
+                server.delete(&path(disk, "")).await.with_context(|| format!("remove {disk:?}"))?;
+            }
+            Ok(String::new())
+        }
+        Action::Fault { disk, command: None, .. } => {
+            let layers = server.get(&path(disk, "/commands")).await?;
+            Ok(if args.json { lines(&layers) } else { commands_text(&layers) })
+        }
+        Action::Fault { disk, command: Some(command), parameters, layer } => {
+            let request =
+                json!({ "component": layer, "command": command, "parameters": parameters });
+            let answer = server.post(&path(disk, "/commands"), &request).await?;
+            Ok(match (args.json, answer["answer"].as_str()) {
+                (false, None | Some("")) => String::new(),
+                (false, Some(text)) => format!("{}\n", text.trim_end()),
+                (true, _) => lines(&answer),
+            })
+        }
+        Action::Connections { drop } if drop.is_empty() => {
+            let connections = server.get(CONNECTIONS).await?;
+            Ok(if args.json { lines(&connections) } else { connections_table(&connections) })
+        }
+        Action::Connections { drop } => {
+            for id in drop {
+                server.delete(&format!("{CONNECTIONS}/{id}")).await?;
+            }
+            Ok(String::new())
+        }
+        Action::Completion { .. } | Action::Man => Ok(String::new()),
+    }
+}
+
+/// Returns the path of a disk, or of what belongs to it.
+fn path(disk: &str, rest: &str) -> String {
+    let name = percent_encoding::utf8_percent_encode(disk, percent_encoding::NON_ALPHANUMERIC);
+    format!("{DISKS}/{name}{rest}")
+}
+
+/// Splits the words after the name of a disk: a first word that is no parameter names the component.
+fn component_of(words: &[String]) -> (&str, &[String]) {
+    let is_name =
+        |word: &String| word.starts_with(|c: char| c.is_ascii_alphabetic()) && !word.contains('=');
+    match words.split_first() {
+        Some((first, rest)) if is_name(first) => (first, rest),
+        _ => ("memory", words),
+    }
+}
+
+/// Returns JSON as lines for people.
+fn lines(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn disks_table(disks: &Value) -> String {
+    let mut table = Table::new(&["NAME", "SIZE", "STATE", "CLIENTS", "MADE OF"]);
+    for disk in items(disks) {
+        let spec = &disk["spec"];
+        let strings = |key: &str| items(&spec[key]).map(text).collect::<Vec<_>>();
+        let mut made = strings("filters");
+        made.push(text(&spec["component"]));
+        let made = [vec![made.join(" > ")], strings("parameters")].concat().join(" ");
+        let size = disk["size"].as_u64().map_or_else(|| "-".into(), table::size);
+        table.row([
+            text(&disk["name"]),
+            size,
+            text(&disk["state"]),
+            text(&disk["connections"]),
+            made,
+        ]);
+    }
+    table.to_string()
+}
+
+fn connections_table(connections: &Value) -> String {
+    let mut table = Table::new(&["ID", "DISK", "SECONDS", "PEER"]);
+    for one in items(connections) {
+        table.row(["id", "disk", "seconds", "peer"].map(|key| text(&one[key])));
+    }
+    table.to_string()
+}
+
+fn commands_text(layers: &Value) -> String {
+    let mut lines = String::new();
+    for layer in items(layers) {
+        for command in items(&layer["commands"]) {
+            let component = text(&layer["component"]);
+            lines += &format!(
+                "{component}: {}: {}\n",
+                text(&command["name"]),
+                text(&command["summary"])
+            );
+            for parameter in items(&command["parameters"]) {
+                lines += &format!(
+                    "  {}={}\n          {}\n",
+                    text(&parameter["name"]),
+                    text(&parameter["type"]),
+                    text(&parameter["summary"])
+                );
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_word_names_the_component_unless_it_is_a_parameter() {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let of = |list: &[&str]| {
+            let list = words(list);
+            let (component, rest) = component_of(&list);
+            (component.to_owned(), rest.to_vec())
+        };
+        assert_eq!(of(&["1G"]), ("memory".into(), words(&["1G"])));
+        assert_eq!(of(&["size=1G"]), ("memory".into(), words(&["size=1G"])));
+        assert_eq!(of(&["data", "0 1"]), ("data".into(), words(&["0 1"])));
+        assert_eq!(of(&[]), ("memory".into(), words(&[])));
+    }
+
+    #[test]
+    fn names_of_disks_are_escaped_in_paths() {
+        assert_eq!(path("a/b c%", ""), "/v1/tenants/default/disks/a%2Fb%20c%25");
+    }
+}

@@ -1,0 +1,73 @@
+//! Making exports, at the start and while the server runs.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::Failure;
+use super::chain::Chain;
+use super::components;
+use super::grants::Grants;
+use super::loading::Loader;
+use super::wish::Wish;
+use memnbd::exports::{Export, KnownExports, ProcessBudgets};
+
+/// What a disk is made of: the words of the command line, in their parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Layers {
+    /// The name of the backend.
+    pub(super) component: String,
+    /// The filters, the one nearest to the clients first.
+    pub(super) filters: Vec<String>,
+    /// The parameters of all of them, mostly KEY=VALUE.
+    pub(super) parameters: Vec<String>,
+    pub(super) read_only: bool,
+}
+
+/// Makes exports for those who do not have the server's rights.
+pub(super) struct Maker {
+    loader: Mutex<Loader>,
+    process: ProcessBudgets,
+    known: KnownExports,
+    grants: Arc<Grants>,
+    /// All disks are read-only.
+    read_only: bool,
+    /// Each client has a disk of its own.
+    private: bool,
+}
+
+impl Maker {
+    pub(super) fn new(
+        loader: Loader,
+        process: ProcessBudgets,
+        known: KnownExports,
+        grants: Arc<Grants>,
+        read_only: bool,
+        private: bool,
+    ) -> Self {
+        Self { loader: Mutex::new(loader), process, known, grants, read_only, private }
+    }
+
+    /// Makes an export. Its disk is not opened, but mistakes that can be seen without that are reported.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a component does not exist, or the parameters are wrong.
+    pub(super) async fn export(&self, name: &str, layers: &Layers) -> Result<Arc<Export>, Failure> {
+        let (component, words) = components::for_words(&layers.component, &layers.parameters);
+        let component = self.grants.component(&component).map_err(Failure::Usage)?;
+        let filters = layers.filters.iter().map(|filter| self.grants.component(filter));
+        let filters = filters.collect::<Result<Vec<_>, _>>().map_err(Failure::Usage)?;
+        let read_only = self.read_only || layers.read_only;
+        let wish = Wish::granted(&self.grants, self.process.extra(), name, &words, read_only)?;
+        let mut loader = self.loader.lock().await;
+        let chain = Chain::new(&mut loader, name, &filters, &component, wish, &self.known).await?;
+        Ok(export(&chain, name, self.private))
+    }
+}
+
+/// Makes an export of a disk.
+pub(super) fn export(chain: &Chain, name: &str, private: bool) -> Arc<Export> {
+    let export = Export::of_source(name, Box::new(chain.named(name)));
+    if private { export.private() } else { export }
+}
