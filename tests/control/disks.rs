@@ -231,3 +231,18 @@ fn a_thousand_disks_come_and_go() {
     let listed = http(&server, "GET", DISKS, None).json();
     assert_eq!(listed.as_array().map(Vec::len), Some(1));
 }
+
+#[test]
+fn api_describes_itself() {
+    let server = controlled(&["1M"]);
+    let description = http(&server, "GET", "/v1/openapi.json", None).json();
+    assert_eq!(description["openapi"], "3.1.0");
+    let paths = description["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 5, "{:?}", paths.keys());
+    // What it refers to is there.
+    let text = description.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(description.pointer(pointer).is_some(), "{pointer}");
+    }
+}

@@ -105,8 +105,10 @@ fn everything_is_installed() {
     command.args([Path::new(env!("CARGO_BIN_EXE_memnbd-host")), Path::new("/opt/x")]);
     run(command.env("DESTDIR", prefix.path())).success();
     let installed = |path: &str| fs::read(prefix.path().join("opt/x").join(path)).unwrap();
-    assert!(!installed("bin/memnbd-host").is_empty());
-    for page in ["memnbd-host", "memnbd-memory", "memnbd-file", "memnbd-sparse-random"] {
+    for program in ["memnbd-host", "memnbd"] {
+        assert!(!installed(&format!("bin/{program}")).is_empty());
+    }
+    for page in ["memnbd-host", "memnbd", "memnbd-memory", "memnbd-file", "memnbd-sparse-random"] {
         assert!(installed(&format!("share/man/man1/{page}.1")).starts_with(b".ie"));
     }
     assert!(
@@ -114,6 +116,7 @@ fn everything_is_installed() {
     );
     for script in [
         "share/bash-completion/completions/memnbd-host",
+        "share/bash-completion/completions/memnbd",
         "share/zsh/site-functions/_memnbd-host",
         "share/fish/vendor_completions.d/memnbd-host.fish",
     ] {

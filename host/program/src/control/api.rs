@@ -16,6 +16,7 @@ use memnbd::parameters::nearest;
 use memnbd::server::Handle;
 use utoipa::OpenApi;
 
+use super::model::Tenant;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
 };
@@ -146,7 +147,7 @@ fn named(path: Name) -> Result<String, Problem> {
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/disks",
-    params(("tenant" = String, Path, description = "The tenant, `default`")),
+    params(("tenant" = inline(Tenant), Path, description = "The tenant, `default`")),
     responses(
         (status = 200, body = Vec<Disk>),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -165,7 +166,7 @@ async fn list_disks(
     get,
     path = "/v1/tenants/{tenant}/disks/{disk}",
     params(
-        ("tenant" = String, Path, description = "The tenant, `default`"),
+        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
         ("disk" = String, Path, description = "The name of the disk"),
     ),
     responses(
@@ -183,7 +184,7 @@ async fn show_disk(State(api): Shared, path: Name) -> Result<Tagged<Disk>, Probl
     put,
     path = "/v1/tenants/{tenant}/disks/{disk}",
     params(
-        ("tenant" = String, Path, description = "The tenant, `default`"),
+        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
         ("disk" = String, Path, description = "The name of the disk, at most 255 bytes"),
     ),
     request_body = DiskSpec,
@@ -250,7 +251,7 @@ async fn put_disk(
     delete,
     path = "/v1/tenants/{tenant}/disks/{disk}",
     params(
-        ("tenant" = String, Path, description = "The tenant, `default`"),
+        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
         ("disk" = String, Path, description = "The name of the disk"),
     ),
     responses(
@@ -292,7 +293,7 @@ async fn remove_disk(State(api): Shared, path: Name) -> Result<StatusCode, Probl
     get,
     path = "/v1/tenants/{tenant}/disks/{disk}/commands",
     params(
-        ("tenant" = String, Path, description = "The tenant, `default`"),
+        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
         ("disk" = String, Path, description = "The name of the disk"),
     ),
     responses(
@@ -313,7 +314,7 @@ async fn list_commands(State(api): Shared, path: Name) -> Result<Json<Vec<Contro
     post,
     path = "/v1/tenants/{tenant}/disks/{disk}/commands",
     params(
-        ("tenant" = String, Path, description = "The tenant, `default`"),
+        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
         ("disk" = String, Path, description = "The name of the disk"),
     ),
     request_body = CommandRequest,
@@ -377,7 +378,7 @@ async fn controls(api: &Api, name: &str) -> Result<Vec<Control>, Problem> {
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/connections",
-    params(("tenant" = String, Path, description = "The tenant, `default`")),
+    params(("tenant" = inline(Tenant), Path, description = "The tenant, `default`")),
     responses(
         (status = 200, body = Vec<Connection>),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -403,7 +404,7 @@ async fn list_connections(
     delete,
     path = "/v1/tenants/{tenant}/connections/{id}",
     params(
-        ("tenant" = String, Path, description = "The tenant, `default`"),
+        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
         ("id" = u64, Path, description = "The number of the connection"),
     ),
     responses(
