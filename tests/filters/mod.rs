@@ -8,6 +8,7 @@ mod links;
 mod moved;
 mod notes;
 mod partition;
+mod states;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,10 +1,10 @@
 //! The decision which requests fail.
 
-use alloc::vec::Vec;
+use memnbd_faults::{Event, Names, Rule, names};
+use memnbd_guest::{Error, ErrorCode, OpenRequest, Operation, Request, Value};
 
-use memnbd_guest::{Error, ErrorCode, OpenRequest, Operation, Request, Value, content, random_u64};
-
-use crate::range::Range;
+/// The names of the parameters that limit failures.
+pub(crate) const NAMES: Names = names!("error");
 
 /// The errors that can be injected, under their names.
 const CODES: [(&str, ErrorCode); 6] = [
@@ -26,30 +26,12 @@ pub(crate) const OPERATIONS: [(Operation, &str, &str); 6] = [
     (Operation::Cache, "error-cache", "error-cache-rate"),
 ];
 
-/// The failures of one operation.
-#[derive(Clone, Copy, Debug)]
-struct Fault {
-    code: ErrorCode,
-    rate: f64,
-}
-
 /// The settings and the state of the filter.
 #[derive(Clone, Debug)]
 pub(crate) struct Injector {
-    faults: [Fault; Operation::ALL.len()],
-    /// Where requests fail; everywhere if there are none.
-    ranges: Vec<Range>,
-    /// One of this many requests that match fails.
-    nth: u64,
-    /// There is only one failure.
-    once: bool,
-    seed: Option<u64>,
-    /// The number of requests that matched.
-    matched: u64,
-    /// The number of random numbers that were drawn from the seed.
-    drawn: u64,
-    /// The only failure is over.
-    spent: bool,
+    /// The error of each operation.
+    codes: [ErrorCode; Operation::ALL.len()],
+    pub(crate) rule: Rule,
 }
 
 impl Injector {
@@ -59,53 +41,33 @@ impl Injector {
     ///
     /// Returns `EINVAL` if a range is wrong.
     pub(crate) fn open(request: &OpenRequest, size: u64) -> Result<Self, Error> {
-        let mut faults = [Fault { code: ErrorCode::Eio, rate: 0.0 }; Operation::ALL.len()];
-        let mut ranges = Vec::new();
+        let mut codes = [ErrorCode::Eio; Operation::ALL.len()];
+        let mut rule = Rule::open(request, &NAMES, size)?;
         let mut rated = false;
         for argument in &request.arguments {
             let name = argument.name.as_str();
-            match &argument.value {
-                Value::Text(text) if name == "error-range" => {
-                    ranges.push(Range::parse(text, size)?)
-                }
-                Value::Text(text) => {
-                    let code = CODES.iter().find(|(name, _)| name == text).ok_or(Error::EINVAL)?.1;
-                    for (operation, parameter, _) in OPERATIONS {
-                        if name == "error" || name == parameter {
-                            faults[operation as usize].code = code;
-                        }
+            for (operation, error, rate) in OPERATIONS {
+                match &argument.value {
+                    Value::Text(text) if name == "error" || name == error => {
+                        let code = CODES.iter().find(|(name, _)| name == text);
+                        codes[operation as usize] = code.ok_or(Error::EINVAL)?.1;
                     }
-                }
-                Value::Probability(rate) => {
-                    rated = true;
-                    for (operation, _, parameter) in OPERATIONS {
-                        if name == "error-rate" || name == parameter {
-                            faults[operation as usize].rate = *rate;
-                        }
+                    Value::Probability(value) if name == NAMES.rate || name == rate => {
+                        rated = true;
+                        rule.set_rate(Event::Request(operation), *value);
                     }
+                    _ => {}
                 }
-                _ => {}
             }
         }
-        let nth = request.number("error-nth");
-        let once = request.boolean("error-once").unwrap_or(false);
-        if !rated && (nth.is_some() || once || !ranges.is_empty()) {
+        if !rated && rule.is_limited() {
             for operation in Operation::ALL {
                 if operation != Operation::Extents {
-                    faults[operation as usize].rate = 1.0;
+                    rule.set_rate(Event::Request(operation), 1.0);
                 }
             }
         }
-        Ok(Self {
-            faults,
-            ranges,
-            nth: nth.map_or(1, |nth| nth.max(1) as u64),
-            once,
-            seed: request.number("error-seed").map(|seed| seed as u64),
-            matched: 0,
-            drawn: 0,
-            spent: false,
-        })
+        Ok(Self { codes, rule })
     }
 
     /// Returns the names of the errors.
@@ -124,56 +86,6 @@ impl Injector {
 
     /// Returns the error of a request that fails.
     pub(crate) fn inject(&mut self, request: &Request) -> Option<ErrorCode> {
-        let Fault { code, rate } = self.faults[request.operation as usize];
-        if !self.may_fail(request.operation) || !self.touches(request) {
-            return None;
-        }
-        self.matched += 1;
-        if !self.matched.is_multiple_of(self.nth) || (rate < 1.0 && self.draw() >= rate) {
-            return None;
-        }
-        self.spent = self.once;
-        Some(code)
-    }
-
-    /// Returns the number of bytes from `offset` on in which this operation cannot fail, on a disk
-    /// of `size` bytes.
-    pub(crate) fn safe(&self, operation: Operation, offset: u64, size: u64) -> Option<u64> {
-        let end = if !self.may_fail(operation) {
-            size
-        } else if self.ranges.is_empty() {
-            return None;
-        } else {
-            // The first byte from here on that lies in a range.
-            let next =
-                self.ranges.iter().filter(|range| range.end > offset).map(|range| range.start);
-            next.min().unwrap_or(size)
-        };
-        end.checked_sub(offset).filter(|length| *length > 0)
-    }
-
-    fn may_fail(&self, operation: Operation) -> bool {
-        !self.spent && self.faults[operation as usize].rate > 0.0
-    }
-
-    fn touches(&self, request: &Request) -> bool {
-        self.ranges.is_empty()
-            || self
-                .ranges
-                .iter()
-                .any(|range| request.offset < range.end && range.start < request.end())
-    }
-
-    /// Returns a random number that is at least 0 and less than 1.
-    fn draw(&mut self) -> f64 {
-        let random = match self.seed {
-            Some(seed) => {
-                self.drawn += 1;
-                content::random_at(seed, self.drawn - 1)
-            }
-            None => random_u64(),
-        };
-        // As many bits as the number has.
-        (random >> 11) as f64 / (1_u64 << 53) as f64
+        self.rule.affects(request).then_some(self.codes[request.operation as usize])
     }
 }

@@ -13,7 +13,8 @@
 //!
 //! # Additions
 //!
-//! A request *matches* if its operation has a rate above 0 and it touches one of the ranges.
+//! A request *matches* if its operation has a rate above 0, it touches one of the ranges, and the disk
+//! is in the right state.
 //!
 //! - `error-range=OFFSET:LENGTH` limits errors to requests that touch this range, like bad sectors.
 //!   It can be repeated. Requests elsewhere cost no call of this component.
@@ -22,9 +23,19 @@
 //! - `error-once=true` lets one request fail, and none after it. Together with `error-nth=N` this
 //!   is exactly the Nth request that matches.
 //! - `error-seed=N` makes the random numbers the same each time.
+//! - `error-state=N` limits errors to a state of the disk, as with qemu's `blkdebug`. It begins in
+//!   state 1.
+//! - `error-set-state=EVENT:FROM:TO` switches the state from `FROM` to `TO` after a request, where
+//!   `EVENT` is `pread`, `pwrite`, `zero`, `trim`, `cache` or `extents`. `EVENT:FROM:TO:OFFSET:LENGTH`
+//!   is for requests that touch this range. It can be repeated; the first that applies holds.
 //!
-//! If `error-range`, `error-nth` or `error-once` is given, but no rate, all rates are 100%, except
-//! for that of `extents`.
+//! If `error-range`, `error-nth`, `error-once` or `error-state` is given, but no rate, all rates are
+//! 100%, except for that of `extents`. This lets reads fail once something was written to the second
+//! half of a disk:
+//!
+//! ```text
+//! error-pread-rate=1 error-state=2 error-set-state=pwrite:1:2:512M:512M
+//! ```
 //!
 //! One instance decides about all requests of the disk, in the order in which they arrive there. That
 //! costs little, for a decision is short and no data are moved in it; but clients with several
@@ -33,25 +44,25 @@
 //! # Commands
 //!
 //! `set KEY=VALUE...` changes parameters while the disk is in use. Counting begins anew, and so do
-//! the random numbers of `error-seed`.
+//! the random numbers of `error-seed`, and the state is 1 again. `state` tells the state, and how many
+//! requests matched and failed; `state state=N` goes to another state.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
 extern crate alloc;
 
 mod injector;
-mod range;
 
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
+use memnbd_faults::Rule;
 use memnbd_guest::{
     Argument, Backend, Command, Control, Description, Disk, Error, Filter, Lower, OpenRequest,
     Operation, Parameter, Request, Route, StableRoute, withdraw_routes,
 };
 
-use injector::{Injector, OPERATIONS};
+use injector::{Injector, NAMES, OPERATIONS};
 
 /// The open disk.
 #[derive(Clone, Debug)]
@@ -74,52 +85,20 @@ impl Backend for Faulty {
         .parameter(Parameter::device("base", "the device beneath").writes().required())
         .parameter(Parameter::choice("error", "the error", codes).default("EIO"))
         .parameter(
-            Parameter::probability("error-rate", "the probability with which a request fails")
-                .default("0, or 100% with error-range, error-nth or error-once"),
+            Parameter::probability(NAMES.rate, "the probability with which a request fails")
+                .default("0, or 100% with error-range, error-nth, error-once or error-state"),
         );
-        OPERATIONS
-            .iter()
-            .fold(description, |description, (_, error, rate)| {
-                description
-                    .parameter(
-                        Parameter::choice(error, "the error of these requests", codes)
-                            .default("error"),
-                    )
-                    .parameter(
-                        Parameter::probability(rate, "the probability with which these fail")
-                            .default("error-rate"),
-                    )
-            })
-            .parameter(
-                Parameter::text(
-                    "error-range",
-                    "OFFSET:LENGTH, only requests that touch this range fail",
+        let description = OPERATIONS.iter().fold(description, |description, (_, error, rate)| {
+            description
+                .parameter(
+                    Parameter::choice(error, "the error of these requests", codes).default("error"),
                 )
-                .repeatable()
-                .default("the whole disk"),
-            )
-            .parameter(
-                Parameter::number(
-                    "error-nth",
-                    "only every Nth of the requests that could fail does",
-                    1,
-                    i64::MAX,
+                .parameter(
+                    Parameter::probability(rate, "the probability with which these fail")
+                        .default("error-rate"),
                 )
-                .default("1"),
-            )
-            .parameter(
-                Parameter::boolean("error-once", "whether there is only one failure")
-                    .default("false"),
-            )
-            .parameter(
-                Parameter::number(
-                    "error-seed",
-                    "the seed; the same makes the same requests fail",
-                    0,
-                    i64::MAX,
-                )
-                .default("other failures each time"),
-            )
+        });
+        NAMES.declare(description)
     }
 
     fn open(request: &OpenRequest) -> Result<Self, Error> {
@@ -143,17 +122,20 @@ impl Filter for Faulty {
     }
 
     fn stable(&mut self, operation: Operation, offset: u64) -> Option<StableRoute> {
-        let length = self.injector.safe(operation, offset, self.size)?;
+        let length = self.injector.rule.safe(operation, offset, self.size)?;
         Some(StableRoute::new(self.base.at(offset), length))
     }
 }
 
 impl Control for Faulty {
     fn commands(&self) -> Vec<Command> {
-        vec![Command::set(Self::describe())]
+        Rule::commands(Self::describe())
     }
 
-    fn execute(&mut self, _: &str, arguments: &[Argument]) -> Result<String, Error> {
+    fn execute(&mut self, command: &str, arguments: &[Argument]) -> Result<String, Error> {
+        if let Some(told) = self.injector.rule.execute(command, arguments) {
+            return Ok(told);
+        }
         *self = Self::open(&self.request.changed(arguments))?;
         withdraw_routes();
         Ok(String::new())

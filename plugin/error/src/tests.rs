@@ -161,3 +161,26 @@ fn failed_requests_change_nothing_beneath() {
     testing::serve(&mut disk, &Request::new(Operation::Read, 10, 3), &mut bytes).unwrap();
     assert_eq!(bytes, [0; 3]);
 }
+
+#[test]
+fn requests_fail_in_one_state_only() {
+    let text = |text: &str| Value::Text(text.into());
+    let mut disk = open(&[
+        ("error-pread-rate", rate(1.0)),
+        ("error-state", Value::Number(2)),
+        ("error-set-state", text("pwrite:1:2:512:512")),
+        ("error-set-state", text("trim:2:1")),
+    ]);
+    assert_eq!(failure(&mut disk, Operation::Read), None);
+    assert_eq!(failure_at(&mut disk, Operation::Write, 511), None);
+    assert_eq!(failure(&mut disk, Operation::Read), None);
+    assert_eq!(failure_at(&mut disk, Operation::Write, 512), None);
+    assert_eq!(failure(&mut disk, Operation::Read), Some(ErrorCode::Eio));
+    assert_eq!(failure(&mut disk, Operation::Trim), None);
+    assert_eq!(failure(&mut disk, Operation::Read), None);
+    assert_eq!(disk.stable(Operation::Write, 0).unwrap().length, 512);
+    let state = Argument { name: "state".into(), value: Value::Number(2) };
+    let told = disk.execute("state", &[state]).unwrap();
+    assert_eq!(told, "state 2, 1 requests matched, 1 affected");
+    assert_eq!(failure(&mut disk, Operation::Read), Some(ErrorCode::Eio));
+}
