@@ -3,6 +3,7 @@
 mod capabilities;
 mod chains;
 mod content;
+mod corruption;
 mod layers;
 mod links;
 mod moved;

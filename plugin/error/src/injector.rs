@@ -1,20 +1,10 @@
 //! The decision which requests fail.
 
-use memnbd_faults::{Event, Names, Rule, names};
+use memnbd_faults::{Event, Names, Rule, error_code, names};
 use memnbd_guest::{Error, ErrorCode, OpenRequest, Operation, Request, Value};
 
 /// The names of the parameters that limit failures.
 pub(crate) const NAMES: Names = names!("error");
-
-/// The errors that can be injected, under their names.
-const CODES: [(&str, ErrorCode); 6] = [
-    ("EPERM", ErrorCode::Eperm),
-    ("EIO", ErrorCode::Eio),
-    ("ENOMEM", ErrorCode::Enomem),
-    ("EINVAL", ErrorCode::Einval),
-    ("ENOSPC", ErrorCode::Enospc),
-    ("ESHUTDOWN", ErrorCode::Eshutdown),
-];
 
 /// The parameters of one operation: the error and the rate.
 pub(crate) const OPERATIONS: [(Operation, &str, &str); 6] = [
@@ -49,8 +39,7 @@ impl Injector {
             for (operation, error, rate) in OPERATIONS {
                 match &argument.value {
                     Value::Text(text) if name == "error" || name == error => {
-                        let code = CODES.iter().find(|(name, _)| name == text);
-                        codes[operation as usize] = code.ok_or(Error::EINVAL)?.1;
+                        codes[operation as usize] = error_code(text).ok_or(Error::EINVAL)?;
                     }
                     Value::Probability(value) if name == NAMES.rate || name == rate => {
                         rated = true;
@@ -68,20 +57,6 @@ impl Injector {
             }
         }
         Ok(Self { codes, rule })
-    }
-
-    /// Returns the names of the errors.
-    pub(crate) const fn codes() -> &'static [&'static str] {
-        const NAMES: [&str; CODES.len()] = {
-            let mut names = [""; CODES.len()];
-            let mut at = 0;
-            while at < names.len() {
-                names[at] = CODES[at].0;
-                at += 1;
-            }
-            names
-        };
-        &NAMES
     }
 
     /// Returns the error of a request that fails.

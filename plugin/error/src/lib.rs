@@ -56,7 +56,7 @@ mod injector;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use memnbd_faults::Rule;
+use memnbd_faults::{ERROR_NAMES, Rule};
 use memnbd_guest::{
     Argument, Backend, Command, Control, Description, Disk, Error, Filter, Lower, OpenRequest,
     Operation, Parameter, Request, Route, StableRoute, withdraw_routes,
@@ -76,7 +76,7 @@ pub struct Faulty {
 
 impl Backend for Faulty {
     fn describe() -> Description {
-        let codes = Injector::codes();
+        let codes = ERROR_NAMES;
         let description = Description::new(
             "error",
             env!("CARGO_PKG_VERSION"),

@@ -89,6 +89,15 @@ impl Ranges {
         Ok(Self(ranges))
     }
 
+    /// Returns what of a disk of `size` bytes is in no range.
+    #[must_use]
+    pub fn complement(&self, size: u64) -> Self {
+        let starts = core::iter::once(0).chain(self.0.iter().map(|range| range.end));
+        let ends = self.0.iter().map(|range| range.start).chain(core::iter::once(size));
+        let gaps = starts.zip(ends).map(|(start, end)| Range { start, end });
+        Self(gaps.filter(|gap| gap.start < gap.end).collect())
+    }
+
     /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -171,6 +180,16 @@ mod tests {
         assert!(!union.touches(30, 50) && !union.touches(60, 100) && !union.touches(0, 10));
         assert_eq!(union.next(30), Some(Range { start: 50, end: 60 }));
         assert_eq!(union.next(60), None);
+    }
+
+    #[test]
+    fn complement_is_what_is_around_ranges() {
+        let some = ranges(&[(10, 20), (30, 40)]);
+        assert_eq!(some.complement(50), ranges(&[(0, 10), (20, 30), (40, 50)]));
+        assert_eq!(some.complement(40), ranges(&[(0, 10), (20, 30)]));
+        assert_eq!(ranges(&[]).complement(7), ranges(&[(0, 7)]));
+        assert_eq!(ranges(&[(0, 7)]).complement(7), ranges(&[]));
+        assert_eq!(ranges(&[]).complement(0), ranges(&[]));
     }
 
     #[test]

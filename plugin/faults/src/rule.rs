@@ -197,6 +197,16 @@ impl Rule {
         self.rates[event.index()] = rate;
     }
 
+    /// Limits the rule to one request.
+    pub fn limit_to_once(&mut self) {
+        self.once = true;
+    }
+
+    /// Notes a request that cannot be affected: it may change the state.
+    pub fn observe(&mut self, request: &Request) {
+        self.advance(Event::Request(request.operation), request.offset, request.end());
+    }
+
     /// Returns true if a request is affected. This is called once for each request.
     pub fn affects(&mut self, request: &Request) -> bool {
         let event = Event::Request(request.operation);
