@@ -6,6 +6,7 @@ mod content;
 mod corruption;
 mod layers;
 mod links;
+mod media;
 mod moved;
 mod notes;
 mod partition;
