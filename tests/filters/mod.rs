@@ -4,6 +4,7 @@ mod capabilities;
 mod chains;
 mod content;
 mod corruption;
+mod flushes;
 mod layers;
 mod links;
 mod media;
