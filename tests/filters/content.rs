@@ -187,6 +187,17 @@ const STACKS: &[&[&str]] = &[
     ],
     &["--filter=multi-conn", "--filter=blocksize-policy", "memory", "1M", "blocksize-minimum=4k"],
     &["--filter=rotational", "--filter=readonly", "memory", "1M", "readonly=false"],
+    &["--filter=flush", "memory", "1000001", "flush-mode=lie", "flush-cache=300k"],
+    &["--filter=flush", "--filter=swab", "memory", "1M", "flush-mode=drop", "flush-rate=0"],
+    &[
+        "--filter=evil",
+        "--filter=badblocks",
+        "--filter=silent",
+        "memory",
+        "1M",
+        "evil-probability=0",
+    ],
+    &["--filter=silent", "memory", "1M", "silent-fault=stale-read", "silent-nth=1000000"],
 ];
 
 #[test]

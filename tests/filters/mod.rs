@@ -11,6 +11,7 @@ mod media;
 mod moved;
 mod notes;
 mod partition;
+mod silence;
 mod states;
 
 use std::path::{Path, PathBuf};

@@ -146,3 +146,72 @@ async fn no_request_is_lost_while_parameters_change() {
         user.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn what_was_not_flushed_is_gone_after_a_crash() {
+    let below = Native::new(MIB);
+    let lie = Argument { name: "flush-mode".into(), value: Value::Text("lie".into()) };
+    let client = filter_with("flush", &below, vec![lie]).await;
+    let control = control(&client);
+    client.write(0, &[1; 5000], true).await.unwrap();
+    client.flush().await.unwrap();
+    assert_eq!(client.read(0, 5000).await, Ok(vec![1; 5000]));
+    assert_eq!(control.execute("crash", &[]).await.unwrap(), "8192 bytes are lost");
+    assert_eq!(client.read(0, 5000).await, Ok(vec![0; 5000]));
+    client.write(0, &[2; 512], false).await.unwrap();
+    set(&control, &["flush-rate=0"]).await.unwrap();
+    client.flush().await.unwrap();
+    assert_eq!(control.execute("crash", &[]).await.unwrap(), "0 bytes are lost");
+    assert_eq!(client.read(0, 512).await, Ok(vec![2; 512]));
+    set(&control, &["flush-mode=fail", "flush-rate=1"]).await.unwrap();
+    assert_eq!(client.flush().await, Err(ErrorCode::Io));
+}
+
+#[tokio::test]
+async fn sectors_become_bad_under_way() {
+    let client = filter("badblocks", &Native::new(MIB)).await;
+    let control = control(&client);
+    assert_eq!(client.read(0, 8192).await, Ok(vec![0; 8192]));
+    let range = ["range=4k:1".to_owned()];
+    control.execute("add", &range).await.unwrap();
+    assert_eq!(client.read(0, 8192).await, Err(ErrorCode::Io));
+    assert_eq!(control.execute("list", &[]).await.unwrap(), "4096:512\n");
+    client.write(4096, &[1; 512], false).await.unwrap();
+    assert_eq!(client.read(4096, 512).await, Ok(vec![1; 512]));
+    control.execute("add", &range).await.unwrap();
+    assert_eq!(client.read(4096, 512).await, Err(ErrorCode::Io));
+    control.execute("remove", &range).await.unwrap();
+    assert_eq!(client.read(4096, 512).await, Ok(vec![1; 512]));
+}
+
+#[tokio::test]
+async fn corruption_begins_and_ends_under_way() {
+    let client = filter("evil", &Native::new(MIB)).await;
+    let control = control(&client);
+    set(&control, &["evil=stuck-bits", "evil-probability=1"]).await.unwrap();
+    let stuck = client.read(0, 4096).await.unwrap();
+    assert_ne!(stuck, [0; 4096]);
+    client.write(0, &[7; 4096], false).await.unwrap();
+    assert_eq!(client.read(0, 4096).await, Ok(stuck));
+    set(&control, &["evil-probability=0"]).await.unwrap();
+    assert_eq!(client.read(0, 4096).await, Ok(vec![7; 4096]));
+    set(&control, &["evil=cosmic-rays", "evil-probability=1"]).await.unwrap();
+    assert_eq!(client.read(0, 4096).await, Ok(vec![!7; 4096]));
+    set(&control, &["evil=bit-rot"]).await.unwrap();
+    assert_eq!(client.read(0, 4096).await, Ok(vec![!7; 4096]));
+    client.write(0, &[7; 4096], false).await.unwrap();
+    assert_eq!(client.read(0, 4096).await, Ok(vec![7; 4096]));
+}
+
+#[tokio::test]
+async fn state_of_a_rule_is_told_and_set() {
+    let client = filter("error", &Native::new(MIB)).await;
+    let control = control(&client);
+    set(&control, &["error-pread-rate=1", "error-state=2"]).await.unwrap();
+    client.read(0, 512).await.unwrap();
+    let told = control.execute("state", &["state=2".into()]).await.unwrap();
+    assert_eq!(told, "state 2, 0 requests matched, 0 affected");
+    assert_eq!(client.read(0, 512).await, Err(ErrorCode::Io));
+    let told = control.execute("state", &[]).await.unwrap();
+    assert_eq!(told, "state 2, 1 requests matched, 1 affected");
+}
