@@ -198,6 +198,8 @@ const STACKS: &[&[&str]] = &[
         "evil-probability=0",
     ],
     &["--filter=silent", "memory", "1M", "silent-fault=stale-read", "silent-nth=1000000"],
+    &["--filter=blocksize", "memory", "1000001", "maxdata=4k", "maxlen=64k"],
+    &["--filter=blocksize", "--filter=swab", "memory", "1M", "minblock=4k", "maxdata=8k"],
 ];
 
 #[test]
@@ -240,6 +242,7 @@ fn qemu_finds_what_it_wrote() {
         &["--filter=noparallel", "--filter=noextents", "--filter=nocache", "memory", "16M"],
         &["--filter=multi-conn", "--filter=rotational", "memory", "16M", "rotational=false"],
         &["--filter=blocksize-policy", "memory", "16M", "blocksize-minimum=4k"],
+        &["--filter=blocksize", "memory", "16M", "minblock=64k", "maxdata=128k"],
         &["--filter=readonly", "memory", "16M", "readonly=false"],
     ] {
         let server = Server::start(filters);
@@ -268,6 +271,7 @@ fn filters_pass_verification_with_four_connections() {
         &["--filter=fua", "memory", "64M", "fuamode=force"][..],
         &["--filter=swab", "memory", "64M", "swab-bits=64"],
         &["--filter=noparallel", "memory", "64M"],
+        &["--filter=blocksize", "memory", "64M", "minblock=4k", "maxdata=16k"],
         &["--filter=nozero", "--filter=swab", "memory", "64M", "zeromode=emulate"],
         &["--filter=map", "memory", "64M", "map=0-0xffffff:32M", "map=32M-0x2ffffff:0"],
     ] {

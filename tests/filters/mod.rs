@@ -1,5 +1,6 @@
 //! Filters and chains of disks, with real clients, and beside nbdkit's filters of the same names.
 
+mod blocksize;
 mod capabilities;
 mod chains;
 mod content;
