@@ -40,6 +40,7 @@
 //! | `clock` | the time as a number | what it is for |
 //! | `client_log` | warnings about clients, throttled | what clients do |
 //! | `last_flush` | flushing all exports in time | how a disk is flushed |
+//! | [`output`] | files that components write to | who writes, or what |
 //! | `owned_file` | files that are removed in the end | what they are for |
 //! | `throttle` | a bound on what is logged | what that is |
 //! | `machine` | processors and memory | what they are for |
@@ -77,6 +78,7 @@ pub mod exports;
 mod last_flush;
 pub mod machine;
 pub mod nbd;
+pub mod output;
 mod owned_file;
 pub mod parameters;
 pub mod places;

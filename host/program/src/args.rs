@@ -86,6 +86,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(super) max_process_memory: Option<u64>,
 
+    /// Limit of what components write to each file that a parameter names for that, such as that of a log
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = values::size)]
+    pub(super) max_output: u64,
+
     /// The number of threads that serve requests, in addition to one for each busy connection
     /// [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -357,7 +361,7 @@ pub(super) struct Control {
     pub(super) control: Option<OsString>,
 
     /// Let those who use the control API name this path; may be repeated. KIND is component, file,
-    /// read-only-file, directory, read-only-directory or secret. They can name no other path
+    /// read-only-file, directory, read-only-directory, output or secret. They can name no other path
     #[arg(long = "grant", value_name = "KIND:NAME=PATH", requires = "control")]
     pub(super) grants: Vec<OsString>,
 }

@@ -16,7 +16,7 @@ use memnbd::component::{BASE, Client, Component, Description, Engine, Executing,
 use memnbd::device::guest::DiskConfig;
 use memnbd::device::{self, Lower, LowerError, LowerSource, OwnDisk, ScratchDisk};
 use memnbd::exports::{KnownExports, Loading, LowerExport, Problem, Source, Stage, Supplied};
-use memnbd::parameters::{Argument, ParameterType, Value, key_value};
+use memnbd::parameters::{Argument, ParameterType, Value, assign_outputs, key_value};
 
 /// A layer of a chain.
 #[derive(Clone)]
@@ -201,7 +201,7 @@ impl Chain {
             let mut arguments = description
                 .parse_arguments(&given)
                 .map_err(|error| Failure::Usage(error.of(&description.name).to_string()))?;
-            let Wish { secrets, directory, grants, .. } = &self.wish;
+            let Wish { secrets, outputs, directory, grants, .. } = &self.wish;
             let mut read_only = read_only;
             if let Some(grants) = grants {
                 let designated = match known {
@@ -211,6 +211,7 @@ impl Chain {
                 read_only |= designated
                     .map_err(|error| Failure::Usage(format!("{}: {error}", description.name)))?;
             }
+            assign_outputs(&mut arguments, outputs, directory);
             secrets.read(&mut arguments, directory).map_err(|error| {
                 Failure::Failed(anyhow::anyhow!("{}: {error}", description.name))
             })?;

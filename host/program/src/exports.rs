@@ -21,6 +21,7 @@ use super::wish::Wish;
 use memnbd::component::{Listed, ListedExport};
 use memnbd::device::file::files_in;
 use memnbd::exports::{Exports, Finding, KnownExports};
+use memnbd::output::Outputs;
 
 /// The name in --export that stands for all that clients ask for.
 const ANY_NAME: &str = "*";
@@ -60,6 +61,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let mut keep_open = Vec::new();
     let mut on_demand = None;
     let known = KnownExports::default();
+    let outputs = Outputs::new(args.max_output);
     if has_main {
         let name = match &choice {
             Choice::Default => components::DEFAULT,
@@ -72,7 +74,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             Manner::Own => args.export_name(),
             Manner::Nbdkit => "",
         };
-        let wish = Wish::new(args, &process, name_of_export, &values, false)?;
+        let wish = Wish::new(args, &process, name_of_export, &values, false, &outputs)?;
         let filters = &args.filters;
         let chain = Chain::new(&mut loader, name, filters, &component, wish, &known).await?;
         match chain.directory().map_err(Failure::Usage)? {
@@ -102,7 +104,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             )));
         };
         let (component, values) = components::for_words(&component, &values);
-        let wish = Wish::new(args, &process, &name, &values, true)?;
+        let wish = Wish::new(args, &process, &name, &values, true, &outputs)?;
         let chain = Chain::new(&mut loader, text, &filters, &component, wish, &known).await?;
         if name == ANY_NAME {
             if on_demand.replace(chain).is_some() {
@@ -140,7 +142,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let exports = Arc::new(exports);
     // Nobody else sets it.
     let _ = known.set(Arc::downgrade(&exports));
-    let maker = Maker::new(loader, process, known, grants, args.read_only, args.private);
+    let maker = Maker::new(loader, process, known, grants, outputs, args.read_only, args.private);
     Ok(Planned { exports, keep_open, maker, layers })
 }
 

@@ -14,7 +14,7 @@ use super::components;
 
 /// What `--grant` expects.
 const FORM: &str = "it is written KIND:NAME=PATH, where KIND is component, file, read-only-file, \
-                    directory, read-only-directory or secret";
+                    directory, read-only-directory, output or secret";
 
 /// The kind of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,7 @@ pub(super) enum Kind {
     Component,
     File,
     Directory,
+    Output,
     Secret,
 }
 
@@ -31,6 +32,7 @@ impl Kind {
             Self::Component => "component",
             Self::File => "file",
             Self::Directory => "directory",
+            Self::Output => "output",
             Self::Secret => "secret",
         }
     }
@@ -64,6 +66,7 @@ impl Grants {
                 "read-only-file" => (Kind::File, true),
                 "directory" => (Kind::Directory, false),
                 "read-only-directory" => (Kind::Directory, true),
+                "output" => (Kind::Output, false),
                 "secret" => (Kind::Secret, true),
                 _ => return Err(wrong(FORM)),
             };
@@ -124,7 +127,7 @@ impl Grants {
         })
     }
 
-    /// Replaces the names of files and secrets in the arguments of a component by what they stand for.
+    /// Replaces the names of files, outputs and secrets in the arguments of a component by what they stand for.
     ///
     /// # Errors
     ///
@@ -137,6 +140,10 @@ impl Grants {
                     let grant = self.find(Kind::File, name).map_err(of_parameter)?;
                     link.writes &= !grant.read_only;
                     *name = utf8(&grant.path).map_err(of_parameter)?;
+                }
+                Value::Output(file) => {
+                    let grant = self.find(Kind::Output, file.path()).map_err(of_parameter)?;
+                    file.set_path(utf8(&grant.path).map_err(of_parameter)?);
                 }
                 Value::Secret(secret) => {
                     let name = match secret.source() {
@@ -285,6 +292,21 @@ mod tests {
             let error = designated(secret(text)).unwrap_err();
             assert!(error.contains("granted") && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn outputs_are_names() {
+        let grants = grants(&["output:log=/var/log/disks"]).unwrap();
+        let designated = |text: &str| {
+            let value = ParameterType::Output(None).parse(text).unwrap();
+            let mut arguments = [Argument { name: "logfile".into(), value }];
+            grants.designate(&mut arguments).map(|()| match &arguments[0].value {
+                Value::Output(file) => file.path().to_owned(),
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(designated("log"), Ok("/var/log/disks".into()));
+        assert!(designated("/etc/passwd").unwrap_err().starts_with("logfile: "));
     }
 
     #[test]

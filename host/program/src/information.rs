@@ -224,6 +224,7 @@ fn describe(args: &Args, backend: &Backend) -> Value {
         "devices": granted(|kind| matches!(kind, ParameterType::Device(_))),
         "files": granted(|kind| matches!(kind, ParameterType::File(_))),
         "secrets": granted(|kind| *kind == ParameterType::Secret),
+        "outputs": granted(|kind| matches!(kind, ParameterType::Output(_))),
         "written": granted(|kind| kind.link().is_some_and(|link| link.writes)),
         "unshared": granted(|kind| kind.link().is_some_and(|link| link.unshared)),
         "scratch": granted(|kind| kind.link().is_some_and(|link| link.scratch)),

@@ -11,6 +11,7 @@ use super::grants::Grants;
 use super::loading::Loader;
 use super::wish::Wish;
 use memnbd::exports::{Export, KnownExports, ProcessBudgets};
+use memnbd::output::Outputs;
 
 /// What a disk is made of: the words of the command line, in their parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(super) struct Maker {
     process: ProcessBudgets,
     known: KnownExports,
     grants: Arc<Grants>,
+    outputs: Outputs,
     /// All disks are read-only.
     read_only: bool,
     /// Each client has a disk of its own.
@@ -42,10 +44,11 @@ impl Maker {
         process: ProcessBudgets,
         known: KnownExports,
         grants: Arc<Grants>,
+        outputs: Outputs,
         read_only: bool,
         private: bool,
     ) -> Self {
-        Self { loader: Mutex::new(loader), process, known, grants, read_only, private }
+        Self { loader: Mutex::new(loader), process, known, grants, outputs, read_only, private }
     }
 
     /// Makes an export. Its disk is not opened, but mistakes that can be seen without that are reported.
@@ -58,8 +61,9 @@ impl Maker {
         let component = self.grants.component(&component).map_err(Failure::Usage)?;
         let filters = layers.filters.iter().map(|filter| self.grants.component(filter));
         let filters = filters.collect::<Result<Vec<_>, _>>().map_err(Failure::Usage)?;
-        let read_only = self.read_only || layers.read_only;
-        let wish = Wish::granted(&self.grants, self.process.extra(), name, &words, read_only)?;
+        let budgets = self.process.extra();
+        let mut wish = Wish::granted(&self.grants, &self.outputs, budgets, name, &words)?;
+        wish.read_only = self.read_only || layers.read_only;
         let mut loader = self.loader.lock().await;
         let chain = Chain::new(&mut loader, name, &filters, &component, wish, &self.known).await?;
         Ok(export(&chain, name, self.private))

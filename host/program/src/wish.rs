@@ -9,6 +9,7 @@ use super::grants::Grants;
 use super::secrets::Secrets;
 use memnbd::device::guest::Budgets;
 use memnbd::exports::ProcessBudgets;
+use memnbd::output::Outputs;
 
 /// The longest name of an export, in bytes (spec: "Conventions").
 const MAX_NAME: usize = 4096;
@@ -34,6 +35,8 @@ pub(super) struct Wish {
     pub(super) budgets: Budgets,
     /// The secrets that were read, of all exports of this name or pattern.
     pub(super) secrets: Secrets,
+    /// The files to which components write, of all exports.
+    pub(super) outputs: Outputs,
 }
 
 impl Wish {
@@ -43,6 +46,7 @@ impl Wish {
         name: &str,
         words: &[String],
         for_host: bool,
+        outputs: &Outputs,
     ) -> Result<Self, Failure> {
         check_name(name)?;
         Ok(Self {
@@ -55,6 +59,7 @@ impl Wish {
             directory: std::env::current_dir().unwrap_or_default(),
             budgets: process.export(),
             secrets: Secrets::default(),
+            outputs: outputs.clone(),
         })
     }
 
@@ -65,19 +70,20 @@ impl Wish {
     /// Returns a message if the name of the export is too long.
     pub(super) fn granted(
         grants: &Arc<Grants>,
+        outputs: &Outputs,
         budgets: Budgets,
         name: &str,
         words: &[String],
-        read_only: bool,
     ) -> Result<Self, Failure> {
         check_name(name)?;
         Ok(Self {
             export_name: name.to_owned(),
             words: words.to_vec(),
-            read_only,
+            read_only: false,
             for_host: false,
             allow_scripts: false,
             grants: Some(grants.clone()),
+            outputs: outputs.clone(),
             directory: PathBuf::new(),
             budgets,
             secrets: Secrets::default(),

@@ -121,6 +121,8 @@ pub(super) enum ParameterType {
     File(Link),
     #[component(name = "secret")]
     Secret,
+    #[component(name = "output")]
+    Output(Option<String>),
 }
 
 /// `parameter`.
@@ -156,12 +158,25 @@ pub(super) enum Value {
     Device(u32),
     #[component(name = "secret")]
     Secret(Vec<u8>),
+    #[component(name = "output")]
+    Output(u32),
+}
+
+/// The numbers that were given to arguments.
+#[derive(Default)]
+struct Numbers {
+    devices: u32,
+    outputs: u32,
 }
 
 impl Value {
-    /// Converts the value of an argument. `devices` counts the lower devices, which have their numbers
-    /// in the order of the arguments.
-    fn of(value: &parameters::Value, devices: &mut u32) -> Self {
+    /// Converts the value of an argument. `numbers` counts the lower devices and the outputs, which have
+    /// their numbers in the order of the arguments.
+    fn of(value: &parameters::Value, numbers: &mut Numbers) -> Self {
+        let next = |number: &mut u32| {
+            *number += 1;
+            *number - 1
+        };
         match value {
             parameters::Value::Text(text) => Self::Text(text.clone()),
             &parameters::Value::Boolean(boolean) => Self::Boolean(boolean),
@@ -170,9 +185,9 @@ impl Value {
             &parameters::Value::Duration(nanoseconds) => Self::Duration(nanoseconds),
             &parameters::Value::Probability(probability) => Self::Probability(probability),
             parameters::Value::Device(..) | parameters::Value::File(..) => {
-                *devices += 1;
-                Self::Device(*devices - 1)
+                Self::Device(next(&mut numbers.devices))
             }
+            parameters::Value::Output(_) => Self::Output(next(&mut numbers.outputs)),
             parameters::Value::Secret(secret) => Self::Secret(secret.bytes().to_vec()),
         }
     }
@@ -189,10 +204,10 @@ pub(super) struct Argument {
 impl Argument {
     /// Converts the arguments of `open`.
     pub(super) fn list(arguments: &[parameters::Argument]) -> Vec<Self> {
-        let mut devices = 0;
+        let mut numbers = Numbers::default();
         let arguments = arguments.iter().map(|parameters::Argument { name, value }| Self {
             name: name.clone(),
-            value: Value::of(value, &mut devices),
+            value: Value::of(value, &mut numbers),
         });
         arguments.collect()
     }

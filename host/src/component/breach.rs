@@ -88,7 +88,7 @@ pub enum Breach {
     CommandName(String),
     /// `commands`: two have this name.
     CommandTwice(String),
-    /// `commands`: a parameter is a device, a file or a secret.
+    /// `commands`: a parameter is a device, a file, a secret or an output.
     CommandParameter {
         /// The name of the command.
         command: String,
@@ -97,6 +97,8 @@ pub enum Breach {
     },
     /// `commands`: the disk has several instances.
     CommandsShared,
+    /// It exports `events`, and the disk has several instances.
+    EventsShared,
     /// `execute`: the answer is too long.
     CommandAnswer(usize),
     /// `exports`: there are too many.
@@ -172,6 +174,13 @@ pub enum Breach {
     ParameterName(String),
     /// `describe`: two parameters have this name.
     ParameterTwice(String),
+    /// `describe`: an output is appended to if a parameter says so that is no boolean.
+    AppendParameter {
+        /// The name of the parameter.
+        name: String,
+        /// The name of the parameter that is no boolean.
+        append: String,
+    },
     /// `describe`: a choice without words, or with more than allowed.
     ChoiceCount {
         /// The name of the parameter.
@@ -265,12 +274,16 @@ impl fmt::Display for Breach {
             }
             Self::CommandParameter { command, parameter } => write!(
                 f,
-                "the parameter {parameter:?} of the command {command:?}, which is a device, a file or a \
-                 secret; a disk gets those when it is opened"
+                "the parameter {parameter:?} of the command {command:?}, which is a device, a file, a \
+                 secret or an output; a disk gets those when it is opened"
             ),
             Self::CommandsShared => f.write_str(
                 "commands, but the disk is interchangeable or has stripes; one with commands has one \
                  instance",
+            ),
+            Self::EventsShared => f.write_str(
+                "that the disk is interchangeable or has stripes, but it exports events; one with \
+                 events has one instance",
             ),
             Self::CommandAnswer(length) => write!(
                 f,
@@ -343,6 +356,11 @@ impl fmt::Display for Breach {
             Self::ParameterTwice(name) => {
                 write!(f, "two parameters of the name {name:?}; names must be distinct")
             }
+            Self::AppendParameter { name, append } => write!(
+                f,
+                "the parameter {name:?}, to which is appended if {append:?} says so; that must be a \
+                 boolean parameter"
+            ),
             Self::ChoiceCount { name, count } => write!(
                 f,
                 "{count} words to choose from for the parameter {name:?}; there must be 1 to \
@@ -390,6 +408,11 @@ mod tests {
                 ["\"file\" of the command \"set\"", "when it is opened"],
             ),
             (Breach::CommandsShared, ["interchangeable or has stripes", "one instance"]),
+            (Breach::EventsShared, ["interchangeable or has stripes", "one instance"]),
+            (
+                Breach::AppendParameter { name: "log".into(), append: "add".into() },
+                ["\"log\", to which", "must be a boolean"],
+            ),
             (Breach::CommandTexts(70_000), ["70000", "at most 65536"]),
             (Breach::ListedTexts(2_000_000), ["2000000", "at most 1048576"]),
             (Breach::TooManyListed(10_001), ["10001", "at most 10000"]),

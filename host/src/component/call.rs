@@ -58,6 +58,12 @@ pub enum Call {
     Control,
     /// `listing.exports`.
     ListExports,
+    /// `events.flush-began`.
+    FlushBegan,
+    /// `events.flush-ended`, with this token.
+    FlushEnded(u64),
+    /// `events.closing`.
+    Closing,
 }
 
 impl fmt::Display for Call {
@@ -70,6 +76,9 @@ impl fmt::Display for Call {
             Self::Commands => return f.write_str("commands()"),
             Self::Control => return f.write_str("execute"),
             Self::ListExports => return f.write_str("exports"),
+            Self::FlushBegan => return f.write_str("flush-began()"),
+            Self::FlushEnded(token) => return write!(f, "flush-ended({token})"),
+            Self::Closing => return f.write_str("closing()"),
             Self::StripeSize => return f.write_str("stripe-size()"),
             Self::Stored => return f.write_str("stored()"),
             Self::PageSize => return f.write_str("page-size()"),

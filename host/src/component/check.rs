@@ -75,6 +75,8 @@ pub struct Disk {
     pub rules: Option<Rules>,
     /// The commands that it takes while it is in use.
     pub commands: Vec<ControlCommand>,
+    /// It is told of flushes, and of its end.
+    pub events: bool,
     /// A description for people: at most 4096 bytes, without control characters.
     pub description: String,
 }
@@ -174,6 +176,16 @@ pub(super) fn check_parameters(said: Vec<bindings::Parameter>) -> Result<Vec<Par
         }
         parameters.push(check_parameter(parameter)?);
     }
+    for parameter in &parameters {
+        if let ParameterType::Output(Some(append)) = &parameter.kind
+            && !parameters
+                .iter()
+                .any(|other| other.name == *append && other.kind == ParameterType::Boolean)
+        {
+            let (name, append) = (parameter.name.clone(), excerpt(append));
+            return Err(Breach::AppendParameter { name, append });
+        }
+    }
     Ok(parameters)
 }
 
@@ -210,6 +222,7 @@ fn check_parameter(said: bindings::Parameter) -> Result<Parameter, Breach> {
         bindings::ParameterType::Device(link) => ParameterType::Device(check_link(link)),
         bindings::ParameterType::File(link) => ParameterType::File(check_link(link)),
         bindings::ParameterType::Secret => ParameterType::Secret,
+        bindings::ParameterType::Output(append) => ParameterType::Output(append),
     };
     let default = default.as_deref().map(printable);
     Ok(Parameter { name, summary: printable(&summary), kind, required, repeatable, default })
@@ -264,6 +277,7 @@ pub(super) fn check_disk(disk: &bindings::Disk, stripe: u64) -> Result<Disk, Bre
         direct_access: false,
         rules: None,
         commands: Vec::new(),
+        events: false,
         description: printable(&disk.description),
     })
 }

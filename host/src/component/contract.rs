@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::block::MAX_TRANSFER;
 
 /// The contract, for authors of components: the name of each file and its text.
-pub const WIT: [(&str, &str); 11] = [
+pub const WIT: [(&str, &str); 13] = [
     ("world.wit", include_str!("../../wit/world.wit")),
     ("types.wit", include_str!("../../wit/types.wit")),
     ("block-store.wit", include_str!("../../wit/block-store.wit")),
@@ -18,6 +18,8 @@ pub const WIT: [(&str, &str); 11] = [
     ("routing.wit", include_str!("../../wit/routing.wit")),
     ("control.wit", include_str!("../../wit/control.wit")),
     ("listing.wit", include_str!("../../wit/listing.wit")),
+    ("output.wit", include_str!("../../wit/output.wit")),
+    ("events.wit", include_str!("../../wit/events.wit")),
 ];
 
 /// The longest text that is accepted from a component, in bytes.
@@ -57,6 +59,9 @@ pub(super) const MAX_LOWER_TRANSFER: u64 = 1 << 20;
 
 /// How long the component waits for a lower device; in unit tests not as long.
 pub(crate) const LOWER_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 300 });
+
+/// The most data that a component may append to an output at once, in bytes.
+pub(super) const MAX_APPENDED: usize = 64 << 10;
 
 /// The largest granule, in bytes.
 pub(super) const MAX_GRANULE: u64 = 1 << 30;

@@ -15,7 +15,7 @@ pub struct ControlCommand {
     pub name: String,
     /// One sentence for people.
     pub summary: String,
-    /// What it takes: neither devices nor secrets.
+    /// What it takes: no devices, secrets or outputs.
     pub parameters: Vec<Parameter>,
 }
 
@@ -49,7 +49,8 @@ pub(super) fn check_commands(said: Vec<bindings::Command>) -> Result<Vec<Control
         }
         let parameters = check_parameters(parameters)?;
         let foreign = parameters.iter().find(|parameter| {
-            parameter.kind.link().is_some() || parameter.kind == ParameterType::Secret
+            parameter.kind.link().is_some()
+                || matches!(parameter.kind, ParameterType::Secret | ParameterType::Output(_))
         });
         if let Some(foreign) = foreign {
             let parameter = foreign.name.clone();
@@ -65,6 +66,7 @@ fn text_len(command: &bindings::Command) -> usize {
     let of = |parameter: &bindings::Parameter| {
         let choices = match &parameter.kind {
             bindings::ParameterType::Choice(words) => words.iter().map(String::len).sum(),
+            bindings::ParameterType::Output(Some(append)) => append.len(),
             _ => 0,
         };
         let default = parameter.default.as_ref().map_or(0, String::len);

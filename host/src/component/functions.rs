@@ -7,7 +7,8 @@ use wasmtime::component::{Instance, Lift, Lower};
 use super::bindings::{self, Description, LentChunk, OpenRequest, OwnedChunk, ZeroOptions};
 use super::state::State;
 use super::{
-    CONTRACT_VERSION, CONTROL, DIRECT_ACCESS, INTERFACE, LENDING, LISTING, ROUTING, SHARDING,
+    CONTRACT_VERSION, CONTROL, DIRECT_ACCESS, EVENTS, INTERFACE, LENDING, LISTING, ROUTING,
+    SHARDING,
 };
 
 /// A result in the contract: an error is an answer like any other.
@@ -34,6 +35,7 @@ pub(super) struct Functions {
     pub(super) routing: Option<RoutingFunctions>,
     pub(super) control: Option<ControlFunctions>,
     pub(super) listing: Option<TypedFunc<(OpenRequest,), (Answer<bindings::Listed>,)>>,
+    pub(super) events: Option<EventFunctions>,
 }
 
 /// The function that reads.
@@ -74,6 +76,14 @@ pub(super) struct RoutingFunctions {
 pub(super) struct ControlFunctions {
     pub(super) commands: TypedFunc<(), (Vec<bindings::Command>,)>,
     pub(super) execute: TypedFunc<(String, Vec<bindings::Argument>), (Answer<String>,)>,
+}
+
+/// The functions of `events`.
+#[derive(Clone, Copy)]
+pub(super) struct EventFunctions {
+    pub(super) flush_began: TypedFunc<(), (u64,)>,
+    pub(super) flush_ended: TypedFunc<(u64, Option<bindings::ErrorCode>), ()>,
+    pub(super) closing: TypedFunc<(), ()>,
 }
 
 /// An interface that an instance exports.
@@ -154,6 +164,14 @@ impl Functions {
             Some(mut listing) => Some(listing.typed("exports")?),
             None => None,
         };
+        let events = match Interface::find(store, instance, EVENTS) {
+            Some(mut events) => Some(EventFunctions {
+                flush_began: events.typed("flush-began")?,
+                flush_ended: events.typed("flush-ended")?,
+                closing: events.typed("closing")?,
+            }),
+            None => None,
+        };
         let direct = match Interface::find(store, instance, DIRECT_ACCESS) {
             Some(mut direct) => Some(DirectFunctions {
                 page_size: direct.typed("page-size")?,
@@ -193,6 +211,7 @@ impl Functions {
             routing,
             control,
             listing,
+            events,
         })
     }
 }

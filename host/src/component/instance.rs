@@ -2,6 +2,7 @@
 
 mod control;
 mod direct;
+mod events;
 mod listing;
 mod route;
 
@@ -29,7 +30,7 @@ use super::memory::MemoryBudget;
 use super::region::{self, Memories};
 use super::state::State;
 use crate::block::{Chunk, Error, ErrorCode, Extent, MAX_TRANSFER, Operation, Span, Status};
-use crate::parameters::Argument;
+use crate::parameters::{Argument, outputs};
 
 /// How many bytes one call may make the host copy out of the guest: the longest read, plus some
 /// room for the lists around it.
@@ -179,6 +180,7 @@ impl Instance {
         arguments: &[Argument],
     ) -> Result<Result<Disk, String>, Fault> {
         let function = self.functions.open;
+        self.store.data_mut().write_to(outputs(arguments).cloned().collect());
         let request = self.open_request(export_name, read_only, arguments);
         let opened = match self.call(Call::Open, function, (request,)).await? {
             Ok(opened) => opened,
@@ -216,6 +218,10 @@ impl Instance {
                 return Err(breach_of(Call::Commands)(Breach::CommandsShared));
             }
             disk.commands = commands;
+        }
+        disk.events = self.functions.events.is_some();
+        if disk.events && disk.sharing != Sharing::Exclusive {
+            return Err(breach_of(Call::Open)(Breach::EventsShared));
         }
         // A write to a page of one instance is not visible to other instances that serve the same
         // data.
@@ -402,12 +408,26 @@ impl Instance {
         P: ComponentNamedList + Lower,
         (R,): ComponentNamedList + Lift + 'static,
     {
+        self.call_any(call, function, arguments).await.map(|(answer,)| answer)
+    }
+
+    /// Calls a function that returns something or nothing.
+    async fn call_any<P, R>(
+        &mut self,
+        call: Call,
+        function: TypedFunc<P, R>,
+        arguments: P,
+    ) -> Result<R, Fault>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift + 'static,
+    {
         self.pieces.clear();
         self.store.data_mut().share_mut().take_refusal();
         self.store.set_epoch_deadline(1);
         let running = function.call_async(&mut self.store, arguments);
         match self.limits.within(Some(call), running).await? {
-            Ok((answer,)) => Ok(answer),
+            Ok(answer) => Ok(answer),
             Err(error) => Err(match out_of_memory(&mut self.store, &error) {
                 Some(limit) => Fault::OutOfMemory { call: Some(call), limit, error },
                 None => Fault::Trap { call, error },

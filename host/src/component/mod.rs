@@ -32,6 +32,7 @@ mod log;
 mod log_stream;
 mod lower;
 mod memory;
+mod output;
 mod prepared;
 mod region;
 mod route;
@@ -77,10 +78,12 @@ const SHARDING: &str = "memnbd:block/sharding";
 const ROUTING: &str = "memnbd:block/routing";
 const CONTROL: &str = "memnbd:block/control";
 const LISTING: &str = "memnbd:block/listing";
+const EVENTS: &str = "memnbd:block/events";
 
-/// The interfaces through which a component logs and reaches lower devices.
+/// The interfaces through which a component logs, reaches lower devices and writes to files.
 const LOG: &str = "memnbd:block/log";
 const LOWER: &str = "memnbd:block/lower";
+const OUTPUT: &str = "memnbd:block/output";
 
 /// The version of the contract that this host implements.
 pub const CONTRACT_VERSION: &str = "0.2.0";

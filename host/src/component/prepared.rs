@@ -9,6 +9,7 @@ use wasmtime::component::{Component as Compiled, InstancePre, Linker};
 use super::clock::Clock;
 use super::log;
 use super::lower;
+use super::output;
 use super::region::Regions;
 use super::state::State;
 use super::{CONTRACT_VERSION, CONTROL, INTERFACE, LISTING, LOWER, LoadError, ROUTING, settings};
@@ -50,6 +51,7 @@ impl Shared {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         log::add_to_linker(&mut linker)?;
         lower::add_to_linker(&mut linker)?;
+        output::add_to_linker(&mut linker)?;
         self.wasi.get_or_init(|| linker).instantiate_pre(compiled)
     }
 

@@ -8,6 +8,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::log_stream::LogStream;
 use super::lower::{Below, Nothing};
 use super::memory::Share;
+use crate::output::Output;
 
 /// What a store holds for its instance.
 pub(super) struct State {
@@ -15,6 +16,8 @@ pub(super) struct State {
     log: LogStream,
     /// The lower devices of the disk.
     below: Arc<dyn Below>,
+    /// The outputs of the disk.
+    outputs: Box<[Output]>,
     /// Created when the instance first calls a WASI import; most never do. The mutex only makes
     /// this type `Sync`; it is accessed through `get_mut`.
     wasi: Mutex<Option<Box<(WasiCtx, ResourceTable)>>>,
@@ -31,7 +34,13 @@ impl State {
 
     /// Creates the state of an instance that prints to `log`.
     pub(super) fn new(share: Share, log: LogStream) -> Self {
-        Self { share, log, below: Arc::new(Nothing), wasi: Mutex::new(None) }
+        Self {
+            share,
+            log,
+            below: Arc::new(Nothing),
+            outputs: Box::default(),
+            wasi: Mutex::new(None),
+        }
     }
 
     /// The standard output and error of the instance.
@@ -46,6 +55,15 @@ impl State {
     /// Lets the instance use these devices.
     pub(super) fn stand_on(&mut self, below: Arc<dyn Below>) {
         self.below = below;
+    }
+
+    pub(super) fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// Lets the instance write to these outputs.
+    pub(super) fn write_to(&mut self, outputs: Box<[Output]>) {
+        self.outputs = outputs;
     }
 
     pub(super) fn share(&self) -> &Share {

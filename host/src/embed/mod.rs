@@ -36,6 +36,7 @@ use crate::exports::Export;
 use crate::exports::{DuplicateName, Exports, Failed, KnownExports, ProcessBudgets};
 use crate::machine;
 use crate::nbd::HandshakeConfig;
+use crate::output::Outputs;
 use crate::parameters::ArgumentError;
 use crate::server::{Endpoint, Handle, Listener, Options, OwnedFile, Server, Socket, Unflushed};
 use supply::{Backend, Layer, Maker, Supply};
@@ -87,7 +88,7 @@ impl Builder {
 
     /// Serves a built-in component, with these parameters, as an export of this name. The first export
     /// is the one that clients get who ask for the empty name. A parameter can name another export, or a
-    /// file, as on the command line; one that is a secret has to be the secret itself.
+    /// file to read or to write to, as on the command line; one that is a secret has to be the secret itself.
     pub fn component(self, export: &str, name: &str, parameters: &[(&str, &str)]) -> Self {
         self.export(export, Backend::Component(Layer::new(name, parameters)))
     }
@@ -215,7 +216,7 @@ impl Builder {
         let engine = Engine::new(DEADLINE);
         let process = ProcessBudgets::new(self.max_memory, None, self.exports.len());
         let known = KnownExports::default();
-        let maker = Maker { engine: &engine, known: &known };
+        let maker = Maker { engine: &engine, known: &known, outputs: Outputs::default() };
         let mut list = Vec::new();
         for supply in self.exports {
             list.push(maker.export(supply, process.export()).await?);

@@ -10,7 +10,8 @@ use crate::device::file::{FileDevice, FileOptions, Source};
 use crate::device::guest::{Budgets, DiskConfig};
 use crate::device::{Buffers, Device, Lower, LowerError, LowerSource, OwnDisk, ScratchDisk};
 use crate::exports::{Export, KnownExports, LowerExport};
-use crate::parameters::{Argument, Link, Value};
+use crate::output::Outputs;
+use crate::parameters::{Argument, Link, Value, assign_outputs};
 
 /// The disk of an export, and its filters.
 pub(super) struct Supply {
@@ -38,6 +39,7 @@ pub(super) struct Layer {
 pub(super) struct Maker<'a> {
     pub(super) engine: &'a Engine,
     pub(super) known: &'a KnownExports,
+    pub(super) outputs: Outputs,
 }
 
 impl Layer {
@@ -108,7 +110,8 @@ impl Maker<'_> {
             parameters.insert(0, format!("{BASE}="));
         }
         let wrong = |error| StartError::Arguments { name: export_name.to_owned(), error };
-        let arguments = description.parse_arguments(&parameters).map_err(wrong)?;
+        let mut arguments = description.parse_arguments(&parameters).map_err(wrong)?;
+        assign_outputs(&mut arguments, &self.outputs, &std::env::current_dir().unwrap_or_default());
         let mut base = base;
         let lowers = arguments.iter().filter_map(|Argument { name, value }| {
             let source = match value {

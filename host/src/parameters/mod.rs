@@ -9,6 +9,7 @@ mod arguments;
 mod duration;
 mod error;
 mod number;
+mod output_file;
 mod probability;
 mod secret;
 mod size;
@@ -18,6 +19,7 @@ use std::ops::RangeInclusive;
 pub use arguments::{ArgumentError, is_name, key_value, parse_arguments};
 pub use duration::parse_duration;
 pub use error::{ValueError, nearest};
+pub use output_file::{OutputFile, assign_outputs, outputs};
 pub use secret::{MAX_SECRET, Secret, SecretSource};
 pub use size::parse_size;
 
@@ -75,6 +77,9 @@ pub enum ParameterType {
     File(Link),
     /// A password or a key, in the notation of [`Secret::parse`].
     Secret,
+    /// The path of a file to write to. What the file has is kept if the boolean parameter of this name
+    /// is true.
+    Output(Option<String>),
 }
 
 /// How the receiver of a parameter uses the device that it names.
@@ -110,6 +115,8 @@ pub enum Value {
     File(String, Link),
     /// The value of a [`ParameterType::Secret`].
     Secret(Secret),
+    /// The value of a [`ParameterType::Output`].
+    Output(OutputFile),
 }
 
 impl Value {
@@ -143,6 +150,7 @@ impl ParameterType {
             Self::Text => Ok(Value::Text(text.to_owned())),
             &Self::Device(link) => Ok(Value::Device(text.to_owned(), link)),
             &Self::File(link) => Ok(Value::File(text.to_owned(), link)),
+            Self::Output(append) => Ok(Value::Output(OutputFile::new(text, append.as_deref()))),
             // The error quotes no secret.
             Self::Secret => {
                 return Secret::parse(text)
@@ -182,7 +190,7 @@ impl ParameterType {
             Self::Duration => "DURATION".into(),
             Self::Probability => "PROBABILITY".into(),
             Self::Device(_) => "EXPORT".into(),
-            Self::File(_) => "PATH".into(),
+            Self::File(_) | Self::Output(_) => "PATH".into(),
             Self::Secret => "+PATH, -FD or TEXT".into(),
         }
     }
@@ -280,6 +288,7 @@ mod tests {
             (ParameterType::Device(Link::default()), "EXPORT"),
             (ParameterType::File(Link::default()), "PATH"),
             (ParameterType::Secret, "+PATH, -FD or TEXT"),
+            (ParameterType::Output(None), "PATH"),
         ] {
             assert_eq!(kind.usage(), usage);
         }

@@ -44,6 +44,35 @@ pub mod control {
     });
 }
 
+/// What a component that writes to files has in addition.
+pub mod output {
+    wit_bindgen::generate!({
+        path: "wit",
+        inline: "
+            package memnbd:guest;
+            world writes { import memnbd:block/output@0.2.0; }
+        ",
+        with: {
+            "memnbd:block/types@0.2.0": crate::bindings::memnbd::block::types,
+            "memnbd:block/output@0.2.0": generate,
+        },
+    });
+}
+
+/// What a component that is told of events has in addition.
+pub mod events {
+    wit_bindgen::generate!({
+        path: "wit",
+        inline: "
+            package memnbd:guest;
+            world told { export memnbd:block/events@0.2.0; }
+        ",
+        with: { "memnbd:block/types@0.2.0": crate::bindings::memnbd::block::types },
+        pub_export_macro: true,
+        default_bindings_module: "memnbd_guest::bindings::events",
+    });
+}
+
 /// What a component that lists its exports has in addition.
 pub mod listing {
     wit_bindgen::generate!({
@@ -84,6 +113,46 @@ pub mod random {
                 interface random {
                     get-random-bytes: func(len: u64) -> list<u8>;
                     get-random-u64: func() -> u64;
+                }
+            }
+        ",
+        generate_all,
+    });
+}
+
+/// The clocks of WASI. The interfaces are complete, for they are merged with what the standard library
+/// declares.
+pub mod clocks {
+    wit_bindgen::generate!({
+        inline: "
+            package memnbd:clocks;
+            world clocks {
+                import wasi:clocks/wall-clock@0.2.0;
+                import wasi:clocks/monotonic-clock@0.2.0;
+            }
+            package wasi:io@0.2.0 {
+                interface poll {
+                    resource pollable {
+                        ready: func() -> bool;
+                        block: func();
+                    }
+                    poll: func(in: list<borrow<pollable>>) -> list<u32>;
+                }
+            }
+            package wasi:clocks@0.2.0 {
+                interface wall-clock {
+                    record datetime { seconds: u64, nanoseconds: u32 }
+                    now: func() -> datetime;
+                    resolution: func() -> datetime;
+                }
+                interface monotonic-clock {
+                    use wasi:io/poll@0.2.0.{pollable};
+                    type instant = u64;
+                    type duration = u64;
+                    now: func() -> instant;
+                    resolution: func() -> duration;
+                    subscribe-instant: func(when: instant) -> pollable;
+                    subscribe-duration: func(when: duration) -> pollable;
                 }
             }
         ",

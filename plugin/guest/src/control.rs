@@ -80,7 +80,7 @@ pub struct Command {
     pub name: &'static str,
     /// One sentence: what it does.
     pub summary: &'static str,
-    /// What it takes: no devices, files or secrets.
+    /// What it takes: no devices, files, secrets or outputs.
     pub parameters: Vec<Parameter>,
 }
 
@@ -91,12 +91,13 @@ impl Command {
     }
 
     /// Returns the command `set`, which changes parameters of a disk: those of its
-    /// [`describe`](Backend::describe), but for devices, files and secrets.
+    /// [`describe`](Backend::describe), but for devices, files,
+    /// secrets and outputs.
     pub fn set(description: Description) -> Self {
         let mut parameters = description.parameters;
         parameters.retain(|parameter| {
-            use ParameterType::{Device, File, Secret};
-            !matches!(parameter.kind, Device(_) | File(_) | Secret)
+            use ParameterType::{Device, File, Output, Secret};
+            !matches!(parameter.kind, Device(_) | File(_) | Secret | Output(_))
         });
         for parameter in &mut parameters {
             parameter.required = false;

@@ -97,6 +97,9 @@ pub enum ParameterType {
     File(Link),
     /// A password or a key.
     Secret,
+    /// The path of a file to write to. What the file has is kept if the boolean parameter of this name
+    /// is true, and discarded otherwise.
+    Output(Option<&'static str>),
 }
 
 /// How a component uses a lower device.
@@ -181,6 +184,17 @@ impl Parameter {
     /// Returns a parameter that is a password or a key.
     pub const fn secret(name: &'static str, summary: &'static str) -> Self {
         Self::new(name, summary, ParameterType::Secret)
+    }
+
+    /// Returns a parameter that is a file, a pipe or a terminal to which the component writes, as an
+    /// [`Output`](crate::Output). What a file has is discarded, unless the boolean parameter `append` is
+    /// true.
+    pub const fn output(
+        name: &'static str,
+        summary: &'static str,
+        append: Option<&'static str>,
+    ) -> Self {
+        Self::new(name, summary, ParameterType::Output(append))
     }
 
     /// Says that the component writes to the device or file.

@@ -2,6 +2,7 @@
 //! and the imports that a filter has, on wasm32.
 
 mod control;
+mod events;
 pub(crate) mod lower;
 mod routing;
 
@@ -14,10 +15,11 @@ use core::time::Duration;
 use crate::bindings::exports::memnbd::block::block_store as contract;
 use crate::bindings::memnbd::block::log as contract_log;
 use crate::bindings::memnbd::block::types;
+use crate::bindings::output::memnbd::block::output as contract_output;
 use crate::bindings::sharding::exports::memnbd::block::sharding;
 use crate::{
     Argument, Backend, Chunk, Client, Description, Disk, Error, ErrorCode, Extent, Level, Link,
-    Lower, OpenRequest, Parameter, ParameterType, Sharded, Status, Value, ZeroOptions,
+    Lower, OpenRequest, Output, Parameter, ParameterType, Sharded, Status, Value, ZeroOptions,
 };
 
 /// Exports a type that implements [`Backend`] as the component. A crate invokes this once.
@@ -62,6 +64,18 @@ macro_rules! control {
         const _: () = {
             type Component = $crate::exports::Component<$backend>;
     $crate::bindings::control::export!(Component with_types_in $crate::bindings::control);
+        };
+    };
+}
+
+/// Exports [`Events`](crate::Events), in addition to [`backend!`](crate::backend!) or
+/// [`filter!`](crate::filter!).
+#[macro_export]
+macro_rules! events {
+    ($backend:ty) => {
+        const _: () = {
+            type Component = $crate::exports::Component<$backend>;
+    $crate::bindings::events::export!(Component with_types_in $crate::bindings::events);
         };
     };
 }
@@ -202,6 +216,10 @@ pub(crate) fn log(level: Level, message: &str) {
     contract_log::log(level, message);
 }
 
+pub(crate) fn append(output: Output, data: &[u8]) -> Result<(), Error> {
+    Ok(contract_output::append(output.number(), data)?)
+}
+
 impl From<Description> for contract::Description {
     fn from(description: Description) -> Self {
         Self {
@@ -237,6 +255,9 @@ impl From<Parameter> for types::Parameter {
                 ParameterType::Device(link) => types::ParameterType::Device(link.into()),
                 ParameterType::File(link) => types::ParameterType::File(link.into()),
                 ParameterType::Secret => types::ParameterType::Secret,
+                ParameterType::Output(append) => {
+                    types::ParameterType::Output(append.map(String::from))
+                }
             },
             required: parameter.required,
             repeatable: parameter.repeatable,
@@ -286,6 +307,7 @@ impl From<types::Argument> for Argument {
             types::Value::Probability(probability) => Value::Probability(probability),
             types::Value::Device(number) => Value::Device(Lower::new(number)),
             types::Value::Secret(bytes) => Value::Secret(bytes),
+            types::Value::Output(number) => Value::Output(Output::new(number)),
         };
         Self { name: argument.name, value }
     }

@@ -1,6 +1,8 @@
-//! What the host offers to a backend: a log and random numbers.
+//! What the host offers to a backend: a log, random numbers and clocks.
 //!
-//! Natively, messages go to standard error, and random numbers come from the standard library.
+//! Natively, messages go to standard error, and random numbers and times come from the standard library.
+
+use core::time::Duration;
 
 /// The importance of a message. By default the host's log has errors, warnings and information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,5 +35,27 @@ pub fn random_u64() -> u64 {
     {
         use std::hash::{BuildHasher, RandomState};
         RandomState::new().hash_one(())
+    }
+}
+
+/// Returns the time since 1970, in UTC. It may be set back.
+pub fn time() -> Duration {
+    #[cfg(target_arch = "wasm32")]
+    {
+        let now = crate::bindings::clocks::wasi::clocks::wall_clock::now();
+        return Duration::new(now.seconds, now.nanoseconds);
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+/// Returns the time since some moment, which never goes back.
+pub fn uptime() -> Duration {
+    #[cfg(target_arch = "wasm32")]
+    return Duration::from_nanos(crate::bindings::clocks::wasi::clocks::monotonic_clock::now());
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        static BEGINNING: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        BEGINNING.get_or_init(std::time::Instant::now).elapsed()
     }
 }

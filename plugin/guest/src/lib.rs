@@ -55,7 +55,9 @@
 //! - `testing`: lower devices in memory for unit tests, and a model of what the host does with
 //!   routes, on other targets than wasm32.
 //! - [`Control`]: commands to a disk that is in use. [`Listing`]: components whose exports have names.
-//! - [`log`] and [`random_u64`]: what the host offers to a backend.
+//!   [`Events`]: flushes, and the end of a disk.
+//! - [`log`], [`random_u64`], [`time`] and [`uptime`]: what the host offers to a backend.
+//! - [`Output`]: files to which a component writes.
 //! - [`content`]: helpers for disks whose content is computed from the offset.
 //! - [`parse_size`] and [`crc32()`]: for parameters and formats that contain such.
 //! - `bindings`: the generated bindings of the contract in `wit/`, on wasm32.
@@ -77,12 +79,14 @@ mod crc32;
 mod description;
 mod disk;
 mod error;
+mod events;
 #[cfg(target_arch = "wasm32")]
 pub mod exports;
 mod filter;
 mod host;
 mod listing;
 mod lower;
+mod output;
 mod request;
 mod route;
 #[cfg(all(target_arch = "wasm32", feature = "runtime"))]
@@ -98,10 +102,12 @@ pub use crc32::crc32;
 pub use description::{Description, Link, Parameter, ParameterType};
 pub use disk::{Capabilities, Chunk, Disk, Extent, MAX_SIZE, Status, ZeroOptions};
 pub use error::{Error, ErrorCode};
+pub use events::Events;
 pub use filter::Filter;
-pub use host::{Level, log, random_u64};
+pub use host::{Level, log, random_u64, time, uptime};
 pub use listing::{Listed, ListedExport, Listing};
 pub use lower::{Geometry, Lower, release, withdraw_routes};
+pub use output::Output;
 pub use request::{Argument, Client, OpenRequest, Value};
 pub use route::{
     Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Place, RangeCopy, Request, Results,
@@ -144,6 +150,17 @@ macro_rules! control {
             fn takes_commands<T: $crate::Control>() {}
             takes_commands::<$backend>();
         };
+    };
+}
+
+/// Exports [`Events`], in addition to [`backend!`] or [`filter!`].
+///
+/// On targets other than wasm32, this only checks that the type implements the trait.
+#[cfg(not(target_arch = "wasm32"))]
+#[macro_export]
+macro_rules! events {
+    ($backend:ty) => {
+        const _: fn(&mut $backend) = <$backend as $crate::Events>::closing;
     };
 }
 

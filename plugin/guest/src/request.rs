@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::Lower;
+use crate::{Lower, Output};
 
 /// What the host asks for when it opens a disk.
 ///
@@ -62,6 +62,8 @@ pub enum Value {
     Device(Lower),
     /// The value of a secret.
     Secret(Vec<u8>),
+    /// The value of an output.
+    Output(Output),
 }
 
 impl OpenRequest {
@@ -145,6 +147,14 @@ impl OpenRequest {
     pub fn device(&self, name: &str) -> Option<Lower> {
         self.values(name).find_map(|value| match value {
             Value::Device(device) => Some(*device),
+            _ => None,
+        })
+    }
+
+    /// Returns the value of an output.
+    pub fn output(&self, name: &str) -> Option<Output> {
+        self.values(name).find_map(|value| match value {
+            Value::Output(output) => Some(*output),
             _ => None,
         })
     }

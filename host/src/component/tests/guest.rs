@@ -148,6 +148,12 @@ impl Guest {
             .with("listing-interface", r#"(export "memnbd:block/listing@0.2.0" (instance $i))"#)
     }
 
+    /// That is told of flushes and of its end.
+    pub(crate) fn told(self) -> Self {
+        self.with("event-functions", EVENT_FUNCTIONS)
+            .with("event-interface", r#"(export "memnbd:block/events@0.2.0" (instance $i))"#)
+    }
+
     pub(crate) fn opened(mut self, change: impl FnOnce(&mut Opened)) -> Self {
         change(&mut self.opened);
         self
@@ -268,6 +274,10 @@ pub(crate) enum Called {
     Route(u32),
     /// Of so many copies. The offset is the token, the length has the bits of the segments that failed.
     Done(u32),
+    FlushBegan,
+    /// With 0 for success, or 1 and the number of the error. The offset is the token.
+    FlushEnded(u32),
+    Closing,
 }
 
 /// Takes the log of calls of an instance: functions, offsets and lengths.
@@ -293,6 +303,9 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
                 8 => Called::Page,
                 9 => Called::MakePage,
                 10 => Called::Route(flags),
+                12 => Called::FlushBegan,
+                13 => Called::FlushEnded(flags),
+                14 => Called::Closing,
                 _ => Called::Done(flags),
             };
             (called, word(record, 8), word(record, 16))
@@ -301,7 +314,7 @@ pub(crate) async fn take_log(instance: &mut Instance) -> Vec<(Called, u64, u64)>
 }
 
 /// The parts of the template as they are in a good guest.
-const DEFAULTS: [(&str, &str); 43] = [
+const DEFAULTS: [(&str, &str); 46] = [
     ("imports", ""),
     ("core-imports", ""),
     ("lowered", ""),
@@ -325,6 +338,9 @@ const DEFAULTS: [(&str, &str); 43] = [
     ("listing-functions", ""),
     ("listing-interface", ""),
     ("exports-data", ""),
+    ("event-functions", ""),
+    ("event-interface", ""),
+    ("closing", ""),
     ("exports", "(i32.const 0x2c00)"),
     ("granule", "1"),
     ("locks", "0"),
@@ -469,6 +485,13 @@ const LISTING_FUNCTIONS: &str = r#"
     (func (export "exports") (param "request" $open-request)
       (result (result $listed (error $error)))
       (canon lift (core func $i "exports") (memory $mem) (realloc $realloc)))"#;
+
+/// The functions of `events`.
+const EVENT_FUNCTIONS: &str = r#"
+    (func (export "flush-began") (result u64) (canon lift (core func $i "flush-began")))
+    (func (export "flush-ended") (param "token" u64) (param "outcome" (option $error-code))
+      (canon lift (core func $i "flush-ended")))
+    (func (export "closing") (canon lift (core func $i "closing")))"#;
 
 /// Each block of 4 KiB is a chunk of its own: a hole if it is all zero.
 const READ: &str = "

@@ -247,6 +247,18 @@
       (func (export "stable") (param $operation i32) (param $offset i64) (result i32)
         {{stable}})
 
+      (func (export "flush-began") (result i64)
+        (call $log (i32.const 12) (i32.const 0) (i64.const 0) (i64.const 0))
+        (i64.const 7))
+
+      (func (export "flush-ended") (param $token i64) (param $failed i32) (param $code i32)
+        (call $log (i32.const 13) (i32.add (local.get $failed) (local.get $code))
+          (local.get $token) (i64.const 0)))
+
+      (func (export "closing")
+        (call $log (i32.const 14) (i32.const 0) (i64.const 0) (i64.const 0))
+        {{closing}})
+
       (func (export "commands") (result i32)
         (global.set $free (i32.const 0x110000))
         (i32.const 0x2800))
@@ -298,11 +310,12 @@
     (export $link "link" (type $link'))
     (type $parameter-type' (variant (case "text") (case "choice" (list string)) (case "boolean")
       (case "number" $number-range) (case "size" $size-range) (case "duration")
-      (case "probability") (case "device" $link) (case "file" $link) (case "secret")))
+      (case "probability") (case "device" $link) (case "file" $link) (case "secret")
+      (case "output" (option string))))
     (export $parameter-type "parameter-type" (type $parameter-type'))
     (type $value' (variant (case "text" string) (case "boolean" bool) (case "number" s64)
       (case "size" u64) (case "duration" u64) (case "probability" f64)
-        (case "device" u32) (case "secret" (list u8))))
+        (case "device" u32) (case "secret" (list u8)) (case "output" u32)))
     (export $value "value" (type $value'))
     (type $parameter' (record (field "name" string) (field "summary" string)
       (field "type" $parameter-type) (field "required" bool) (field "repeatable" bool)
@@ -366,7 +379,8 @@
     {{direct-functions}}
     {{routing-functions}}
     {{control-functions}}
-    {{listing-functions}})
+    {{listing-functions}}
+    {{event-functions}})
 
   (instance $i (instantiate $guest {{pass}}))
   (export "{{interface}}" (instance $i))
@@ -375,4 +389,5 @@
   {{direct-interface}}
   {{routing-interface}}
   {{control-interface}}
-  {{listing-interface}})
+  {{listing-interface}}
+  {{event-interface}})

@@ -10,6 +10,7 @@ mod direct;
 mod memory;
 pub(crate) mod messages;
 pub(crate) mod opening;
+mod outputs;
 mod runaway;
 pub(crate) mod wasi;
 mod worlds;

@@ -93,31 +93,37 @@ impl Device for GuestDevice {
     }
 
     fn needs_last_flush(&self) -> bool {
-        let flushes = self.component.capabilities.flush;
-        !self.is_dead() && self.geometry.capabilities.writable && flushes
+        self.flushes_last() || self.must_close()
     }
 
     fn last_flush(self: Arc<Self>) -> Execution {
         let flushed = async move {
-            if !self.needs_last_flush() {
-                return Ok(Answer::Done);
+            let mut flushed = Ok(());
+            if self.flushes_last() {
+                let device = self.clone();
+                let run = self.schedule.run(async move { device.flush().await }).await;
+                flushed = run.unwrap_or(Err(ErrorCode::Io.into())).inspect_err(|error| {
+                    tracing::error!(
+                        "export {:?}: the last flush failed: {}",
+                        self.export_name,
+                        error.code
+                    );
+                });
             }
-            let device = self.clone();
-            let flushed = self.schedule.run(async move { device.flush().await }).await;
-            let flushed = flushed.unwrap_or(Err(ErrorCode::Io.into())).inspect_err(|error| {
-                tracing::error!(
-                    "export {:?}: the last flush failed: {}",
-                    self.export_name,
-                    error.code
-                );
-            });
-            flushed.map(|()| Answer::Done)
+            let closed = self.close().await;
+            flushed.and(closed).map(|()| Answer::Done)
         };
         execution(flushed, None)
     }
 }
 
 impl GuestDevice {
+    /// Returns true if the component has to flush before the disk is closed.
+    fn flushes_last(&self) -> bool {
+        let flushes = self.component.capabilities.flush;
+        !self.is_dead() && self.geometry.capabilities.writable && flushes
+    }
+
     pub(in crate::device) async fn execute_order(&self, order: Order) -> Outcome {
         let Order { command, payload, cancelled, .. } = order;
         #[cfg(test)]

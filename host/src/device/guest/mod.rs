@@ -11,6 +11,7 @@
 mod align;
 mod config;
 mod control;
+mod events;
 mod execute;
 mod extents;
 mod lease;
@@ -35,6 +36,8 @@ use crate::component::{self, Below, Fault, MemoryBudget};
 use crate::compute::Compute;
 use crate::device::answer::copy_chunks;
 use crate::device::{Answer, Buffers, Content, Outcome};
+use crate::output::Output;
+use crate::parameters;
 pub use config::{Budgets, DiskConfig, OpenError};
 pub use lease::GuestLease;
 pub(in crate::device) use listing::list_exports;
@@ -56,6 +59,10 @@ pub struct GuestDevice {
     shards: Shards,
     schedule: Schedule,
     buffers: Buffers,
+    /// The files to which the component writes.
+    outputs: Vec<Output>,
+    /// The component was told that the disk is about to be closed.
+    closing: AtomicBool,
     /// The component has direct access, blocks of one byte, and an instance for each offset.
     leases: bool,
     /// The component failed; all commands fail with EIO.
@@ -96,6 +103,7 @@ impl GuestDevice {
         let schedule = Schedule::new(compute, config.component.is_built_in());
         let buffers = config.budgets.buffers.clone();
         let export_name = config.export_name.clone();
+        let outputs = parameters::outputs(&config.arguments).cloned().collect();
         let read_only = config.read_only;
         let (shards, component) = Shards::open(config, below).await?;
         let writable = component.capabilities.writable && !read_only;
@@ -125,6 +133,8 @@ impl GuestDevice {
             shards,
             schedule,
             buffers,
+            outputs,
+            closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             #[cfg(test)]
             panics: AtomicBool::new(false),

@@ -25,6 +25,7 @@ mod stable;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ use crate::block::{Command, Error, Geometry, MAX_SIZE, MAX_TRANSFER, Operation};
 use crate::component::{
     Below, BuiltIn, Client, Engine, Executing, Fault, Hold, Listed, Reply, Rules,
 };
-use crate::parameters::{Link, Value};
+use crate::parameters::{Argument, Link, Value};
 use granules::Granules;
 use holds::Holds;
 use stable::{Entry, MAX_ROUTES, StableRoutes};
@@ -55,6 +56,7 @@ const MAX_DEPTH: usize = 16;
 ///
 /// Returns an error if a lower device cannot be opened, or the component refuses or fails.
 pub async fn open(mut config: DiskConfig) -> Result<Arc<dyn Device>, OpenError> {
+    open_outputs(&config).await?;
     let lowers = open_lowers(&mut config).await?;
     if lowers.list().is_empty() && !config.component.routes() {
         return Ok(Arc::new(GuestDevice::open(config, None).await?));
@@ -132,6 +134,26 @@ impl LowerSource for ScratchDisk {
             OwnDisk(config).open(client).await
         })
     }
+}
+
+/// Opens the files to which a component may write.
+async fn open_outputs(config: &DiskConfig) -> Result<(), OpenError> {
+    for Argument { name, value } in &config.arguments {
+        let Value::Output(file) = value else { continue };
+        let Some(output) = file.output().cloned() else {
+            return Err(OpenError::Refused("an output among its arguments was not found".into()));
+        };
+        if output.is_open() {
+            continue;
+        }
+        let path = output.path().to_owned();
+        let opened = tokio::task::spawn_blocking(move || output.open()).await;
+        opened.map_err(io::Error::other).flatten().map_err(|error| OpenError::Lower {
+            parameter: name.clone(),
+            error: LowerError { message: format!("{}: {error}", path.display()), may_pass: true },
+        })?;
+    }
+    Ok(())
 }
 
 /// Opens the devices on which that of a component stands, with how it uses them.
@@ -309,11 +331,16 @@ impl StackedDevice {
         if self.guest.is_dead() {
             return Err(crate::block::ErrorCode::Io.into());
         }
+        let token = self.guest.flush_began().await?;
         let mut flushed = Ok(());
         for device in self.lowers().writable() {
             let order = Order::new(Command::Flush, Bytes::new(), cancelled.clone());
             let result = super::lower::execute(device.clone(), order).await;
             flushed = flushed.and(result.map(drop));
+        }
+        if let Some(token) = token {
+            let result = flushed.as_ref().err().map(|error: &Error| error.code);
+            self.guest.flush_ended(token, result).await?;
         }
         flushed
     }

@@ -14,6 +14,9 @@
 
 pub(crate) mod devices;
 mod host;
+mod outputs;
 
 pub use devices::{device, device_with, fail, released, withdrawals};
 pub use host::{check, serve};
+pub(crate) use outputs::append;
+pub use outputs::{output, output_of, written};

@@ -32,6 +32,7 @@ enum Kind<'a> {
     Choice(Vec<&'a str>),
     Number(i64, i64),
     Size(u64, u64),
+    Output(Option<&'a str>),
 }
 
 /// A description of the model.
@@ -73,6 +74,7 @@ impl All<'_> {
         let of = |said: &Said<'_>| {
             let words = match &said.kind {
                 Kind::Choice(words) => words.iter().map(|word| word.len()).sum(),
+                Kind::Output(Some(append)) => append.len(),
                 _ => 0,
             };
             said.name.len() + said.summary.len() + words + said.default.map_or(0, str::len)
@@ -99,6 +101,12 @@ fn is_in_order(said: &All<'_>) -> bool {
             Kind::Choice(words) => (1..=MAX_PARAMETERS).contains(&words.len()),
             Kind::Number(minimum, maximum) => minimum <= maximum,
             Kind::Size(minimum, maximum) => minimum <= maximum,
+            Kind::Output(append) => append.is_none_or(|append| {
+                let named = |other: &Said<'_>| other.name == append;
+                said.parameters
+                    .iter()
+                    .any(|other| named(other) && matches!(other.kind, Kind::Plain(2)))
+            }),
         })
         && said.bare.is_none_or(|bare| names.contains(&bare))
 }
@@ -125,6 +133,9 @@ fn check(description: &Description, said: &All<'_>) {
             }
             (ParameterType::Size(range), Kind::Size(minimum, maximum)) => {
                 assert_eq!(*range, *minimum..=*maximum);
+            }
+            (ParameterType::Output(append), Kind::Output(said)) => {
+                assert_eq!(append.as_deref(), *said);
             }
             (ParameterType::Text, Kind::Plain(0))
             | (ParameterType::Boolean, Kind::Plain(2))
@@ -184,6 +195,7 @@ fn kind(memory: &Memory, at: u32) -> Option<Kind<'_>> {
             Kind::Number(bound(payload)?, bound(payload + 8)?)
         }
         4 => Kind::Size(memory.u64(payload)?, memory.u64(payload + 8)?),
+        10 => Kind::Output(memory.option(payload)?),
         _ => return None,
     })
 }

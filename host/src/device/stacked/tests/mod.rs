@@ -5,6 +5,7 @@ mod breaches;
 mod chain;
 mod control;
 mod copies;
+mod events;
 mod held;
 mod late;
 mod lower;

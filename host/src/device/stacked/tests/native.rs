@@ -72,7 +72,7 @@ impl Native {
         self.clone()
     }
 
-    /// Has commands of a kind fail that touch this offset.
+    /// Has commands of a kind fail that touch this offset. A flush touches all.
     pub(super) fn fail(&self, operation: Operation, offset: u64, code: ErrorCode) {
         self.fails.lock().unwrap().push((operation, offset, code));
     }
@@ -113,7 +113,8 @@ impl Native {
         self.log.lock().unwrap().push(command);
         let span = command.span();
         for &(operation, offset, code) in &*self.fails.lock().unwrap() {
-            if operation == command.operation() && span.range().contains(&offset) {
+            let touches = command == Command::Flush || span.range().contains(&offset);
+            if operation == command.operation() && touches {
                 return Err(code.into());
             }
         }
