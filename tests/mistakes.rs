@@ -68,7 +68,7 @@ fn port_beyond_65535_is_usage() {
 
 #[test]
 fn unknown_component_is_told_with_the_built_in_ones() {
-    let words = ["\"no-such.wasm\"", "no such file", "full, map, memory"];
+    let words = ["\"no-such.wasm\"", "no such file", "memory, memory-zstd"];
     complains(2, &["--component", "no-such.wasm", "size=1M"], &words);
     complains(2, &["no-such.wasm", "size=1M"], &words);
 }

@@ -9,6 +9,7 @@ mod flushes;
 mod layers;
 mod links;
 mod media;
+mod log;
 mod moved;
 mod notes;
 mod partition;
