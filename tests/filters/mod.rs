@@ -15,6 +15,7 @@ mod notes;
 mod partition;
 mod silence;
 mod states;
+mod stats;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -78,6 +78,22 @@ async fn wrong_commands_change_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_counted_is_told_and_forgotten() {
+    let client = filter("stats", &Native::new(MIB)).await;
+    let control = control(&client);
+    client.write(0, &[1; 512], false).await.unwrap();
+    client.flush().await.unwrap();
+    let shown = control.execute("show", &[]).await.unwrap();
+    assert!(shown.contains("write: 1 ops, ") && shown.contains("flush: 1 ops, "), "{shown}");
+    assert!(shown.contains("     9 bits: 100.0% (1 reqs, 512 bytes total)\n"), "{shown}");
+    control.execute("reset", &[]).await.unwrap();
+    let shown = control.execute("show", &[]).await.unwrap();
+    assert!(shown.starts_with("total: 0 ops, ") && shown.lines().count() == 1, "{shown}");
+    set(&control, &["statsthreshold=0"]).await.unwrap();
+    assert!(control.execute("write", &[]).await.unwrap_err().to_string().contains("no statsfile"));
+}
+
+#[tokio::test]
 async fn disk_becomes_read_only_and_writable_under_way() {
     let below = Native::new(MIB);
     let at_first = Argument { name: "readonly".into(), value: Value::Boolean(false) };
