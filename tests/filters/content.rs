@@ -127,6 +127,7 @@ h = nbd.NBD()
 h.set_request_block_size(False)
 h.connect_unix('socket')
 size = h.get_size()
+h.pwrite(bytes(size), 0)
 model = bytearray(size)
 for step in range(600):
     offset = random.randrange(size)
@@ -198,6 +199,10 @@ const STACKS: &[&[&str]] = &[
         "evil-probability=0",
     ],
     &["--filter=silent", "memory", "1M", "silent-fault=stale-read", "silent-nth=1000000"],
+    &["--filter=nofilter", "--filter=cacheextents", "--filter=count", "memory", "1000001"],
+    &["--filter=log", "--filter=stats", "memory", "1M", "logfile=log", "statsfile=stats"],
+    &["--filter=xor", "memory", "1000001", "xor=0x010203"],
+    &["--filter=xor", "--filter=blocksize", "memory", "1M", "xor=rand", "minblock=512"],
     &["--filter=blocksize", "memory", "1000001", "maxdata=4k", "maxlen=64k"],
     &["--filter=blocksize", "--filter=swab", "memory", "1M", "minblock=4k", "maxdata=8k"],
 ];

@@ -16,6 +16,7 @@ mod partition;
 mod silence;
 mod states;
 mod stats;
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
