@@ -10,6 +10,7 @@ mod bench_driver;
 mod clients;
 mod components;
 mod control;
+mod decoders;
 mod exports;
 mod filters;
 mod foreign;

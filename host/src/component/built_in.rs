@@ -39,8 +39,12 @@ impl BuiltIn {
     /// All built-in components, in the order of their names. The build script writes the list.
     pub const ALL: &'static [Self] = include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
-    /// Returns the component with this name.
+    /// Returns the component with this name, or with that of nbdkit's filter that does the same.
     pub fn find(name: &str) -> Option<Self> {
+        let name = match name {
+            "qcow2dec" => "qcow2",
+            name => name,
+        };
         Self::ALL.iter().copied().find(|known| known.name == name)
     }
 
