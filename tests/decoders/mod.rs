@@ -1,6 +1,7 @@
 //! Filters that decode what formats of images, archives and compressed files hold.
 
 mod qcow2;
+mod tar;
 
 use std::path::Path;
 use std::process::Command;
