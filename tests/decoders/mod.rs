@@ -1,5 +1,6 @@
 //! Filters that decode what formats of images, archives and compressed files hold.
 
+mod gzip;
 mod qcow2;
 mod tar;
 

@@ -1,12 +1,16 @@
-//! What components share that decode formats of files: caches of bounded size, and the numbers in
-//! headers.
+//! What components share that decode formats of files: caches of bounded size, random access to what
+//! can only be decoded forwards, checksums, and the numbers in headers.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
 extern crate alloc;
 
+mod blocks;
 mod cache;
+mod crc;
 mod numbers;
 
+pub use blocks::{BlockReader, Decode};
 pub use cache::{Cache, Pages};
+pub use crc::Crc;
 pub use numbers::Header;
