@@ -37,6 +37,8 @@
 //! | [`budget`] | bounds on what foreign parties hold | what is counted |
 //! | [`parameters`] | the parameters of components: their types, and parsing what people typed for them | where they are typed |
 //! | [`places`] | places for connections | who has them |
+//! | [`access`] | rules of who may use an export, by where clients connect from | what they use |
+//! | [`rate`] | limits of what clients transfer and request in a second, and turns of those who wait | what is transferred |
 //! | `clock` | the time as a number | what it is for |
 //! | `client_log` | warnings about clients, throttled | what clients do |
 //! | `last_flush` | flushing all exports in time | how a disk is flushed |
@@ -65,6 +67,7 @@
 //! A request is untrusted until [`nbd::Session::admit`] has judged it; after that nothing checks
 //! again. A component's answer is untrusted until [`component::Instance`] has checked it.
 
+pub mod access;
 pub mod block;
 pub mod budget;
 mod client_log;
@@ -82,6 +85,7 @@ pub mod output;
 mod owned_file;
 pub mod parameters;
 pub mod places;
+pub mod rate;
 pub mod server;
 mod sync;
 mod throttle;

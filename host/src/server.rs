@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 #[cfg(feature = "vsock")]
 use tokio_vsock::{VsockAddr, VsockListener};
 
+use crate::access::{Origin, Process};
 use crate::client_log;
 use crate::connection::{self, Context, End, InUse, Phase};
 use crate::connection::{Patience, Peers, Threads};
@@ -37,8 +39,8 @@ use crate::places::{ExportPlaces, Place, Places};
 use crate::tls::Acceptor;
 use crate::transport::{self, Stream, StreamSocket};
 pub use endpoint::{Endpoint, UriTls};
-use handle::Controlled;
 pub use handle::Handle;
+use handle::{Controlled, Wish};
 
 /// How long connections may continue after the server is asked to stop. Requests in flight may
 /// finish in this time, and new ones are refused; connections that remain afterwards are closed.
@@ -141,6 +143,7 @@ impl Server {
         let (handle, controlled) = Handle::new(exports.clone(), places.clone(), peers.clone());
         let context = Context {
             peer: "".into(),
+            origin: Origin::Unknown,
             exports,
             handshake,
             tls,
@@ -189,11 +192,21 @@ impl Server {
             }
             accepting.spawn(accept(socket, context, places));
         }
-        tokio::select! {
-            () = stop => {}
-            () = self.context.peers.watch(self.patience) => {}
-            () = self.controlled.asked_to_stop() => {}
-            () = self.context.in_use.ends(), if self.exit_last => {}
+        let mut stop = pin!(stop);
+        let retires = tokio::select! {
+            () = &mut stop => false,
+            () = self.context.peers.watch(self.patience) => false,
+            end = self.controlled.asked() => end == Wish::Retire,
+            () = self.context.in_use.ends(), if self.exit_last => false,
+        };
+        if retires {
+            accepting.shutdown().await;
+            tokio::select! {
+                () = stop => {}
+                () = self.context.peers.watch(self.patience) => {}
+                () = self.controlled.asked_to_stop() => {}
+                () = self.context.in_use.none() => {}
+            }
         }
         self.finish(accepting).await
     }
@@ -258,6 +271,10 @@ async fn accept(socket: Socket, context: Context, places: Places) {
         match accept_one(&socket).await {
             Ok((stream, peer)) => {
                 failing = false;
+                if !context.exports.permit(&peer.origin()) {
+                    client_log::warn(format_args!("client {peer}: closed: no export is for it"));
+                    continue;
+                }
                 // If no place is free, the client waits after it was accepted. A listener that
                 // reserved a place before accepting would withhold it from the clients of other
                 // listeners.
@@ -316,7 +333,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option
     // ends.
     let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");
-    let context = Context { peer: peer.to_string().into(), ..context };
+    let context = Context { peer: peer.to_string().into(), origin: peer.origin(), ..context };
     match connection::serve(stream, context).await {
         end @ (End::Protocol(_)
         | End::Tls(_)
@@ -337,6 +354,23 @@ enum Peer {
     #[cfg(feature = "vsock")]
     Vsock(VsockAddr),
     Stdio,
+}
+
+impl Peer {
+    /// Returns where the client comes from, for the rules of who may use an export.
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Tcp(address) => Origin::Ip(address.ip()),
+            Self::Unix(process) => Origin::Unix(process.map(|process| Process {
+                pid: process.pid(),
+                uid: process.uid(),
+                gid: process.gid(),
+            })),
+            #[cfg(feature = "vsock")]
+            Self::Vsock(address) => Origin::Vsock { cid: address.cid(), port: address.port() },
+            Self::Stdio => Origin::Unknown,
+        }
+    }
 }
 
 impl fmt::Display for Peer {

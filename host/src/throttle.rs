@@ -3,7 +3,8 @@
 //!
 //! The module does not know who is throttled or what is logged.
 //!
-//! The crate governor is for what this does, too, but would bring a dozen others for these few lines.
+//! [`crate::rate`] delays what exceeds a limit, with the crate governor. Here it is refused, by one of two
+//! limits without a charge to the other, and a line may exceed what is left, which governor's do not do.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

@@ -145,7 +145,7 @@ fn view(exports: &Exports, export: Option<&str>) -> anyhow::Result<(Option<Arc<E
         return Ok((None, first.map_or_else(String::new, |export| export.name().to_owned())));
     };
     match exports.find(name) {
-        Some(export) => Ok((Some(Arc::new(Exports::only(export))), name.to_owned())),
+        Some(export) => Ok((Some(Arc::new(exports.narrowed(export))), name.to_owned())),
         None => {
             let exports = exports.list();
             let names: Vec<&str> = exports.iter().map(|export| export.name()).collect();

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -15,7 +16,11 @@ use crate::device::{Device, Meter, Port};
 use crate::exports::{Client, Export, ListedExport, Requested};
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
 use crate::places::{Full, Place};
+use crate::rate::Allowance;
 use crate::transport::Stream;
+
+/// The client's places in the quotas of the server and of the export.
+type Places = (Place, Option<Place>);
 
 /// The length of the parts in which a list is sent, in bytes.
 const LIST_PART: usize = 64 << 10;
@@ -36,8 +41,11 @@ pub(super) struct Agreed {
     /// The name of the export.
     pub(super) export: Arc<str>,
     pub(super) meter: Box<Meter>,
-    /// The client's place in the quota of the export.
-    pub(super) _place: Place,
+    pub(super) allowance: Allowance,
+    /// The client's places in quotas.
+    pub(super) _place: Places,
+    /// How long the connection may last.
+    pub(super) time_limit: Option<Duration>,
     /// Requests that were received with the last option.
     pub(super) rest: Vec<u8>,
 }
@@ -138,8 +146,9 @@ impl<S: Stream> Haggling<'_, S> {
                 Ok(ExportInfo { name: export.name(), description: &description, geometry })
             }
             (Ok(_), None) => unreachable!("an open device has a geometry"),
-            (Err(None), _) => Err(nbd::OpenError::Unknown),
-            (Err(Some(text)), _) => Err(nbd::OpenError::Failed { text }),
+            (Err(Unavailable::Unknown), _) => Err(nbd::OpenError::Unknown),
+            (Err(Unavailable::Denied), _) => Err(nbd::OpenError::Policy),
+            (Err(Unavailable::Failed(text)), _) => Err(nbd::OpenError::Failed { text }),
         };
         let info = info.as_ref().map_err(|error| *error);
         let session = self.handshake.opened(info, &mut self.output)?;
@@ -152,15 +161,33 @@ impl<S: Stream> Haggling<'_, S> {
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
         let meter = Box::new(export.account().open());
-        let export = export.name().into();
-        Ok(Some(Agreed { session, port, export, meter, _place: place, rest }))
+        let allowance = Allowance::new(export.limits().clone());
+        let time_limit = export.policy().time_limit;
+        Ok(Some(Agreed {
+            session,
+            port,
+            export: export.name().into(),
+            meter,
+            allowance,
+            _place: place,
+            time_limit,
+            rest,
+        }))
     }
 
     /// Sends the list of exports, in parts if it is long.
     async fn list(&mut self) -> Result<(), End> {
+        if let Some(only) = self.without_tls() {
+            self.list_one(&ExportSummary { name: only.name(), description: "" }).await?;
+            self.handshake.listed(&mut self.output);
+            return Ok(());
+        }
         let listed = self.context.exports.listed_on_demand().await;
         let mut made = HashSet::new();
         for export in self.context.exports.list() {
+            if !export.policy().permits(&self.context.origin) {
+                continue;
+            }
             if listed.is_some() {
                 // With a name that is not in the list, it could not be opened.
                 if export.has_failed() {
@@ -180,6 +207,12 @@ impl<S: Stream> Haggling<'_, S> {
         }
         self.handshake.listed(&mut self.output);
         Ok(())
+    }
+
+    /// Returns the only export for the client, if it does not use TLS and gets another one then.
+    fn without_tls(&self) -> Option<Arc<Export>> {
+        let only = || self.context.exports.without_tls().cloned();
+        if self.handshake.is_encrypted() { None } else { only() }
     }
 
     async fn list_one(&mut self, summary: &ExportSummary<'_>) -> Result<(), End> {
@@ -206,7 +239,7 @@ struct Opened {
     device: Arc<dyn Device>,
     /// For a client that goes on to the transmission phase: its place in the quota of the export, and
     /// its port.
-    used: Option<(Place, Arc<Port>)>,
+    used: Option<(Places, Arc<Port>)>,
     /// The client must not write.
     read_only: bool,
 }
@@ -226,8 +259,15 @@ impl Opened {
     }
 }
 
-/// Why an export is not available, or `None` if it does not exist.
-type Unavailable = Option<String>;
+/// Why an export is not available.
+enum Unavailable {
+    /// It does not exist.
+    Unknown,
+    /// It is not for this client.
+    Denied,
+    /// It cannot be used now.
+    Failed(String),
+}
 
 async fn open(
     context: &Context,
@@ -235,28 +275,47 @@ async fn open(
     name: &str,
     purpose: Purpose,
 ) -> Result<Opened, Unavailable> {
+    if !tls && let Some(only) = context.exports.without_tls() {
+        return use_export(context, only.clone(), tls, purpose).await;
+    }
     let default = match name {
         "" => context.exports.default_on_demand().await,
         _ => None,
     };
     let Requested { export, closed } = context.exports.request(default.as_deref().unwrap_or(name));
     closed.iter().for_each(|closed| context.places.forget(closed));
-    let export = export.ok_or(None)?;
+    let export = export.ok_or(Unavailable::Unknown)?;
+    use_export(context, export, tls, purpose).await
+}
+
+async fn use_export(
+    context: &Context,
+    export: Arc<Export>,
+    tls: bool,
+    purpose: Purpose,
+) -> Result<Opened, Unavailable> {
+    if !export.policy().permits(&context.origin) {
+        return Err(Unavailable::Denied);
+    }
     let export = match purpose {
         Purpose::Transmission => export.for_client(Client { tls, peer: context.peer.clone() }),
         _ => export,
     };
-    let device = || async { export.disk().await.map_err(|failed| Some(failed.to_string())) };
+    let device =
+        || async { export.disk().await.map_err(|failed| Unavailable::Failed(failed.to_string())) };
     if purpose != Purpose::Transmission {
         let device = device().await?;
         let read_only = export.denies_writes();
         return Ok(Opened { export, device, used: None, read_only });
     }
-    let place = context.places.try_enter(export.name()).map_err(|Full| {
-        Some("the export has as many connections as it may have; try again later".to_owned())
-    })?;
+    let full = |Full| {
+        let text = "the export has as many connections as it may have; try again later";
+        Unavailable::Failed(text.into())
+    };
+    let own = export.policy().try_enter().map_err(full)?;
+    let place = (context.places.try_enter(export.name()).map_err(full)?, own);
     let device = device().await?;
-    let port = export.enter().ok_or_else(|| Some("the export was closed".to_owned()))?;
+    let port = export.enter().ok_or_else(|| Unavailable::Failed("the export was closed".into()))?;
     let read_only = export.denies_writes();
     Ok(Opened { export, device, used: Some((place, port)), read_only })
 }

@@ -26,6 +26,12 @@ impl InUse {
         User(self.clone())
     }
 
+    /// Waits until there is no connection.
+    pub async fn none(&self) {
+        // It is not an error: the sender is held here.
+        let _ = self.0.subscribe().wait_for(|count| count.now == 0).await;
+    }
+
     /// Waits until there has been a connection and all have ended.
     pub async fn ends(&self) {
         // It is not an error: the sender is held here.

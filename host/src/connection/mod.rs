@@ -23,6 +23,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::access::Origin;
 use crate::device::Gate;
 use crate::exports::Exports;
 use crate::nbd::{Handshake, HandshakeConfig, ProtocolError};
@@ -52,6 +53,8 @@ pub enum Phase {
 pub struct Context {
     /// Where the client comes from, for people.
     pub peer: Arc<str>,
+    /// Where the client comes from, for the rules of who may use an export.
+    pub origin: Origin,
     /// The exports that are served.
     pub exports: Arc<Exports>,
     /// What the handshake offers.
@@ -91,6 +94,8 @@ pub enum End {
     Idle,
     /// Whoever controls the server closed the connection.
     ByRequest,
+    /// The time limit of the connection is over.
+    TimeLimit,
     /// The export was removed.
     Removed,
     /// A read failed after its reply had begun, where the protocol has no room for an error.
@@ -112,6 +117,7 @@ impl fmt::Display for End {
             Self::Stalled => f.write_str("closed: the client stalled"),
             Self::Idle => f.write_str("closed: the client was idle for too long"),
             Self::ByRequest => f.write_str("closed by request"),
+            Self::TimeLimit => f.write_str("closed: the time limit of the connection is over"),
             Self::Removed => f.write_str("closed: the export was removed"),
             Self::Unanswerable => f.write_str("closed: a read failed after its reply had begun"),
             Self::Transport(error) => write!(f, "lost: {error}"),
@@ -181,13 +187,14 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, port, export, meter, _place, rest } = agreed;
+    let Agreed { session, port, export, meter, allowance, _place, time_limit, rest } = agreed;
     let Context { mut phase, in_use, threads, peers, peer, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
     let gate = Gate::new(port, to_socket);
     let peer = peers.enter(peer, export);
-    let mut transmission = Transmission::new(stream, session, gate, meter, peer, rest);
+    let _limit = time_limit.map(|limit| peer.close_after(limit));
+    let mut transmission = Transmission::new(stream, session, gate, meter, allowance, peer, rest);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();
         if let Exit::End(reason) = transmission.run(&mut phase, may_be_busy).await {

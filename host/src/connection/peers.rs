@@ -11,6 +11,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use tokio::task::JoinHandle;
 
 /// The size of all output buffers together, in bytes. It is divided evenly.
 const WAITING: usize = 256 << 20;
@@ -128,6 +129,8 @@ pub(super) enum Waits {
     Rest,
     /// To be disconnected by request: [`Peers::disconnect`].
     Disconnection,
+    /// Nothing more: the time limit of the connection is over.
+    End,
 }
 
 impl Waits {
@@ -136,6 +139,7 @@ impl Waits {
             1 => Self::Request,
             2 => Self::Rest,
             3 => Self::Disconnection,
+            4 => Self::End,
             _ => Self::Nothing,
         }
     }
@@ -225,6 +229,16 @@ impl Registry {
 }
 
 impl Peer {
+    /// Closes the connection after this time, unless the result is dropped before.
+    pub(super) fn close_after(&self, limit: Duration) -> ClosedInTime {
+        let activity = self.activity.clone();
+        ClosedInTime(tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            activity.closed.store(Waits::End as u8, Ordering::Relaxed);
+            activity.waker.wake();
+        }))
+    }
+
     /// Returns the size of the output buffer, in bytes.
     #[inline]
     pub(super) fn room(&self) -> usize {
@@ -263,6 +277,15 @@ impl Peer {
     #[inline]
     pub(super) fn closed(&self) -> Waits {
         Waits::from(self.activity.closed.load(Ordering::Relaxed))
+    }
+}
+
+/// The time limit of a connection, which is given up when this is dropped.
+pub(super) struct ClosedInTime(JoinHandle<()>);
+
+impl Drop for ClosedInTime {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -14,6 +14,7 @@ mod pace;
 mod reading;
 mod refusal;
 mod request;
+mod throttled;
 mod waiting;
 mod write;
 
@@ -32,15 +33,17 @@ use tokio::time::Sleep;
 use super::output::Output;
 use super::peers::{Peer, Waits};
 use super::{End, Phase};
-use crate::block::{Command, ErrorCode};
+use crate::block::Command;
 use crate::device::{Execution, Gate, Meter};
 use crate::nbd::{Admission, Request, Session, Verdict};
+use crate::rate::Allowance;
 use crate::transport::Stream;
 use execution::InFlight;
 use input::INPUT_MIN;
 use pace::Pace;
 use reading::Reading;
 use request::{Awaited, Refused, Waiting, Write};
+use throttled::Throttled;
 
 /// How long to go on executing for a client that closed its side of the stream, while there is nothing to
 /// send that would show whether it still reads; and how long one may take for its last replies whose
@@ -54,6 +57,8 @@ pub(super) struct Transmission<S> {
     gate: Arc<Gate>,
     /// On the heap, for futures are moved.
     meter: Box<Meter>,
+    /// The limits of what is transferred in a second.
+    allowance: Allowance,
     /// The gate was entered. It is left at the end of each poll, unless a request is under way of
     /// which a part was executed: one device executes all of it.
     inside: bool,
@@ -97,6 +102,8 @@ enum State {
     Filter { request: Request, data: Vec<u8>, missing: usize },
     /// Not looked at: the request before them waits for memory.
     Waiting { waiting: Waiting, buffer: Awaited },
+    /// Not looked at: the request before them exceeds a limit.
+    Throttled(Box<Throttled>),
     /// The payload of a refused request, which is discarded.
     Drain { refused: Refused, missing: u64 },
     /// None: the client sent NBD_CMD_DISC.
@@ -130,6 +137,7 @@ where
         session: Session,
         gate: Arc<Gate>,
         meter: Box<Meter>,
+        allowance: Allowance,
         peer: Peer,
         input: Vec<u8>,
     ) -> Self {
@@ -139,6 +147,7 @@ where
             session,
             gate,
             meter,
+            allowance,
             inside: false,
             registered: None,
             input,
@@ -202,6 +211,7 @@ where
             Waits::Request => return Poll::Ready(Exit::End(End::Idle)),
             Waits::Rest => return Poll::Ready(Exit::End(End::Stalled)),
             Waits::Disconnection => return Poll::Ready(Exit::End(End::ByRequest)),
+            Waits::End => return Poll::Ready(Exit::End(End::TimeLimit)),
         }
         if self.peer.take_look() && self.stream.socket().is_some_and(|socket| socket.is_hung_up()) {
             return Poll::Ready(Exit::End(End::Transport(io::ErrorKind::ConnectionReset.into())));
@@ -240,8 +250,10 @@ where
                 Some(_) => !self.has_room(),
                 None => !may_complete(self),
             };
-            if self.reading.is_none() {
-                self.poll_waiting(cx)?;
+            match self.state {
+                State::Waiting { .. } if self.reading.is_none() => self.poll_waiting(cx)?,
+                State::Throttled(_) => self.poll_throttled(cx)?,
+                _ => {}
             }
             let mut needs_input = false;
             while !needs_input && self.may_execute() {
@@ -308,7 +320,7 @@ where
     fn may_execute(&self) -> bool {
         self.in_flight.has_room()
             && self.reading.is_none()
-            && !matches!(self.state, State::Waiting { .. })
+            && !matches!(self.state, State::Waiting { .. } | State::Throttled(_))
             && self.has_room()
     }
 
@@ -375,8 +387,11 @@ where
                 self.answer_refused(refused);
                 Ok(true)
             }
-            state
-            @ (State::Header | State::Finished | State::HungUp(_) | State::Waiting { .. }) => {
+            state @ (State::Header
+            | State::Finished
+            | State::HungUp(_)
+            | State::Waiting { .. }
+            | State::Throttled(_)) => {
                 self.state = state;
                 Ok(false)
             }
@@ -399,12 +414,27 @@ where
     }
 
     fn begin(&mut self, request: Request, cx: &mut Context<'_>) -> Result<(), End> {
-        let Admission { payload, verdict } = self.session.admit(&request)?;
-        if self.draining && !matches!(verdict, Verdict::Disconnect) {
-            let text = "the server is shutting down";
-            self.refuse(&request, payload, ErrorCode::Shutdown, text);
+        let admission = self.session.admit(&request)?;
+        if self.draining && !matches!(admission.verdict, Verdict::Disconnect) {
+            self.refuse_for_shutdown(&request, admission.payload);
             return Ok(());
         }
+        if self.allowance.is_limited()
+            && let Some(payment) = self.charge(&admission.verdict)
+        {
+            return self.throttle(request, admission, payment, cx);
+        }
+        self.obey(request, admission, cx)
+    }
+
+    /// Executes or refuses a request that was admitted, and charged.
+    fn obey(
+        &mut self,
+        request: Request,
+        admission: Admission,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let Admission { payload, verdict } = admission;
         match verdict {
             Verdict::Execute(Command::Write { span, fua }) => {
                 self.begin_write(&request, span, fua, cx)?;

@@ -23,6 +23,7 @@ mod port;
 mod stacked;
 #[cfg(test)]
 mod tests;
+mod text;
 mod turnstile;
 mod zero;
 
@@ -49,6 +50,7 @@ pub use lower::{Lower, LowerError, LowerSource};
 pub use piped::Piped;
 pub use port::{Ended, InUse, Port, Ports, Replacing};
 pub use stacked::{OwnDisk, ScratchDisk, list_exports, open};
+pub use text::Text;
 pub use turnstile::Turnstile;
 
 /// A block device.

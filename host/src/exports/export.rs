@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::attempt::Attempt;
+use super::policy::Policy;
 use super::uppers::{Conflict, Uppers};
 use super::{Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
@@ -17,6 +18,7 @@ use crate::component::Client;
 use crate::device::guest::DiskConfig;
 use crate::device::{Account, Control, Device, InUse, Port, Ports};
 use crate::parameters::Link;
+use crate::rate::Limits;
 
 /// Where the device of an export comes from.
 pub trait Source: Send + Sync {
@@ -79,6 +81,7 @@ pub struct Export {
     /// The connections that use the disk.
     ports: Arc<Ports>,
     account: Account,
+    policy: Policy,
     /// How often the device was replaced.
     generation: AtomicU64,
     /// Each client has a disk of its own.
@@ -163,6 +166,14 @@ impl Export {
         Arc::new(Self { private: true, ..self.twin() })
     }
 
+    /// Makes the export, which is not in use yet, demand this of its clients.
+    #[must_use]
+    pub fn with_policy(self: Arc<Self>, policy: Policy) -> Arc<Self> {
+        // Nobody else has it yet, or else there is another disk.
+        let export = Arc::try_unwrap(self).unwrap_or_else(|shared| shared.twin());
+        Arc::new(Self { policy, ..export })
+    }
+
     /// Returns the export for a client that will send requests: this one, or one with a disk of its own.
     pub(crate) fn for_client(self: &Arc<Self>, client: Client) -> Arc<Self> {
         match self.private {
@@ -182,6 +193,7 @@ impl Export {
             status: watch::Sender::new(Status { config, phase: Phase::Closed }),
             ports: self.ports.clone(),
             account: self.account.clone(),
+            policy: self.policy.clone(),
             generation: AtomicU64::new(0),
             private: self.private,
             uppers: Uppers::default(),
@@ -197,6 +209,7 @@ impl Export {
             status: watch::Sender::new(status),
             ports: Arc::default(),
             account: Account::default(),
+            policy: Policy::default(),
             generation: AtomicU64::new(0),
             private: false,
             uppers: Uppers::default(),
@@ -319,6 +332,17 @@ impl Export {
     /// Returns the account of what clients asked of the export, whichever device it had.
     pub fn account(&self) -> &Account {
         &self.account
+    }
+
+    /// Returns the limits of what clients transfer and request in a second. They can be changed at any
+    /// time.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.policy.limits
+    }
+
+    /// Returns what the export demands of its clients.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Returns the device for another one to stand on, and opens it if need be. It is not replaced, and the

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::Export;
 use super::links::Links;
 use super::listing::{FindExports, Listing};
+use super::policy::Policy;
+use crate::access::Origin;
 use crate::block::ErrorCode;
 use crate::component::Listed;
 use crate::parameters::nearest;
@@ -20,6 +22,8 @@ pub struct Exports {
     links: Arc<Links>,
     /// Those that can be made on demand, if there is a list of them.
     listing: OnceLock<Listing>,
+    /// What clients get that do not use TLS, whatever they ask for; if not set, the same as others.
+    without_tls: OnceLock<Arc<Export>>,
 }
 
 #[derive(Default)]
@@ -38,6 +42,8 @@ struct List {
 /// Exports that are made when clients ask for them.
 struct OnDemand {
     make: Make,
+    /// What they demand of their clients.
+    policy: Policy,
     most: usize,
     /// Those that were made, the one first that was asked for the longest time ago.
     names: VecDeque<String>,
@@ -78,7 +84,41 @@ impl Exports {
     /// recently requested one without clients is closed, and its disk is dropped; if all have clients, the
     /// request fails.
     pub fn on_demand(&self, most: usize, make: Make) {
-        self.write().on_demand = Some(OnDemand { make, most, names: VecDeque::new() });
+        self.on_demand_for(most, Policy::default(), make);
+    }
+
+    /// Makes exports like [`Self::on_demand`], where all that `make` returns have this policy.
+    pub fn on_demand_for(&self, most: usize, policy: Policy, make: Make) {
+        self.write().on_demand = Some(OnDemand { make, policy, most, names: VecDeque::new() });
+    }
+
+    /// Serves this export, and no other, to all clients that do not use TLS, whatever they ask for. The
+    /// first call of this method counts.
+    pub fn serve_without_tls(&self, export: Arc<Export>) {
+        let _ = self.without_tls.set(export);
+    }
+
+    /// Returns the only export for clients that do not use TLS, if they get another than the rest.
+    pub(crate) fn without_tls(&self) -> Option<&Arc<Export>> {
+        self.without_tls.get()
+    }
+
+    /// Returns a registry of one of these exports, for a socket that serves no other.
+    pub fn narrowed(&self, export: Arc<Export>) -> Self {
+        let narrowed = Self::only(export);
+        if let Some(export) = self.without_tls() {
+            narrowed.serve_without_tls(export.clone());
+        }
+        narrowed
+    }
+
+    /// Returns true if there may be an export for this client.
+    pub(crate) fn permit(&self, origin: &Origin) -> bool {
+        let list = self.read();
+        let on_demand = list.on_demand.as_ref().map(|on_demand| &on_demand.policy);
+        let mut policies =
+            list.list.iter().map(|export| export.policy()).chain(on_demand).peekable();
+        policies.peek().is_none() || policies.any(|policy| policy.permits(origin))
     }
 
     /// Lists the exports that are made on demand: those that a function finds, which is called when

@@ -16,14 +16,25 @@ pub struct Handle {
     exports: Arc<Exports>,
     places: ExportPlaces,
     peers: Peers,
-    stop: Arc<watch::Sender<bool>>,
+    wish: Arc<watch::Sender<Wish>>,
     ended: watch::Receiver<()>,
 }
 
 /// The server's end of its handles. Dropping it says that the server has ended.
 pub(super) struct Controlled {
-    stop: watch::Receiver<bool>,
+    wish: watch::Receiver<Wish>,
     _ended: watch::Sender<()>,
+}
+
+/// What the handles ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wish {
+    /// To go on.
+    Serve,
+    /// To stop when there are no clients.
+    Retire,
+    /// To stop.
+    Stop,
 }
 
 impl Handle {
@@ -32,10 +43,10 @@ impl Handle {
         places: ExportPlaces,
         peers: Peers,
     ) -> (Self, Controlled) {
-        let (stop, asked) = watch::channel(false);
+        let (wish, asked) = watch::channel(Wish::Serve);
         let (sender, ended) = watch::channel(());
-        let handle = Self { exports, places, peers, stop: Arc::new(stop), ended };
-        (handle, Controlled { stop: asked, _ended: sender })
+        let handle = Self { exports, places, peers, wish: Arc::new(wish), ended };
+        (handle, Controlled { wish: asked, _ended: sender })
     }
 
     /// Returns the exports of the server. Each can tell its state and its account, and can be pointed at
@@ -97,7 +108,13 @@ impl Handle {
     /// Asks the server to stop, as if the future passed to [`Server::run`](super::Server::run) had
     /// completed.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.wish.send_replace(Wish::Stop);
+    }
+
+    /// Asks the server to accept no more clients, and to stop when those that it has are gone. A server of
+    /// a single client goes on until that is gone.
+    pub fn retire(&self) {
+        self.wish.send_modify(|wish| *wish = (*wish).max(Wish::Retire));
     }
 
     /// Waits until the server has stopped, and its disks were flushed.
@@ -111,9 +128,19 @@ impl Handle {
 impl Controlled {
     /// Completes when a handle asks the server to stop.
     pub(super) async fn asked_to_stop(&mut self) {
-        if self.stop.wait_for(|&stop| stop).await.is_err() {
-            // There is no handle any more.
-            std::future::pending().await
+        self.asked_for(Wish::Stop).await;
+    }
+
+    /// Completes when a handle asks for an end.
+    pub(super) async fn asked(&mut self) -> Wish {
+        self.asked_for(Wish::Retire).await
+    }
+
+    async fn asked_for(&mut self, least: Wish) -> Wish {
+        if let Ok(wish) = self.wish.wait_for(|&wish| wish >= least).await {
+            return *wish;
         }
+        // There is no handle any more.
+        std::future::pending().await
     }
 }

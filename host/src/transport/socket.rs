@@ -217,17 +217,26 @@ impl StreamSocket {
     /// sending. A TCP peer that has closed its side may only have stopped sending and does not
     /// count.
     pub(crate) fn is_hung_up(&self) -> bool {
+        // HUP and ERR are reported whether or not they are requested.
+        self.is(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Whether the peer sends nothing any more, though it may still receive.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        self.is(PollFlags::RDHUP)
+    }
+
+    /// Whether the socket is in one of these states. One that is lost is in all.
+    fn is(&self, states: PollFlags) -> bool {
         let fd = match &self.0 {
             Waiting::Tcp(stream) => stream.as_fd(),
             Waiting::Unix(stream) => stream.as_fd(),
             Waiting::Alone(watched) => watched.as_fd(),
             Waiting::Lost => return true,
         };
-        // HUP and ERR are reported whether or not they are requested.
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        let mut fds = [PollFd::from_borrowed_fd(fd, states)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&now)).is_ok()
-            && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(states)
     }
 
     /// Whether the peer receives pages of a file faster than copies of them.

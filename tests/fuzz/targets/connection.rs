@@ -57,6 +57,7 @@ pub(crate) fn connection(data: &[u8]) {
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {
             peer: "".into(),
+            origin: Default::default(),
             exports: Arc::new(Exports::new(exports).unwrap()),
             handshake: HandshakeConfig::default(),
             tls: None,

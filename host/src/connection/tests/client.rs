@@ -44,6 +44,7 @@ pub(super) fn context_of_exports(exports: Vec<Arc<Export>>) -> (Context, watch::
     let (sender, phase) = watch::channel(Phase::Serving);
     let context = Context {
         peer: "test".into(),
+        origin: Default::default(),
         exports: Arc::new(Exports::new(exports).unwrap()),
         handshake: HandshakeConfig::default(),
         tls: None,

@@ -27,6 +27,11 @@ where
         self.drain(Refused { reply, entry: None, error, text: text.into() }, payload);
     }
 
+    /// Refuses a request that comes after the server was told to stop.
+    pub(super) fn refuse_for_shutdown(&mut self, request: &Request, payload: u64) {
+        self.refuse(request, payload, ErrorCode::Shutdown, "the server is shutting down");
+    }
+
     /// Answers once the payload was discarded: clients do not expect a reply to a request that they
     /// have not sent completely.
     pub(super) fn drain(&mut self, refused: Refused, payload: u64) {

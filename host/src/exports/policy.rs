@@ -1,0 +1,33 @@
+//! What an export demands of its clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::{Access, Origin};
+use crate::places::{Full, Place, Places};
+use crate::rate::Limits;
+
+/// What an export demands of its clients. Several exports can share it.
+#[derive(Clone, Default)]
+pub struct Policy {
+    /// Who may use it: whom all of these permit.
+    pub access: Vec<Arc<Access>>,
+    /// The places for its connections, besides those of the server; without a limit if `None`.
+    pub places: Option<Places>,
+    /// How long a connection may last; without a limit if `None`.
+    pub time_limit: Option<Duration>,
+    /// The limits of what clients transfer and request in a second.
+    pub limits: Arc<Limits>,
+}
+
+impl Policy {
+    /// Returns true if the export is for this client.
+    pub(crate) fn permits(&self, origin: &Origin) -> bool {
+        self.access.iter().all(|access| access.permits(origin))
+    }
+
+    /// Takes a place for a connection, if they are limited.
+    pub(crate) fn try_enter(&self) -> Result<Option<Place>, Full> {
+        self.places.as_ref().map(|places| places.try_enter().ok_or(Full)).transpose()
+    }
+}
