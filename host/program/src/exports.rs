@@ -12,15 +12,17 @@ use super::budgets;
 use super::chain::Chain;
 use super::components::{self, Choice};
 use super::grants::Grants;
+use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
 use super::making::{Layers, Maker, export};
 use super::nbdkit::Manner;
 use super::privileges::Identity;
-use super::start::Planned;
+use super::start::{OfServer, Planned};
 use super::wish::Wish;
 use memnbd::component::{Listed, ListedExport};
+use memnbd::device::Text;
 use memnbd::device::file::files_in;
-use memnbd::exports::{Exports, Finding, KnownExports};
+use memnbd::exports::{Export, Exports, Finding, KnownExports};
 use memnbd::output::Outputs;
 
 /// The name in --export that stands for all that clients ask for.
@@ -45,9 +47,32 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         tracing::debug!("-D {flag} is ignored: components have no debug flags");
     }
     let (choice, values) = components::choose(args.component.as_deref(), &args.parameters);
+    let directory = std::env::current_dir().unwrap_or_default();
+    let (mut filters, mut values) = (args.filters.clone(), values.to_vec());
+    let of_main = HostFilters::take(&mut filters, &mut values, Place::Option, &directory);
+    let of_main = of_main.map_err(Failure::Usage)?;
     let alone = args.exports.is_empty();
-    let has_main =
-        alone || choice != Choice::Default || !values.is_empty() || !args.filters.is_empty();
+    let has_main = alone || choice != Choice::Default || !values.is_empty() || !filters.is_empty();
+    if !has_main && of_main.is_for_a_disk() {
+        return Err(Failure::Usage(
+            "a filter that limits clients is for the disk that is given without --export, and there is \
+             none; write it as an item: --export NAME=COMPONENT,filter=..."
+                .into(),
+        ));
+    }
+    if of_main.exit_when.has_scripts() && !args.allow_scripts {
+        return Err(Failure::Usage(
+            "exit-when-script= runs a command; give --allow-scripts as well to permit that".into(),
+        ));
+    }
+    let mut of_server = OfServer {
+        exit_last: of_main.exit_last,
+        exit_when: of_main.exit_when.clone(),
+        needs_tls: of_main.readme.is_some(),
+        rate_files: Vec::new(),
+    };
+    let policy = of_main.policy(of_main.access.as_ref());
+    of_server.rate_files.extend(of_main.rate_files(&policy.limits));
     let process = budgets::process(args, args.exports.len() + usize::from(has_main));
     if let Some(warning) = budgets::promises_too_much(&process) {
         tracing::warn!("{warning}");
@@ -67,7 +92,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             Choice::Default => components::DEFAULT,
             Choice::Named(name) => name,
         };
-        let (component, values) = components::for_words(name, values);
+        let (component, values) = components::for_words(name, &values);
         let name_of_export = match args.manner {
             // By the control API it is found under a name, and clients need none.
             Manner::Own if args.control.control.is_some() && args.export_name().is_empty() => DISK,
@@ -75,15 +100,14 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             Manner::Nbdkit => "",
         };
         let wish = Wish::new(args, &process, name_of_export, &values, false, &outputs)?;
-        let filters = &args.filters;
-        let chain = Chain::new(&mut loader, name, filters, &component, wish, &known).await?;
+        let chain = Chain::new(&mut loader, name, &filters, &component, wish, &known).await?;
         match chain.directory().map_err(Failure::Usage)? {
             Some(_) if !name_of_export.is_empty() => {
                 return Err(Failure::Usage(format!(
                     "{IN_DIRECTORY}; -e cannot give them another one"
                 )));
             }
-            Some(_) => on_demand = Some(chain),
+            Some(_) => on_demand = Some((chain, policy)),
             None => {
                 let made_of = Layers {
                     component,
@@ -92,7 +116,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
                     read_only: args.read_only,
                 };
                 layers.insert(name_of_export.to_owned(), made_of);
-                list.push(export(&chain, name_of_export, args.private));
+                list.push(export(&chain, name_of_export, args.private, &policy));
                 keep_open.push(true);
             }
         }
@@ -103,11 +127,16 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
                 "--export {text:?}: it is written NAME=COMPONENT[,filter=NAME][,KEY=VALUE]..."
             )));
         };
+        let (mut filters, mut values) = (filters, values);
+        let own = HostFilters::take(&mut filters, &mut values, Place::Item, &directory);
+        let own = own.map_err(|error| Failure::Usage(format!("--export {text:?}: {error}")))?;
+        let policy = own.policy(of_main.access.as_ref());
+        of_server.rate_files.extend(own.rate_files(&policy.limits));
         let (component, values) = components::for_words(&component, &values);
         let wish = Wish::new(args, &process, &name, &values, true, &outputs)?;
         let chain = Chain::new(&mut loader, text, &filters, &component, wish, &known).await?;
         if name == ANY_NAME {
-            if on_demand.replace(chain).is_some() {
+            if on_demand.replace((chain, policy)).is_some() {
                 return Err(Failure::Usage(format!(
                     "--export {ANY_NAME}=... is given twice, or together with a directory"
                 )));
@@ -119,7 +148,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
                 "--export {text:?}: {IN_DIRECTORY}; write --export '{ANY_NAME}=file,dir=...'"
             )));
         }
-        list.push(export(&chain, &name, args.private));
+        list.push(export(&chain, &name, args.private, &policy));
         keep_open.push(false);
         layers.insert(
             name,
@@ -127,13 +156,18 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         );
     }
     let exports = Exports::new(list).map_err(|error| Failure::Usage(error.to_string()))?;
-    if let Some(chain) = on_demand {
+    if let Some(readme) = &of_main.readme {
+        exports.serve_without_tls(Export::of_device("", Text::sector(readme)));
+    }
+    if let Some((chain, policy)) = on_demand {
         match chain.directory().map_err(Failure::Usage)? {
             Some(directory) => list_directory(&exports, directory)?,
             None => list_component(&exports, chain.clone()),
         }
         let private = args.private;
-        exports.on_demand(MAX_ON_DEMAND, Box::new(move |name| export(&chain, name, private)));
+        let demanded = policy.clone();
+        let make = move |name: &str| export(&chain, name, private, &demanded);
+        exports.on_demand_for(MAX_ON_DEMAND, policy, Box::new(make));
     }
     if args.manner == Manner::Nbdkit {
         // Its plugins serve the same disk under all names, except for directories.
@@ -142,8 +176,9 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let exports = Arc::new(exports);
     // Nobody else sets it.
     let _ = known.set(Arc::downgrade(&exports));
-    let maker = Maker::new(loader, process, known, grants, outputs, args.read_only, args.private);
-    Ok(Planned { exports, keep_open, maker, layers })
+    let access = of_main.access.clone();
+    let maker = Maker::new(loader, process, known, grants, outputs, access, args);
+    Ok(Planned { exports, keep_open, maker, layers, of_server })
 }
 
 /// Lists the files of a directory when clients ask for a list of exports.

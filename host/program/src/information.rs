@@ -8,6 +8,7 @@ use super::budgets;
 use super::components::{self, Choice};
 use super::exports;
 use super::file;
+use super::host_filters;
 use super::loading::Loader;
 use super::nbdkit::{self, Manner};
 use super::{Failure, manual};
@@ -105,7 +106,9 @@ pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String
             question.option()
         )));
     }
-    if let Choice::Named(name) = chosen_name(args) {
+    if let Choice::Named(name) = chosen_name(args)
+        && host_filters::description(&name).is_none()
+    {
         components::check_name(&name).map_err(Failure::Usage)?;
     }
     let as_json = args.information.json;
@@ -169,7 +172,10 @@ async fn chosen(args: &Args) -> Result<Backend, Failure> {
         Choice::Named(name) if name == file::NAME => {
             return Ok(Backend::Native(file::description()));
         }
-        Choice::Named(name) => name,
+        Choice::Named(name) => match host_filters::description(&name) {
+            Some(description) => return Ok(Backend::Native(description)),
+            None => name,
+        },
     };
     Loader::component(args, &name).await.map(Backend::Component)
 }
@@ -178,8 +184,10 @@ async fn help(args: &Args) -> Result<String, Failure> {
     let mut text = args.manner.adapt(Args::command()).render_help().to_string();
     match chosen_name(args) {
         Choice::Default => text.push_str(&format!(
-            "\nBuilt-in components: {}. '{} NAME --help' tells their parameters.\n",
+            "\nBuilt-in components: {}. Filters that are parts of the server: {}. '{} NAME --help' \
+             tells their parameters.\n",
             components::names().join(", "),
+            host_filters::NAMES.join(", "),
             args.manner.program()
         )),
         Choice::Named(_) => text.push_str(&components::help(chosen(args).await?.description())),
@@ -229,7 +237,8 @@ fn describe(args: &Args, backend: &Backend) -> Value {
         "unshared": granted(|kind| kind.link().is_some_and(|link| link.unshared)),
         "scratch": granted(|kind| kind.link().is_some_and(|link| link.scratch)),
     });
-    let is_filter = backend.description().base().is_some();
+    let of_server = host_filters::NAMES.contains(&name.as_str());
+    let is_filter = of_server || backend.description().base().is_some();
     let parameters: Vec<Value> = parameters
         .iter()
         .map(|parameter| {

@@ -20,6 +20,7 @@ mod control;
 mod exports;
 mod file;
 mod grants;
+mod host_filters;
 mod information;
 mod inherited;
 mod inputs;
@@ -63,8 +64,8 @@ use log::Log;
 use memnbd::component;
 use memnbd::connection::Patience;
 use memnbd::machine;
-use memnbd::nbd::HandshakeConfig;
 use memnbd::nbd::codes::handshake_flag;
+use memnbd::nbd::{HandshakeConfig, TlsMode};
 use memnbd::server::{Options, Server};
 use nbdkit::Manner;
 use pidfile::Pidfile;
@@ -209,7 +210,12 @@ async fn serve(
         false => (Some(args.tls.load(credentials)?), None),
     };
     // On the heap: the pages of a deeper stack would be a part of what a start costs.
-    let planned = Box::pin(exports::plan(args, &identity)).await?;
+    let mut planned = Box::pin(exports::plan(args, &identity)).await?;
+    let mut of_server = std::mem::take(&mut planned.of_server);
+    if of_server.exit_when.has_occurred().await {
+        tracing::info!("exitwhen: the event has occurred already");
+        return Ok(());
+    }
     let mut bound = match &source {
         ClientSource::Single => Bound::default(),
         ClientSource::Inherited => Bound::inherit(inherited::sockets()?, &planned.exports)?,
@@ -231,14 +237,30 @@ async fn serve(
         (None, late) => args.tls.load(late.unwrap_or(Credentials::None))?,
     };
     tracing::debug!("TLS: {:?}, {}", tls.mode, tls.credentials);
+    if of_server.needs_tls && tls.mode == TlsMode::Off {
+        tracing::warn!("tls-fallback: TLS is off, so all clients get the message");
+    }
     let mut starting = planned.start().await?;
 
     let ready = bound.ready(&tls);
-    let server = Server::new(starting.exports().clone(), options(args, tls));
+    let mut options = options(args, tls);
+    options.exit_last |= of_server.exit_last;
+    let server = Server::new(starting.exports().clone(), options);
     let controlled = control.map(|socket| {
         let Planned { maker, layers, .. } = planned;
         control::serve(socket, server.handle(), maker, layers)
     });
+    for (files, limits) in of_server.rate_files.drain(..) {
+        tokio::spawn(files.follow(limits));
+    }
+    if !of_server.exit_when.is_empty() {
+        let handle = server.handle();
+        tokio::spawn(async move {
+            let what = of_server.exit_when.occurs().await;
+            tracing::info!("exitwhen: {what}; the server accepts no more clients");
+            handle.retire();
+        });
+    }
     let stdio = match &source {
         ClientSource::Single => Some(inherited::stdio().context("use stdin and stdout")?),
         _ => None,

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::Failure;
+use super::args::Args;
 use super::chain::Chain;
 use super::components;
 use super::grants::Grants;
+use super::host_filters::HostFilters;
 use super::loading::Loader;
 use super::wish::Wish;
-use memnbd::exports::{Export, KnownExports, ProcessBudgets};
+use memnbd::access::Access;
+use memnbd::exports::{Export, KnownExports, Policy, ProcessBudgets};
 use memnbd::output::Outputs;
 
 /// What a disk is made of: the words of the command line, in their parts.
@@ -32,6 +35,8 @@ pub(super) struct Maker {
     known: KnownExports,
     grants: Arc<Grants>,
     outputs: Outputs,
+    /// Who may use the exports, by the rules of the whole server.
+    access: Option<Arc<Access>>,
     /// All disks are read-only.
     read_only: bool,
     /// Each client has a disk of its own.
@@ -45,10 +50,20 @@ impl Maker {
         known: KnownExports,
         grants: Arc<Grants>,
         outputs: Outputs,
-        read_only: bool,
-        private: bool,
+        access: Option<Arc<Access>>,
+        args: &Args,
     ) -> Self {
-        Self { loader: Mutex::new(loader), process, known, grants, outputs, read_only, private }
+        let Args { read_only, private, .. } = *args;
+        Self {
+            loader: Mutex::new(loader),
+            process,
+            known,
+            grants,
+            outputs,
+            access,
+            read_only,
+            private,
+        }
     }
 
     /// Makes an export. Its disk is not opened, but mistakes that can be seen without that are reported.
@@ -66,12 +81,13 @@ impl Maker {
         wish.read_only = self.read_only || layers.read_only;
         let mut loader = self.loader.lock().await;
         let chain = Chain::new(&mut loader, name, &filters, &component, wish, &self.known).await?;
-        Ok(export(&chain, name, self.private))
+        let policy = HostFilters::default().policy(self.access.as_ref());
+        Ok(export(&chain, name, self.private, &policy))
     }
 }
 
 /// Makes an export of a disk.
-pub(super) fn export(chain: &Chain, name: &str, private: bool) -> Arc<Export> {
-    let export = Export::of_source(name, Box::new(chain.named(name)));
+pub(super) fn export(chain: &Chain, name: &str, private: bool, policy: &Policy) -> Arc<Export> {
+    let export = Export::of_source(name, Box::new(chain.named(name))).with_policy(policy.clone());
     if private { export.private() } else { export }
 }

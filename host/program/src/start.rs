@@ -9,8 +9,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Failure;
+use super::host_filters::{ExitWhen, RateFiles};
 use super::making::{Layers, Maker};
 use memnbd::exports::{Exports, Failed, Problem};
+use memnbd::rate::Limits;
 
 /// How long the server delays its readiness for exports that need no compiling: healthy ones are
 /// ready by then.
@@ -25,6 +27,18 @@ pub(super) struct Planned {
     pub(super) maker: Maker,
     /// What the exports are made of, by their names.
     pub(super) layers: HashMap<String, Layers>,
+    pub(super) of_server: OfServer,
+}
+
+/// What the filters that are parts of the server ask of it.
+#[derive(Default)]
+pub(super) struct OfServer {
+    pub(super) exit_last: bool,
+    pub(super) exit_when: ExitWhen,
+    /// Clients that do not use TLS get a message.
+    pub(super) needs_tls: bool,
+    /// Files with the rates of exports.
+    pub(super) rate_files: Vec<(RateFiles, Arc<Limits>)>,
 }
 
 /// Exports that are being started.
