@@ -1,4 +1,4 @@
-"""The benchmarks of memnbd, as `python3 tests/bench run|scale|instructions|attacks`; see `--help`, and
+"""The benchmarks of memnbd, as `python3 tests/bench run|scale|filters|instructions|attacks`; see `--help`, and
 the Makefile for what must be built before.
 """
 
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import attacks
+import filters
 import fio
 import image
 import instructions
@@ -41,6 +42,7 @@ def main():
         "scale": scale.main,
         "instructions": instructions.main,
         "attacks": attacks.main,
+        "filters": filters.main,
     }
     try:
         with places() as place:

@@ -121,10 +121,11 @@ def parser():
     run = commands.add_parser("run", help="compare servers by what clients do")
     scale = commands.add_parser("scale", help="see that cost does not grow with size and number")
     instructions = commands.add_parser("instructions", help="count instructions per request")
+    filters = commands.add_parser("filters", help="compare each filter with nbdkit's")
     attacks = commands.add_parser("attacks", help="see what a neighbour notices of attacks")
     # As it is distributed.
     program = ROOT / "target/dist/memnbd-host"
-    for command in (run, scale, instructions, attacks):
+    for command in (run, scale, filters, instructions, attacks):
         command.add_argument(
             "--binary", metavar="PATH", default=program, help="memnbd-host"
         )
@@ -134,7 +135,7 @@ def parser():
         command.add_argument(
             "--only", metavar="PATTERN", type=pattern, default="", help="a regular expression"
         )
-    for command in (run, scale):
+    for command in (run, scale, filters):
         command.add_argument("--quick", action="store_true", help="take three minutes at most")
         command.add_argument("--null", metavar="PATH", default=ROOT / "target/release/null-server")
         command.add_argument(
@@ -163,9 +164,10 @@ def parser():
         default=[],
         help="the filters of memnbd and nbdkit, but not of other builds (--also)",
     )
-    run.add_argument("--rounds", metavar="N", type=count, help="3, or 1 with --quick")
-    run.add_argument("--seconds", metavar="S", type=positive, help="3, or 0.7 with --quick")
-    run.add_argument("--size", type=size, help="of fio's disk: 1g, or 512m with --quick")
+    for command in (run, filters):
+        command.add_argument("--rounds", metavar="N", type=count, help="3, or 1 with --quick")
+        command.add_argument("--seconds", metavar="S", type=positive, help="3, or 0.7 with --quick")
+        command.add_argument("--size", type=size, help="of fio's disk: 1g, or 512m with --quick")
     run.add_argument("--image-size", metavar="SIZE", type=size, help="256m, or 64m with --quick")
     run.add_argument(
         "--pin-clients", metavar="CPUS", type=cpu_list, help="the CPUs that clients may use, as 4-7"
@@ -192,12 +194,12 @@ def resolve(arguments):
         seconds=arguments.seconds or (0.7 if quick else 3),
         ramp=0.3 if quick else 1,
         size=arguments.size or (512 << 20 if quick else 1 << 30),
-        image_size=arguments.image_size or (64 << 20 if quick else 256 << 20),
+        image_size=getattr(arguments, "image_size", None) or (64 << 20 if quick else 256 << 20),
         starts=5 if quick else 20,
         pattern=arguments.only,
         quick=quick,
         pin_servers=arguments.pin,
-        pin_clients=arguments.pin_clients,
+        pin_clients=getattr(arguments, "pin_clients", None),
     )
 
 
