@@ -6,12 +6,11 @@
 
 mod endpoint;
 mod handle;
+mod peer;
 
-use std::fmt;
 use std::fs::Permissions;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -19,14 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 #[cfg(feature = "vsock")]
-use tokio_vsock::{VsockAddr, VsockListener};
+use tokio_vsock::VsockListener;
 
-use crate::access::{Origin, Process};
+use crate::access::Origin;
 use crate::client_log;
 use crate::connection::{self, Context, End, InUse, Phase};
 use crate::connection::{Patience, Peers, Threads};
@@ -41,6 +39,7 @@ use crate::transport::{self, Stream, StreamSocket};
 pub use endpoint::{Endpoint, UriTls};
 pub use handle::Handle;
 use handle::{Controlled, Wish};
+use peer::Peer;
 
 /// How long connections may continue after the server is asked to stop. Requests in flight may
 /// finish in this time, and new ones are refused; connections that remain afterwards are closed.
@@ -345,51 +344,6 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option
         end => tracing::debug!("client {peer}: {end}"),
     }
     drop(place);
-}
-
-/// The peer of a connection, for the log.
-enum Peer {
-    Tcp(SocketAddr),
-    Unix(Option<UCred>),
-    #[cfg(feature = "vsock")]
-    Vsock(VsockAddr),
-    Stdio,
-}
-
-impl Peer {
-    /// Returns where the client comes from, for the rules of who may use an export.
-    fn origin(&self) -> Origin {
-        match self {
-            Self::Tcp(address) => Origin::Ip(address.ip()),
-            Self::Unix(process) => Origin::Unix(process.map(|process| Process {
-                pid: process.pid(),
-                uid: process.uid(),
-                gid: process.gid(),
-            })),
-            #[cfg(feature = "vsock")]
-            Self::Vsock(address) => Origin::Vsock { cid: address.cid(), port: address.port() },
-            Self::Stdio => Origin::Unknown,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(Some(process)) => {
-                write!(f, "(Unix socket, user {}", process.uid())?;
-                match process.pid() {
-                    Some(pid) => write!(f, ", process {pid})"),
-                    None => f.write_str(")"),
-                }
-            }
-            Self::Unix(None) => f.write_str("(Unix socket)"),
-            #[cfg(feature = "vsock")]
-            Self::Vsock(address) => write!(f, "{address} (vsock)"),
-            Self::Stdio => f.write_str("(stdin)"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -67,8 +67,8 @@ KINDS = [
 class Counted(servers.Memnbd):
     """memnbd-host in callgrind."""
 
-    def __init__(self, program, counts):
-        super().__init__("memnbd", program)
+    def __init__(self, program, counts, filters):
+        super().__init__("memnbd", program, filters=filters)
         self.counts = counts
 
     def command(self, listen, size, file):
@@ -88,11 +88,11 @@ def main(arguments, place):
     before = earlier_counts(arguments.against)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"cpu: {machine.cpu_model()}\nmemnbd: {servers.Memnbd('memnbd', binary).version()}")
-    idle = count(binary, place, None)
+    idle = count(binary, place, arguments.filters, None)
     print(f"start, {WRITTEN >> 20} MiB written, stop: {idle / 1e6:.1f} million", flush=True)
     counts, rows = {}, []
     for kind in chosen:
-        each = max(0, count(binary, place, kind) - idle) / rounded(kind)
+        each = max(0, count(binary, place, arguments.filters, kind) - idle) / rounded(kind)
         counts[kind.name] = round(each)
         earlier = before.get(kind.name)
         change = f"{each / earlier - 1:+.1%}" if earlier else "-"
@@ -118,10 +118,10 @@ def rounded(kind):
     return kind.count // kind.at_once * kind.at_once
 
 
-def count(binary, place, kind):
+def count(binary, place, filters, kind):
     """The instructions of a server's whole life in which it was asked for this."""
     counts = Path(place.new("callgrind"))
-    server = Counted(binary, counts)
+    server = Counted(binary, counts, filters)
     with servers.started(server, place, "unix", SIZE) as running:
         # It is there in every run, for the runs to differ in nothing else.
         with Connection(running.address) as connection:

@@ -157,13 +157,14 @@ def parser():
         help="what memnbd and nbdkit serve: memory; file, of a file in memory; file-on-disk; or another"
         " backend with a size, for the workloads that it can do",
     )
-    run.add_argument(
-        "--filters",
-        metavar="NAME,...",
-        type=lambda text: text.split(","),
-        default=[],
-        help="the filters of memnbd and nbdkit, but not of other builds (--also)",
-    )
+    for command in (run, instructions):
+        command.add_argument(
+            "--filters",
+            metavar="NAME,...",
+            type=lambda text: text.split(","),
+            default=[],
+            help="the filters of memnbd and nbdkit, but not of other builds (--also)",
+        )
     for command in (run, filters):
         command.add_argument("--rounds", metavar="N", type=count, help="3, or 1 with --quick")
         command.add_argument("--seconds", metavar="S", type=positive, help="3, or 0.7 with --quick")

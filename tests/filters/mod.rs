@@ -6,6 +6,8 @@ mod chains;
 mod content;
 mod corruption;
 mod flushes;
+mod access;
+mod exits;
 mod layers;
 mod limits;
 mod links;

@@ -3,7 +3,7 @@
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
-use super::{components, inputs};
+use super::{components, host_filters, inputs};
 use memnbd::component::Description;
 
 const SECTION: &str = "1";
@@ -37,7 +37,12 @@ fn rest() -> Roff {
         bold("memnbd-host --help"),
         roman(" "),
         italic("COMPONENT"),
-        roman(" lists the parameters of a component."),
+        roman(" lists the parameters of a component. The filters "),
+        bold(host_filters::NAMES.join(", ")),
+        roman(
+            " are parts of the server: they concern connections, so their position among the filters \
+             has no effect.",
+        ),
     ]);
     section(
         &mut roff,

@@ -7,6 +7,7 @@
 //! guest.
 
 mod ahead;
+mod begin;
 mod execution;
 mod input;
 mod inside;
@@ -33,9 +34,8 @@ use tokio::time::Sleep;
 use super::output::Output;
 use super::peers::{Peer, Waits};
 use super::{End, Phase};
-use crate::block::Command;
 use crate::device::{Execution, Gate, Meter};
-use crate::nbd::{Admission, Request, Session, Verdict};
+use crate::nbd::{Request, Session, Verdict};
 use crate::rate::Allowance;
 use crate::transport::Stream;
 use execution::InFlight;
@@ -411,45 +411,6 @@ where
         self.begun += 1;
         self.begin(request, cx)?;
         Ok(true)
-    }
-
-    fn begin(&mut self, request: Request, cx: &mut Context<'_>) -> Result<(), End> {
-        let admission = self.session.admit(&request)?;
-        if self.draining && !matches!(admission.verdict, Verdict::Disconnect) {
-            self.refuse_for_shutdown(&request, admission.payload);
-            return Ok(());
-        }
-        if self.allowance.is_limited()
-            && let Some(payment) = self.charge(&admission.verdict)
-        {
-            return self.throttle(request, admission, payment, cx);
-        }
-        self.obey(request, admission, cx)
-    }
-
-    /// Executes or refuses a request that was admitted, and charged.
-    fn obey(
-        &mut self,
-        request: Request,
-        admission: Admission,
-        cx: &mut Context<'_>,
-    ) -> Result<(), End> {
-        let Admission { payload, verdict } = admission;
-        match verdict {
-            Verdict::Execute(Command::Write { span, fua }) => {
-                self.begin_write(&request, span, fua, cx)?;
-            }
-            Verdict::Execute(command) => self.execute(&request, command, cx)?,
-            Verdict::Filter => {
-                let missing = payload as usize;
-                self.state = State::Filter { request, data: Vec::new(), missing };
-            }
-            Verdict::Refuse { error, reason } => {
-                self.refuse(&request, payload, error, reason.text());
-            }
-            Verdict::Disconnect => self.state = State::Finished,
-        }
-        Ok(())
     }
 }
 

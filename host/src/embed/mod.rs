@@ -406,9 +406,12 @@ impl From<io::Error> for StartError {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::num::NonZeroU64;
     use std::os::unix::net::UnixStream;
+    use std::time::Instant;
 
     use super::*;
+    use crate::rate::{Rates, Scope};
 
     /// The size of an export, as a client learns it that asks for nothing else.
     fn size(server: &Running, export: &str) -> u64 {
@@ -501,6 +504,35 @@ mod tests {
         let [error] = &controls[..] else { panic!("one takes commands") };
         assert_eq!(error.execute("set", &["error-rate=1%".into()]).await.unwrap(), "");
         assert!(error.execute("set", &["error-rate=2".into()]).await.is_err());
+    }
+
+    #[test]
+    fn limits_of_an_export_can_be_changed_while_it_is_used() {
+        let server = Server::builder().memory("1M").start().unwrap();
+        let export = server.handle().export("memory").unwrap();
+        let mut client = UnixStream::connect(server.unix_socket().unwrap()).unwrap();
+        // The client's flags, and EXPORT_NAME.
+        client.write_all(&[0, 0, 0, 3]).unwrap();
+        client.write_all(b"IHAVEOPT\0\0\0\x01\0\0\0\0").unwrap();
+        client.read_exact(&mut [0; 28]).unwrap();
+        let rates = |requests| Rates {
+            bits: None,
+            requests: NonZeroU64::new(requests),
+            burst: Duration::ZERO,
+        };
+        // NBD_CMD_FLUSH.
+        let flush = [&0x2560_9513_u32.to_be_bytes()[..], &[0, 0, 0, 3], &[0; 20]].concat();
+        let mut time = |count: usize| {
+            let start = Instant::now();
+            client.write_all(&flush.repeat(count)).unwrap();
+            client.read_exact(&mut vec![0; 16 * count]).unwrap();
+            start.elapsed()
+        };
+        export.limits().set(Scope::Export, rates(100));
+        assert!(time(21) >= Duration::from_millis(190));
+        export.limits().set(Scope::Export, Rates::default());
+        assert!(!export.limits().rates(Scope::Export).burst.is_zero());
+        assert!(time(1000) < Duration::from_secs(9), "1000 would take 10 s");
     }
 
     #[test]

@@ -252,6 +252,7 @@ impl StackedDevice {
         let asking = device.clone();
         let asked = device.guest.run(async move { asking.ask().await }).await;
         asked.map_err(OpenError::Threads)?.map_err(OpenError::Fault)?;
+        device.routes().fix();
         Ok(device)
     }
 

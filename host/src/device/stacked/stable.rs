@@ -1,7 +1,7 @@
 //! The stable routes of a device: where its bytes are until the component says otherwise.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Mutex, Notify};
 
@@ -25,6 +25,8 @@ pub(super) struct Entry {
 pub(super) struct StableRoutes {
     /// For each operation, in the order of their offsets.
     lists: RwLock<Lists>,
+    /// The same once they cannot change any more: requests then take no lock.
+    fixed: OnceLock<Lists>,
     /// The component may withdraw routes, so requests that rely on one are counted.
     withdrawable: bool,
     /// Counts the requests under way that rely on a route. It is closed during a withdrawal.
@@ -63,6 +65,7 @@ impl StableRoutes {
     pub(super) fn new(withdrawable: bool) -> Arc<Self> {
         Arc::new(Self {
             lists: RwLock::default(),
+            fixed: OnceLock::new(),
             withdrawable,
             requests: Turnstile::default(),
             no_requests: Notify::new(),
@@ -85,6 +88,10 @@ impl StableRoutes {
         span: Span,
         call: impl FnOnce(Place, u64) -> Option<T>,
     ) -> Option<T> {
+        if let Some(lists) = self.fixed.get() {
+            let (place, length) = lists.find(operation, span)?;
+            return call(place, length);
+        }
         let lists = self.read();
         let (place, length) = lists.find(operation, span)?;
         call(place, length)
@@ -97,6 +104,10 @@ impl StableRoutes {
         operation: Operation,
         span: Span,
     ) -> Option<(Place, Use)> {
+        if let Some(lists) = self.fixed.get() {
+            let (place, length) = lists.find(operation, span)?;
+            return (length >= span.length).then_some((place, Use(None)));
+        }
         let lists = self.read();
         let (place, length) = lists.find(operation, span)?;
         if length < span.length {
@@ -125,6 +136,15 @@ impl StableRoutes {
         let mut lists = self.write();
         if lists.generation == generation && !lists.withdrawing {
             lists.by_operation[operation as usize] = list;
+        }
+    }
+
+    /// Says that all routes are known, and are never withdrawn unless they can be.
+    pub(super) fn fix(&self) {
+        if !self.withdrawable {
+            let lists = std::mem::take(&mut *self.write());
+            // Nobody else sets it.
+            let _ = self.fixed.set(lists);
         }
     }
 
@@ -219,6 +239,22 @@ mod tests {
         assert!(routes.with(Operation::Write, span(100, 1), |_, _| Some(())).is_none());
         assert!(routes.whole(Operation::Read, span(190, 11)).is_none());
         assert!(routes.whole(Operation::Read, span(190, 10)).is_some());
+    }
+
+    #[test]
+    fn places_are_the_same_once_they_are_fixed() {
+        for withdrawable in [false, true] {
+            let routes = StableRoutes::new(withdrawable);
+            let entry = Entry { offset: 0, length: 100, place: at(0, 5000) };
+            routes.set(Operation::Read, vec![entry], 0);
+            routes.fix();
+            let found = routes.with(Operation::Read, span(90, 20), |place, n| Some((place, n)));
+            assert_eq!(found, Some((at(0, 5090), 10)));
+            assert!(routes.with(Operation::Read, span(100, 1), |_, _| Some(())).is_none());
+            let (place, relies) = routes.whole(Operation::Read, span(90, 10)).unwrap();
+            assert_eq!((place, relies.0.is_some()), (at(0, 5090), withdrawable));
+            assert!(routes.whole(Operation::Read, span(90, 11)).is_none());
+        }
     }
 
     #[tokio::test]
