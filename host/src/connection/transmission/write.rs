@@ -28,8 +28,9 @@ where
         fua: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
-        let in_parts = self.gate.partial_write_len(span, span.length) > 0;
-        let elsewhere = span.length > PAYLOAD_IN_INPUT as u64 && !in_parts;
+        // In this order: most writes are short, and the device need not be asked then.
+        let elsewhere = span.length > PAYLOAD_IN_INPUT as u64
+            && self.gate.partial_write_len(span, span.length) == 0;
         let executed = self.executed(request, &Command::Write { span, fua });
         let write = Write {
             executed,
