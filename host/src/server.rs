@@ -26,7 +26,7 @@ use tokio_vsock::VsockListener;
 
 use crate::access::Origin;
 use crate::client_log;
-use crate::connection::{self, Context, End, InUse, Phase};
+use crate::connection::{self, Context, End, InUse, Phase, User};
 use crate::connection::{Patience, Peers, Threads};
 use crate::exports::Exports;
 use crate::last_flush;
@@ -183,13 +183,15 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) -> Result<(), Unflushed> {
         let mut accepting = JoinSet::new();
+        // Those that are still in the handshake as well.
+        let connected = InUse::default();
         let places = Places::divide(self.max_connections, u64::MAX, listeners.len());
         for (Listener { socket, exports }, places) in listeners.into_iter().zip(places) {
             let mut context = self.context.clone();
             if let Some(exports) = exports {
                 context.exports = exports;
             }
-            accepting.spawn(accept(socket, context, places));
+            accepting.spawn(accept(socket, context, places, connected.clone()));
         }
         let mut stop = pin!(stop);
         let retires = tokio::select! {
@@ -204,7 +206,7 @@ impl Server {
                 () = stop => {}
                 () = self.context.peers.watch(self.patience) => {}
                 () = self.controlled.asked_to_stop() => {}
-                () = self.context.in_use.none() => {}
+                () = connected.none() => {}
             }
         }
         self.finish(accepting).await
@@ -264,7 +266,7 @@ impl Server {
     }
 }
 
-async fn accept(socket: Socket, context: Context, places: Places) {
+async fn accept(socket: Socket, context: Context, places: Places, connected: InUse) {
     let mut failing = false;
     loop {
         match accept_one(&socket).await {
@@ -278,7 +280,8 @@ async fn accept(socket: Socket, context: Context, places: Places) {
                 // reserved a place before accepting would withhold it from the clients of other
                 // listeners.
                 let place = places.enter().await;
-                tokio::spawn(serve(stream, peer, context.clone(), Some(place)));
+                let held = Some((place, connected.enter()));
+                tokio::spawn(serve(stream, peer, context.clone(), held));
             }
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
@@ -327,7 +330,10 @@ fn is_about_one_client(error: &io::Error) -> bool {
     )
 }
 
-async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option<Place>) {
+/// What is held for a connection while it lasts: its place, and its part of the count.
+type Held = (Place, User);
+
+async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, held: Option<Held>) {
     // The server waits until all receivers are dropped, so everything below is logged before it
     // ends.
     let _phase = context.phase.clone();
@@ -343,7 +349,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, place: Option
         }
         end => tracing::debug!("client {peer}: {end}"),
     }
-    drop(place);
+    drop(held);
 }
 
 #[cfg(test)]

@@ -15,10 +15,10 @@ struct Count {
 }
 
 /// Counts as a connection while it lives.
-pub(super) struct User(InUse);
+pub(crate) struct User(InUse);
 
 impl InUse {
-    pub(super) fn enter(&self) -> User {
+    pub(crate) fn enter(&self) -> User {
         self.0.send_modify(|count| {
             count.now += 1;
             count.ever = true;

@@ -34,6 +34,7 @@ pub use dedicated::Threads;
 use dedicated::{Busy, ThreadPermit};
 use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
+pub(crate) use in_use::User;
 pub use peers::{ConnectedClient, Patience, Peers};
 use transmission::{Exit, Transmission};
 
