@@ -1,6 +1,5 @@
 //! Exports that stand on other exports.
 
-use super::example;
 use crate::support::{Server, nbdsh, require};
 
 const CONNECT: &str = "
@@ -84,9 +83,10 @@ assert connect('golden').get_size() == 1 << 20
 #[test]
 fn base_that_is_relied_on_is_not_written_to() {
     require!("nbdsh");
-    let Some(cow) = example("cow") else { return };
-    let layer = |name: &str| format!("{name}={cow},base=golden,overlay=scratch");
+    let layer = |name: &str| format!("{name}=cow,base=golden,overlay=scratch");
     let mut server = Server::start(&[
+        "--export",
+        "idle=memory,1M",
         "--export",
         "scratch=memory,1M",
         "--export",

@@ -8,6 +8,7 @@ mod corruption;
 mod flushes;
 mod access;
 mod exits;
+mod cow;
 mod layers;
 mod limits;
 mod links;

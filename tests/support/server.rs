@@ -215,6 +215,13 @@ impl Server {
         self.exit_code = code;
     }
 
+    /// Kills it, as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+        self.stopped = true;
+    }
+
     fn stop(&mut self) {
         self.signal(Signal::TERM);
         self.wait_for(self.exit_code);

@@ -18,6 +18,41 @@ std::thread_local! {
     static DEVICES: RefCell<Vec<Device>> = const { RefCell::new(Vec::new()) };
     static WITHDRAWALS: Cell<u32> = const { Cell::new(0) };
     static RELEASED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static JOURNAL: RefCell<Option<Vec<Change>>> = const { RefCell::new(None) };
+}
+
+/// A change of a device. A trim is one if it zeroes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Bytes were written at an offset.
+    Write(Lower, u64, Vec<u8>),
+    /// A range was zeroed, from an offset on, of a length.
+    Zero(Lower, u64, u64),
+    /// The device was flushed: what was changed before is on stable storage.
+    Flush(Lower),
+}
+
+/// Starts to record the changes of all devices of this thread, for tests of what a crash leaves.
+pub fn start_journal() {
+    JOURNAL.set(Some(Vec::new()));
+}
+
+/// Returns how many changes have been recorded.
+pub fn journal_length() -> usize {
+    JOURNAL.with_borrow(|journal| journal.as_ref().map_or(0, Vec::len))
+}
+
+/// Returns the changes that have been recorded, in order, and ends recording.
+pub fn take_journal() -> Vec<Change> {
+    JOURNAL.take().unwrap_or_default()
+}
+
+fn record(change: impl FnOnce() -> Change) {
+    JOURNAL.with_borrow_mut(|journal| {
+        if let Some(journal) = journal {
+            journal.push(change());
+        }
+    });
 }
 
 /// A device in memory.
@@ -172,7 +207,9 @@ pub(crate) fn write(device: Lower, offset: u64, data: &[u8], _fua: bool) -> Resu
         device.check(offset, data.len() as u64, true)?;
         device.write(offset, data);
         Ok(())
-    })
+    })?;
+    record(|| Change::Write(device, offset, data.to_vec()));
+    Ok(())
 }
 
 pub(crate) fn zero(
@@ -185,21 +222,30 @@ pub(crate) fn zero(
         device.check(offset, length, true)?;
         device.zero(offset, length);
         Ok(())
-    })
+    })?;
+    record(|| Change::Zero(device, offset, length));
+    Ok(())
 }
 
 pub(crate) fn trim(device: Lower, offset: u64, length: u64, _fua: bool) -> Result<(), Error> {
-    with(device, |device| {
+    let zeroes = with(device, |device| {
         device.check(offset, length, true)?;
-        if device.geometry.capabilities.contains(Capabilities::TRIM) {
+        let zeroes = device.geometry.capabilities.contains(Capabilities::TRIM);
+        if zeroes {
             device.zero(offset, length);
         }
-        Ok(())
-    })
+        Ok::<_, Error>(zeroes)
+    })?;
+    if zeroes {
+        record(|| Change::Zero(device, offset, length));
+    }
+    Ok(())
 }
 
 pub(crate) fn flush(device: Lower) -> Result<(), Error> {
-    with(device, |device| device.failure.map_or(Ok(()), |code| Err(Error::new(code))))
+    with(device, |device| device.failure.map_or(Ok(()), |code| Err(Error::new(code))))?;
+    record(|| Change::Flush(device));
+    Ok(())
 }
 
 pub(crate) fn extents(device: Lower, offset: u64, length: u64) -> Result<Vec<Extent>, Error> {

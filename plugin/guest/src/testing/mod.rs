@@ -16,7 +16,10 @@ pub(crate) mod devices;
 mod host;
 mod outputs;
 
-pub use devices::{device, device_with, fail, released, withdrawals};
+pub use devices::{
+    Change, device, device_with, fail, journal_length, released, start_journal, take_journal,
+    withdrawals,
+};
 pub use host::{check, serve};
 pub(crate) use outputs::append;
 pub use outputs::{output, output_of, written};
