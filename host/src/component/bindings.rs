@@ -337,6 +337,23 @@ pub(super) struct Extent {
 }
 
 flags! {
+    Operations {
+        #[component(name = "read")]
+        const READ;
+        #[component(name = "write")]
+        const WRITE;
+        #[component(name = "zero")]
+        const ZERO;
+        #[component(name = "trim")]
+        const TRIM;
+        #[component(name = "cache")]
+        const CACHE;
+        #[component(name = "extents")]
+        const EXTENTS;
+    }
+}
+
+flags! {
     ZeroOptions {
         #[component(name = "fua")]
         const FUA;

@@ -16,8 +16,8 @@ use super::bindings::{self, Capabilities, OwnedChunk};
 use super::contract::{LOWER_LIMIT, MAX_EXTENTS, MAX_LOWER_TRANSFER};
 use super::functions::Answer;
 use super::state::State;
-use super::{CONTRACT_VERSION, LOWER, limits};
-use crate::block::{Command, Error, ErrorCode, Extent, Geometry, Span};
+use super::{CONTRACT_VERSION, LOWER, Location, limits};
+use crate::block::{Command, Error, ErrorCode, Extent, Geometry, Operation, Span};
 
 /// The devices on which a disk stands. They have the numbers from 0 on.
 pub trait Below: Send + Sync {
@@ -38,11 +38,49 @@ pub trait Below: Send + Sync {
     /// Withdraws all stable routes of the disk, and waits until no request relies on them.
     fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()>;
 
+    /// Sets the stable route of a span for some operations: to a device and an offset there, or none.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if that breaks the contract.
+    fn set_route(
+        &self,
+        operations: Operations,
+        span: Span,
+        place: Option<Location>,
+    ) -> Result<(), String>;
+
     /// Holds a request under a number, until [`Self::release`].
     fn hold(&self, number: u64) -> Hold;
 
     /// Releases all requests that are held under a number.
     fn release(&self, number: u64);
+}
+
+/// The operations of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operations(bindings::Operations);
+
+impl Operations {
+    /// Returns true if an operation is among these.
+    pub fn contains(self, operation: Operation) -> bool {
+        let flag = match operation {
+            Operation::Read => bindings::Operations::READ,
+            Operation::Write => bindings::Operations::WRITE,
+            Operation::Zero => bindings::Operations::ZERO,
+            Operation::Trim => bindings::Operations::TRIM,
+            Operation::Cache => bindings::Operations::CACHE,
+            Operation::Extents => bindings::Operations::EXTENTS,
+            Operation::Flush => return false,
+        };
+        self.0 & flag == flag
+    }
+}
+
+impl From<bindings::Operations> for Operations {
+    fn from(operations: bindings::Operations) -> Self {
+        Self(operations)
+    }
 }
 
 /// A request that is held. It is completed when the request is released.
@@ -82,6 +120,10 @@ impl Below for Nothing {
         Box::pin(async {})
     }
 
+    fn set_route(&self, _: Operations, _: Span, _: Option<Location>) -> Result<(), String> {
+        Ok(())
+    }
+
     fn hold(&self, _: u64) -> Hold {
         oneshot::channel().1
     }
@@ -119,6 +161,18 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
         (device, Command::Cache { span: Span { offset, length } })
     })?;
     add_extents(&mut lower)?;
+    type Route = (bindings::Operations, u64, u64, Option<u32>, u64);
+    lower.func_wrap(
+        "set-route",
+        |store: StoreContextMut<'_, State>, (operations, offset, length, device, to): Route| {
+            let place = device.map(|device| Location { device: device as usize, offset: to });
+            let below = store.data().below();
+            let set = below.set_route(operations.into(), Span { offset, length }, place);
+            set.map_err(|message| {
+                wasmtime::format_err!("set-route of {length} bytes at {offset}: {message}")
+            })
+        },
+    )?;
     lower.func_wrap("release", |store: StoreContextMut<'_, State>, (number,): (u64,)| {
         store.data().below().release(number);
         Ok(())

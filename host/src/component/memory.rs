@@ -42,7 +42,7 @@ impl MemoryBudget {
     }
 
     /// Takes memory for something other than a guest, until the returned value is dropped.
-    pub(super) fn hold(&self, bytes: u64) -> Option<Held> {
+    pub(crate) fn hold(&self, bytes: u64) -> Option<Held> {
         Held::take(&self.bytes, bytes)
     }
 

@@ -61,7 +61,7 @@ pub use instance::{Client, Instance};
 pub use limits::poll_guest;
 pub use listing::{Listed, ListedExport};
 pub use load_error::LoadError;
-pub use lower::{Below, Executing, Hold, Reply};
+pub use lower::{Below, Executing, Hold, Operations, Reply};
 pub use memory::MemoryBudget;
 pub use region::Hint;
 pub use route::{

@@ -58,6 +58,9 @@
 //!   the blocks. Granules are blocks, and a write locks them exclusively, so nobody sees a block between
 //!   the copy and the mark. Zeroing is the same.
 //! - A trim goes to the overlay for blocks that are there.
+//! - A block that is on the overlay stays there, so the host is told of that as a stable route: from then
+//!   on, requests within such blocks cost no call. Reads of other blocks have a stable route until the block
+//!   is written. With `cow-on-read` they have none.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -73,8 +76,8 @@ use core::ops::Range;
 
 use memnbd_guest::{
     Backend, Capabilities, Description, Disk, Error, Filter, Lock, Lower, MAX_COPY, MAX_PARTS,
-    MAX_SIZE, OpenRequest, Operation, Parameter, ParameterType, Place, Request, Results, Route,
-    Rules, Value,
+    MAX_SIZE, OpenRequest, Operation, Operations, Parameter, ParameterType, Place, Request,
+    Results, Route, Rules, Value, set_route,
 };
 
 use map::{Layer, Map};
@@ -95,6 +98,9 @@ const MAX_OVERLAYS: usize = Layer::MAX as usize;
 
 /// The longest read of a lower device by a component.
 const MAX_READ: u32 = 1 << 20;
+
+/// The most pages of the map whose routes the host is told of at once.
+const MAX_ROUTES: usize = 16;
 
 /// The most pages of the map that are read to report extents.
 const MAX_EXTENTS_PAGES: u64 = 256;
@@ -245,6 +251,42 @@ impl Cow {
     /// Routes a request to where its blocks are.
     fn route_nearest(&self, request: &Request, rest: Option<Place>) -> Route {
         self.route_runs(request, rest, |offset, layer| self.device(layer).at(offset).into())
+    }
+
+    /// Tells the host of the stable route of blocks that are all on the same layer.
+    fn set_route(&self, blocks: &Range<u64>, layer: Layer) {
+        let operations = match self.top {
+            Some(top) if top == layer => Operations::ALL,
+            _ => {
+                let copied = [(self.on_read, Operation::Read), (self.on_cache, Operation::Cache)];
+                let stable = copied.into_iter().filter(|(copies, _)| !copies);
+                stable.fold(Operation::Extents.into(), |all: Operations, (_, one)| all | one)
+            }
+        };
+        let start = blocks.start * self.block;
+        let length = self.size.min(blocks.end * self.block) - start;
+        set_route(operations, start, length, Some(self.device(layer).at(start)));
+    }
+
+    /// Tells the host of the stable routes of a request that was routed, though all of it is on the same
+    /// layer: the host does not know these yet.
+    fn set_routes(&self, request: &Request) {
+        let blocks = self.blocks(request.offset, request.length);
+        let layer = self.map.layer(blocks.start);
+        let is_stable = Some(layer) == self.top
+            || match request.operation {
+                Operation::Read => !self.on_read,
+                Operation::Cache => !self.on_cache,
+                Operation::Extents => true,
+                Operation::Write | Operation::Zero | Operation::Trim => false,
+            };
+        if !is_stable || self.map.end_of_run(blocks.start, blocks.end) != blocks.end {
+            return;
+        }
+        for page in map::pages(&blocks).take(MAX_ROUTES) {
+            let run = self.map.run_around(blocks.start.max(page * map::PAGE));
+            self.set_route(&run, layer);
+        }
     }
 
     /// Returns the map of the arguments: where changes are stored, and where what is not in memory
@@ -508,6 +550,7 @@ impl Filter for Cow {
         }
         let request = &request;
         self.load(request.offset, request.length)?;
+        self.set_routes(request);
         Ok(match request.operation {
             Operation::Read => {
                 let copying = if self.on_read { self.route_copying(request)? } else { None };
@@ -532,6 +575,7 @@ impl Filter for Cow {
             && let Some(top) = self.top
         {
             self.map.mark(&blocks, top);
+            self.set_route(&blocks, top);
         }
         Ok(())
     }

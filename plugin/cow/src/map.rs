@@ -127,6 +127,21 @@ impl Map {
         end
     }
 
+    /// Returns the blocks around `block` that are on the same layer, as far as they are in the same page.
+    pub(crate) fn run_around(&self, block: u64) -> Range<u64> {
+        let page = block / PAGE * PAGE;
+        match self.find(block / PAGE).ok().map(|index| &self.pages[index].layers) {
+            None | Some(Layers::Same(_)) => page..page + PAGE,
+            Some(Layers::Each(each, _)) => {
+                let (before, from) = each.split_at((block % PAGE) as usize);
+                let differs = |layer: &Layer| *layer != from[0];
+                let start = before.iter().rposition(differs).map_or(0, |index| index + 1);
+                let count = from.iter().position(differs).unwrap_or(from.len());
+                page + start as u64..block + count as u64
+            }
+        }
+    }
+
     /// Prepares [`mark`](Self::mark) for a range of blocks whose pages exist, so that it cannot fail.
     ///
     /// # Errors

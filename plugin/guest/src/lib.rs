@@ -106,12 +106,12 @@ pub use events::Events;
 pub use filter::Filter;
 pub use host::{Level, log, random_u64, time, uptime};
 pub use listing::{Listed, ListedExport, Listing};
-pub use lower::{Geometry, Lower, release, withdraw_routes};
+pub use lower::{Geometry, Lower, release, set_route, withdraw_routes};
 pub use output::Output;
 pub use request::{Argument, Client, OpenRequest, Value};
 pub use route::{
-    Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Place, RangeCopy, Request, Results,
-    Route, Rules, Segment, StableRoute,
+    Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Operations, Place, RangeCopy,
+    Request, Results, Route, Rules, Segment, StableRoute,
 };
 pub use sharded::Sharded;
 pub use size::parse_size;

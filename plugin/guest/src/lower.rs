@@ -9,7 +9,8 @@ use crate::exports::lower as devices;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::testing::devices;
 use crate::{
-    Capabilities, Chunk, Error, Extent, Location, Request, Route, StableRoute, ZeroOptions,
+    Capabilities, Chunk, Error, Extent, Location, Operations, Request, Route, StableRoute,
+    ZeroOptions,
 };
 
 /// The longest read or write of the contract, in bytes.
@@ -164,6 +165,14 @@ impl Lower {
 /// in progress that relies on one; the host then asks again.
 pub fn withdraw_routes() {
     devices::withdraw_routes();
+}
+
+/// Sets the stable route of a range of whole granules for some operations, or that there is none: such
+/// requests within the range are passed to `place` from now on, and cost no call. Requests that began
+/// before may still follow the former route. For a filter that learns what is stable while it serves
+/// requests, see `wit/lower.wit`.
+pub fn set_route(operations: Operations, offset: u64, length: u64, place: Option<Location>) {
+    devices::set_route(operations, offset, length, place);
 }
 
 /// Lets all requests go on that are held under this number, by [`Route::held`]. Those that are held later

@@ -1,6 +1,7 @@
 //! Requests of clients, and where their bytes are.
 
 use alloc::vec::Vec;
+use core::ops::BitOr;
 use core::time::Duration;
 
 use crate::{ErrorCode, Lower};
@@ -39,6 +40,36 @@ impl Operation {
     /// Returns true for the operations that need a writable device.
     pub const fn changes(self) -> bool {
         matches!(self, Self::Write | Self::Zero | Self::Trim)
+    }
+}
+
+/// Several operations, which can be combined with `|`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operations(u8);
+
+impl Operations {
+    /// No operation.
+    pub const NONE: Self = Self(0);
+    /// All operations.
+    pub const ALL: Self = Self(0x3f);
+
+    /// Returns true if an operation is among these.
+    pub const fn contains(self, operation: Operation) -> bool {
+        self.0 >> operation as u8 & 1 != 0
+    }
+}
+
+impl From<Operation> for Operations {
+    fn from(operation: Operation) -> Self {
+        Self(1 << operation as u8)
+    }
+}
+
+impl<T: Into<Self>> BitOr<T> for Operations {
+    type Output = Self;
+
+    fn bitor(self, others: T) -> Self {
+        Self(self.0 | others.into().0)
     }
 }
 

@@ -5,7 +5,8 @@
 //! lower devices to the client and back, and do not enter the component.
 //!
 //! - `granules`: locks on ranges, which requests take before they are routed (rule 2).
-//! - `stable`: routes that hold for all requests of a range (rule 4).
+//! - `stable`: routes that hold for all requests of a range (rule 4). `table`: those that the component
+//!   sets while it serves requests.
 //! - `execute`: the implementation of [`Device`], and what needs no route.
 //! - `routed`: the execution of a route (rules 1 to 6).
 //! - `segments`: the execution of its parts.
@@ -22,6 +23,7 @@ mod holds;
 mod routed;
 mod segments;
 mod stable;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -34,14 +36,15 @@ use tokio::sync::Semaphore;
 use super::guest::{self, Budgets, DiskConfig, GuestDevice, OpenError};
 use super::lower::{Lower, LowerError, LowerSource, Lowers};
 use super::{Cancelled, Device, Execution, Order, Outcome};
-use crate::block::{Command, Error, Geometry, MAX_SIZE, MAX_TRANSFER, Operation};
+use crate::block::{Command, Error, Geometry, MAX_SIZE, MAX_TRANSFER, Operation, Span};
 use crate::component::{
-    Below, BuiltIn, Client, Engine, Executing, Fault, Hold, Listed, Reply, Rules,
+    self, Below, BuiltIn, Client, Engine, Executing, Fault, Hold, Listed, Location, Reply, Rules,
 };
 use crate::parameters::{Argument, Link, Value};
 use granules::Granules;
 use holds::Holds;
-use stable::{Entry, MAX_ROUTES, StableRoutes};
+use stable::{Entry, MAX_ROUTES, Shape, StableRoutes};
+use table::Operations;
 
 /// The most copies of routes that a device makes at a time, 128 KiB each.
 const MAX_COPYING: usize = 16;
@@ -229,6 +232,33 @@ impl Below for Beneath {
         Box::pin(async move { self.routes.withdraw(&self.lowers).await })
     }
 
+    fn set_route(
+        &self,
+        operations: component::Operations,
+        span: Span,
+        place: Option<Location>,
+    ) -> Result<(), String> {
+        if let Some(Location { device, offset }) = place {
+            let Some(geometry) = self.lowers.geometry(device) else {
+                let devices = self.count();
+                return Err(format!("there is no device {device} among its {devices}"));
+            };
+            let changes = [Operation::Write, Operation::Zero, Operation::Trim];
+            if !geometry.capabilities.writable
+                && changes.iter().any(|&one| operations.contains(one))
+            {
+                return Err(format!("the device {device} is not writable"));
+            }
+            if offset.checked_add(span.length).is_none_or(|end| end > geometry.size) {
+                let size = geometry.size;
+                return Err(format!(
+                    "{offset} there is beyond the device {device} of {size} bytes"
+                ));
+            }
+        }
+        self.routes.set_route(Operations::of(|one| operations.contains(one)), span, place)
+    }
+
     fn hold(&self, number: u64) -> Hold {
         self.holds.hold(number)
     }
@@ -249,6 +279,14 @@ impl StackedDevice {
         let parameters = named.map(|argument| argument.name.clone()).collect();
         let guest = GuestDevice::open(config, Some(beneath.clone())).await?;
         let device = Arc::new(Self::new(Arc::new(guest), beneath, parameters));
+        if let Some(rules) = device.rules {
+            device.routes().allow_setting(Shape {
+                size: device.geometry.size,
+                granule: rules.granule,
+                routed: Operations::of(|operation| device.is_routed(operation)),
+                memory: device.guest.memory().clone(),
+            });
+        }
         let asking = device.clone();
         let asked = device.guest.run(async move { asking.ask().await }).await;
         asked.map_err(OpenError::Threads)?.map_err(OpenError::Fault)?;

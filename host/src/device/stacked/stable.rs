@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 
 use tokio::sync::{Mutex, Notify};
 
+use super::table::{Found, Operations, Table};
 use crate::block::{Operation, Span};
-use crate::component::{Location, Place};
+use crate::component::{Location, MemoryBudget, Place};
 use crate::device::Turnstile;
 use crate::device::lower::Lowers;
 
@@ -23,10 +24,14 @@ pub(super) struct Entry {
 
 /// The stable routes of a device.
 pub(super) struct StableRoutes {
-    /// For each operation, in the order of their offsets.
+    /// For each operation, in the order of their offsets. Those in `table` come before these.
     lists: RwLock<Lists>,
     /// The same once they cannot change any more: requests then take no lock.
     fixed: OnceLock<Lists>,
+    /// Set when the component may set routes.
+    shape: OnceLock<Shape>,
+    /// Routes that the component has set, once there is one; `None` if there was no memory.
+    table: OnceLock<Option<Table>>,
     /// The component may withdraw routes, so requests that rely on one are counted.
     withdrawable: bool,
     /// Counts the requests under way that rely on a route. It is closed during a withdrawal.
@@ -37,6 +42,17 @@ pub(super) struct StableRoutes {
     withdrawing: Mutex<()>,
     /// True until the component has been asked again, after it withdrew its routes.
     ask: AtomicBool,
+}
+
+/// The disk whose routes are set.
+pub(super) struct Shape {
+    pub(super) size: u64,
+    /// The size of a granule.
+    pub(super) granule: u64,
+    /// The operations that are routed.
+    pub(super) routed: Operations,
+    /// The budget of the disk.
+    pub(super) memory: MemoryBudget,
 }
 
 #[derive(Default)]
@@ -66,6 +82,8 @@ impl StableRoutes {
         Arc::new(Self {
             lists: RwLock::default(),
             fixed: OnceLock::new(),
+            shape: OnceLock::new(),
+            table: OnceLock::new(),
             withdrawable,
             requests: Turnstile::default(),
             no_requests: Notify::new(),
@@ -92,9 +110,73 @@ impl StableRoutes {
             let (place, length) = lists.find(operation, span)?;
             return call(place, length);
         }
+        if !self.withdrawable {
+            // Most routes that change are found here, without the lock.
+            return match self.find_set(operation, span) {
+                Found::At(location, length) => call(Place::Lower(location), length),
+                Found::Routed => None,
+                Found::Nothing(length) => {
+                    let (place, length) = self.read().find(operation, Span { length, ..span })?;
+                    call(place, length)
+                }
+            };
+        }
         let lists = self.read();
-        let (place, length) = lists.find(operation, span)?;
+        let (place, length) = self.find(&lists, operation, span)?;
         call(place, length)
+    }
+
+    fn find(&self, lists: &Lists, operation: Operation, span: Span) -> Option<(Place, u64)> {
+        match self.find_set(operation, span) {
+            Found::At(location, length) => Some((Place::Lower(location), length)),
+            Found::Routed => None,
+            Found::Nothing(length) => lists.find(operation, Span { length, ..span }),
+        }
+    }
+
+    /// Returns what the component has set for the first bytes of a span.
+    #[inline]
+    fn find_set(&self, operation: Operation, span: Span) -> Found {
+        match self.table.get() {
+            Some(Some(table)) => table.find(operation, span),
+            _ => Found::Nothing(span.length),
+        }
+    }
+
+    /// Lets the component set routes.
+    pub(super) fn allow_setting(&self, shape: Shape) {
+        // It is called once.
+        let _ = self.shape.set(shape);
+    }
+
+    /// Sets the route of a span. Requests that begin after this has returned do not follow a former one.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if the span is not one of whole granules.
+    pub(super) fn set_route(
+        &self,
+        operations: Operations,
+        span: Span,
+        place: Option<Location>,
+    ) -> Result<(), String> {
+        let Some(Shape { size, granule, routed, memory }) = self.shape.get() else { return Ok(()) };
+        let end = span.offset.checked_add(span.length).filter(|&end| end <= *size);
+        let Some(end) = end.filter(|_| span.length > 0) else {
+            return Err(format!("that is not within the disk of {size} bytes"));
+        };
+        if span.offset % granule != 0 || end % granule != 0 && end != *size {
+            return Err(format!("that is not a range of whole granules of {granule} bytes"));
+        }
+        match self.table.get_or_init(|| Table::new(*size, *granule, memory)) {
+            Some(table) => table.set(operations.and(*routed), span, place),
+            None => {
+                let mut lists = self.write();
+                let generation = lists.generation + 1;
+                *lists = Lists { generation, withdrawing: lists.withdrawing, ..Lists::default() };
+            }
+        }
+        Ok(())
     }
 
     /// Returns the place of a whole span, if it is known. A withdrawal waits until the returned [`Use`] is
@@ -109,7 +191,7 @@ impl StableRoutes {
             return (length >= span.length).then_some((place, Use(None)));
         }
         let lists = self.read();
-        let (place, length) = lists.find(operation, span)?;
+        let (place, length) = self.find(&lists, operation, span)?;
         if length < span.length {
             return None;
         }
@@ -139,9 +221,9 @@ impl StableRoutes {
         }
     }
 
-    /// Says that all routes are known, and are never withdrawn unless they can be.
+    /// Says that all routes are known, and do not change unless the component can set or withdraw some.
     pub(super) fn fix(&self) {
-        if !self.withdrawable {
+        if !self.withdrawable && self.shape.get().is_none() {
             let lists = std::mem::take(&mut *self.write());
             // Nobody else sets it.
             let _ = self.fixed.set(lists);
@@ -157,6 +239,9 @@ impl StableRoutes {
             let mut lists = self.write();
             let generation = lists.generation + 1;
             *lists = Lists { generation, withdrawing: true, ..Lists::default() };
+            if let Some(Some(table)) = self.table.get() {
+                table.clear();
+            }
             self.requests.close();
         }
         loop {

@@ -5,15 +5,20 @@ use super::*;
 const BLOCK: u64 = 4096;
 const SIZE: u64 = BLOCK * 20 + 100;
 
-/// Makes random requests, some of which fail, and compares all with `model`. Returns how many failed.
+/// Makes random requests, some of which fail, and compares all with `model`, as well as what stable routes
+/// lead to. Returns how many failed.
 fn change(
     disk: &mut Cow,
+    overlay: Lower,
     model: &mut Vec<u8>,
     random: &mut fastrand::Rng,
     steps: usize,
     failing: &[Lower],
 ) -> usize {
     let mut failures = 0;
+    // The routes of the blocks, for each operation.
+    let mut stable = [[None; SIZE.div_ceil(BLOCK) as usize]; 6];
+    testing::set_routes();
     for step in 0..steps {
         let offset = random.u64(0..SIZE);
         let length = 1 + random.u64(0..(SIZE - offset).min(3 * BLOCK));
@@ -48,6 +53,30 @@ fn change(
             assert_eq!(data, new, "{step}: {request:?}");
         }
         *model = now;
+        for route in testing::set_routes() {
+            assert!(route.offset % BLOCK == 0 && route.length > 0);
+            let blocks = route.offset / BLOCK..(route.offset + route.length).div_ceil(BLOCK);
+            for operation in Operation::ALL {
+                if route.operations.contains(operation) {
+                    assert_eq!(route.place.map(|place| place.offset), Some(route.offset));
+                    let device = route.place.map(|place| place.device);
+                    stable[operation as usize][blocks.start as usize..blocks.end as usize]
+                        .fill(device);
+                }
+            }
+        }
+        for operation in Operation::ALL {
+            for (block, device) in stable[operation as usize].into_iter().enumerate() {
+                let Some(device) = device else { continue };
+                if operation.changes() {
+                    assert_eq!(device, overlay, "{step}: {operation:?} of block {block}");
+                }
+                let range = block * BLOCK as usize..model.len().min((block + 1) * BLOCK as usize);
+                let mut there = vec![0; range.len()];
+                device.read(range.start as u64, &mut there).unwrap();
+                assert!(there == model[range], "{step}: {operation:?} of block {block}");
+            }
+        }
     }
     assert!(disk.pending.is_empty());
     failures
@@ -97,13 +126,13 @@ fn generations_of_snapshots_and_clones_hold_what_they_held() {
             let mut disk = Cow::open(&request).unwrap();
             assert_eq!(whole(&mut disk), model);
             // Reads copy only if the overlay does not fail.
-            failures += change(&mut disk, &mut model, &mut random, 60, &[base, overlay]);
+            failures += change(&mut disk, overlay, &mut model, &mut random, 60, &[base, overlay]);
             disk.flush().unwrap();
             drop(disk);
             // Opened again, it is the same disk.
             let mut disk = Cow::open(&request).unwrap();
             assert_eq!(whole(&mut disk), model);
-            failures += change(&mut disk, &mut model, &mut random, 20, &[base, overlay]);
+            failures += change(&mut disk, overlay, &mut model, &mut random, 20, &[base, overlay]);
             disk.flush().unwrap();
             let mut overlays = layers;
             overlays.push(overlay);
@@ -116,10 +145,11 @@ fn generations_of_snapshots_and_clones_hold_what_they_held() {
             let request = generation.next(base);
             let read_only = OpenRequest { read_only: true, ..request.clone() };
             assert_eq!(whole(&mut Cow::open(&read_only).unwrap()), generation.content);
-            let mut clone = Cow::open(&request.and("overlay", device(SIZE))).unwrap();
+            let overlay = device(SIZE);
+            let mut clone = Cow::open(&request.and("overlay", overlay)).unwrap();
             let mut model = generation.content.clone();
             assert_eq!(whole(&mut clone), model);
-            change(&mut clone, &mut model, &mut random, 20, &[base]);
+            change(&mut clone, overlay, &mut model, &mut random, 20, &[base]);
         }
     }
     assert!(failed > 50, "{failed} requests failed");

@@ -4,7 +4,10 @@ use alloc::vec::Vec;
 
 use crate::bindings::memnbd::block::types;
 use crate::bindings::routing::memnbd::block::lower;
-use crate::{Capabilities, Chunk, Error, ErrorCode, Extent, Geometry, Lower, Status, ZeroOptions};
+use crate::{
+    Capabilities, Chunk, Error, ErrorCode, Extent, Geometry, Location, Lower, Operation,
+    Operations, Status, ZeroOptions,
+};
 
 pub(crate) fn geometry(device: Lower) -> Geometry {
     let geometry = lower::describe(device.number());
@@ -55,6 +58,12 @@ pub(crate) fn withdraw_routes() {
     lower::withdraw_routes();
 }
 
+pub(crate) fn set_route(operations: Operations, offset: u64, length: u64, place: Option<Location>) {
+    let device = place.map(|place| place.device.number());
+    let to = place.map_or(0, |place| place.offset);
+    lower::set_route(operations.into(), offset, length, device, to);
+}
+
 pub(crate) fn release(hold: u64) {
     lower::release(hold);
 }
@@ -94,6 +103,16 @@ impl From<types::Extent> for Extent {
         let has = |status: types::Status| extent.status.bits() & status.bits() != 0;
         let status = Status { hole: has(types::Status::HOLE), zero: has(types::Status::ZERO) };
         Self { length: extent.length, status }
+    }
+}
+
+impl From<Operations> for lower::Operations {
+    fn from(operations: Operations) -> Self {
+        let flags = [Self::READ, Self::WRITE, Self::ZERO, Self::TRIM, Self::CACHE, Self::EXTENTS]
+            .into_iter();
+        let set = Operation::ALL.into_iter().zip(flags);
+        set.filter(|(operation, _)| operations.contains(*operation))
+            .fold(Self::empty(), |all, (_, flag)| all | flag)
     }
 }
 

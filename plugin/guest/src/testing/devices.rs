@@ -6,7 +6,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::cell::{Cell, RefCell};
 
-use crate::{Capabilities, Chunk, Error, ErrorCode, Extent, Geometry, Lower, Status, ZeroOptions};
+use crate::{
+    Capabilities, Chunk, Error, ErrorCode, Extent, Geometry, Location, Lower, Operations, Status,
+    ZeroOptions,
+};
 
 /// The unit in which devices allocate memory.
 const PAGE: u64 = 4096;
@@ -18,7 +21,26 @@ std::thread_local! {
     static DEVICES: RefCell<Vec<Device>> = const { RefCell::new(Vec::new()) };
     static WITHDRAWALS: Cell<u32> = const { Cell::new(0) };
     static RELEASED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static ROUTES: RefCell<Vec<SetRoute>> = const { RefCell::new(Vec::new()) };
     static JOURNAL: RefCell<Option<Vec<Change>>> = const { RefCell::new(None) };
+}
+
+/// A call of [`set_route`](crate::set_route).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetRoute {
+    /// The operations.
+    pub operations: Operations,
+    /// The beginning of the range.
+    pub offset: u64,
+    /// The length of the range.
+    pub length: u64,
+    /// Where it is.
+    pub place: Option<Location>,
+}
+
+/// Returns the calls of [`set_route`](crate::set_route) in this thread, since it was last asked.
+pub fn set_routes() -> Vec<SetRoute> {
+    ROUTES.take()
 }
 
 /// A change of a device. A trim is one if it zeroes.
@@ -261,6 +283,11 @@ pub(crate) fn cache(device: Lower, offset: u64, length: u64) -> Result<(), Error
 
 pub(crate) fn withdraw_routes() {
     WITHDRAWALS.set(WITHDRAWALS.get() + 1);
+}
+
+pub(crate) fn set_route(operations: Operations, offset: u64, length: u64, place: Option<Location>) {
+    let route = SetRoute { operations, offset, length, place };
+    ROUTES.with_borrow_mut(|routes| routes.push(route));
 }
 
 pub(crate) fn release(hold: u64) {

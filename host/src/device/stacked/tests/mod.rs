@@ -12,6 +12,7 @@ mod lower;
 mod lower_memory;
 mod native;
 mod rules;
+mod set;
 mod stable;
 mod user;
 mod withdraw;
