@@ -33,8 +33,14 @@ struct Opened {
 impl Attempt {
     pub(super) async fn open(mut self, keep: bool) -> Result<(), Failed> {
         let opened = self.load_and_open().await.map_err(|problem| self.fail(problem))?;
-        let keep = keep || opened.keep;
-        self.end(if keep { Phase::Open(opened.device) } else { Phase::Closed });
+        let phase = if keep || opened.keep {
+            Phase::Open(opened.device)
+        } else {
+            // Before anybody can open it again, who may need the lower devices for itself alone.
+            drop(opened);
+            Phase::Closed
+        };
+        self.end(phase);
         Ok(())
     }
 

@@ -165,7 +165,8 @@ impl StableRoutes {
         let Some(end) = end.filter(|_| span.length > 0) else {
             return Err(format!("that is not within the disk of {size} bytes"));
         };
-        if span.offset % granule != 0 || end % granule != 0 && end != *size {
+        let is_whole = |offset: u64| offset.is_multiple_of(*granule);
+        if !is_whole(span.offset) || !is_whole(end) && end != *size {
             return Err(format!("that is not a range of whole granules of {granule} bytes"));
         }
         match self.table.get_or_init(|| Table::new(*size, *granule, memory)) {

@@ -211,7 +211,7 @@ impl Table {
             None => ROUTED,
         };
         let first = span.offset >> self.granule;
-        let end = self.granules.min((span.end() - 1 >> self.granule) + 1);
+        let end = self.granules.min(((span.end() - 1) >> self.granule) + 1);
         let leaves = first / LEAF..end.div_ceil(LEAF);
         let is_recorded = leaves.end - leaves.start <= MAX_LEAVES
             && leaves.into_iter().all(|leaf| {
