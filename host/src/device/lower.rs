@@ -48,6 +48,9 @@ pub(super) struct Lowers {
     list: Vec<Lower>,
     /// Their properties, as they are for the device above.
     geometries: Vec<Geometry>,
+    /// Those whose executions must not be polled on any thread, mostly none. They are asked for each
+    /// request.
+    particular: Vec<Arc<dyn Device>>,
 }
 
 impl Lowers {
@@ -58,7 +61,15 @@ impl Lowers {
             if link.writes { geometry.clone() } else { geometry.read_only() }
         });
         let geometries = geometries.collect();
-        Self { list: list.into_iter().map(|(lower, _)| lower).collect(), geometries }
+        let list: Vec<Lower> = list.into_iter().map(|(lower, _)| lower).collect();
+        let devices = list.iter().map(|lower| lower.device.clone());
+        let particular = devices.filter(|device| !device.may_run_here(false)).collect();
+        Self { list, geometries, particular }
+    }
+
+    /// Returns those whose executions must not be polled on any thread.
+    pub(super) fn particular(&self) -> &[Arc<dyn Device>] {
+        &self.particular
     }
 
     pub(super) fn list(&self) -> &[Lower] {

@@ -89,7 +89,8 @@ pub trait Device: Send + Sync + 'static {
     }
 
     /// Whether executions may be polled on the calling thread; if not, they are given to
-    /// [`Self::spawn`]. `own_thread` says that the thread serves a single connection.
+    /// [`Self::spawn`]. `own_thread` says that the thread serves a single connection. Without it, the answer
+    /// is always the same; if it is true, it is with `own_thread` as well.
     fn may_run_here(&self, _own_thread: bool) -> bool {
         true
     }

@@ -105,9 +105,8 @@ impl Device for StackedDevice {
     }
 
     fn may_run_here(&self, own_thread: bool) -> bool {
-        let lowers = self.lowers().list();
         self.guest.may_run_here(own_thread)
-            && lowers.iter().all(|lower| lower.device.may_run_here(own_thread))
+            && self.lowers().particular().iter().all(|device| device.may_run_here(own_thread))
     }
 
     fn poll(&self, execution: Polled<'_>, cx: &mut Context<'_>) -> (Poll<Outcome>, bool) {
@@ -165,11 +164,9 @@ impl StackedDevice {
     /// Returns the device that decides where executions run: one that must not run on any thread, if
     /// there is one, for a command may be executed by any of them.
     fn scheduler(&self) -> &dyn Device {
-        let lowers = self.lowers().list().iter().map(|lower| &*lower.device);
-        let mut foreign = lowers.filter(|device| !device.may_run_here(false));
-        match self.guest.may_run_here(false) {
-            true => foreign.next().unwrap_or(&*self.guest),
-            false => &*self.guest,
+        match self.lowers().particular().first() {
+            Some(device) if self.guest.may_run_here(false) => &**device,
+            _ => &*self.guest,
         }
     }
 
