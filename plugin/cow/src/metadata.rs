@@ -151,7 +151,9 @@ impl Metadata {
     ///
     /// Returns the errors of the devices, and one if the other map is damaged.
     pub(crate) fn create(self, header: Header, from: Option<Self>) -> Result<(), Error> {
-        self.device.zero(HEADER, self.blocks, ZeroOptions::default())?;
+        if self.blocks > 0 {
+            self.device.zero(HEADER, self.blocks, ZeroOptions::default())?;
+        }
         let mut block = 0;
         while let Some(from) = from
             && block < self.blocks

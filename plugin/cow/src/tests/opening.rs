@@ -100,6 +100,17 @@ fn new_map_replaces_what_was_on_the_device_behind_the_header() {
 }
 
 #[test]
+fn empty_disk_has_an_empty_map() {
+    let (base, overlay, metadata) = (device(0), device(0), map_device());
+    let request = above(base).and("overlay", overlay).and("metadata", metadata);
+    for _ in 0..2 {
+        let mut disk = Cow::open(&request).unwrap();
+        assert_eq!(disk.disk().size, 0);
+        disk.flush().unwrap();
+    }
+}
+
+#[test]
 fn disk_that_is_only_read_leaves_its_map_alone() {
     let (base, overlay, metadata) = (device(1 << 20), device(1 << 20), map_device());
     let request = above(base).and("overlay", overlay).and("metadata", metadata);
