@@ -1,14 +1,14 @@
 //! Filters and chains of disks, with real clients, and beside nbdkit's filters of the same names.
 
+mod access;
 mod blocksize;
 mod capabilities;
 mod chains;
 mod content;
 mod corruption;
-mod flushes;
-mod access;
-mod exits;
 mod cow;
+mod exits;
+mod flushes;
 mod layers;
 mod limits;
 mod links;

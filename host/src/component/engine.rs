@@ -247,6 +247,11 @@ impl Component {
         self.executable.prepared().withdraws
     }
 
+    /// Returns true if the component may have its lower devices opened anew.
+    pub(crate) fn reopens_lowers(&self) -> bool {
+        self.executable.prepared().reopens
+    }
+
     /// Starts an instance whose memory comes from a budget. It has no disk open yet.
     ///
     /// # Errors

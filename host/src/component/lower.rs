@@ -50,6 +50,9 @@ pub trait Below: Send + Sync {
         place: Option<Location>,
     ) -> Result<(), String>;
 
+    /// Opens a device anew, within [`LOWER_LIMIT`]. It goes on if the future is dropped.
+    fn reopen(&self, device: usize) -> Executing<'static, Result<(), Error>>;
+
     /// Holds a request under a number, until [`Self::release`].
     fn hold(&self, number: u64) -> Hold;
 
@@ -124,6 +127,10 @@ impl Below for Nothing {
         Ok(())
     }
 
+    fn reopen(&self, _: usize) -> Executing<'static, Result<(), Error>> {
+        Box::pin(async { Err(ErrorCode::Inval.into()) })
+    }
+
     fn hold(&self, _: u64) -> Hold {
         oneshot::channel().1
     }
@@ -173,6 +180,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
             })
         },
     )?;
+    add_reopen(&mut lower)?;
     lower.func_wrap("release", |store: StoreContextMut<'_, State>, (number,): (u64,)| {
         store.data().below().release(number);
         Ok(())
@@ -267,6 +275,18 @@ fn add_extents(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
             })
         },
     )
+}
+
+fn add_reopen(lower: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+    lower.func_wrap_async("reopen", |store: StoreContextMut<'_, State>, (device,): (u32,)| {
+        let below = store.data().below().clone();
+        Box::new(async move {
+            let number = device as usize;
+            below.geometry(number).ok_or_else(|| unknown(device, &*below))?;
+            let reopened = uncounted(below.reopen(number)).await;
+            Ok((reopened.map_err(bindings::Error::from),))
+        })
+    })
 }
 
 fn unknown(device: u32, below: &dyn Below) -> wasmtime::Error {

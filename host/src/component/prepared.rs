@@ -77,13 +77,13 @@ impl Shared {
         }
     }
 
-    /// Returns true if a component imports `lower.withdraw-routes`.
-    fn withdraws(&self, compiled: &Compiled) -> bool {
+    /// Returns true if a component imports this function of `lower`.
+    fn uses(&self, compiled: &Compiled, function: &str) -> bool {
         let ty = compiled.component_type();
         let mut lower = ty.imports(&self.engine).filter(|(name, _)| name.starts_with(LOWER));
         lower.any(|(_, item)| match item.ty {
             ComponentItem::ComponentInstance(instance) => {
-                instance.exports(&self.engine).any(|(name, _)| name == "withdraw-routes")
+                instance.exports(&self.engine).any(|(name, _)| name == function)
             }
             _ => false,
         })
@@ -132,6 +132,8 @@ pub(super) struct Prepared {
     pub(super) routes: bool,
     /// It may withdraw stable routes.
     pub(super) withdraws: bool,
+    /// It may have lower devices opened anew.
+    pub(super) reopens: bool,
     /// It lists its exports.
     pub(super) lists: bool,
     /// It takes commands.
@@ -160,7 +162,8 @@ impl Prepared {
                 routes: exports(ROUTING),
                 lists: exports(LISTING),
                 commands: exports(CONTROL),
-                withdraws: shared.withdraws(compiled),
+                withdraws: shared.uses(compiled, "withdraw-routes"),
+                reopens: shared.uses(compiled, "reopen"),
             }),
             Err(error) => Err(LoadError::Imports { error, imports }),
         }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
+use super::renewable::{Renewable, cannot_be_reopened};
 use super::zero::{MAX_WRITTEN, ZEROES};
 use super::{Answer, Cancelled, Device, Order, Outcome, Part};
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
@@ -51,6 +52,8 @@ pub(super) struct Lowers {
     /// Those whose executions must not be polled on any thread, mostly none. They are asked for each
     /// request.
     particular: Vec<Arc<dyn Device>>,
+    /// Those that can be opened anew.
+    renewables: Vec<Option<Arc<Renewable>>>,
 }
 
 impl Lowers {
@@ -61,15 +64,42 @@ impl Lowers {
             if link.writes { geometry.clone() } else { geometry.read_only() }
         });
         let geometries = geometries.collect();
+        let renewables = vec![None; list.len()];
         let list: Vec<Lower> = list.into_iter().map(|(lower, _)| lower).collect();
-        let devices = list.iter().map(|lower| lower.device.clone());
-        let particular = devices.filter(|device| !device.may_run_here(false)).collect();
-        Self { list, geometries, particular }
+        let particular = particular(&list);
+        Self { list, geometries, particular, renewables }
     }
 
     /// Returns those whose executions must not be polled on any thread.
     pub(super) fn particular(&self) -> &[Arc<dyn Device>] {
         &self.particular
+    }
+
+    /// Makes the device of a number one that can be opened anew from its source, unless it has other
+    /// users.
+    pub(super) fn make_renewable(
+        &mut self,
+        number: usize,
+        source: Arc<dyn LowerSource>,
+        client: Option<&Client>,
+        export_name: &str,
+    ) {
+        let lower = &mut self.list[number];
+        if lower.link.is_none() {
+            let first = lower.device.clone();
+            let renewable = Renewable::new(source, client.cloned(), export_name, first);
+            lower.device = renewable.clone();
+            self.renewables[number] = Some(renewable);
+            self.particular = particular(&self.list);
+        }
+    }
+
+    /// Opens a device anew.
+    pub(super) fn reopen(&self, number: usize) -> Executing<'static, Result<(), Error>> {
+        match self.renewables.get(number).cloned().flatten() {
+            Some(renewable) => Box::pin(renewable.reopen()),
+            None => Box::pin(async { Err(cannot_be_reopened()) }),
+        }
     }
 
     pub(super) fn list(&self) -> &[Lower] {
@@ -117,6 +147,11 @@ impl Lowers {
             })
         })
     }
+}
+
+fn particular(list: &[Lower]) -> Vec<Arc<dyn Device>> {
+    let devices = list.iter().map(|lower| lower.device.clone());
+    devices.filter(|device| !device.may_run_here(false)).collect()
 }
 
 impl From<Part> for OwnedChunk {
@@ -198,7 +233,7 @@ fn without_fua(mut command: Command, supported: bool) -> (Command, bool) {
 }
 
 /// Executes a command: at once where possible, otherwise in a task of the device.
-async fn run(device: Arc<dyn Device>, order: Order) -> Outcome {
+pub(super) async fn run(device: Arc<dyn Device>, order: Order) -> Outcome {
     let alone = order.alone;
     let mut execution = device.clone().execute(order, None);
     let mut computes = false;

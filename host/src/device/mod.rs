@@ -20,6 +20,7 @@ mod lease;
 mod lower;
 mod piped;
 mod port;
+mod renewable;
 mod stacked;
 #[cfg(test)]
 mod tests;

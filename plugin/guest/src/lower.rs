@@ -159,6 +159,19 @@ impl Lower {
     pub fn cache(self, offset: u64, length: u64) -> Result<(), Error> {
         devices::cache(self, offset, length)
     }
+
+    /// Opens the device anew, as it was opened with the disk: a file by its path, and a component with
+    /// new instances, also if it has failed. A disk in memory has lost its content after that.
+    ///
+    /// Requests on the device end before that, and others wait. `wit/lower.wit` has the limits.
+    ///
+    /// # Errors
+    ///
+    /// Returns `ENOTSUP` if the device has other users, and `EIO` if it could not be opened anew. The
+    /// old device stays.
+    pub fn reopen(self) -> Result<(), Error> {
+        devices::reopen(self)
+    }
 }
 
 /// Withdraws all answers of [`Filter::stable`](crate::Filter::stable). Returns when no request is

@@ -174,11 +174,18 @@ async fn open_lowers(config: &mut DiskConfig) -> Result<Lowers, OpenError> {
         return Err(OpenError::Refused("a secret among its arguments was not read".into()));
     }
     let mut list: Vec<(Lower, Link)> = Vec::new();
-    for ((parameter, source), link) in std::mem::take(&mut config.lowers).into_iter().zip(links) {
+    let sources = std::mem::take(&mut config.lowers);
+    for ((parameter, source), link) in sources.iter().zip(links) {
         let lower = source.open(config.client.as_ref()).await;
-        list.push((lower.map_err(|error| OpenError::Lower { parameter, error })?, link));
+        let failed = |error| OpenError::Lower { parameter: parameter.clone(), error };
+        list.push((lower.map_err(failed)?, link));
     }
-    let lowers = Lowers::new(list);
+    let mut lowers = Lowers::new(list);
+    if config.component.reopens_lowers() {
+        for (number, (_, source)) in sources.into_iter().enumerate() {
+            lowers.make_renewable(number, source, config.client.as_ref(), &config.export_name);
+        }
+    }
     let deepest = lowers.depth();
     if deepest >= MAX_DEPTH {
         return Err(OpenError::Refused(format!(
@@ -257,6 +264,10 @@ impl Below for Beneath {
             }
         }
         self.routes.set_route(Operations::of(|one| operations.contains(one)), span, place)
+    }
+
+    fn reopen(&self, device: usize) -> Executing<'static, Result<(), Error>> {
+        self.lowers.reopen(device)
     }
 
     fn hold(&self, number: u64) -> Hold {

@@ -54,6 +54,10 @@ pub(crate) fn cache(device: Lower, offset: u64, length: u64) -> Result<(), Error
     Ok(lower::cache(device.number(), offset, length)?)
 }
 
+pub(crate) fn reopen(device: Lower) -> Result<(), Error> {
+    Ok(lower::reopen(device.number())?)
+}
+
 pub(crate) fn withdraw_routes() {
     lower::withdraw_routes();
 }

@@ -82,6 +82,8 @@ struct Device {
     geometry: Geometry,
     pages: BTreeMap<u64, Box<[u8; PAGE as usize]>>,
     failure: Option<ErrorCode>,
+    reopenings: u32,
+    reopening_failure: Option<ErrorCode>,
 }
 
 /// Adds a device to this thread, which has blocks of one byte, is all zeroes, and has the
@@ -95,7 +97,13 @@ pub fn device_with(geometry: Geometry) -> Lower {
     let always = Capabilities::FLUSH | Capabilities::FUA | Capabilities::EXTENTS;
     let geometry = Geometry { capabilities: geometry.capabilities | always, ..geometry };
     DEVICES.with_borrow_mut(|devices| {
-        devices.push(Device { geometry, pages: BTreeMap::new(), failure: None });
+        devices.push(Device {
+            geometry,
+            pages: BTreeMap::new(),
+            failure: None,
+            reopenings: 0,
+            reopening_failure: None,
+        });
         Lower::new(devices.len() as u32 - 1)
     })
 }
@@ -103,6 +111,16 @@ pub fn device_with(geometry: Geometry) -> Lower {
 /// Makes all reads and changes of a device fail from now on, or succeed again.
 pub fn fail(device: Lower, failure: Option<ErrorCode>) {
     with(device, |device| device.failure = failure);
+}
+
+/// Makes [`Lower::reopen`] fail from now on, or succeed again.
+pub fn fail_reopening(device: Lower, failure: Option<ErrorCode>) {
+    with(device, |device| device.reopening_failure = failure);
+}
+
+/// Returns how often a device was opened anew, or should have been.
+pub fn reopenings(device: Lower) -> u32 {
+    with(device, |device| device.reopenings)
 }
 
 /// Returns the numbers with which this thread has called [`release`](crate::release), since it was last
@@ -279,6 +297,13 @@ pub(crate) fn extents(device: Lower, offset: u64, length: u64) -> Result<Vec<Ext
 
 pub(crate) fn cache(device: Lower, offset: u64, length: u64) -> Result<(), Error> {
     with(device, |device| device.check(offset, length, false))
+}
+
+pub(crate) fn reopen(device: Lower) -> Result<(), Error> {
+    with(device, |device| {
+        device.reopenings += 1;
+        device.reopening_failure.map_or(Ok(()), |code| Err(Error::new(code)))
+    })
 }
 
 pub(crate) fn withdraw_routes() {

@@ -17,8 +17,8 @@ mod host;
 mod outputs;
 
 pub use devices::{
-    Change, SetRoute, device, device_with, fail, journal_length, released, set_routes,
-    start_journal, take_journal, withdrawals,
+    Change, SetRoute, device, device_with, fail, fail_reopening, journal_length, released,
+    reopenings, set_routes, start_journal, take_journal, withdrawals,
 };
 pub use host::{check, serve};
 pub(crate) use outputs::append;

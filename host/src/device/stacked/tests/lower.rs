@@ -105,6 +105,7 @@ async fn foreign_number_kills_this_device_alone() {
         ("flush", String::new()),
         ("extents", range.into()),
         ("cache", range.into()),
+        ("reopen", String::new()),
     ];
     let lower = Native::new(MIB);
     let neighbour = client(&passing(), &[&lower]).await;

@@ -1,6 +1,6 @@
 //! A lower device in a vector, which logs what it executes, fails where it is told to, and can be held.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ pub(super) struct Native {
     pub(super) bytes: Mutex<Vec<u8>>,
     log: Mutex<Vec<Command>>,
     fails: Mutex<Vec<(Operation, u64, ErrorCode)>>,
+    fails_flushes: AtomicBool,
     /// Each execution takes a permit, and puts it back unless the device is held.
     held: Semaphore,
     pub(super) under_way: AtomicUsize,
@@ -56,6 +57,7 @@ impl Native {
             bytes: Mutex::new(vec![0; size as usize]),
             log: Mutex::default(),
             fails: Mutex::default(),
+            fails_flushes: AtomicBool::new(false),
             held: Semaphore::new(1 << 20),
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
@@ -75,6 +77,11 @@ impl Native {
     /// Has commands of a kind fail that touch this offset. A flush touches all.
     pub(super) fn fail(&self, operation: Operation, offset: u64, code: ErrorCode) {
         self.fails.lock().unwrap().push((operation, offset, code));
+    }
+
+    /// Has flushes fail.
+    pub(super) fn fail_flushes(&self) {
+        self.fails_flushes.store(true, Ordering::Relaxed);
     }
 
     /// Ends the failures.
@@ -111,6 +118,9 @@ impl Native {
         self.under_way.fetch_sub(1, Ordering::Relaxed);
         self.cancelled.fetch_add(cancelled.is_cancelled().into(), Ordering::Relaxed);
         self.log.lock().unwrap().push(command);
+        if command == Command::Flush && self.fails_flushes.load(Ordering::Relaxed) {
+            return Err(ErrorCode::Io.into());
+        }
         let span = command.span();
         for &(operation, offset, code) in &*self.fails.lock().unwrap() {
             let touches = command == Command::Flush || span.range().contains(&offset);

@@ -69,6 +69,7 @@ const FUNCTIONS: [(&str, &str, &str); 11] = [
         "i32 i64 i64 i32",
     ),
     ("withdraw-routes", "", ""),
+    ("reopen", r#"(param "device" u32) (result (result (error $e)))"#, "i32 i32"),
     ("release", r#"(param "hold" u64)"#, "i64"),
     (
         "set-route",
