@@ -11,7 +11,7 @@ use crate::mistakes::complains;
 use crate::support::{Server, guest, memnbd, nbdsh, require, run};
 
 /// Prints what a few requests end with.
-const OUTCOMES: &str = r#"
+pub(super) const OUTCOMES: &str = r#"
 say("read", lambda: h.pread(512, 0))
 say("write", lambda: h.pwrite(bytes(512), 0))
 say("zero", lambda: h.zero(4096, 0))

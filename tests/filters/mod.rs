@@ -22,6 +22,7 @@ mod silence;
 mod states;
 mod stats;
 mod watching;
+mod retry;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -87,6 +87,7 @@ mod host;
 mod listing;
 mod lower;
 mod output;
+mod repeats;
 mod request;
 mod route;
 #[cfg(all(target_arch = "wasm32", feature = "runtime"))]
@@ -108,6 +109,7 @@ pub use host::{Level, log, random_u64, time, uptime};
 pub use listing::{Listed, ListedExport, Listing};
 pub use lower::{Geometry, Lower, release, set_route, withdraw_routes};
 pub use output::Output;
+pub use repeats::Repeats;
 pub use request::{Argument, Client, OpenRequest, Value};
 pub use route::{
     Location, Lock, MAX_COPY, MAX_DELAY, MAX_PARTS, Operation, Operations, Place, RangeCopy,
