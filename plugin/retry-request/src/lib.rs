@@ -1,5 +1,5 @@
 //! A filter that executes single requests to another disk again when they fail, like nbdkit's filter
-//! `retry-request`.
+//! `retry-request`. The filter `retry` also opens the disk anew in between.
 //!
 //! A request is executed again up to `retry-request-retries` times, 2 by default and at most 1000; with
 //! 0, the filter does nothing. Each time it waits for `retry-request-delay` before, 2 seconds by default
