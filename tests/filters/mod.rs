@@ -2,6 +2,7 @@
 
 mod access;
 mod blocksize;
+mod cache;
 mod capabilities;
 mod chains;
 mod content;
