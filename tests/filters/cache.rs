@@ -1,4 +1,4 @@
-//! The filter `cache`.
+//! The filters `cache` and `readahead`.
 
 use std::fs;
 
@@ -193,6 +193,43 @@ h.flush()
 assert h.pread(16 << 20, 0) == b'x' * (16 << 20)
 ";
     nbdsh(&server, &script(code));
+}
+
+#[test]
+fn sequential_reads_make_the_disk_beneath_prefetch() {
+    require!("nbdsh");
+    let directory = TempDir::new().unwrap();
+    let content: Vec<u8> = (0..2_u32 << 20).map(|n| (n / 1000) as u8).collect();
+    fs::write(directory.path().join("disk"), &content).unwrap();
+    let filters = ["-U", "socket", "--filter=readahead", "--filter=log", "file", "disk"];
+    let mut command = memnbd(directory.path(), filters);
+    let server = Server::spawn(directory, command.arg("logfile=log"));
+    let code = "
+import re, time
+content = open('disk', 'rb').read()
+for offset in range(0, 2 << 20, 16384):
+    assert h.pread(16384, offset) == content[offset:offset + 16384]
+h.flush()
+for attempt in range(1000):
+    text = open('log').read()
+    if text.count('...Flush') == 1:
+        break
+    time.sleep(0.01)
+asked = re.findall(r' Cache id=.* offset=(0x[0-9a-f]*) count=(0x[0-9a-f]*) ', text)
+asked = [(int(offset, 16), int(count, 16)) for offset, count in asked]
+assert asked[:3] == [(16384, 32768), (49152, 65536), (114688, 131072)], asked
+assert sum(asked[-1]) == 2 << 20 and len(asked) < 10, asked
+";
+    nbdsh(&server, code);
+}
+
+#[test]
+fn disk_that_does_not_prefetch_is_told() {
+    require!("nbdsh");
+    let filters = ["--filter=readahead", "--filter=nocache", "memory", "1M", "cachemode=none"];
+    let mut server = Server::start(&filters);
+    server.expect_log("the disk beneath does not prefetch");
+    nbdsh(&server, "h.pwrite(b'x', 5); assert h.pread(3, 4) == b'\\0x\\0'");
 }
 
 #[test]
