@@ -3,6 +3,7 @@
 mod gzip;
 mod qcow2;
 mod tar;
+mod xz;
 
 use std::path::Path;
 use std::process::Command;
