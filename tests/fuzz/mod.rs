@@ -106,3 +106,23 @@ fn routes_of_the_corpus_and_near_it() {
 fn descriptions_of_the_corpus_and_near_it() {
     run("description", 5_000, targets::description);
 }
+
+#[test]
+fn qcow2_images_of_the_corpus_and_near_it() {
+    run("qcow2", 3_000, targets::qcow2);
+}
+
+#[test]
+fn tar_archives_of_the_corpus_and_near_it() {
+    run("tar", 5_000, targets::tar);
+}
+
+#[test]
+fn gzip_files_of_the_corpus_and_near_it() {
+    run("gzip", 3_000, targets::gzip);
+}
+
+#[test]
+fn xz_files_of_the_corpus_and_near_it() {
+    run("xz", 3_000, targets::xz);
+}

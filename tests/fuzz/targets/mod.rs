@@ -5,11 +5,13 @@
 
 mod component;
 mod connection;
+mod decoders;
 mod handshake;
 mod transmission;
 
 pub(crate) use component::{chunks, description, disk, extents, routes};
 pub(crate) use connection::connection;
+pub(crate) use decoders::{gzip, qcow2, tar, xz};
 pub(crate) use handshake::handshake;
 pub(crate) use transmission::transmission;
 
