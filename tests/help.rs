@@ -34,7 +34,7 @@ fn help_names_options_and_built_in_components() {
         "--deadline",
         "--max-memory",
         "memory, memory-zstd",
-        "blocksize, blocksize-policy",
+        "badblocks, blocksize, blocksize-policy",
     ] {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }

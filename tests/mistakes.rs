@@ -101,7 +101,7 @@ fn parameter_is_not_given_twice() {
 fn misspelt_component_is_told_with_the_nearest_one() {
     let words = [
         "unknown component \"memroy\"; did you mean \"memory\"?",
-        "built-in components are blocksize, blocksize-policy",
+        "built-in components are badblocks, blocksize, blocksize-policy",
         "as ./memroy.wasm",
     ];
     complains(2, &["memroy", "2G"], &words);

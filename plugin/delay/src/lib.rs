@@ -6,14 +6,37 @@
 //! Of several that set the same delay, the last one holds. With `delay-fast-zero=false`, fast
 //! zeroing fails at once while zeroing is delayed; otherwise it is delayed like other zeroing.
 //!
-//! `delay-jitter` is an addition to nbdkit's: each delay that is given, even as 0, becomes longer
-//! by a random time up to this one.
+//! # Additions
 //!
-//! A delay lasts up to 10 minutes, including the jitter. Delayed requests occupy neither this
-//! component nor a thread, and any number of them can wait at the same time. Requests without a
-//! delay cost no call of this component.
+//! `delay-jitter` makes each delay that is given, even as 0, longer by a random time.
+//! `delay-distribution` says how:
 //!
-//! The command `set KEY=VALUE...` changes parameters while the disk is in use.
+//! - `uniform`, the default: by up to the jitter.
+//! - `normal`: the delay is the mean and the jitter the standard deviation.
+//! - `pareto`: by the jitter on average, rarely by much more. `delay-shape` is the shape, 3 by default;
+//!   with 2, the longest delays are longer.
+//! - `constant`: not at all.
+//!
+//! `delay-trace=FILE` makes each delay that is given longer by the next time of a file, from the beginning
+//! again after the last one: a trace of a real disk. Each line is a time such as `1.5ms`; without a unit
+//! it is in seconds. The file is read once, and has at most 8 MiB and a million times.
+//!
+//! `delay-range=OFFSET:LENGTH`, which can be repeated, delays only requests that touch this range, like
+//! those that a drive has to try again. `delay-nth=N` delays every Nth, `delay-once=true` one, `delay-rate`
+//! each with a probability, and `delay-state=N` those in a state of the disk, which
+//! `delay-set-state=EVENT:FROM:TO` switches after a request, such as `pwrite`. `delay-seed` makes the
+//! random numbers the same each time.
+//!
+//! With `delay-stall-every=T` and `delay-stall-for=D`, the disk stalls for the time `D` each time that `T`
+//! has passed: requests that arrive meanwhile, but for those of block status, wait for its end.
+//!
+//! A delay lasts up to 10 minutes; longer ones that chance would have are cut. Delayed requests occupy
+//! neither this component nor a thread, and any number of them can wait at the same time. Requests that
+//! cannot be delayed cost no call of this component.
+//!
+//! The command `set KEY=VALUE...` changes parameters while the disk is in use. Counting, stalls and the
+//! trace begin anew. `state` tells the state, and how many requests matched and were delayed; `state
+//! state=N` goes to another state.
 //!
 //! nbdkit's `delay-open` and `delay-close` do not exist here: a component is opened once for a
 //! disk, and does not learn of the connections of clients. Flushing is never delayed, as in nbdkit.
@@ -22,17 +45,26 @@
 
 extern crate alloc;
 
+mod distribution;
+mod stalls;
+
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use memnbd_faults::{Event, Names, Random, Rule, names};
 use memnbd_guest::{
     Argument, Backend, Capabilities, Command, Control, Description, Disk, Error, Filter, Lower,
-    MAX_DELAY, OpenRequest, Operation, Parameter, Request, Route, StableRoute, Value, random_u64,
+    MAX_DELAY, OpenRequest, Operation, Parameter, Request, Route, StableRoute, Value,
     withdraw_routes,
 };
+
+use distribution::Distribution;
+use stalls::Stalls;
+
+/// The names of the parameters that limit delays.
+const NAMES: Names = names!("delay");
 
 /// The parameters that are delays, with their summaries and the operations that they delay.
 const DELAYS: [(&str, &str, &[Operation]); 8] = [
@@ -57,8 +89,12 @@ pub struct Delay {
     size: u64,
     /// The delay of each operation, if one was given.
     delays: [Option<Duration>; Operation::ALL.len()],
-    /// The longest time that is added to a delay.
+    /// The time that is added to a delay, as the distribution has it.
     jitter: Duration,
+    distribution: Distribution,
+    random: Random,
+    rule: Rule,
+    stalls: Option<Stalls>,
     /// False if fast zeroing fails at once instead of being delayed.
     fast_zero: bool,
     /// What the settings were made of.
@@ -90,7 +126,7 @@ impl Delay {
     /// Returns true if requests of this operation can have to wait.
     fn delays(&self, operation: Operation) -> bool {
         self.delays[operation as usize]
-            .is_some_and(|delay| !delay.is_zero() || !self.jitter.is_zero())
+            .is_some_and(|delay| !delay.is_zero() || self.distribution.varies(self.jitter))
     }
 
     /// Returns true if fast zeroing fails at once.
@@ -99,26 +135,15 @@ impl Delay {
     }
 }
 
-/// Returns a random time from zero to `longest`.
-fn random_up_to(longest: Duration) -> Duration {
-    if longest.is_zero() {
-        return Duration::ZERO;
-    }
-    // At most 10 minutes, which is far below 2^64 nanoseconds.
-    let choices = longest.as_nanos() + 1;
-    Duration::from_nanos(((u128::from(random_u64()) * choices) >> 64) as u64)
-}
-
 impl Backend for Delay {
     fn describe() -> Description {
         let description =
             Description::new("delay", env!("CARGO_PKG_VERSION"), "another disk, with delays")
                 .parameter(Parameter::device("base", "the device beneath").writes().required());
-        DELAYS
-            .iter()
-            .fold(description, |description, (name, summary, _)| {
-                description.parameter(Parameter::duration(name, summary).default("0"))
-            })
+        let description = DELAYS.iter().fold(description, |description, (name, summary, _)| {
+            description.parameter(Parameter::duration(name, summary).default("0"))
+        });
+        let description = description
             .parameter(
                 Parameter::boolean(
                     "delay-fast-zero",
@@ -129,31 +154,71 @@ impl Backend for Delay {
             .parameter(
                 Parameter::duration(
                     "delay-jitter",
-                    "the longest random time that is added to each delay that is given",
+                    "the random time that is added to each delay that is given",
                 )
                 .default("0"),
             )
+            .parameter(
+                Parameter::choice(
+                    "delay-distribution",
+                    "how delays are distributed",
+                    distribution::NAMES,
+                )
+                .default("uniform"),
+            )
+            .parameter(
+                Parameter::number("delay-shape", "the shape of the distribution pareto", 2, 20)
+                    .default("3"),
+            )
+            .parameter(Parameter::file(
+                "delay-trace",
+                "a text with a time in each line, which are added to the delays one after the other",
+            ))
+            .parameter(Parameter::duration(
+                "delay-stall-every",
+                "the time from the beginning of a stall of the disk to the next",
+            ))
+            .parameter(Parameter::duration("delay-stall-for", "how long a stall lasts"))
+            .parameter(
+                Parameter::probability(NAMES.rate, "the probability that a request is delayed")
+                    .default("100%"),
+            );
+        NAMES.declare(description)
     }
 
     fn open(request: &OpenRequest) -> Result<Self, Error> {
         let base = request.device("base").ok_or(Error::EINVAL)?;
+        let size = base.geometry().size;
         let jitter = request.duration("delay-jitter").unwrap_or(Duration::ZERO);
         let mut disk = Self {
             base,
-            size: base.geometry().size,
+            size,
             delays: [None; Operation::ALL.len()],
             jitter,
+            distribution: Distribution::open(request)?,
+            random: Random::from_request(request, NAMES.seed),
+            rule: Rule::open(request, &NAMES, size)?,
+            stalls: Stalls::open(request)?,
             fast_zero: request.boolean("delay-fast-zero").unwrap_or(true),
             request: request.clone(),
         };
         for argument in &request.arguments {
-            if argument.name != "delay-jitter" {
+            if !matches!(&*argument.name, "delay-jitter" | "delay-stall-every" | "delay-stall-for")
+            {
                 disk.set(argument)?;
             }
         }
-        if !jitter.is_zero() && disk.delays.iter().all(Option::is_none) {
+        let is_trace = matches!(disk.distribution, Distribution::Trace(..));
+        if (is_trace || !jitter.is_zero()) && disk.delays.iter().all(Option::is_none) {
+            let name = if is_trace { "delay-trace" } else { "delay-jitter" };
             return Err(Error::EINVAL
-                .because("delay-jitter needs a delay that it adds to, such as rdelay=0"));
+                .because(format!("{name} needs a delay that it adds to, such as rdelay=0")));
+        }
+        let rate = request.probability(NAMES.rate).unwrap_or(1.0);
+        for operation in Operation::ALL {
+            if disk.delays(operation) {
+                disk.rule.set_rate(Event::Request(operation), rate);
+            }
         }
         Ok(disk)
     }
@@ -172,27 +237,38 @@ impl Filter for Delay {
         if request.fast && self.refuses_fast_zero() {
             return Err(Error::ENOTSUP);
         }
-        let route = self.base.pass(request);
-        Ok(match self.delays[request.operation as usize] {
-            Some(delay) => route.delayed(delay + random_up_to(self.jitter)),
-            None => route,
-        })
+        let mut wait = Duration::ZERO;
+        if self.rule.affects(request)
+            && let Some(delay) = self.delays[request.operation as usize]
+        {
+            wait = self.distribution.next(delay, self.jitter, &mut self.random);
+        }
+        if let Some(stalls) = self.stalls.filter(|_| request.operation != Operation::Extents) {
+            wait += stalls.rest();
+        }
+        Ok(self.base.pass(request).delayed(wait.min(MAX_DELAY)))
     }
 
     fn stable(&mut self, operation: Operation, offset: u64) -> Option<StableRoute> {
-        if self.delays(operation) {
+        let refuses = operation == Operation::Zero && self.refuses_fast_zero();
+        let stalls = self.stalls.is_some() && operation != Operation::Extents;
+        if refuses || stalls {
             return None;
         }
-        self.base.pass_until(offset, self.size)
+        let length = self.rule.safe(operation, offset, self.size)?;
+        Some(StableRoute::new(self.base.at(offset), length))
     }
 }
 
 impl Control for Delay {
     fn commands(&self) -> Vec<Command> {
-        vec![Command::set(Self::describe())]
+        Rule::commands(Self::describe())
     }
 
-    fn execute(&mut self, _: &str, arguments: &[Argument]) -> Result<String, Error> {
+    fn execute(&mut self, command: &str, arguments: &[Argument]) -> Result<String, Error> {
+        if let Some(told) = self.rule.execute(command, arguments) {
+            return Ok(told);
+        }
         *self = Self::open(&self.request.changed(arguments))?;
         withdraw_routes();
         Ok(String::new())
@@ -203,104 +279,4 @@ memnbd_guest::filter!(Delay);
 memnbd_guest::control!(Delay);
 
 #[cfg(test)]
-mod tests {
-    use memnbd_guest::testing;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn request() -> OpenRequest {
-        let capabilities = Capabilities::WRITABLE | Capabilities::ZERO;
-        OpenRequest::default().with("base", Value::Device(testing::device(1000, capabilities)))
-    }
-
-    /// Opens a disk with these delays.
-    fn open(delays: &[(&str, Duration)]) -> Result<Delay, Error> {
-        let request = delays
-            .iter()
-            .fold(request(), |request, (name, delay)| request.with(name, Value::Duration(*delay)));
-        Delay::open(&request)
-    }
-
-    /// The delay of each operation in seconds. `None` is a stable route.
-    fn seconds(disk: &mut Delay) -> [Option<u64>; 6] {
-        Operation::ALL.map(|operation| match disk.stable(operation, 10) {
-            Some(stable) => {
-                assert_eq!(stable, StableRoute::new(disk.base.at(10), 990));
-                None
-            }
-            None => {
-                let route = disk.route(&Request::new(operation, 10, 20)).unwrap();
-                assert_eq!(route.segments, Route::lower(disk.base.at(10), 20).segments);
-                Some(route.delay.as_secs())
-            }
-        })
-    }
-
-    #[test]
-    fn only_operations_with_a_delay_are_routed_one_by_one() {
-        assert_eq!(seconds(&mut open(&[]).unwrap()), [None; 6]);
-        assert_eq!(seconds(&mut open(&[("rdelay", Duration::ZERO)]).unwrap()), [None; 6]);
-        let mut reads = open(&[("delay-read", 3 * SECOND)]).unwrap();
-        assert_eq!(seconds(&mut reads), [Some(3), None, None, None, None, None]);
-        let mut others =
-            open(&[("delay-extents", 4 * SECOND), ("delay-cache", 5 * SECOND)]).unwrap();
-        assert_eq!(seconds(&mut others), [None, None, None, None, Some(5), Some(4)]);
-    }
-
-    #[test]
-    fn wdelay_sets_three_delays_and_the_last_argument_holds() {
-        let (short, long) = (SECOND, 2 * SECOND);
-        let mut disk = open(&[("wdelay", short), ("delay-zero", long)]).unwrap();
-        assert_eq!(seconds(&mut disk), [None, Some(1), Some(2), Some(1), None, None]);
-        let mut disk = open(&[("delay-zero", long), ("wdelay", short)]).unwrap();
-        assert_eq!(seconds(&mut disk), [None, Some(1), Some(1), Some(1), None, None]);
-    }
-
-    #[test]
-    fn delays_beyond_ten_minutes_are_refused() {
-        assert!(open(&[("delay-trim", 600 * SECOND)]).is_ok());
-        let error = open(&[("delay-trim", 601 * SECOND)]).unwrap_err();
-        assert_eq!(error.message.unwrap(), "delay-trim must be at most 10 minutes");
-        assert!(open(&[("rdelay", 300 * SECOND), ("delay-jitter", 300 * SECOND)]).is_ok());
-        assert!(open(&[("rdelay", 300 * SECOND), ("delay-jitter", 301 * SECOND)]).is_err());
-        assert!(open(&[("rdelay", Duration::MAX), ("delay-jitter", Duration::MAX)]).is_err());
-    }
-
-    #[test]
-    fn jitter_is_added_to_the_delays_that_are_given() {
-        let mut disk = open(&[("rdelay", Duration::ZERO), ("delay-jitter", SECOND)]).unwrap();
-        assert!(disk.stable(Operation::Read, 0).is_none());
-        assert!(disk.stable(Operation::Write, 0).is_some());
-        let delays: Vec<Duration> = (0..1000)
-            .map(|_| disk.route(&Request::new(Operation::Read, 0, 1)).unwrap().delay)
-            .collect();
-        assert!(delays.iter().all(|delay| *delay <= SECOND));
-        let mean = delays.iter().sum::<Duration>() / 1000;
-        assert!(mean.abs_diff(SECOND / 2) < SECOND / 10, "{mean:?}");
-        assert!(open(&[("delay-jitter", SECOND)]).is_err());
-    }
-
-    #[test]
-    fn fast_zeroing_fails_at_once_if_it_is_not_to_be_delayed() {
-        let open = |delay: Duration, fast_zero| {
-            let request = request()
-                .with("delay-zero", Value::Duration(delay))
-                .with("delay-fast-zero", Value::Boolean(fast_zero));
-            Delay::open(&request).unwrap()
-        };
-        let zero = Request::new(Operation::Zero, 0, 10);
-        let fast = Request { fast: true, ..zero };
-        let mut delayed = open(SECOND, true);
-        assert_eq!(delayed.route(&fast).unwrap().delay, SECOND);
-        assert!(!delayed.disk().capabilities.contains(Capabilities::FAST_ZERO));
-        let mut refused = open(SECOND, false);
-        assert_eq!(refused.route(&fast), Err(Error::ENOTSUP));
-        assert_eq!(refused.route(&zero).unwrap().delay, SECOND);
-        assert!(refused.disk().capabilities.contains(Capabilities::FAST_ZERO));
-        let mut undelayed = open(Duration::ZERO, false);
-        assert!(undelayed.stable(Operation::Zero, 0).is_some());
-        assert!(!undelayed.disk().capabilities.contains(Capabilities::FAST_ZERO));
-    }
-}
+mod tests;

@@ -29,6 +29,15 @@ impl Event {
     pub(crate) const NAMES: [&str; Self::COUNT] =
         ["pread", "pwrite", "zero", "trim", "cache", "extents", "flush"];
 
+    /// The names of requests for ranges, for parameters that choose one.
+    pub const REQUESTS: &[&str] = Self::NAMES.split_at(Operation::ALL.len()).0;
+
+    /// Returns the request of a name.
+    pub fn request(name: &str) -> Option<Self> {
+        let index = Self::REQUESTS.iter().position(|known| *known == name)?;
+        Some(Self::Request(Operation::ALL[index]))
+    }
+
     /// Returns the position of the event in a table of all.
     pub(crate) const fn index(self) -> usize {
         match self {
@@ -107,6 +116,9 @@ mod tests {
             assert_eq!(name.trim_start_matches('p'), last.trim_start_matches('p'));
         }
         assert_eq!(Event::NAMES[Event::Flush.index()], "flush");
+        assert_eq!(Event::request("pwrite"), Some(WRITE));
+        assert_eq!(Event::request("flush"), None);
+        assert_eq!(Event::REQUESTS.len(), Operation::ALL.len());
     }
 
     #[test]

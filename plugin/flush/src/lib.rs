@@ -25,7 +25,7 @@
 //!
 //! With `drop` and `lie`, what is written stays in the memory of this component until a flush is true:
 //! the disk beneath does not have it before. `flush-cache` is the most that stays there, 64 MiB by
-//! default, and at most half of what the disk may have. Beyond that all of it goes to the disk beneath,
+//! default, and at most half of what the disk may have, and 2 GiB. Beyond that all of it goes to the disk beneath,
 //! and is safe from then on, as drives write back when their caches are full. So are trims, and zeroing
 //! of more than 1 MiB at once.
 //!
@@ -63,6 +63,9 @@ const NAMES: Names = names!("flush");
 
 /// The default of `flush-cache`.
 const DEFAULT_CACHE: u64 = 64 << 20;
+
+/// The largest cache: a WebAssembly memory ends at 4 GiB.
+const MAX_CACHE: u64 = 2 << 30;
 
 /// The longest zeroing that is cached.
 const MAX_ZERO: u64 = 1 << 20;
@@ -160,7 +163,7 @@ impl Backend for Flush {
             rule.limit_to_once();
         }
         let limit = request.size("flush-cache").unwrap_or(DEFAULT_CACHE);
-        let cache = Cache::new(base, limit.min(request.memory_limit / 2));
+        let cache = Cache::new(base, limit.min(request.memory_limit / 2).min(MAX_CACHE));
         Ok(Self { base, size: geometry.size, mode, code, rule, cache, request: request.clone() })
     }
 

@@ -56,6 +56,7 @@ pub fn uptime() -> Duration {
     #[cfg(not(target_arch = "wasm32"))]
     {
         static BEGINNING: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-        BEGINNING.get_or_init(std::time::Instant::now).elapsed()
+        crate::testing::clock::stopped_at()
+            .unwrap_or_else(|| BEGINNING.get_or_init(std::time::Instant::now).elapsed())
     }
 }

@@ -23,8 +23,8 @@
 //! no such place, the request is executed as it is.
 //!
 //! For `stale-read`, what sectors had is kept in the memory of this component, up to `silent-memory`, 16
-//! MiB by default and at most half of what the disk may have; older sectors are forgotten. Of a request
-//! that changes more than 1 MiB, the first MiB is kept.
+//! MiB by default and at most half of what the disk may have, and 2 GiB; older sectors are forgotten. Of
+//! a request that changes more than 1 MiB, the first MiB is kept.
 //!
 //! Data do not pass through this component, but for what is dropped or stale. Requests that cannot have
 //! the fault pass without a call of it; with `stale-read`, those that change the disk have to be seen.
@@ -59,6 +59,9 @@ const NAMES: Names = names!("silent");
 
 /// The default of `silent-memory`.
 const DEFAULT_MEMORY: u64 = 16 << 20;
+
+/// The most memory: a WebAssembly memory ends at 4 GiB.
+const MAX_MEMORY: u64 = 2 << 30;
 
 /// The longest sector.
 const MAX_SECTOR: u64 = 65536;
@@ -253,7 +256,11 @@ impl Backend for Silent {
             distance,
             sectors: request.number("silent-sectors").map(|sectors| sectors as u64),
             random: Random::from_request(request, NAMES.seed),
-            history: History::new(base, sector, memory.min(request.memory_limit / 2)),
+            history: History::new(
+                base,
+                sector,
+                memory.min(request.memory_limit / 2).min(MAX_MEMORY),
+            ),
             request: request.clone(),
         })
     }

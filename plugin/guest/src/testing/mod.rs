@@ -1,4 +1,4 @@
-//! Lower devices in memory for unit tests of filters, on other targets than wasm32.
+//! Lower devices in memory and a clock for unit tests of filters, on other targets than wasm32.
 //!
 //! Each thread has its own devices. They are sparse, so they can be of any size.
 //!
@@ -12,10 +12,12 @@
 //! assert_eq!(&bytes, b"\0hello\0");
 //! ```
 
+pub(crate) mod clock;
 pub(crate) mod devices;
 mod host;
 mod outputs;
 
+pub use clock::advance;
 pub use devices::{
     Change, SetRoute, device, device_with, fail, fail_reopening, journal_length, released,
     reopenings, set_routes, start_journal, take_journal, withdrawals,
