@@ -20,6 +20,7 @@ mod nbdkit;
 mod notes;
 mod partition;
 mod silence;
+mod space;
 mod states;
 mod stats;
 mod watching;
