@@ -23,6 +23,7 @@ mod silence;
 mod space;
 mod states;
 mod stats;
+mod waiting;
 mod watching;
 mod retry;
 

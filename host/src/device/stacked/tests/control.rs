@@ -231,3 +231,56 @@ async fn state_of_a_rule_is_told_and_set() {
     let told = control.execute("state", &[]).await.unwrap();
     assert_eq!(told, "state 2, 1 requests matched, 1 affected");
 }
+
+#[tokio::test]
+async fn paused_requests_go_on_when_the_disk_is_resumed() {
+    let client = filter("pause", &Native::new(MIB)).await;
+    let control = control(&client);
+    client.write(0, &[1; 512], false).await.unwrap();
+    assert_eq!(control.execute("pause", &[]).await.unwrap(), "paused");
+    let writes: Vec<_> = (0..20_u8)
+        .map(|n| client.spawn(move |client| async move { client.write(0, &[n; 512], false).await }))
+        .collect();
+    while control.execute("status", &[]).await.unwrap() != "paused, 20 requests wait" {
+        tokio::task::yield_now().await;
+    }
+    assert!(writes.iter().all(|write| !write.is_finished()));
+    client.flush().await.unwrap();
+    assert_eq!(control.execute("resume", &[]).await.unwrap(), "resumed");
+    for write in writes {
+        assert_eq!(write.await.unwrap(), Ok(()));
+    }
+    assert_eq!(control.execute("status", &[]).await.unwrap(), "not paused, 0 requests wait");
+    client.read(0, 512).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_hang_are_released() {
+    let client = filter("pause", &Native::new(MIB)).await;
+    let control = control(&client);
+    set(&control, &["pause-range=4k:512", "pause-operation=pread"]).await.unwrap();
+    for _ in 0..3 {
+        let read = client.spawn(|client| async move { client.read(4096, 512).await });
+        while control.execute("status", &[]).await.unwrap() != "not paused, 1 requests wait" {
+            tokio::task::yield_now().await;
+        }
+        client.write(4096, &[1; 512], false).await.unwrap();
+        client.read(0, 4096).await.unwrap();
+        assert!(!read.is_finished());
+        control.execute("release", &[]).await.unwrap();
+        assert_eq!(read.await.unwrap(), Ok(vec![1; 512]));
+    }
+}
+
+#[tokio::test]
+async fn full_disk_becomes_larger_under_way() {
+    let client = filter("enospc", &Native::new(MIB)).await;
+    let control = control(&client);
+    set(&control, &["enospc-after=8k"]).await.unwrap();
+    client.write(0, &[1; 8192], false).await.unwrap();
+    assert_eq!(client.write(8192, &[1; 512], false).await, Err(ErrorCode::NoSpc));
+    assert_eq!(control.execute("status", &[]).await.unwrap(), "8192 of 8192 bytes are used");
+    set(&control, &["enospc-after=12k"]).await.unwrap();
+    client.write(8192, &[1; 512], false).await.unwrap();
+    assert_eq!(client.write(12_288, &[1; 512], false).await, Err(ErrorCode::NoSpc));
+}
