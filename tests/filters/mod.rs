@@ -19,6 +19,7 @@ mod moved;
 mod nbdkit;
 mod notes;
 mod partition;
+mod programs;
 mod silence;
 mod space;
 mod states;
