@@ -19,7 +19,7 @@ use crate::support::{Finished, LIMIT, Server, memnbd, run};
 const DISKS: &str = "/v1/tenants/default/disks";
 
 /// A server with a control socket, `control`, in its directory.
-fn controlled(arguments: &[&str]) -> Server {
+pub(crate) fn controlled(arguments: &[&str]) -> Server {
     let directory = TempDir::new().unwrap();
     controlled_in(directory, arguments)
 }
@@ -32,7 +32,7 @@ fn controlled_in(directory: TempDir, arguments: &[&str]) -> Server {
 }
 
 /// Runs `memnbd` against a server.
-fn control(server: &Server, arguments: &[&str]) -> Finished {
+pub(crate) fn control(server: &Server, arguments: &[&str]) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memnbd"));
     command.env("MEMNBD_HOST", format!("unix:{}", server.path("control").display()));
     command.args(arguments);

@@ -5,6 +5,7 @@ mod blocksize;
 mod cache;
 mod capabilities;
 mod chains;
+mod commands;
 mod content;
 mod corruption;
 mod cow;
