@@ -1,10 +1,10 @@
 //! The filters `cache` and `readahead`.
 
 use std::fs;
+use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::mistakes::complains;
 use crate::support::{Server, client, memnbd, nbdsh, require, run};
 
 /// A disk with a cache, of a file, with a log of what reaches that.
@@ -242,5 +242,22 @@ fn mistakes_are_told() {
         let mut server = serve(&[0; 4096], "1M", parameters);
         server.expect_log(words);
     }
-    complains(2, &["--filter=cache", "memory", "1M"], &["needs the parameter \"cache-device\""]);
+}
+
+#[test]
+fn space_need_not_be_named() {
+    require!("nbdcopy", "qemu-img");
+    let directory = TempDir::new().unwrap();
+    let content: Vec<u8> = (0..8 << 20).map(|at| (at / 999) as u8).collect();
+    fs::write(directory.path().join("image"), &content).unwrap();
+    let server = Server::start(&["--filter=cache", "memory", "8M", "cache-on-read=true"]);
+    let copy = |from: &str, to: &str| {
+        run(Command::new("nbdcopy").current_dir(&directory).args([from, to])).success();
+    };
+    let uri = format!("nbd+unix:///?socket={}", server.socket().display());
+    copy("image", &uri);
+    for name in ["first", "second"] {
+        copy(&uri, name);
+        assert!(fs::read(directory.path().join(name)).unwrap() == content, "{name}");
+    }
 }

@@ -21,13 +21,13 @@ mod nbdkit;
 mod notes;
 mod partition;
 mod programs;
+mod retry;
 mod silence;
 mod space;
 mod states;
 mod stats;
 mod waiting;
 mod watching;
-mod retry;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

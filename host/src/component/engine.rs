@@ -247,6 +247,11 @@ impl Component {
         self.executable.prepared().withdraws
     }
 
+    /// Returns true if the component may set stable routes.
+    pub(crate) fn sets_routes(&self) -> bool {
+        self.executable.prepared().sets
+    }
+
     /// Returns true if the component may have its lower devices opened anew.
     pub(crate) fn reopens_lowers(&self) -> bool {
         self.executable.prepared().reopens

@@ -132,6 +132,8 @@ pub(super) struct Prepared {
     pub(super) routes: bool,
     /// It may withdraw stable routes.
     pub(super) withdraws: bool,
+    /// It may set stable routes.
+    pub(super) sets: bool,
     /// It may have lower devices opened anew.
     pub(super) reopens: bool,
     /// It lists its exports.
@@ -163,6 +165,7 @@ impl Prepared {
                 lists: exports(LISTING),
                 commands: exports(CONTROL),
                 withdraws: shared.uses(compiled, "withdraw-routes"),
+                sets: shared.uses(compiled, "set-route"),
                 reopens: shared.uses(compiled, "reopen"),
             }),
             Err(error) => Err(LoadError::Imports { error, imports }),

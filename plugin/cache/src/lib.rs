@@ -1,8 +1,9 @@
 //! A filter that keeps blocks of another disk on a third one, like nbdkit's filter `cache`. It helps where
 //! the disk beneath is slow and clients do not cache by themselves.
 //!
-//! `cache-device` is the export that has the space, such as a disk in memory; its content is lost. nbdkit
-//! makes a temporary file instead. The data go between the clients and the two disks, and do not enter this
+//! `cache-device` is the export that has the space; its content is lost. Without one, the host makes a disk
+//! in memory, of which 1 GiB are used at most, or a quarter of the memory limit if that is less. nbdkit makes
+//! a temporary file instead. The data go between the clients and the two disks, and do not enter this
 //! component, except for blocks that are written back.
 //!
 //! ```text
@@ -48,8 +49,8 @@ use alloc::vec::Vec;
 
 use memnbd_guest::{
     Backend, Capabilities, Description, Disk, Error, Extent, Filter, Location, Lock, Lower,
-    MAX_PARTS, OpenRequest, Operation, Parameter, ParameterType, Place, Request, Results, Route,
-    Rules,
+    MAX_PARTS, MAX_SIZE, OpenRequest, Operation, Parameter, ParameterType, Place, Request, Results,
+    Route, Rules,
 };
 
 use slots::Slots;
@@ -59,6 +60,9 @@ const BLOCKS: core::ops::RangeInclusive<u64> = 4096..=32 << 20;
 
 /// The most blocks that the cache has, which bounds the memory of this component.
 const MAX_SLOTS: u64 = 1 << 22;
+
+/// The most space that is used of a disk that the host makes, in bytes.
+const DEFAULT_SPACE: u64 = 1 << 30;
 
 /// The most blocks that leave the cache at a time.
 const MAX_EVICTED: usize = 64;
@@ -215,9 +219,9 @@ impl Backend for Cache {
         .parameter(Parameter::device("base", "the device beneath").writes().unshared().required())
         .parameter(
             Parameter::device("cache-device", "the device that has the blocks of the cache")
-                .writes()
+                .scratch()
                 .unshared()
-                .required(),
+                .default("a new disk in memory"),
         )
         .parameter(
             Parameter::choice(
@@ -235,10 +239,9 @@ impl Backend for Cache {
             )
             .default("64K"),
         )
-        .parameter(
-            Parameter::size("cache-max-size", "the space that blocks take at most")
-                .default("that of cache-device"),
-        )
+        .parameter(Parameter::size("cache-max-size", "the space that blocks take at most").default(
+            "that of cache-device; without one 1G, or a quarter of --max-memory if that is less",
+        ))
         .parameter(
             percent("cache-high-threshold", "from this percentage of the space on, blocks leave")
                 .default("95"),
@@ -271,7 +274,12 @@ impl Backend for Cache {
                 "cache-low-threshold, {low}, must be less than cache-high-threshold, {high}"
             )));
         }
-        let bytes = request.size("cache-max-size").unwrap_or(u64::MAX).min(space.geometry().size);
+        let room = match space.geometry().size {
+            // Made by the host, from the same memory as everything else of the disk.
+            MAX_SIZE => DEFAULT_SPACE.min(request.memory_limit / 4),
+            size => size,
+        };
+        let bytes = request.size("cache-max-size").unwrap_or(room).min(space.geometry().size);
         let limit = (bytes / block).min(MAX_SLOTS);
         let (high, low) = ((limit * high).div_ceil(100), limit * low / 100);
         if high == 0 {

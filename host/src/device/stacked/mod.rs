@@ -286,11 +286,12 @@ impl StackedDevice {
             routes: StableRoutes::new(config.component.withdraws_routes()),
             holds: Holds::default(),
         });
+        let sets_routes = config.component.sets_routes();
         let named = config.arguments.iter().filter(|argument| argument.value.is_device());
         let parameters = named.map(|argument| argument.name.clone()).collect();
         let guest = GuestDevice::open(config, Some(beneath.clone())).await?;
         let device = Arc::new(Self::new(Arc::new(guest), beneath, parameters));
-        if let Some(rules) = device.rules {
+        if let Some(rules) = device.rules.filter(|_| sets_routes) {
             device.routes().allow_setting(Shape {
                 size: device.geometry.size,
                 granule: rules.granule,

@@ -29,7 +29,7 @@ const TYPES: &str = r#"
 
 /// The functions of `lower`: the name, the type in the contract, the type in the core module, where
 /// the last parameter is the address of the answer.
-const FUNCTIONS: [(&str, &str, &str); 11] = [
+const FUNCTIONS: [(&str, &str, &str); 12] = [
     ("describe", r#"(param "device" u32) (result $g)"#, "i32 i32"),
     (
         "read",
