@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine", &[]),
     ("throttle", &[]),
     ("owned_file", &[]),
+    ("output", &[]),
     ("transport", &[]),
     ("block", &[]),
     ("budget", &["sync"]),
@@ -22,11 +23,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("client_log", &["throttle"]),
     ("tls", &["transport"]),
     ("nbd", &["block"]),
-    ("parameters", &["block"]),
-    ("component", &["block", "budget", "compute", "machine", "parameters", "throttle"]),
+    ("parameters", &["block", "output"]),
+    ("component", &["block", "budget", "compute", "machine", "output", "parameters", "throttle"]),
     (
         "device",
-        &["block", "clock", "component", "compute", "machine", "parameters", "sync", "throttle"],
+        &[
+            "block",
+            "budget",
+            "clock",
+            "component",
+            "compute",
+            "machine",
+            "output",
+            "parameters",
+            "sync",
+            "throttle",
+        ],
     ),
     (
         "exports",
@@ -66,7 +78,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "embed",
-        &["component", "connection", "device", "exports", "machine", "nbd", "parameters", "server"],
+        &[
+            "component",
+            "connection",
+            "device",
+            "exports",
+            "machine",
+            "nbd",
+            "output",
+            "parameters",
+            "server",
+        ],
     ),
 ];
 
