@@ -263,6 +263,11 @@ impl Exports {
         list.list.iter().filter(|export| export.may_be_used()).cloned().collect()
     }
 
+    /// Returns the number of exports, with those that are being removed.
+    pub(crate) fn count(&self) -> usize {
+        self.read().list.len()
+    }
+
     /// Returns those that are being removed, too.
     pub(crate) fn all(&self) -> Vec<Arc<Export>> {
         self.read().list.clone()

@@ -55,6 +55,11 @@ impl Handle {
         self.exports.list()
     }
 
+    /// Returns the number of exports, with those that are being removed.
+    pub fn export_count(&self) -> usize {
+        self.exports.count()
+    }
+
     /// Returns the export that clients request by this name; the empty name is that of the first export.
     pub fn export(&self, name: &str) -> Option<Arc<Export>> {
         self.exports.find(name)

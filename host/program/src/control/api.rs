@@ -65,10 +65,30 @@ struct Description;
 pub(super) struct Api {
     server: Handle,
     maker: Maker,
-    /// What the disks are made of, by their names.
-    specs: Mutex<HashMap<String, DiskSpec>>,
+    specs: Mutex<Specs>,
     /// Held while the set of disks changes.
     changing: tokio::sync::Mutex<()>,
+}
+
+/// What the disks are made of.
+#[derive(Default)]
+struct Specs {
+    by_name: HashMap<String, DiskSpec>,
+    /// The memory that their texts take, in bytes.
+    weight: usize,
+}
+
+impl Specs {
+    fn insert(&mut self, name: String, spec: DiskSpec) {
+        self.weight += spec.weight();
+        let before = self.by_name.insert(name, spec);
+        self.weight -= before.as_ref().map_or(0, DiskSpec::weight);
+    }
+
+    fn remove(&mut self, name: &str) {
+        let removed = self.by_name.remove(name);
+        self.weight -= removed.as_ref().map_or(0, DiskSpec::weight);
+    }
 }
 
 type Shared = State<Arc<Api>>;
@@ -78,9 +98,11 @@ type Name = Result<Path<(String, String)>, PathRejection>;
 
 impl Api {
     pub(super) fn new(server: Handle, maker: Maker, layers: HashMap<String, Layers>) -> Self {
-        let specs = layers.into_iter().map(|(name, layers)| (name, layers.into()));
-        let (specs, changing) = (Mutex::new(specs.collect()), tokio::sync::Mutex::default());
-        Self { server, maker, specs, changing }
+        let mut specs = Specs::default();
+        for (name, layers) in layers {
+            specs.insert(name, layers.into());
+        }
+        Self { server, maker, specs: Mutex::new(specs), changing: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn router(self) -> Router {
@@ -102,7 +124,7 @@ impl Api {
             .with_state(Arc::new(self))
     }
 
-    fn specs(&self) -> MutexGuard<'_, HashMap<String, DiskSpec>> {
+    fn specs(&self) -> MutexGuard<'_, Specs> {
         self.specs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,7 +144,7 @@ impl Api {
     }
 
     fn shown(&self, export: &Arc<Export>) -> Disk {
-        Disk::of(export, self.specs().get(export.name()).cloned())
+        Disk::of(export, self.specs().by_name.get(export.name()).cloned())
     }
 }
 
@@ -218,15 +240,15 @@ async fn put_disk(
     spec.check().map_err(Problem::bad_request)?;
     let _alone = api.changing.lock().await;
     if let Some(export) = api.export(&name) {
-        if api.specs().get(&name) == Some(&spec) {
+        if api.specs().by_name.get(&name) == Some(&spec) {
             return Ok(tagged(StatusCode::OK, &api, &export));
         }
         return Err(Problem::conflict(format!(
             "the disk {name:?} exists and is made of something else; remove it first"
         )));
     }
-    let weight: usize = api.specs().values().map(DiskSpec::weight).sum();
-    if api.server.exports().len() >= MAX_DISKS || weight + spec.weight() > MAX_WEIGHT {
+    let weight = api.specs().weight + spec.weight();
+    if api.server.export_count() >= MAX_DISKS || weight > MAX_WEIGHT {
         return Err(Problem::new(
             StatusCode::INSUFFICIENT_STORAGE,
             format!(
