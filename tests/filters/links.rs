@@ -99,6 +99,9 @@ fn base_that_is_relied_on_is_not_written_to() {
     python(
         &server,
         "
+import time
+# All exports are tried at the start, and these two may be in each other's way then.
+time.sleep(1.5)
 golden = connect('golden')
 golden.pwrite(b'image', 0)
 try:
@@ -107,8 +110,7 @@ try:
 except nbd.Error:
     pass
 golden.shutdown()
-import time
-time.sleep(1.5)
+time.sleep(2.5)
 first = connect('first')
 first.pwrite(b'new', 0)
 assert first.pread(5, 0) == b'newge'
