@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Failure;
 use super::file::{self, FileConfig};
-use super::inputs::{self, Inputs};
+use super::inputs::{self, Allowed, Inputs};
 use super::loading::{Loader, Supply};
 use super::wish::Wish;
 use super::words;
@@ -276,10 +276,12 @@ impl Chain {
             return Ok(None);
         }
         let Wish { directory, allow_scripts, grants, .. } = &self.wish;
-        let open = || match grants {
-            Some(_) => Inputs::none(words, description),
-            None => Inputs::open(words, description, directory, *allow_scripts),
+        let allowed = match grants {
+            Some(_) => Allowed::Nothing,
+            None if *allow_scripts => Allowed::Scripts,
+            None => Allowed::Files,
         };
+        let open = || Inputs::open(words, description, directory, allowed);
         self.inputs.get_or_init(open).as_ref().map(Some).map_err(String::clone)
     }
 

@@ -37,6 +37,17 @@ const EXPRESSION: &str = "data";
 /// Time limit for a script, and for reading from a pipe or a device.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What an expression may read outside of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// Nothing: it comes from somebody who has not the server's rights.
+    Nothing,
+    /// Files, and variables of the environment.
+    Files,
+    /// The output of scripts, too.
+    Scripts,
+}
+
 /// What an expression reads.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
@@ -54,12 +65,12 @@ impl Inputs {
     ///
     /// # Errors
     ///
-    /// Returns a message if a file cannot be read, or if a script fails or is not allowed.
+    /// Returns a message if a file cannot be read, if a script fails, or if they are not allowed.
     pub(super) fn open(
         words: &[String],
         description: &Description,
         directory: &Path,
-        allow_scripts: bool,
+        allowed: Allowed,
     ) -> Result<Self, String> {
         let mut given: BTreeMap<&str, &str> = BTreeMap::new();
         given.extend(words.iter().map(|word| key_value(word).unwrap_or((EXPRESSION, word))));
@@ -70,6 +81,9 @@ impl Inputs {
         let variable = |name: &str| {
             if let Some(value) = given.get(name).filter(|_| !is_parameter(name)) {
                 return Some((*value).to_owned());
+            }
+            if allowed == Allowed::Nothing {
+                return None;
             }
             let value = std::env::var(name).ok().filter(|_| !is_parameter(name))?;
             used.borrow_mut().insert(name.to_owned(), value.clone());
@@ -86,8 +100,12 @@ impl Inputs {
         for InputUse { input, end } in uses {
             let what = What(&input.source);
             let opened = match &input.source {
+                _ if allowed == Allowed::Nothing => Err(format!(
+                    "files and scripts in an expression are for the command line; write the data \
+                     itself, or give {PARAMETER}= the name of a file that the administrator granted"
+                )),
                 Source::File(name) => file(&directory.join(name), end, &mut remaining),
-                Source::Script(_) if !allow_scripts => Err(
+                Source::Script(_) if allowed != Allowed::Scripts => Err(
                     "scripts run as the user who starts the server, and so only with --allow-scripts"
                         .into(),
                 ),
@@ -97,29 +115,6 @@ impl Inputs {
             inputs.files.push((what.to_string(), Arc::new(opened)));
         }
         Ok(inputs)
-    }
-
-    /// Checks that the words name nothing outside of them, for somebody who has not the server's rights.
-    ///
-    /// # Errors
-    ///
-    /// Returns a message if they do.
-    pub(super) fn none(words: &[String], description: &Description) -> Result<Self, String> {
-        let mut given: BTreeMap<&str, &str> = BTreeMap::new();
-        given.extend(words.iter().map(|word| key_value(word).unwrap_or((EXPRESSION, word))));
-        let Some(&expression) = given.get(EXPRESSION) else { return Ok(Self::default()) };
-        let is_parameter = |name: &str| description.parameters.iter().any(|one| one.name == name);
-        let variable =
-            |name: &str| given.get(name).filter(|_| !is_parameter(name)).map(|&it| it.to_owned());
-        // If the expression is wrong, the component reports the error.
-        match language::inputs(expression, &variable).unwrap_or_default().first() {
-            None => Ok(Self::default()),
-            Some(InputUse { input, .. }) => Err(format!(
-                "{COMPONENT}: {}: files and scripts in an expression are for the command line; write \
-                 the data itself, or give {PARAMETER}= the name of a file that the administrator granted",
-                What(&input.source)
-            )),
-        }
     }
 
     fn with_variables(variables: BTreeMap<String, String>) -> Self {

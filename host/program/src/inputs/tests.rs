@@ -27,7 +27,8 @@ fn description() -> Description {
 
 fn open(directory: &TempDir, words: &[&str], scripts: bool) -> Result<Inputs, String> {
     let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-    Inputs::open(&words, &description(), directory.path(), scripts)
+    let allowed = if scripts { Allowed::Scripts } else { Allowed::Files };
+    Inputs::open(&words, &description(), directory.path(), allowed)
 }
 
 fn contents(inputs: &Inputs) -> Vec<Vec<u8>> {
