@@ -165,6 +165,12 @@ impl Grants {
                                 .into(),
                         )
                     })?;
+                    // Whoever reads a pipe waits for its writer.
+                    if !grant.path.is_file() {
+                        return Err(of_parameter(format!(
+                            "the granted secret {name:?} is not a regular file"
+                        )));
+                    }
                     let notation = format!("+{}", utf8(&grant.path).map_err(of_parameter)?);
                     *value = ParameterType::Secret
                         .parse(&notation)
@@ -273,7 +279,12 @@ mod tests {
 
     #[test]
     fn files_and_secrets_are_names() {
-        let grants = grants(&["read-only-file:a=/a", "secret:k=/k"]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        std::fs::write(&key, "hunter2\n").unwrap();
+        let key = key.display().to_string();
+        let secrets = [format!("secret:k={key}"), "secret:pipe=/dev/null".into()];
+        let grants = grants(&["read-only-file:a=/a", &secrets[0], &secrets[1]]).unwrap();
         let link = Link { writes: true, ..Link::default() };
         let file = |name: &str| Value::File(name.into(), link);
         let secret = |text: &str| ParameterType::Secret.parse(text).unwrap();
@@ -287,7 +298,8 @@ mod tests {
         for path in ["/a", "../a", "/etc/shadow", ""] {
             assert!(designated(file(path)).unwrap_err().starts_with("x: "), "{path}");
         }
-        assert_eq!(designated(secret("k")), Ok(secret("+/k")));
+        assert_eq!(designated(secret("k")), Ok(secret(&format!("+{key}"))));
+        assert!(designated(secret("pipe")).unwrap_err().contains("not a regular file"));
         for text in ["+/k", "-3", "hunter2"] {
             let error = designated(secret(text)).unwrap_err();
             assert!(error.contains("granted") && !error.contains("hunter2"), "{error}");
