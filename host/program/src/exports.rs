@@ -79,7 +79,6 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     }
     let cache_directory = cache_directory(identity.home());
     let mut loader = Loader::new(args, cache_directory, Some(process.memory().clone()));
-    let directory = std::env::current_dir().unwrap_or_default();
     let grants = Arc::new(Grants::parse(&args.control.grants, &directory).map_err(Failure::Usage)?);
     let mut list = Vec::new();
     let mut layers = HashMap::new();

@@ -72,8 +72,8 @@ impl Maker {
     ///
     /// Returns an error if a component does not exist, or the parameters are wrong.
     pub(super) async fn export(&self, name: &str, layers: &Layers) -> Result<Arc<Export>, Failure> {
-        let (component, words) = components::for_words(&layers.component, &layers.parameters);
-        let component = self.grants.component(&component).map_err(Failure::Usage)?;
+        let component = self.grants.component(&layers.component).map_err(Failure::Usage)?;
+        let (component, words) = components::for_words(&component, &layers.parameters);
         let filters = layers.filters.iter().map(|filter| self.grants.component(filter));
         let filters = filters.collect::<Result<Vec<_>, _>>().map_err(Failure::Usage)?;
         let budgets = self.process.extra();
