@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{ETAG, HeaderName};
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{delete, get};
@@ -16,17 +15,14 @@ use memnbd::parameters::nearest;
 use memnbd::server::Handle;
 use utoipa::OpenApi;
 
-use super::model::Tenant;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
 };
 use super::object::Object;
-use super::problem::Problem;
+use super::path::{At, OfConnection, OfDisk, OfTenant};
+use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use crate::Failure;
 use crate::making::{Layers, Maker};
-
-/// The only tenant there is.
-const TENANT: &str = "default";
 
 /// The most disks, however they were made.
 const MAX_DISKS: usize = 10_000;
@@ -93,9 +89,6 @@ impl Specs {
 
 type Shared = State<Arc<Api>>;
 
-/// The parts of a path: the tenant, and what else it names.
-type Name = Result<Path<(String, String)>, PathRejection>;
-
 impl Api {
     pub(super) fn new(server: Handle, maker: Maker, layers: HashMap<String, Layers>) -> Self {
         let mut specs = Specs::default();
@@ -143,61 +136,61 @@ impl Api {
         })
     }
 
+    /// Removes a disk.
+    async fn remove(&self, name: &str) -> Result<(), Problem> {
+        let _alone = self.changing.lock().await;
+        self.disk(name)?;
+        let removed = self.server.remove(name, REMOVAL).await;
+        match removed {
+            Err(NotRemoved::Unknown) => {
+                return Err(Problem::not_found(format!("there is no disk {name:?}")));
+            }
+            Err(NotRemoved::StoodOn) => {
+                return Err(Problem::conflict(format!(
+                    "another disk stands on {name:?}; remove that one first"
+                )));
+            }
+            Ok(()) | Err(NotRemoved::Unflushed(_)) => {}
+        }
+        self.specs().remove(name);
+        tracing::info!("disk {name:?}: removed");
+        removed.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    }
+
     fn shown(&self, export: &Arc<Export>) -> Disk {
         Disk::of(export, self.specs().by_name.get(export.name()).cloned())
     }
-}
-
-/// Checks the tenant of a path.
-fn check_tenant(tenant: &str) -> Result<(), Problem> {
-    match tenant {
-        TENANT => Ok(()),
-        _ => Err(Problem::not_found(format!(
-            "there is no tenant {tenant:?}; the only one is {TENANT:?}"
-        ))),
-    }
-}
-
-/// Returns what a path names beside the tenant.
-fn named(path: Name) -> Result<String, Problem> {
-    let Path((tenant, name)) = path?;
-    check_tenant(&tenant)?;
-    Ok(name)
 }
 
 /// Lists the disks.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/disks",
-    params(("tenant" = inline(Tenant), Path, description = "The tenant, `default`")),
+    params(OfTenant),
     responses(
         (status = 200, body = Vec<Disk>),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotFound,
     )
 )]
-async fn list_disks(
-    State(api): Shared,
-    tenant: Result<Path<String>, PathRejection>,
-) -> Result<Json<Vec<Disk>>, Problem> {
-    check_tenant(&tenant?)?;
-    Ok(Json(api.server.exports().iter().map(|export| api.shown(export)).collect()))
+async fn list_disks(State(api): Shared, _: At<OfTenant>) -> Json<Vec<Disk>> {
+    Json(api.server.exports().iter().map(|export| api.shown(export)).collect())
 }
 
 /// Shows a disk.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/disks/{disk}",
-    params(
-        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
-        ("disk" = String, Path, description = "The name of the disk"),
-    ),
+    params(OfDisk),
     responses(
         (status = 200, body = Disk, headers(("etag" = String, description = "The generation"))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotFound,
     )
 )]
-async fn show_disk(State(api): Shared, path: Name) -> Result<Tagged<Disk>, Problem> {
-    let export = api.disk(&named(path)?)?;
+async fn show_disk(
+    State(api): Shared,
+    At(OfDisk { disk, .. }): At<OfDisk>,
+) -> Result<Tagged<Disk>, Problem> {
+    let export = api.disk(&disk)?;
     Ok(tagged(StatusCode::OK, &api, &export))
 }
 
@@ -205,33 +198,27 @@ async fn show_disk(State(api): Shared, path: Name) -> Result<Tagged<Disk>, Probl
 #[utoipa::path(
     put,
     path = "/v1/tenants/{tenant}/disks/{disk}",
-    params(
-        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
-        ("disk" = String, Path, description = "The name of the disk, at most 255 bytes"),
-    ),
+    params(OfDisk),
     request_body = DiskSpec,
     responses(
         (status = 200, description = "It exists and is made of the same", body = Disk,
             headers(("etag" = String, description = "The generation"))),
         (status = 201, description = "It was created", body = Disk,
             headers(("etag" = String, description = "The generation"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        BadRequest,
+        NotFound,
         (status = 409, description = "It exists and is made of something else", body = Problem,
             content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 415, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        BadBody,
         (status = 507, description = "There are too many disks", body = Problem,
             content_type = "application/problem+json"),
     )
 )]
 async fn put_disk(
     State(api): Shared,
-    path: Name,
+    At(OfDisk { disk: name, .. }): At<OfDisk>,
     Object(spec): Object<DiskSpec>,
 ) -> Result<Tagged<Disk>, Problem> {
-    let name = named(path)?;
     if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
         return Err(Problem::bad_request(format!(
             "the name of a disk has 1 to {MAX_NAME} bytes, none of which is zero"
@@ -272,41 +259,23 @@ async fn put_disk(
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{tenant}/disks/{disk}",
-    params(
-        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
-        ("disk" = String, Path, description = "The name of the disk"),
-    ),
+    params(OfDisk),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotFound,
         (status = 409, description = "Another disk stands on it", body = Problem,
             content_type = "application/problem+json"),
         (status = 500, description = "It is gone, but could not be flushed", body = Problem,
             content_type = "application/problem+json"),
     )
 )]
-async fn remove_disk(State(api): Shared, path: Name) -> Result<StatusCode, Problem> {
-    let name = named(path)?;
-    let _alone = api.changing.lock().await;
-    api.disk(&name)?;
-    let removed = api.server.remove(&name, REMOVAL).await;
-    let problem = match removed {
-        Ok(()) => None,
-        Err(NotRemoved::Unknown) => {
-            return Err(Problem::not_found(format!("there is no disk {name:?}")));
-        }
-        Err(NotRemoved::StoodOn) => {
-            return Err(Problem::conflict(format!(
-                "another disk stands on {name:?}; remove that one first"
-            )));
-        }
-        Err(error @ NotRemoved::Unflushed(_)) => {
-            Some(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-        }
-    };
-    api.specs().remove(&name);
-    tracing::info!("disk {name:?}: removed");
-    problem.map_or(Ok(StatusCode::NO_CONTENT), Err)
+async fn remove_disk(
+    State(api): Shared,
+    At(OfDisk { disk, .. }): At<OfDisk>,
+) -> Result<StatusCode, Problem> {
+    // To its end, even if the client does not wait for it.
+    let removing = tokio::spawn(async move { api.remove(&disk).await });
+    removing.await.unwrap_or_else(|_| Err(Problem::failed())).map(|()| StatusCode::NO_CONTENT)
 }
 
 /// Lists the layers of a disk that take commands, the one nearest to the clients first. The disk is opened
@@ -314,19 +283,19 @@ async fn remove_disk(State(api): Shared, path: Name) -> Result<StatusCode, Probl
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/disks/{disk}/commands",
-    params(
-        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
-        ("disk" = String, Path, description = "The name of the disk"),
-    ),
+    params(OfDisk),
     responses(
         (status = 200, body = Vec<Controlled>),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotFound,
         (status = 409, description = "The disk cannot be opened", body = Problem,
             content_type = "application/problem+json"),
     )
 )]
-async fn list_commands(State(api): Shared, path: Name) -> Result<Json<Vec<Controlled>>, Problem> {
-    let controls = controls(&api, &named(path)?).await?;
+async fn list_commands(
+    State(api): Shared,
+    At(OfDisk { disk, .. }): At<OfDisk>,
+) -> Result<Json<Vec<Controlled>>, Problem> {
+    let controls = controls(&api, &disk).await?;
     Ok(Json(controls.iter().map(Controlled::of).collect()))
 }
 
@@ -335,28 +304,22 @@ async fn list_commands(State(api): Shared, path: Name) -> Result<Json<Vec<Contro
 #[utoipa::path(
     post,
     path = "/v1/tenants/{tenant}/disks/{disk}/commands",
-    params(
-        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
-        ("disk" = String, Path, description = "The name of the disk"),
-    ),
+    params(OfDisk),
     request_body = CommandRequest,
     responses(
         (status = 200, description = "It was carried out", body = CommandAnswer),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        BadRequest,
+        NotFound,
         (status = 409, description = "The disk cannot be opened, or refuses the command",
             body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 415, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        BadBody,
     )
 )]
 async fn execute_command(
     State(api): Shared,
-    path: Name,
+    At(OfDisk { disk: name, .. }): At<OfDisk>,
     Object(request): Object<CommandRequest>,
 ) -> Result<Json<CommandAnswer>, Problem> {
-    let name = named(path)?;
     let CommandRequest { component, command, parameters } = request;
     check_parameters(&parameters).map_err(Problem::bad_request)?;
     let controls = controls(&api, &name).await?;
@@ -400,17 +363,13 @@ async fn controls(api: &Api, name: &str) -> Result<Vec<Control>, Problem> {
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/connections",
-    params(("tenant" = inline(Tenant), Path, description = "The tenant, `default`")),
+    params(OfTenant),
     responses(
         (status = 200, body = Vec<Connection>),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        NotFound,
     )
 )]
-async fn list_connections(
-    State(api): Shared,
-    tenant: Result<Path<String>, PathRejection>,
-) -> Result<Json<Vec<Connection>>, Problem> {
-    check_tenant(&tenant?)?;
+async fn list_connections(State(api): Shared, _: At<OfTenant>) -> Json<Vec<Connection>> {
     let now = Instant::now();
     let connections = api.server.clients().into_iter().map(|client| Connection {
         id: client.id,
@@ -418,29 +377,24 @@ async fn list_connections(
         disk: client.export.to_string(),
         seconds: now.saturating_duration_since(client.since).as_secs(),
     });
-    Ok(Json(connections.collect()))
+    Json(connections.collect())
 }
 
 /// Disconnects a client. Its requests under way are not answered.
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{tenant}/connections/{id}",
-    params(
-        ("tenant" = inline(Tenant), Path, description = "The tenant, `default`"),
-        ("id" = u64, Path, description = "The number of the connection"),
-    ),
+    params(OfConnection),
     responses(
         (status = 204, description = "It is being closed"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        BadRequest,
+        NotFound,
     )
 )]
 async fn disconnect(
     State(api): Shared,
-    path: Result<Path<(String, u64)>, PathRejection>,
+    At(OfConnection { id, .. }): At<OfConnection>,
 ) -> Result<StatusCode, Problem> {
-    let Path((tenant, id)) = path?;
-    check_tenant(&tenant)?;
     match api.server.disconnect(id) {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found(format!("there is no connection {id}"))),

@@ -7,11 +7,13 @@
 //! - `api`: the routes and what they do.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
+//! - `path`: what paths name.
 //! - `problem`: errors, by RFC 9457.
 
 mod api;
 mod model;
 mod object;
+mod path;
 mod problem;
 
 use std::collections::HashMap;
@@ -23,15 +25,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use memnbd::server::Handle;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use super::Failure;
 use super::leftovers::Leftovers;
@@ -39,6 +47,7 @@ use super::making::{Layers, Maker};
 use super::privileges::Identity;
 use super::unix;
 use api::Api;
+use problem::Problem;
 
 /// The longest body of a request, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -49,19 +58,19 @@ const MAX_REQUESTS: usize = 64;
 /// Time limit for a request.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The most clients at a time; others wait to be accepted.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Time limit for the head of a request, from the end of the one before it.
+const HEADER_LIMIT: Duration = Duration::from_secs(30);
+
+/// The pause after accepting fails for lack of resources.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// A socket on which the API will be served.
 pub(super) struct ControlSocket {
     listener: UnixListener,
     _file: Arc<memnbd::server::OwnedFile>,
-}
-
-/// Ends the API when it is dropped.
-pub(super) struct Serving(AbortHandle);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Binds the socket that `--control` names.
@@ -98,22 +107,55 @@ pub(super) fn serve(
     server: Handle,
     maker: Maker,
     layers: HashMap<String, Layers>,
-) -> Serving {
-    let router = limited(Api::new(server, maker, layers).router());
-    let task: JoinHandle<()> = tokio::spawn(async move {
-        let ControlSocket { listener, _file } = socket;
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!("the control API has ended: {error}");
-        }
-    });
-    Serving(task.abort_handle())
+) -> JoinSet<()> {
+    let service = TowerToHyperService::new(limited(Api::new(server, maker, layers).router()));
+    let mut task = JoinSet::new();
+    task.spawn(accept(socket, service));
+    task
+}
+
+/// Accepts clients. They end with this future.
+async fn accept(socket: ControlSocket, service: TowerToHyperService<Router>) {
+    let ControlSocket { listener, _file } = socket;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut clients = JoinSet::new();
+    loop {
+        // It is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!("accept a client of the control API: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while clients.try_join_next().is_some() {}
+        let service = service.clone();
+        clients.spawn(async move {
+            let _place = place;
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!("a client of the control API: {error}");
+            }
+        });
+    }
 }
 
 /// Bounds what requests take.
 fn limited(router: Router) -> Router {
     router
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::REQUEST_TIMEOUT, LIMIT))
+        .layer(from_fn(in_time))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(GlobalConcurrencyLimitLayer::new(MAX_REQUESTS))
+}
+
+/// Ends a request that takes too long.
+async fn in_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(LIMIT, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = format!("the request was not handled within {LIMIT:?}; it may be later");
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).into_response()
+    })
 }

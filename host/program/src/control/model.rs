@@ -21,15 +21,6 @@ const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY: usize = 64;
 const MAX_LABEL_VALUE: usize = 256;
 
-/// The tenants.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "kebab-case")]
-#[allow(dead_code, reason = "it is a description only")]
-pub(super) enum Tenant {
-    /// The only one.
-    Default,
-}
-
 /// What a disk is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 /// Why a request was not carried out.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,6 +30,12 @@ impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         Self { title, status: status.as_u16(), detail: detail.into() }
+    }
+
+    /// The server failed to handle the request.
+    pub(super) fn failed() -> Self {
+        let detail = "the server failed to handle the request; its log has the reason";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
     /// The request makes no sense.
@@ -72,6 +78,35 @@ impl From<PathRejection> for Problem {
 
 /// The response when the handler of a request panics.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response<axum::body::Body> {
-    let detail = "the server failed to handle the request; its log has the reason";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+    Problem::failed().into_response()
+}
+
+/// What the request names does not exist
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json")]
+#[allow(dead_code, reason = "it is a description only")]
+pub(super) struct NotFound(Problem);
+
+/// The request makes no sense
+#[derive(IntoResponses)]
+#[response(status = 400, content_type = "application/problem+json")]
+#[allow(dead_code, reason = "it is a description only")]
+pub(super) struct BadRequest(Problem);
+
+/// What may be wrong with a body.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "it is a description only")]
+pub(super) enum BadBody {
+    /// It did not come in time
+    #[response(status = 408, content_type = "application/problem+json")]
+    Late(Problem),
+    /// It is too long
+    #[response(status = 413, content_type = "application/problem+json")]
+    Long(Problem),
+    /// It is not `application/json`
+    #[response(status = 415, content_type = "application/problem+json")]
+    OtherType(Problem),
+    /// It is not what is described here
+    #[response(status = 422, content_type = "application/problem+json")]
+    Other(Problem),
 }
