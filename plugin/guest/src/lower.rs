@@ -188,7 +188,7 @@ pub fn set_route(operations: Operations, offset: u64, length: u64, place: Option
     devices::set_route(operations, offset, length, place);
 }
 
-/// Lets all requests go on that are held under this number, by [`Route::held`]. Those that are held later
+/// Releases all requests that are held under this number, by [`Route::held`]. Those that are held later
 /// wait for another call.
 pub fn release(hold: u64) {
     devices::release(hold);

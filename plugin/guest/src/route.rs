@@ -244,8 +244,8 @@ pub struct Route {
     pub delay: Duration,
     /// The token for [`Filter::done`](crate::Filter::done), which is not called without one.
     pub done: Option<u64>,
-    /// The host begins, after the delay, only when [`release`](crate::release) is called with this
-    /// number.
+    /// The host holds the request, after the delay, until [`release`](crate::release) is called with
+    /// this number.
     pub hold: Option<u64>,
 }
 
@@ -302,8 +302,9 @@ impl Route {
         Self { done: Some(token), ..self }
     }
 
-    /// Makes the host wait until [`release`](crate::release) is called with this number, which may be
-    /// the number of any requests. If the client goes away before that, nothing is executed.
+    /// Makes the host hold the request until [`release`](crate::release) is called with this number.
+    /// Several requests may have the same number. If the client goes away before that, nothing is
+    /// executed.
     #[must_use]
     pub fn held(self, number: u64) -> Self {
         Self { hold: Some(number), ..self }
