@@ -1,6 +1,7 @@
 //! The control API, and the program `memnbd` that uses it.
 
 mod authority;
+mod config;
 mod disks;
 mod hostile;
 

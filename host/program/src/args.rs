@@ -360,6 +360,11 @@ pub(super) struct Control {
     #[arg(long, value_name = "unix:PATH")]
     pub(super) control: Option<OsString>,
 
+    /// Serve the disks that this TOML file describes as well, and make them what it then describes on
+    /// SIGHUP
+    #[arg(long, value_name = "FILE.toml")]
+    pub(super) config: Option<PathBuf>,
+
     /// Let those who use the control API name this path; may be repeated. KIND is component, file,
     /// read-only-file, directory, read-only-directory, output or secret. They can name no other path
     #[arg(long = "grant", value_name = "KIND:NAME=PATH", requires = "control")]

@@ -60,6 +60,18 @@ fn is_path(word: &str) -> bool {
     word.contains('/') || word.ends_with(".wasm")
 }
 
+/// Returns a name for [`find`], where the paths of components begin at a directory.
+pub(super) fn located(name: &str, directory: &Path) -> String {
+    if !is_path(name) {
+        return name.to_owned();
+    }
+    let path = directory.join(name);
+    match built_in(name) {
+        Some(found) if !path.is_file() => found.name().to_owned(),
+        _ => path.to_string_lossy().into_owned(),
+    }
+}
+
 /// Returns the built-in component with this name, which may end in `.wasm`.
 fn built_in(name: &str) -> Option<BuiltIn> {
     BuiltIn::find(name.strip_suffix(".wasm").unwrap_or(name))
@@ -235,6 +247,21 @@ mod tests {
         assert_eq!(served("./memory.wasm", &["allocator=zstd"]), "./memory.wasm allocator=zstd");
         assert_eq!(served("data", &["0", "allocator=zstd"]), "data 0 allocator=zstd");
         assert_eq!(served("file", &["file=x"]), "file file=x");
+    }
+
+    #[test]
+    fn paths_of_components_begin_at_a_directory() {
+        let directory = Path::new("/nowhere");
+        for (name, expected) in [
+            ("memory", "memory"),
+            ("memroy", "memroy"),
+            ("memory.wasm", "memory"),
+            ("./other.wasm", "/nowhere/./other.wasm"),
+            ("other.wasm", "/nowhere/other.wasm"),
+            ("/a/other.wasm", "/a/other.wasm"),
+        ] {
+            assert_eq!(located(name, directory), expected);
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::args::Args;
 use super::budgets;
 use super::chain::Chain;
 use super::components::{self, Choice};
+use super::config::ConfigFile;
+use super::control::FromFile;
 use super::grants::Grants;
 use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
@@ -51,7 +53,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let (mut filters, mut values) = (args.filters.clone(), values.to_vec());
     let of_main = HostFilters::take(&mut filters, &mut values, Place::Option, &directory);
     let of_main = of_main.map_err(Failure::Usage)?;
-    let alone = args.exports.is_empty();
+    let alone = args.exports.is_empty() && args.control.config.is_none();
     let has_main = alone || choice != Choice::Default || !values.is_empty() || !filters.is_empty();
     if !has_main && of_main.is_for_a_disk() {
         return Err(Failure::Usage(
@@ -73,13 +75,20 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     };
     let policy = of_main.policy(of_main.access.as_ref());
     of_server.rate_files.extend(of_main.rate_files(&policy.limits));
-    let process = budgets::process(args, args.exports.len() + usize::from(has_main));
+    let process = budgets::process(args, (args.exports.len() + usize::from(has_main)).max(1));
     if let Some(warning) = budgets::promises_too_much(&process) {
         tracing::warn!("{warning}");
     }
     let cache_directory = cache_directory(identity.home());
     let mut loader = Loader::new(args, cache_directory, Some(process.memory().clone()));
-    let grants = Arc::new(Grants::parse(&args.control.grants, &directory).map_err(Failure::Usage)?);
+    let mut grants = Grants::parse(&args.control.grants, &directory).map_err(Failure::Usage)?;
+    let of_command_line = grants.clone();
+    let config = args.control.config.as_deref().map(|path| ConfigFile::new(path, &directory));
+    let config = config.map(|file| {
+        let config = file.load()?;
+        file.grant(&config, &mut grants).map(|()| (file, config))
+    });
+    let config = config.transpose().map_err(|error| Failure::Failed(anyhow::anyhow!(error)))?;
     let mut list = Vec::new();
     let mut layers = HashMap::new();
     let mut keep_open = Vec::new();
@@ -176,8 +185,22 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     // Nobody else sets it.
     let _ = known.set(Arc::downgrade(&exports));
     let access = of_main.access.clone();
-    let maker = Maker::new(loader, process, known, grants, outputs, access, args);
-    Ok(Planned { exports, keep_open, maker, layers, of_server })
+    let maker = Maker::new(loader, process, known, grants.into(), outputs, access, args);
+    let mut configured = None;
+    if let Some((file, config)) = config {
+        for disk in &config.disks {
+            let wrong = |problem: &str| {
+                let problem = format!("the disk {:?}: {problem}", disk.name);
+                anyhow::anyhow!(file.of_file(&config.located(&disk.name, &problem)))
+            };
+            let layers = disk.spec.layers();
+            let made = maker.export_with_rights(&disk.name, &layers, file.directory()).await;
+            let made = made.map_err(|failure| wrong(&failure.to_string()))?;
+            exports.add(made).map_err(|_| wrong("the command line has a disk of this name"))?;
+        }
+        configured = Some(FromFile::new(file, config, of_command_line));
+    }
+    Ok(Planned { exports, keep_open, maker, layers, of_server, configured })
 }
 
 /// Lists the files of a directory when clients ask for a list of exports.

@@ -16,6 +16,10 @@ use super::components;
 const FORM: &str = "it is written KIND:NAME=PATH, where KIND is component, file, read-only-file, \
                     directory, read-only-directory, output or secret";
 
+/// The kinds of grants, as they are written.
+pub(super) const KINDS: [&str; 7] =
+    ["component", "file", "read-only-file", "directory", "read-only-directory", "output", "secret"];
+
 /// The kind of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -46,7 +50,7 @@ pub(super) struct Grant {
 }
 
 /// All grants of a server.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Grants(BTreeMap<(Kind, String), Grant>);
 
 impl Grants {
@@ -56,34 +60,44 @@ impl Grants {
     ///
     /// Returns a message if a value makes no sense.
     pub(super) fn parse(texts: &[OsString], directory: &Path) -> Result<Self, String> {
-        let mut grants = BTreeMap::new();
+        let mut grants = Self::default();
         for text in texts {
             let wrong = |problem: &str| format!("--grant {}: {problem}", text.display());
             let (kind, name, path) = split(text).ok_or_else(|| wrong(FORM))?;
-            let (kind, read_only) = match kind {
-                "component" => (Kind::Component, true),
-                "file" => (Kind::File, false),
-                "read-only-file" => (Kind::File, true),
-                "directory" => (Kind::Directory, false),
-                "read-only-directory" => (Kind::Directory, true),
-                "output" => (Kind::Output, false),
-                "secret" => (Kind::Secret, true),
-                _ => return Err(wrong(FORM)),
-            };
-            if !is_name(name) {
-                return Err(wrong(
-                    "the name must be ASCII letters, digits, - and _, beginning with a letter",
-                ));
-            }
-            if kind == Kind::Component && components::names().contains(&name) {
-                return Err(wrong("a built-in component has this name; choose another one"));
-            }
-            let grant = Grant { path: directory.join(path), read_only };
-            if grants.insert((kind, name.to_owned()), grant).is_some() {
-                return Err(wrong("this name is given twice; each kind has its own names"));
-            }
+            grants.insert(kind, name, &directory.join(path)).map_err(|problem| wrong(&problem))?;
         }
-        Ok(Self(grants))
+        Ok(grants)
+    }
+
+    /// Adds a grant of one of the [`KINDS`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a message if there is no such kind, or the name makes no sense or is taken.
+    pub(super) fn insert(&mut self, kind: &str, name: &str, path: &Path) -> Result<(), String> {
+        let (kind, read_only) = match kind {
+            "component" => (Kind::Component, true),
+            "file" => (Kind::File, false),
+            "read-only-file" => (Kind::File, true),
+            "directory" => (Kind::Directory, false),
+            "read-only-directory" => (Kind::Directory, true),
+            "output" => (Kind::Output, false),
+            "secret" => (Kind::Secret, true),
+            _ => return Err(FORM.into()),
+        };
+        if !is_name(name) {
+            return Err(
+                "the name must be ASCII letters, digits, - and _, beginning with a letter".into()
+            );
+        }
+        if kind == Kind::Component && components::names().contains(&name) {
+            return Err("a built-in component has this name; choose another one".into());
+        }
+        let grant = Grant { path: path.to_owned(), read_only };
+        match self.0.insert((kind, name.to_owned()), grant) {
+            Some(_) => Err("this name is given twice; each kind has its own names".into()),
+            None => Ok(()),
+        }
     }
 
     /// Returns the names of a kind, in order.

@@ -16,6 +16,7 @@ mod captive;
 mod chain;
 mod companion;
 mod components;
+mod config;
 mod control;
 mod exports;
 mod file;
@@ -71,6 +72,7 @@ use nbdkit::Manner;
 use pidfile::Pidfile;
 use plan::{ClientSource, Life};
 use privileges::Identity;
+use signals::Hangup;
 use start::Planned;
 use tls::{Credentials, Tls};
 
@@ -193,7 +195,10 @@ async fn serve(
 ) -> Result<(), Failure> {
     let log = Log::start(&args.logging)?;
     let _flushed = log.flush_on_drop();
-    let hangup = args.manner.hangup();
+    let hangup = match args.control.config {
+        Some(_) => Hangup::Reload,
+        None => args.manner.hangup(),
+    };
     let signals = signals::handle(&log, companion, hangup).context("handle signals")?;
     let leftovers = signals.leftovers().clone();
     limits::raise_descriptors();
@@ -246,10 +251,9 @@ async fn serve(
     let mut options = options(args, tls);
     options.exit_last |= of_server.exit_last;
     let server = Server::new(starting.exports().clone(), options);
-    let controlled = control.map(|socket| {
-        let Planned { maker, layers, .. } = planned;
-        control::serve(socket, server.handle(), maker, layers)
-    });
+    let Planned { maker, layers, configured, .. } = planned;
+    let reload = configured.map(|configured| (configured, signals.reload().clone()));
+    let controlled = control::serve(control, server.handle(), maker, layers, reload);
     for (files, limits) in of_server.rate_files.drain(..) {
         tokio::spawn(files.follow(limits));
     }

@@ -1,5 +1,6 @@
 //! Making exports, at the start and while the server runs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -9,7 +10,7 @@ use super::args::Args;
 use super::chain::Chain;
 use super::components;
 use super::grants::Grants;
-use super::host_filters::HostFilters;
+use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
 use super::wish::Wish;
 use memnbd::access::Access;
@@ -41,6 +42,8 @@ pub(super) struct Maker {
     read_only: bool,
     /// Each client has a disk of its own.
     private: bool,
+    /// The scripts of expressions may be run, if whoever names them has the server's rights.
+    allow_scripts: bool,
 }
 
 impl Maker {
@@ -53,7 +56,7 @@ impl Maker {
         access: Option<Arc<Access>>,
         args: &Args,
     ) -> Self {
-        let Args { read_only, private, .. } = *args;
+        let Args { read_only, private, allow_scripts, .. } = *args;
         Self {
             loader: Mutex::new(loader),
             process,
@@ -63,7 +66,50 @@ impl Maker {
             access,
             read_only,
             private,
+            allow_scripts,
         }
+    }
+
+    /// Returns what those may name who use the control API.
+    pub(super) fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// Makes an export as [`Self::export`] does, for somebody who has the server's rights. Relative paths
+    /// begin at a directory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a component does not exist, or the parameters are wrong.
+    pub(super) async fn export_with_rights(
+        &self,
+        name: &str,
+        layers: &Layers,
+        directory: &Path,
+    ) -> Result<Arc<Export>, Failure> {
+        let (mut filters, mut words) = (layers.filters.clone(), layers.parameters.clone());
+        let own = HostFilters::take(&mut filters, &mut words, Place::Item, directory);
+        let own = own.map_err(Failure::Usage)?;
+        let policy = own.policy(self.access.as_ref());
+        if own.rate_files(&policy.limits).is_some() {
+            let problem = "rates that are in files belong on the command line; give rate= instead";
+            return Err(Failure::Usage(problem.into()));
+        }
+        let (component, words) = components::for_words(&layers.component, &words);
+        let component = components::located(&component, directory);
+        let filters = filters.iter().map(|filter| components::located(filter, directory));
+        let filters: Vec<String> = filters.collect();
+        let budgets = self.process.extra();
+        let wish = Wish {
+            read_only: self.read_only || layers.read_only,
+            allow_scripts: self.allow_scripts,
+            grants: None,
+            directory: directory.to_owned(),
+            ..Wish::granted(&self.grants, &self.outputs, budgets, name, &words)?
+        };
+        let mut loader = self.loader.lock().await;
+        let chain = Chain::new(&mut loader, name, &filters, &component, wish, &self.known).await?;
+        Ok(export(&chain, name, self.private, &policy))
     }
 
     /// Makes an export. Its disk is not opened, but mistakes that can be seen without that are reported.

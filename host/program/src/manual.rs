@@ -81,7 +81,14 @@ fn rest() -> Roff {
                  to finish, flushes all disks within --shutdown-timeout, and exits with status 0. \
                  A second signal, or a signal before the server is ready, ends it immediately.",
             ),
-            ("SIGHUP", "Reopen the log file given by --log, for example after it was rotated."),
+            (
+                "SIGHUP",
+                "Reopen the log file given by --log, for example after it was rotated. With --config, \
+                 read the file again, and create, relabel and remove disks so that they are those \
+                 that it describes. Disks that are the same are left alone, and so are, with a \
+                 warning, those that would lose their content. If the file has a mistake, nothing \
+                 is changed.",
+            ),
         ],
     );
     section(

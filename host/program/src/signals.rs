@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::low_level;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::bounded;
 use super::companion::Companion;
@@ -27,6 +27,7 @@ const EXIT_LIMIT: Duration = Duration::from_millis(200);
 pub(super) struct Signals {
     serving: Arc<AtomicBool>,
     stop: oneshot::Receiver<()>,
+    reload: Arc<Notify>,
     leftovers: Leftovers,
 }
 
@@ -35,6 +36,8 @@ pub(super) struct Signals {
 pub(super) enum Hangup {
     /// Reopens the log.
     Reopen,
+    /// Reopens the log, and reads the configuration file again.
+    Reload,
     /// Stops the server, as SIGTERM does.
     Stop,
 }
@@ -47,21 +50,28 @@ pub(super) fn handle(log: &Log, companion: Companion, hangup: Hangup) -> io::Res
     let (sender, stop) = oneshot::channel();
     let serving = Arc::new(AtomicBool::new(false));
     let leftovers = Leftovers::default();
+    let reload = Arc::new(Notify::new());
     let handler = Handler {
         log: log.clone(),
         hangup,
         serving: serving.clone(),
         stop: Some(sender),
+        reload: reload.clone(),
         leftovers: leftovers.clone(),
     };
     companion.run(move || handler.run(&mut signals))?;
-    Ok(Signals { serving, stop, leftovers })
+    Ok(Signals { serving, stop, reload, leftovers })
 }
 
 impl Signals {
     /// The files that are removed when a signal ends the process immediately.
     pub(super) fn leftovers(&self) -> &Leftovers {
         &self.leftovers
+    }
+
+    /// Notified when the configuration file is to be read again. Signals that come meanwhile count as one.
+    pub(super) fn reload(&self) -> &Arc<Notify> {
+        &self.reload
     }
 
     /// Enables graceful shutdown. The returned future completes on the first SIGINT, SIGTERM or
@@ -83,6 +93,7 @@ struct Handler {
     serving: Arc<AtomicBool>,
     /// `None` after the first signal.
     stop: Option<oneshot::Sender<()>>,
+    reload: Arc<Notify>,
     leftovers: Leftovers,
 }
 
@@ -91,6 +102,10 @@ impl Handler {
         for signal in signals.forever() {
             match signal {
                 SIGHUP if self.hangup == Hangup::Reopen => self.log.reopen(),
+                SIGHUP if self.hangup == Hangup::Reload => {
+                    self.log.reopen();
+                    self.reload.notify_one();
+                }
                 // Whoever wrote gets EFBIG.
                 SIGXFSZ => {}
                 signal => self.end(signal),

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Failure;
+use super::control::FromFile;
 use super::host_filters::{ExitWhen, RateFiles};
 use super::making::{Layers, Maker};
 use memnbd::exports::{Exports, Failed, Problem};
@@ -28,6 +29,8 @@ pub(super) struct Planned {
     /// What the exports are made of, by their names.
     pub(super) layers: HashMap<String, Layers>,
     pub(super) of_server: OfServer,
+    /// The disks of the configuration file, which are among `exports` after those to start.
+    pub(super) configured: Option<FromFile>,
 }
 
 /// What the filters that are parts of the server ask of it.
@@ -80,13 +83,13 @@ impl Planned {
         tokio::spawn(watch(starting, sender));
         let mut started = Starting { exports: exports.clone(), failure };
         let settled = async {
-            for export in exports.list() {
+            for export in exports.list().iter().take(keep_open.len()) {
                 export.settled_or_compiling().await;
             }
         };
         // Clients of an export that takes longer wait for it.
         let _ = timeout(PATIENCE, settled).await;
-        if exports.list().iter().all(|export| export.has_failed()) {
+        if exports.list().iter().take(keep_open.len()).all(|export| export.has_failed()) {
             return Err(started.hopeless().await);
         }
         Ok(started)

@@ -15,20 +15,21 @@ use memnbd::parameters::nearest;
 use memnbd::server::Handle;
 use utoipa::OpenApi;
 
+use super::changes::Origin;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
 };
 use super::object::Object;
 use super::path::{At, OfConnection, OfDisk, OfTenant};
+use super::populate;
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
-use crate::Failure;
 use crate::making::{Layers, Maker};
 
 /// The most disks, however they were made.
-const MAX_DISKS: usize = 10_000;
+pub(crate) const MAX_DISKS: usize = 10_000;
 
 /// The memory that the texts of all disks may take together, in bytes.
-const MAX_WEIGHT: usize = 64 << 20;
+pub(crate) const MAX_WEIGHT: usize = 64 << 20;
 
 /// How long requests under way may take when their disk is removed.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -52,30 +53,40 @@ const MAX_NAME: usize = 255;
         list_commands,
         execute_command,
         list_connections,
-        disconnect
+        disconnect,
+        super::populate::populate_disks
     )
 )]
 struct Description;
 
 /// What the handlers share.
 pub(super) struct Api {
-    server: Handle,
-    maker: Maker,
+    pub(super) server: Handle,
+    pub(super) maker: Maker,
     specs: Mutex<Specs>,
     /// Held while the set of disks changes.
-    changing: tokio::sync::Mutex<()>,
+    pub(super) changing: tokio::sync::Mutex<()>,
 }
 
 /// What the disks are made of.
 #[derive(Default)]
-struct Specs {
-    by_name: HashMap<String, DiskSpec>,
+pub(super) struct Specs {
+    pub(super) by_name: HashMap<String, DiskSpec>,
     /// The memory that their texts take, in bytes.
-    weight: usize,
+    pub(super) weight: usize,
+    /// Who made them, if it was a configuration.
+    pub(super) origins: HashMap<String, Origin>,
 }
 
 impl Specs {
+    /// Remembers a disk of a configuration.
+    pub(super) fn insert_of(&mut self, origin: Origin, name: String, spec: DiskSpec) {
+        self.insert(name.clone(), spec);
+        self.origins.insert(name, origin);
+    }
+
     fn insert(&mut self, name: String, spec: DiskSpec) {
+        self.origins.remove(&name);
         self.weight += spec.weight();
         let before = self.by_name.insert(name, spec);
         self.weight -= before.as_ref().map_or(0, DiskSpec::weight);
@@ -84,10 +95,11 @@ impl Specs {
     fn remove(&mut self, name: &str) {
         let removed = self.by_name.remove(name);
         self.weight -= removed.as_ref().map_or(0, DiskSpec::weight);
+        self.origins.remove(name);
     }
 }
 
-type Shared = State<Arc<Api>>;
+pub(super) type Shared = State<Arc<Api>>;
 
 impl Api {
     pub(super) fn new(server: Handle, maker: Maker, layers: HashMap<String, Layers>) -> Self {
@@ -98,7 +110,7 @@ impl Api {
         Self { server, maker, specs: Mutex::new(specs), changing: tokio::sync::Mutex::default() }
     }
 
-    pub(super) fn router(self) -> Router {
+    pub(super) fn router(self: Arc<Self>) -> Router {
         Router::new()
             .route("/v1/openapi.json", get(async || Json(Description::openapi())))
             .route("/v1/tenants/{tenant}/disks", get(list_disks))
@@ -112,16 +124,17 @@ impl Api {
             )
             .route("/v1/tenants/{tenant}/connections", get(list_connections))
             .route("/v1/tenants/{tenant}/connections/{id}", delete(disconnect))
+            .route("/v1/tenants/{tenant}/populate", populate::route())
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
-            .with_state(Arc::new(self))
+            .with_state(self)
     }
 
-    fn specs(&self) -> MutexGuard<'_, Specs> {
+    pub(super) fn specs(&self) -> MutexGuard<'_, Specs> {
         self.specs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn export(&self, name: &str) -> Option<Arc<Export>> {
+    pub(super) fn export(&self, name: &str) -> Option<Arc<Export>> {
         // The empty name stands for another one.
         self.server.export(name).filter(|export| export.name() == name)
     }
@@ -139,6 +152,15 @@ impl Api {
     /// Removes a disk.
     async fn remove(&self, name: &str) -> Result<(), Problem> {
         let _alone = self.changing.lock().await;
+        let removed = self.remove_alone(name).await;
+        if removed.is_ok() {
+            tracing::info!("disk {name:?}: removed");
+        }
+        removed
+    }
+
+    /// Removes a disk, while nothing else changes the disks.
+    pub(super) async fn remove_alone(&self, name: &str) -> Result<(), Problem> {
         self.disk(name)?;
         let removed = self.server.remove(name, REMOVAL).await;
         match removed {
@@ -153,8 +175,23 @@ impl Api {
             Ok(()) | Err(NotRemoved::Unflushed(_)) => {}
         }
         self.specs().remove(name);
-        tracing::info!("disk {name:?}: removed");
         removed.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    }
+
+    /// Checks that there is room for these disks, with texts of this weight, besides those there are.
+    pub(super) fn check_room(&self, disks: usize, weight: usize) -> Result<(), Problem> {
+        if self.server.export_count() + disks <= MAX_DISKS
+            && self.specs().weight + weight <= MAX_WEIGHT
+        {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            format!(
+                "there are too many disks: at most {MAX_DISKS}, with texts of at most {MAX_WEIGHT} \
+                 bytes together; remove some"
+            ),
+        ))
     }
 
     fn shown(&self, export: &Arc<Export>) -> Disk {
@@ -219,11 +256,7 @@ async fn put_disk(
     At(OfDisk { disk: name, .. }): At<OfDisk>,
     Object(spec): Object<DiskSpec>,
 ) -> Result<Tagged<Disk>, Problem> {
-    if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
-        return Err(Problem::bad_request(format!(
-            "the name of a disk has 1 to {MAX_NAME} bytes, none of which is zero"
-        )));
-    }
+    check_name(&name).map_err(Problem::bad_request)?;
     spec.check().map_err(Problem::bad_request)?;
     let _alone = api.changing.lock().await;
     if let Some(export) = api.export(&name) {
@@ -234,21 +267,9 @@ async fn put_disk(
             "the disk {name:?} exists and is made of something else; remove it first"
         )));
     }
-    let weight = api.specs().weight + spec.weight();
-    if api.server.export_count() >= MAX_DISKS || weight > MAX_WEIGHT {
-        return Err(Problem::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            format!(
-                "there are too many disks: at most {MAX_DISKS}, with texts of at most {MAX_WEIGHT} \
-                 bytes together; remove some"
-            ),
-        ));
-    }
-    let export =
-        api.maker.export(&name, &spec.layers()).await.map_err(|failure| match failure {
-            Failure::Usage(text) => Problem::bad_request(text),
-            Failure::Failed(error) => Problem::bad_request(format!("{error:#}")),
-        })?;
+    api.check_room(1, spec.weight())?;
+    let export = api.maker.export(&name, &spec.layers()).await;
+    let export = export.map_err(|failure| Problem::bad_request(failure.to_string()))?;
     api.server.add(export.clone()).map_err(|error| Problem::conflict(error.to_string()))?;
     api.specs().insert(name.clone(), spec);
     tracing::info!("disk {name:?}: created");
@@ -398,6 +419,14 @@ async fn disconnect(
     match api.server.disconnect(id) {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found(format!("there is no connection {id}"))),
+    }
+}
+
+/// Checks the name of a disk.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    match name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
+        true => Err(format!("the name of a disk has 1 to {MAX_NAME} bytes, none of which is zero")),
+        false => Ok(()),
     }
 }
 

@@ -5,16 +5,22 @@
 //! nothing that NBD clients need.
 //!
 //! - `api`: the routes and what they do.
+//! - `changes`: what a configuration asks for.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
 //! - `path`: what paths name.
+//! - `populate`: making the disks those of a configuration.
 //! - `problem`: errors, by RFC 9457.
+//! - `reload`: the configuration file, read again.
 
 mod api;
+mod changes;
 mod model;
 mod object;
 mod path;
+mod populate;
 mod problem;
+mod reload;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -36,7 +42,7 @@ use memnbd::server::Handle;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -47,7 +53,10 @@ use super::making::{Layers, Maker};
 use super::privileges::Identity;
 use super::unix;
 use api::Api;
+pub(super) use api::{MAX_DISKS, MAX_WEIGHT, check_name};
+pub(super) use model::DiskSpec;
 use problem::Problem;
+pub(super) use reload::FromFile;
 
 /// The longest body of a request, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -101,17 +110,28 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
-/// Serves the API until the returned value is dropped.
+/// Serves the API, if there is a socket, and reads the configuration file again when it is notified, until
+/// the returned value is dropped.
 pub(super) fn serve(
-    socket: ControlSocket,
+    socket: Option<ControlSocket>,
     server: Handle,
     maker: Maker,
     layers: HashMap<String, Layers>,
+    reload: Option<(FromFile, Arc<Notify>)>,
 ) -> JoinSet<()> {
-    let service = TowerToHyperService::new(limited(Api::new(server, maker, layers).router()));
-    let mut task = JoinSet::new();
-    task.spawn(accept(socket, service));
-    task
+    let mut tasks = JoinSet::new();
+    if socket.is_none() && reload.is_none() {
+        return tasks;
+    }
+    let api = Arc::new(Api::new(server, maker, layers));
+    if let Some((mut from_file, hangup)) = reload {
+        from_file.adopt(&api);
+        tasks.spawn(from_file.follow(api.clone(), hangup));
+    }
+    if let Some(socket) = socket {
+        tasks.spawn(accept(socket, TowerToHyperService::new(limited(api.router()))));
+    }
+    tasks
 }
 
 /// Accepts clients. They end with this future.

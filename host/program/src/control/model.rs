@@ -30,26 +30,26 @@ const MAX_LABEL_VALUE: usize = 256;
     "parameters": ["size=1G", "error-rate=1%"],
     "labels": {"suite": "nightly"}
 }))]
-pub(super) struct DiskSpec {
+pub(crate) struct DiskSpec {
     /// The backend: the name of a built-in component, or of one that the administrator granted.
     #[serde(default = "default_component")]
-    pub(super) component: String,
+    pub(crate) component: String,
     /// The filters between the clients and the backend, at most 16, the one nearest to the clients first.
     #[serde(default)]
     #[schema(max_items = 16)]
-    pub(super) filters: Vec<String>,
+    pub(crate) filters: Vec<String>,
     /// The parameters of all of them, as on the command line: `KEY=VALUE`, `LAYER.KEY=VALUE` or a bare
     /// value of the backend's main parameter. Files, directories and secrets are named by the grants of
     /// the administrator.
     #[serde(default)]
     #[schema(max_items = 1024)]
-    pub(super) parameters: Vec<String>,
+    pub(crate) parameters: Vec<String>,
     /// Whether all writes are refused.
     #[serde(default)]
-    pub(super) read_only: bool,
+    pub(crate) read_only: bool,
     /// Anything that those who use the disk want to remember, at most 64 entries.
     #[serde(default)]
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 fn default_component() -> String {
@@ -58,7 +58,7 @@ fn default_component() -> String {
 
 impl DiskSpec {
     /// Checks the limits.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.filters.len() > MAX_FILTERS {
             let given = self.filters.len();
             return Err(format!("{given} filters; a disk has at most {MAX_FILTERS}"));
@@ -77,18 +77,30 @@ impl DiskSpec {
     }
 
     /// Returns how much memory its texts take.
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let texts = self.filters.iter().chain(&self.parameters).chain([&self.component]);
         let labels = self.labels.iter().flat_map(|(key, value)| [key, value]);
         texts.chain(labels).map(|text| text.len() + size_of::<String>()).sum()
     }
 
-    pub(super) fn layers(&self) -> Layers {
+    pub(crate) fn layers(&self) -> Layers {
         Layers {
             component: self.component.clone(),
             filters: self.filters.clone(),
             parameters: self.parameters.clone(),
             read_only: self.read_only,
+        }
+    }
+}
+
+impl Default for DiskSpec {
+    fn default() -> Self {
+        Self {
+            component: default_component(),
+            filters: Vec::new(),
+            parameters: Vec::new(),
+            read_only: false,
+            labels: BTreeMap::new(),
         }
     }
 }

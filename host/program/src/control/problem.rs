@@ -32,6 +32,21 @@ impl Problem {
         Self { title, status: status.as_u16(), detail: detail.into() }
     }
 
+    /// What was wrong, the rule, and what would be right.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Returns true if the response has this status.
+    pub(super) fn is(&self, status: StatusCode) -> bool {
+        self.status == status.as_u16()
+    }
+
+    /// Returns the same problem with another detail.
+    pub(super) fn with(self, detail: impl FnOnce(&str) -> String) -> Self {
+        Self { detail: detail(&self.detail), ..self }
+    }
+
     /// The server failed to handle the request.
     pub(super) fn failed() -> Self {
         let detail = "the server failed to handle the request; its log has the reason";

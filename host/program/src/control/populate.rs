@@ -1,0 +1,310 @@
+//! Making the disks of a server those that a configuration describes.
+//!
+//! Everything is checked before the first change. Disks that are described as they are stay as they are,
+//! and their clients notice nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{MethodRouter, post};
+use memnbd::exports::Export;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use utoipa::ToSchema;
+
+use super::api::{Api, MAX_DISKS, Shared, check_name};
+use super::changes::{
+    Action, Change, Differing, Origin, Populated, Refused, Rights, Wanted, named,
+};
+use super::model::DiskSpec;
+use super::object::Object;
+use super::path::{At, OfTenant};
+use super::problem::{BadBody, BadRequest, NotFound, Problem};
+use crate::config::{Author, parse};
+
+/// The longest body, in bytes: 4 MiB of TOML, whose lines JSON ends with two bytes. What it takes to parse
+/// it is up to 75 times as much.
+const MAX_BODY: usize = 5 << 20;
+
+/// The place of the configuration that is handled.
+static PLACE: Semaphore = Semaphore::const_new(1);
+
+/// A configuration, as an object or as text.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"disks": {"scratch": {"parameters": ["size=1G"]}}, "dry_run": true}))]
+pub(super) struct PopulateRequest {
+    /// The disks, by their names. Either this or `toml` is required.
+    #[serde(default)]
+    disks: Option<BTreeMap<String, DiskSpec>>,
+    /// The same in TOML, as in a configuration file, but without grants.
+    #[serde(default)]
+    toml: Option<String>,
+    /// Whether disks that are made of something else are removed and created anew, which loses their
+    /// content. Without it, nothing is changed if there are any.
+    #[serde(default)]
+    replace: bool,
+    /// Whether nothing is changed, and the answer tells what would be.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl Api {
+    /// Makes the disks of an origin those that are wanted. Nothing is changed unless all of them can be
+    /// made, as far as that is known before they are opened. The future must not be dropped before it
+    /// completes.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if nothing was changed.
+    pub(super) async fn populate(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+    ) -> Result<Populated, Refused> {
+        let _alone = self.changing.lock().await;
+        let Wanted { origin, rights, dry_run, .. } = wanted;
+        let mut populated = self.compare(wanted)?;
+        let mut made = HashMap::new();
+        for Change { disk, action, after, .. } in &populated.changes {
+            if let (Action::Create | Action::Replace, Some(after)) = (action, after) {
+                made.insert(disk.clone(), self.make(disk, after, rights).await?);
+            }
+        }
+        if !dry_run {
+            self.remove_all(&mut populated.changes).await;
+            for change in &mut populated.changes {
+                let made = made.remove(&change.disk);
+                change.error =
+                    change.error.take().or(self.change(origin, change, made).await.err());
+            }
+            populated.log();
+        }
+        Ok(populated)
+    }
+
+    /// Compares the disks that there are with those that are wanted.
+    fn compare(&self, wanted: Wanted<'_>) -> Result<Populated, Refused> {
+        let Wanted { disks, origin, differing, dry_run, .. } = wanted;
+        if disks.len() > MAX_DISKS {
+            let problem = format!("{} disks; at most {MAX_DISKS} are possible", disks.len());
+            return Err(Problem::bad_request(problem).into());
+        }
+        let wrong = |disk: &str, problem: Problem| Refused { disk: Some(disk.to_owned()), problem };
+        for (name, spec) in &disks {
+            let checked = check_name(name).and_then(|()| spec.check());
+            checked.map_err(|error| {
+                wrong(name, Problem::bad_request(format!("the disk {name:?}: {error}")))
+            })?;
+        }
+        let specs = self.specs();
+        let (mut changes, mut unchanged) = (Vec::new(), 0);
+        let (mut added, mut weight) = (0_usize, 0_usize);
+        let ours = specs.origins.iter().filter(|(_, of)| **of == origin);
+        let mut gone: Vec<&String> =
+            ours.map(|(name, _)| name).filter(|name| !disks.contains_key(*name)).collect();
+        gone.sort_unstable();
+        for name in &gone {
+            let before = specs.by_name.get(*name).cloned();
+            changes.push(Change::new(name, Action::Remove, before, None));
+        }
+        for (name, spec) in disks {
+            let before = specs.by_name.get(&name);
+            let action = match before {
+                Some(before) if *before == spec => {
+                    unchanged += 1;
+                    continue;
+                }
+                None if self.export(&name).is_none() => Action::Create,
+                Some(before) if specs.origins.get(&name) == Some(&origin) => {
+                    let relabelled = DiskSpec { labels: spec.labels.clone(), ..before.clone() };
+                    match differing {
+                        _ if relabelled == spec => Action::Relabel,
+                        Differing::Keep => Action::Keep,
+                        Differing::Refuse | Differing::Replace => Action::Replace,
+                    }
+                }
+                _ => {
+                    let problem = format!(
+                        "the disk {name:?} exists, is made of something else, and was not made by \
+                         such a configuration; remove it first, or choose another name"
+                    );
+                    return Err(wrong(&name, Problem::conflict(problem)));
+                }
+            };
+            added += usize::from(action == Action::Create);
+            weight += spec.weight();
+            changes.push(Change::new(&name, action, before.cloned(), Some(spec)));
+        }
+        drop(specs);
+        let removed = changes.iter().filter_map(|change| change.before.as_ref());
+        let removed: usize = removed.map(DiskSpec::weight).sum();
+        let gone = changes.iter().filter(|change| change.action == Action::Remove).count();
+        self.check_room(added.saturating_sub(gone), weight.saturating_sub(removed))?;
+        let replaced = changes.iter().filter(|change| change.action == Action::Replace);
+        let replaced: Vec<&str> = replaced.map(|change| change.disk.as_str()).collect();
+        if differing == Differing::Refuse && !dry_run && !replaced.is_empty() {
+            return Err(Problem::conflict(format!(
+                "made of something else: {}; to create them anew loses their content, which is only \
+                 done if the request says replace (memnbd apply --replace); nothing was changed",
+                named(&replaced)
+            ))
+            .into());
+        }
+        Ok(Populated { dry_run, changes, unchanged })
+    }
+
+    /// Makes an export, without opening its disk.
+    async fn make(
+        &self,
+        name: &str,
+        spec: &DiskSpec,
+        rights: Rights<'_>,
+    ) -> Result<Arc<Export>, Refused> {
+        let made = match rights {
+            Rights::Server(directory) => {
+                self.maker.export_with_rights(name, &spec.layers(), directory).await
+            }
+            Rights::Grants => self.maker.export(name, &spec.layers()).await,
+        };
+        made.map_err(|failure| Refused {
+            disk: Some(name.to_owned()),
+            problem: Problem::bad_request(format!("the disk {name:?}: {failure}")),
+        })
+    }
+
+    /// Removes the disks that are not described any more. One that another stands on is removed after that
+    /// one.
+    async fn remove_all(self: &Arc<Self>, changes: &mut [Change]) {
+        let removed = changes.iter().filter(|change| change.action == Action::Remove);
+        let mut left: HashSet<String> = removed.map(|change| change.disk.clone()).collect();
+        let mut errors = HashMap::new();
+        while !left.is_empty() {
+            let before = left.len();
+            let mut removing = JoinSet::new();
+            for name in left.drain() {
+                let api = self.clone();
+                removing.spawn(async move { (api.remove_alone(&name).await, name) });
+            }
+            // A task that panics is not expected.
+            while let Some(Ok((removed, name))) = removing.join_next().await {
+                let Err(problem) = removed else {
+                    errors.remove(&name);
+                    continue;
+                };
+                if problem.is(StatusCode::CONFLICT) {
+                    left.insert(name.clone());
+                }
+                errors.insert(name, problem.detail().to_owned());
+            }
+            if left.len() == before {
+                break;
+            }
+        }
+        for change in changes.iter_mut().filter(|change| change.action == Action::Remove) {
+            change.error = errors.remove(&change.disk);
+        }
+    }
+
+    /// Makes a change, except for a removal. This is the one place that changes a disk that is in use.
+    async fn change(
+        &self,
+        origin: Origin,
+        change: &Change,
+        made: Option<Arc<Export>>,
+    ) -> Result<(), String> {
+        let name = &change.disk;
+        let Some(after) = change.after.clone() else { return Ok(()) };
+        match change.action {
+            Action::Remove | Action::Keep => return Ok(()),
+            Action::Relabel => {}
+            Action::Create | Action::Replace => {
+                if change.action == Action::Replace {
+                    let removed = self.remove_alone(name).await;
+                    // It is gone even if it could not be flushed.
+                    if let Err(problem) = removed
+                        && self.export(name).is_some()
+                    {
+                        return Err(problem.detail().to_owned());
+                    }
+                }
+                let made = made.ok_or("it was not made")?;
+                self.server.add(made).map_err(|error| error.to_string())?;
+            }
+        }
+        self.specs().insert_of(origin, name.clone(), after);
+        Ok(())
+    }
+}
+
+/// Returns what is at the path of configurations.
+pub(super) fn route() -> MethodRouter<Arc<Api>> {
+    post(populate_disks).layer(DefaultBodyLimit::max(MAX_BODY))
+}
+
+/// Makes the disks those that a configuration describes: creates those that are new, changes those that
+/// differ, and removes those that an earlier configuration made here and this one does not describe. Others
+/// are left alone: those of the command line, of the server's own configuration file, and those that were
+/// created one by one. Nothing is changed unless all disks can be made.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/populate",
+    params(OfTenant),
+    request_body = PopulateRequest,
+    responses(
+        (status = 200, description = "What was changed, or would be", body = Populated),
+        BadRequest,
+        NotFound,
+        (status = 409, description = "A disk exists and is made of something else", body = Problem,
+            content_type = "application/problem+json"),
+        BadBody,
+        (status = 429, description = "Another one is being handled", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 507, description = "There are too many disks", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn populate_disks(
+    State(api): Shared,
+    _: At<OfTenant>,
+    request: Request,
+) -> Result<Json<Populated>, Problem> {
+    // Requests that wait would keep others from being handled.
+    let place = PLACE.try_acquire().map_err(|_| {
+        let detail = "another configuration is being handled; try again";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+    })?;
+    let Object(request) = Object::<PopulateRequest>::from_request(request, &()).await?;
+    let populating = tokio::spawn(async move {
+        let _place = place;
+        populate(&api, request).await
+    });
+    populating.await.unwrap_or_else(|_| Err(Problem::failed())).map(Json)
+}
+
+async fn populate(api: &Arc<Api>, request: PopulateRequest) -> Result<Populated, Problem> {
+    let PopulateRequest { disks, toml, replace, dry_run } = request;
+    let (disks, config) = match (disks, toml) {
+        (Some(disks), None) => (disks, None),
+        (None, Some(toml)) => {
+            let parsed = tokio::task::spawn_blocking(move || parse(toml, Author::Api)).await;
+            let config = parsed.map_err(|_| Problem::failed())?.map_err(Problem::bad_request)?;
+            (config.specs(), Some(config))
+        }
+        _ => return Err(Problem::bad_request("either \"disks\" or \"toml\" is required")),
+    };
+    let wanted = Wanted {
+        disks,
+        origin: Origin::Api,
+        rights: Rights::Grants,
+        differing: if replace { Differing::Replace } else { Differing::Refuse },
+        dry_run,
+    };
+    api.populate(wanted).await.map_err(|Refused { disk, problem }| match (config, disk) {
+        (Some(config), Some(disk)) => problem.with(|detail| config.located(&disk, detail)),
+        _ => problem,
+    })
+}

@@ -1,0 +1,97 @@
+//! The configuration file, read again while the server runs.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::api::Api;
+use super::changes::{
+    Action, Change, Differing, Origin, Populated, Refused, Rights, Wanted, named,
+};
+use crate::config::{Config, ConfigFile};
+use crate::grants::Grants;
+
+/// A configuration file whose disks are served.
+pub(crate) struct FromFile {
+    file: ConfigFile,
+    /// What it said when it was read first.
+    config: Option<Config>,
+    /// The grants of the command line, besides those of the file.
+    grants: Grants,
+}
+
+impl FromFile {
+    pub(crate) fn new(file: ConfigFile, config: Config, grants: Grants) -> Self {
+        Self { file, config: Some(config), grants }
+    }
+
+    /// Lists its disks, which are served already.
+    pub(super) fn adopt(&mut self, api: &Api) {
+        let Some(config) = self.config.take() else { return };
+        for (name, spec) in config.specs() {
+            api.specs().insert_of(Origin::File, name, spec);
+        }
+    }
+
+    /// Reads the file again whenever it is notified.
+    pub(super) async fn follow(self, api: Arc<Api>, hangup: Arc<Notify>) {
+        loop {
+            hangup.notified().await;
+            match self.reload(&api).await {
+                Ok(populated) => self.report(&populated),
+                Err(problem) => tracing::error!("{problem}; nothing was changed"),
+            }
+        }
+    }
+
+    async fn reload(&self, api: &Arc<Api>) -> Result<Populated, String> {
+        let file = self.file.clone();
+        let loaded = tokio::task::spawn_blocking(move || file.load()).await;
+        let config = loaded.map_err(|_| "the configuration could not be read".to_owned())??;
+        let mut grants = self.grants.clone();
+        self.file.grant(&config, &mut grants)?;
+        if grants != *api.maker.grants() {
+            let text = "the grants differ, and stay as they are until the server is started anew";
+            tracing::warn!("{}", self.file.of_file(text));
+        }
+        let wanted = Wanted {
+            disks: config.specs(),
+            origin: Origin::File,
+            rights: Rights::Server(self.file.directory()),
+            differing: Differing::Keep,
+            dry_run: false,
+        };
+        api.populate(wanted).await.map_err(|Refused { disk, problem }| {
+            let detail = problem.detail();
+            self.file.of_file(&match disk {
+                Some(disk) => config.located(&disk, detail),
+                None => detail.to_owned(),
+            })
+        })
+    }
+
+    fn report(&self, populated: &Populated) {
+        let kept = populated.changes.iter().filter(|change| change.action == Action::Keep);
+        let kept: Vec<&str> = kept.map(|change| change.disk.as_str()).collect();
+        if !kept.is_empty() {
+            tracing::warn!(
+                "{}",
+                self.file.of_file(&format!(
+                    "made of something else, and left as they are, for they would lose their \
+                     content: {}; remove them (memnbd rm) and reload again to create them anew",
+                    named(&kept)
+                ))
+            );
+        }
+        for change in &populated.changes {
+            if let Some(error) = &change.error {
+                tracing::error!("{}", self.file.of_file(&format!("{:?}: {error}", change.disk)));
+            }
+        }
+        let done = |change: &&Change| change.action != Action::Keep && change.error.is_none();
+        let changed = populated.changes.iter().filter(done).count();
+        let unchanged = populated.unchanged;
+        let text = format!("read again: {changed} disks changed, {unchanged} as they were");
+        tracing::info!("{}", self.file.of_file(&text));
+    }
+}
