@@ -1,5 +1,6 @@
 //! The control API, and the program `memnbd` that uses it.
 
+mod apply;
 mod authority;
 mod config;
 mod disks;

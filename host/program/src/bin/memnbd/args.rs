@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -74,6 +76,20 @@ pub(crate) enum Action {
         /// Disconnect this client instead; may be repeated
         #[arg(long, value_name = "ID")]
         drop: Vec<u64>,
+    },
+    /// Make the disks those that a TOML file describes: create the new ones, change those that differ, and
+    /// remove those that an earlier file of this command described and this one does not. Others, and
+    /// disks that are the same, are left alone
+    Apply {
+        /// The file; - is stdin. Files, directories and secrets are named by the grants of the server
+        #[arg(value_name = "FILE.toml")]
+        file: PathBuf,
+        /// Create disks anew that are made of something else, though their content is lost
+        #[arg(long)]
+        replace: bool,
+        /// Print what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Print a completion script
     Completion {

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 if everything was done, 1 if something was not, 2 for wrong usage.
 
+mod apply;
 mod args;
 mod http;
 mod table;
@@ -112,6 +113,17 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
                 server.delete(&format!("{CONNECTIONS}/{id}")).await?;
             }
             Ok(String::new())
+        }
+        Action::Apply { file, replace, dry_run } => {
+            let applied = apply::apply(server, file, *replace, *dry_run, args.json).await?;
+            match applied {
+                (text, true) => Ok(text),
+                (text, false) => {
+                    // What was done is told as well.
+                    io::stdout().write_all(text.as_bytes()).context("write to stdout")?;
+                    anyhow::bail!("not everything was done")
+                }
+            }
         }
         Action::Completion { .. } | Action::Man => Ok(String::new()),
     }
