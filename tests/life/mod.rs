@@ -13,5 +13,6 @@ mod listen;
 mod log;
 mod nbdkit;
 mod pidfile;
+mod preload;
 mod privileges;
 mod stop;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::nbdkit::{Manner, Refused};
+use super::preload::Format;
 use super::tls::TlsArgs;
 use super::values;
 pub(super) use information::Information;
@@ -53,6 +54,17 @@ pub(super) struct Args {
     /// Give each connection a disk of its own, which is discarded when it ends
     #[arg(long)]
     pub(super) private: bool,
+
+    /// Fill the disk from an image before the server is ready: raw, qcow2, gzip or xz, which is
+    /// decoded in the sandbox. Without a size, a disk in memory is as large as the image; what is
+    /// behind the image reads as zeroes. Backing files are not opened
+    #[arg(long, value_name = "IMAGE", value_hint = clap::ValueHint::FilePath)]
+    pub(super) preload: Option<PathBuf>,
+
+    /// The format of the image of --preload, which is otherwise detected by its first bytes. For a raw
+    /// image whose content others wrote, give raw: they may have made it look like another format
+    #[arg(long, value_name = "FORMAT", requires = "preload")]
+    pub(super) preload_format: Option<Format>,
 
     /// The name of the export. Clients that request the empty name get it as well
     #[arg(short, long, value_name = "NAME", alias = "exportname")]

@@ -18,14 +18,16 @@ use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
 use super::making::{Layers, Maker, export};
 use super::nbdkit::Manner;
+use super::preload::Preload;
 use super::privileges::Identity;
 use super::start::{OfServer, Planned};
 use super::wish::Wish;
 use memnbd::component::{Listed, ListedExport};
 use memnbd::device::Text;
 use memnbd::device::file::files_in;
-use memnbd::exports::{Export, Exports, Finding, KnownExports};
+use memnbd::exports::{Export, Exports, Finding, KnownExports, ProcessBudgets};
 use memnbd::output::Outputs;
+use memnbd::parameters::key_value;
 
 /// The name in --export that stands for all that clients ask for.
 const ANY_NAME: &str = "*";
@@ -95,12 +97,26 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let mut on_demand = None;
     let known = KnownExports::default();
     let outputs = Outputs::new(args.max_output);
+    let mut preload = preload(args, &process, &outputs, has_main)?;
     if has_main {
         let name = match &choice {
             Choice::Default => components::DEFAULT,
             Choice::Named(name) => name,
         };
-        let (component, values) = components::for_words(name, &values);
+        let (component, mut values) = components::for_words(name, &values);
+        if let Some(preload) = &mut preload
+            && component.starts_with(components::DEFAULT)
+            && !values.iter().any(|word| is_size(word))
+        {
+            if identity.changes() {
+                return Err(Failure::Usage(
+                    "--preload with -u or -g needs the size of the disk, as in memory size=2G: the \
+                     image is opened by that user, later"
+                        .into(),
+                ));
+            }
+            values.push(format!("size={}", preload.size(args).await?));
+        }
         let name_of_export = match args.manner {
             // By the control API it is found under a name, and clients need none.
             Manner::Own if args.control.control.is_some() && args.export_name().is_empty() => DISK,
@@ -114,6 +130,9 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
                 return Err(Failure::Usage(format!(
                     "{IN_DIRECTORY}; -e cannot give them another one"
                 )));
+            }
+            Some(_) if preload.is_some() => {
+                return Err(Failure::Usage(format!("{IN_DIRECTORY}; --preload fills one disk")));
             }
             Some(_) => on_demand = Some((chain, policy)),
             None => {
@@ -200,7 +219,35 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         }
         configured = Some(FromFile::new(file, config, of_command_line));
     }
-    Ok(Planned { exports, keep_open, maker, layers, of_server, configured })
+    Ok(Planned { exports, keep_open, maker, layers, of_server, configured, preload })
+}
+
+/// Returns the image with which the main disk is to be filled, if there is one.
+fn preload(
+    args: &Args,
+    process: &ProcessBudgets,
+    outputs: &Outputs,
+    has_main: bool,
+) -> Result<Option<Preload>, Failure> {
+    let Some(path) = &args.preload else { return Ok(None) };
+    let obstacle = match () {
+        () if !has_main => "fills the disk that is given without --export, and there is none",
+        () if args.private => "fills one disk, and with --private each client has its own",
+        () if args.read_only => "writes to the disk, and -r refuses writes",
+        () => {
+            let wish = Wish::new(args, process, "preload", &[], false, outputs)?;
+            return Ok(Some(Preload::new(path, args.preload_format, wish)));
+        }
+    };
+    Err(Failure::Usage(format!("--preload {obstacle}")))
+}
+
+/// Returns true if a word for a disk in memory is its size.
+fn is_size(word: &str) -> bool {
+    match key_value(word) {
+        Some((key, _)) => key == "size" || key.ends_with(".size"),
+        None => true,
+    }
 }
 
 /// Lists the files of a directory when clients ask for a list of exports.

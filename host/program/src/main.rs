@@ -35,6 +35,7 @@ mod manual;
 mod nbdkit;
 mod pidfile;
 mod plan;
+mod preload;
 mod privileges;
 mod ready;
 mod secrets;
@@ -245,7 +246,11 @@ async fn serve(
     if of_server.needs_tls && tls.mode == TlsMode::Off {
         tracing::warn!("tls-fallback: TLS is off, so all clients get the message");
     }
+    let main = planned.exports.list().first().cloned();
     let mut starting = planned.start().await?;
+    if let (Some(preload), Some(main)) = (planned.preload.take(), &main) {
+        preload.fill(args, main).await?;
+    }
 
     let ready = bound.ready(&tls);
     let mut options = options(args, tls);

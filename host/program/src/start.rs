@@ -12,6 +12,7 @@ use super::Failure;
 use super::control::FromFile;
 use super::host_filters::{ExitWhen, RateFiles};
 use super::making::{Layers, Maker};
+use super::preload::Preload;
 use memnbd::exports::{Exports, Failed, Problem};
 use memnbd::rate::Limits;
 
@@ -31,6 +32,8 @@ pub(super) struct Planned {
     pub(super) of_server: OfServer,
     /// The disks of the configuration file, which are among `exports` after those to start.
     pub(super) configured: Option<FromFile>,
+    /// What the first export is filled with before the server is ready.
+    pub(super) preload: Option<Preload>,
 }
 
 /// What the filters that are parts of the server ask of it.
