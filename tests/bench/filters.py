@@ -148,11 +148,12 @@ def measure(chain, found, place, settings, teller):
             try:
                 started = servers.started(WithFilters(server, chain), *where)
                 running.append(stack.enter_context(started))
+                if not chain.read_only:
+                    fio.fill(running[-1].uri, settings.size)
             except Failed as error:
-                teller.note(f"{chain.name} is left out: {error}")
+                # A server may accept the parameters and end when the first client comes.
+                teller.note(f"{chain.name} is left out: {server.name}: {error}")
                 return []
-            if not chain.read_only:
-                fio.fill(running[-1].uri, settings.size)
         chosen = [each for each in WORKLOADS if not (chain.read_only and "write" in each.rw)]
         return [measure_one(chain, each, running, settings, teller) for each in chosen]
 
