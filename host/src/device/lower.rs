@@ -21,18 +21,47 @@ use crate::component::{Client, Executing, OwnedChunk, Reply};
 use crate::parameters::Link;
 
 /// A lower device.
+#[derive(Clone)]
 pub struct Lower {
     /// The device.
     pub device: Arc<dyn Device>,
     /// Keeps the device from being removed or replaced while another stands on it. `None` if it has no
     /// other users: then it is flushed for the last time with the device that stands on it.
-    pub link: Option<Box<dyn Send + Sync>>,
+    pub link: Option<Arc<dyn Send + Sync>>,
 }
 
 /// Where a lower device comes from.
 pub trait LowerSource: fmt::Debug + Send + Sync {
     /// Opens the device, or finds it open. With a client, it is for that one alone.
     fn open<'a>(&'a self, client: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>>;
+}
+
+/// A lower device that is open already.
+pub enum OpenDevice {
+    /// One that has no other users.
+    Own(Arc<dyn Device>),
+    /// One that others use as well, and flush.
+    Shared(Arc<dyn Device>),
+}
+
+impl LowerSource for OpenDevice {
+    fn open<'a>(&'a self, _: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
+        let (device, link): (_, Option<Arc<dyn Send + Sync>>) = match self {
+            Self::Own(device) => (device, None),
+            Self::Shared(device) => (device, Some(Arc::new(()))),
+        };
+        let lower = Lower { device: device.clone(), link };
+        Box::pin(async { Ok(lower) })
+    }
+}
+
+impl fmt::Debug for OpenDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own(_) => "an open device",
+            Self::Shared(_) => "an open device that others use as well",
+        })
+    }
 }
 
 /// Why a lower device could not be opened.
@@ -102,6 +131,21 @@ impl Lowers {
         }
     }
 
+    /// Returns the same devices, but for the first one, which is used as the other was. It cannot be opened
+    /// anew.
+    pub(super) fn on_base(&self, base: Arc<dyn Device>) -> Self {
+        let mut list: Vec<Lower> = self.list.clone();
+        if let Some(first) = list.first_mut() {
+            first.device = base;
+        }
+        let mut renewables = self.renewables.clone();
+        if let Some(first) = renewables.first_mut() {
+            *first = None;
+        }
+        let particular = particular(&list);
+        Self { list, geometries: self.geometries.clone(), particular, renewables }
+    }
+
     pub(super) fn list(&self) -> &[Lower] {
         &self.list
     }
@@ -123,8 +167,9 @@ impl Lowers {
         self.list.iter().map(|lower| lower.device.depth()).max().unwrap_or(0)
     }
 
-    pub(super) fn geometry(&self, number: usize) -> Option<&Geometry> {
-        self.geometries.get(number)
+    /// Returns the properties of the devices, as they are for the device above.
+    pub(super) fn geometries(&self) -> &[Geometry] {
+        &self.geometries
     }
 
     /// Executes a command for a guest that waits for it.

@@ -49,10 +49,10 @@ pub use control::{Control, ControlError};
 pub use copy::{CopyError, copy};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
-pub use lower::{Lower, LowerError, LowerSource};
+pub use lower::{Lower, LowerError, LowerSource, OpenDevice};
 pub use piped::Piped;
-pub use port::{Ended, InUse, Port, Ports, Replacing};
-pub use stacked::{OwnDisk, ScratchDisk, list_exports, open};
+pub use port::{Drained, Ended, InUse, Port, Ports, Replacing};
+pub use stacked::{MAX_DEPTH, OwnDisk, ScratchDisk, list_exports, open};
 pub use text::Text;
 pub use turnstile::Turnstile;
 
@@ -124,6 +124,18 @@ pub trait Device: Send + Sync + 'static {
     /// nobody else uses. The one nearest to the client comes first.
     fn controls(self: Arc<Self>) -> Vec<Control> {
         Vec::new()
+    }
+
+    /// Returns the first lower device, if the device is a filter on it and nobody else uses it.
+    fn base(&self) -> Option<Arc<dyn Device>> {
+        None
+    }
+
+    /// Returns this device with another base in the place of [`Self::base`], which has the same content and
+    /// at least what the other offers. Its component and all that this has in memory stay; it is moved, so
+    /// nobody must use the present device, now or later. Returns `None` if it has no base.
+    fn on_base(self: Arc<Self>, _base: Arc<dyn Device>) -> Option<Arc<dyn Device>> {
+        None
     }
 
     /// The number of devices on the longest way down, with this one.

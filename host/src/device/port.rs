@@ -220,34 +220,20 @@ pub struct Replacing<'a> {
     _turn: tokio::sync::MutexGuard<'a, ()>,
 }
 
-impl Replacing<'_> {
-    /// Replaces the device of all ports, when nobody is at work on it. `commit` is called in the
-    /// moment in which it is replaced.
-    ///
-    /// Requests are held back meanwhile, so `limit` is the longest that a client waits. It is safe to
-    /// drop the future; then nothing is replaced.
+impl<'a> Replacing<'a> {
+    /// Holds requests back, and waits until nobody is at work on the device. It is safe to drop the
+    /// future.
     ///
     /// # Errors
     ///
-    /// Returns an error, with nothing replaced, if somebody is still at work after `limit`.
-    pub async fn replace(
-        self,
-        device: &Arc<dyn Device>,
-        limit: Duration,
-        commit: impl FnOnce(),
-    ) -> Result<(), InUse> {
+    /// Returns an error if somebody is still at work after `limit`. Nobody is held back any more then.
+    pub async fn drain(self, limit: Duration) -> Result<Drained<'a>, InUse> {
         let ports = self.ports;
-        let _closed = ports.close();
+        let closed = ports.close();
         if tokio::time::timeout(limit, ports.empty()).await.is_err() {
             return Err(InUse { connections: ports.inside() });
         }
-        // Held until `commit` has returned, for new ports have the device that it replaces.
-        let list = ports.list();
-        for port in list.ports() {
-            *port.device.lock().unwrap_or_else(PoisonError::into_inner) = device.clone();
-        }
-        commit();
-        Ok(())
+        Ok(Drained { closed, _replacing: self })
     }
 
     /// Closes all ports for good, when nobody is at work on the device or after `limit`. There must not
@@ -256,6 +242,25 @@ impl Replacing<'_> {
         let _closed = self.ports.close();
         let _ = tokio::time::timeout(limit, self.ports.empty()).await;
         self.ports.list().ports().for_each(|port| port.end());
+    }
+}
+
+/// Nobody is at work on the device while this lives, and requests are held back.
+pub struct Drained<'a> {
+    // Dropped first: a port is opened before somebody else closes it.
+    closed: Closed<'a>,
+    _replacing: Replacing<'a>,
+}
+
+impl Drained<'_> {
+    /// Replaces the device of all ports. `commit` is called in the moment in which it is replaced.
+    pub fn replace(self, device: &Arc<dyn Device>, commit: impl FnOnce()) {
+        // Held until `commit` has returned, for new ports have the device that it replaces.
+        let list = self.closed.0.list();
+        for port in list.ports() {
+            *port.device.lock().unwrap_or_else(PoisonError::into_inner) = device.clone();
+        }
+        commit();
     }
 }
 

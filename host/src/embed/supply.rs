@@ -1,6 +1,5 @@
 //! What the exports of a [`Builder`](super::Builder) serve, and how it is opened.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +7,9 @@ use super::StartError;
 use crate::component::{BASE, BuiltIn, Client, Engine, Executing};
 use crate::device::file::{FileDevice, FileOptions, Source};
 use crate::device::guest::{Budgets, DiskConfig};
-use crate::device::{Buffers, Device, Lower, LowerError, LowerSource, OwnDisk, ScratchDisk};
+use crate::device::{
+    Buffers, Device, Lower, LowerError, LowerSource, OpenDevice, OwnDisk, ScratchDisk,
+};
 use crate::exports::{Export, KnownExports, LowerExport};
 use crate::output::Outputs;
 use crate::parameters::{Argument, Link, Value, assign_outputs};
@@ -67,7 +68,7 @@ impl Maker<'_> {
             Backend::Component(layer) => {
                 Made::Disk(Box::new(self.disk(layer, None, &name, &budgets).await?))
             }
-            Backend::Device(device) => Made::Other(Arc::new(Given(device))),
+            Backend::Device(device) => Made::Other(Arc::new(OpenDevice::Own(device))),
             Backend::File { path, read_only } => {
                 Made::Other(Arc::new(OneFile::new(&path, read_only, &name, &budgets)))
             }
@@ -144,21 +145,6 @@ impl Maker<'_> {
             lowers,
             client: None,
         })
-    }
-}
-
-/// A device of the program.
-struct Given(Arc<dyn Device>);
-
-impl fmt::Debug for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a device of the program")
-    }
-}
-
-impl LowerSource for Given {
-    fn open<'a>(&'a self, _: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
-        Box::pin(async { Ok(Lower { device: self.0.clone(), link: None }) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -16,7 +16,7 @@ use super::{Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
 use crate::component::Client;
 use crate::device::guest::DiskConfig;
-use crate::device::{Account, Control, Device, InUse, Port, Ports};
+use crate::device::{Account, Control, Device, Drained, InUse, Port, Ports};
 use crate::parameters::Link;
 use crate::rate::Limits;
 
@@ -54,6 +54,8 @@ pub enum NotReplaced {
     Geometry(&'static str),
     /// Requests under way did not end in time.
     InUse(InUse),
+    /// The device could not be made, for this reason.
+    NotMade(String),
 }
 
 impl fmt::Display for NotReplaced {
@@ -66,6 +68,7 @@ impl fmt::Display for NotReplaced {
                 write!(f, "the device {what}, and connected clients were told otherwise")
             }
             Self::InUse(in_use) => in_use.fmt(f),
+            Self::NotMade(reason) => f.write_str(reason),
         }
     }
 }
@@ -421,13 +424,50 @@ impl Export {
         if let Some(obstacle) = present.geometry().obstacle_to(device.geometry()) {
             return Err(NotReplaced::Geometry(obstacle));
         }
+        let drained = replacing.drain(limit).await.map_err(NotReplaced::InUse)?;
+        self.commit(drained, device);
+        Ok(present)
+    }
+
+    /// Points the export at a device that is made of the present one, like [`Self::replace`], but the
+    /// device is made while requests are held back: nobody is at work on the present one. Making it has
+    /// the time that is left of `limit`. It must not fail once it has changed the present one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, with nothing replaced, under the same conditions, and if the device cannot be made.
+    pub async fn replace_with<E: fmt::Display>(
+        &self,
+        limit: Duration,
+        make: impl AsyncFnOnce(&Arc<dyn Device>) -> Result<Arc<dyn Device>, E>,
+    ) -> Result<Arc<dyn Device>, NotReplaced> {
+        if self.private {
+            return Err(NotReplaced::Private);
+        }
+        let replacing = self.ports.replacing().await;
+        if self.is_stood_on() {
+            return Err(NotReplaced::StoodOn);
+        }
+        let present = self.opened().ok_or(NotReplaced::NotOpen)?;
+        let end = Instant::now() + limit;
+        let drained = replacing.drain(limit).await.map_err(NotReplaced::InUse)?;
+        let made = tokio::time::timeout_at(end.into(), make(&present)).await;
+        let device = made
+            .map_err(|_| NotReplaced::NotMade(format!("it took longer than {limit:?}")))?
+            .map_err(|error| NotReplaced::NotMade(error.to_string()))?;
+        if let Some(obstacle) = present.geometry().obstacle_to(device.geometry()) {
+            return Err(NotReplaced::Geometry(obstacle));
+        }
+        self.commit(drained, device);
+        Ok(present)
+    }
+
+    fn commit(&self, drained: Drained<'_>, device: Arc<dyn Device>) {
         let next = Phase::Open(device.clone());
-        let commit = || {
+        drained.replace(&device, || {
             self.status.send_modify(|status| status.phase = next);
             self.generation.fetch_add(1, Ordering::Relaxed);
-        };
-        replacing.replace(&device, limit, commit).await.map_err(NotReplaced::InUse)?;
-        Ok(present)
+        });
     }
 
     /// Closes the export for good: it has no more clients after this, and lets go of its device, which

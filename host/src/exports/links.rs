@@ -114,7 +114,7 @@ impl LowerExport {
         match export.stand_on(self.link).await {
             Ok((device, stood_on)) => {
                 let link: (Link, StoodOn) = (link, stood_on);
-                Ok(Lower { device, link: Some(Box::new(link)) })
+                Ok(Lower { device, link: Some(Arc::new(link)) })
             }
             Err(NotStoodOn::Conflict(conflict)) => {
                 Err(LowerError { message: format!("export {name:?}: {conflict}"), may_pass: true })

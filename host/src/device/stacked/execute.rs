@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use super::StackedDevice;
 use crate::block::{Command, ErrorCode, Geometry, Operation, Span};
-use crate::component::{Location, Place};
+use crate::component::{BASE, Location, Place};
 use crate::device::lower::moved;
 use crate::device::{
     Answer, Buffers, Control, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
@@ -134,6 +134,20 @@ impl Device for StackedDevice {
         let own = self.lowers().list().iter().filter(|lower| lower.link.is_none());
         let beneath = own.flat_map(|lower| lower.device.clone().controls());
         self.guest.clone().controls().into_iter().chain(beneath).collect()
+    }
+
+    fn base(&self) -> Option<Arc<dyn Device>> {
+        let first = self.lowers().list().first().filter(|lower| lower.link.is_none())?;
+        let is_base = self.parameters.first().is_some_and(|name| name == BASE);
+        is_base.then(|| first.device.clone())
+    }
+
+    fn on_base(self: Arc<Self>, base: Arc<dyn Device>) -> Option<Arc<dyn Device>> {
+        self.base()?;
+        let lowers = Arc::new(self.lowers().on_base(base));
+        self.beneath.set_lowers(&lowers);
+        let (guest, beneath) = (self.guest.clone(), self.beneath.clone());
+        Some(Arc::new(Self::new(guest, lowers, beneath, self.parameters.clone())))
     }
 
     fn depth(&self) -> usize {

@@ -28,7 +28,7 @@ mod table;
 mod tests;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -51,7 +51,7 @@ const MAX_COPYING: usize = 16;
 
 /// The most devices that may stand on each other. Each takes a part of the stack of the thread that
 /// executes a request.
-const MAX_DEPTH: usize = 16;
+pub const MAX_DEPTH: usize = 16;
 
 /// Opens a device: that of a component, after the devices on which it stands.
 ///
@@ -77,8 +77,7 @@ pub async fn list_exports(mut config: DiskConfig) -> Result<Option<Listed>, Open
         return Ok(None);
     }
     let lowers = open_lowers(&mut config).await?;
-    let beneath = Beneath { lowers, routes: StableRoutes::new(false), holds: Holds::default() };
-    guest::list_exports(config, Arc::new(beneath)).await
+    guest::list_exports(config, Arc::new(Beneath::new(&Arc::new(lowers), false))).await
 }
 
 /// A lower device that is the disk of a component, and has no other users: it is opened for each device
@@ -115,27 +114,36 @@ pub struct ScratchDisk {
 
 impl LowerSource for ScratchDisk {
     fn open<'a>(&'a self, client: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
-        Box::pin(async move {
-            let failed = |message: String, may_pass| LowerError {
-                message: format!("a disk in memory: {message}"),
-                may_pass,
-            };
-            let missing = || failed("this program has no component for it".into(), false);
-            let memory = BuiltIn::find("memory").ok_or_else(missing)?;
-            let loaded = self.engine.load_built_in(memory).await;
-            let component = loaded.map_err(|error| failed(error.to_string(), error.may_pass()))?;
-            let arguments = component.description().parse_arguments(&[format!("size={MAX_SIZE}")]);
-            let config = DiskConfig {
-                arguments: arguments.map_err(|error| failed(error.to_string(), false))?,
-                component: component.for_export(&self.export_name),
-                export_name: self.export_name.clone(),
-                read_only: false,
-                budgets: self.budgets.clone(),
-                lowers: Vec::new(),
-                client: None,
-            };
-            OwnDisk(config).open(client).await
-        })
+        Box::pin(self.open_of_size(MAX_SIZE, client))
+    }
+}
+
+impl ScratchDisk {
+    /// Opens one of this size, in bytes.
+    pub(super) async fn open_of_size(
+        &self,
+        size: u64,
+        client: Option<&Client>,
+    ) -> Result<Lower, LowerError> {
+        let failed = |message: String, may_pass| LowerError {
+            message: format!("a disk in memory: {message}"),
+            may_pass,
+        };
+        let missing = || failed("this program has no component for it".into(), false);
+        let memory = BuiltIn::find("memory").ok_or_else(missing)?;
+        let loaded = self.engine.load_built_in(memory).await;
+        let component = loaded.map_err(|error| failed(error.to_string(), error.may_pass()))?;
+        let arguments = component.description().parse_arguments(&[format!("size={size}")]);
+        let config = DiskConfig {
+            arguments: arguments.map_err(|error| failed(error.to_string(), false))?,
+            component: component.for_export(&self.export_name),
+            export_name: self.export_name.clone(),
+            read_only: false,
+            budgets: self.budgets.clone(),
+            lowers: Vec::new(),
+            client: None,
+        };
+        OwnDisk(config).open(client).await
     }
 }
 
@@ -199,9 +207,11 @@ async fn open_lowers(config: &mut DiskConfig) -> Result<Lowers, OpenError> {
 /// A device that stands on others.
 pub(super) struct StackedDevice {
     guest: Arc<GuestDevice>,
+    lowers: Arc<Lowers>,
+    /// The same, for the instances of the component.
     beneath: Arc<Beneath>,
     /// The parameters that name the lower devices, in the order of their numbers.
-    parameters: Vec<String>,
+    parameters: Arc<[String]>,
     geometry: Geometry,
     /// The locks of requests; `None` if the component does not route them, and uses its lower devices
     /// by itself.
@@ -212,18 +222,40 @@ pub(super) struct StackedDevice {
 
 /// What the instances of the component see of the device.
 struct Beneath {
-    lowers: Lowers,
+    /// Those of the present device ([`Device::on_base`]).
+    lowers: RwLock<Arc<Lowers>>,
+    /// Their properties, which stay.
+    geometries: Box<[Geometry]>,
     routes: Arc<StableRoutes>,
     holds: Holds,
 }
 
+impl Beneath {
+    fn new(lowers: &Arc<Lowers>, withdrawable: bool) -> Self {
+        Self {
+            geometries: lowers.geometries().into(),
+            lowers: RwLock::new(lowers.clone()),
+            routes: StableRoutes::new(withdrawable),
+            holds: Holds::default(),
+        }
+    }
+
+    fn set_lowers(&self, lowers: &Arc<Lowers>) {
+        *self.lowers.write().unwrap_or_else(PoisonError::into_inner) = lowers.clone();
+    }
+
+    fn lowers(&self) -> Arc<Lowers> {
+        self.lowers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Below for Beneath {
     fn count(&self) -> usize {
-        self.lowers.list().len()
+        self.geometries.len()
     }
 
     fn geometry(&self, device: usize) -> Option<&Geometry> {
-        self.lowers.geometry(device)
+        self.geometries.get(device)
     }
 
     fn execute(
@@ -232,11 +264,11 @@ impl Below for Beneath {
         command: Command,
         payload: Bytes,
     ) -> Executing<'static, Result<Reply, Error>> {
-        self.lowers.execute(device, command, payload)
+        self.lowers().execute(device, command, payload)
     }
 
     fn withdraw_routes(self: Arc<Self>) -> Executing<'static, ()> {
-        Box::pin(async move { self.routes.withdraw(&self.lowers).await })
+        Box::pin(async move { self.routes.withdraw(&self.lowers()).await })
     }
 
     fn set_route(
@@ -246,7 +278,7 @@ impl Below for Beneath {
         place: Option<Location>,
     ) -> Result<(), String> {
         if let Some(Location { device, offset }) = place {
-            let Some(geometry) = self.lowers.geometry(device) else {
+            let Some(geometry) = self.geometry(device) else {
                 let devices = self.count();
                 return Err(format!("there is no device {device} among its {devices}"));
             };
@@ -267,7 +299,7 @@ impl Below for Beneath {
     }
 
     fn reopen(&self, device: usize) -> Executing<'static, Result<(), Error>> {
-        self.lowers.reopen(device)
+        self.lowers().reopen(device)
     }
 
     fn hold(&self, number: u64) -> Hold {
@@ -281,16 +313,13 @@ impl Below for Beneath {
 
 impl StackedDevice {
     async fn open(config: DiskConfig, lowers: Lowers) -> Result<Arc<Self>, OpenError> {
-        let beneath = Arc::new(Beneath {
-            lowers,
-            routes: StableRoutes::new(config.component.withdraws_routes()),
-            holds: Holds::default(),
-        });
+        let lowers = Arc::new(lowers);
+        let beneath = Arc::new(Beneath::new(&lowers, config.component.withdraws_routes()));
         let sets_routes = config.component.sets_routes();
         let named = config.arguments.iter().filter(|argument| argument.value.is_device());
         let parameters = named.map(|argument| argument.name.clone()).collect();
         let guest = GuestDevice::open(config, Some(beneath.clone())).await?;
-        let device = Arc::new(Self::new(Arc::new(guest), beneath, parameters));
+        let device = Arc::new(Self::new(Arc::new(guest), lowers, beneath, parameters));
         if let Some(rules) = device.rules.filter(|_| sets_routes) {
             device.routes().allow_setting(Shape {
                 size: device.geometry.size,
@@ -306,11 +335,16 @@ impl StackedDevice {
         Ok(device)
     }
 
-    fn new(guest: Arc<GuestDevice>, beneath: Arc<Beneath>, parameters: Vec<String>) -> Self {
+    fn new(
+        guest: Arc<GuestDevice>,
+        lowers: Arc<Lowers>,
+        beneath: Arc<Beneath>,
+        parameters: Arc<[String]>,
+    ) -> Self {
         let mut geometry = guest.geometry().clone();
         let rules = guest.rules();
         let mut maximum = MAX_TRANSFER;
-        for lower in beneath.lowers.list() {
+        for lower in lowers.list() {
             let below = lower.device.geometry();
             maximum = maximum.min(below.block_sizes.maximum);
             // Rule 6. A component that flushes answers for what its flush covers.
@@ -321,11 +355,11 @@ impl StackedDevice {
         }
         let granules = Granules::new(rules.map_or(1, |rules| rules.granule));
         let copying = Semaphore::new(MAX_COPYING);
-        Self { guest, beneath, parameters, geometry, rules, granules, copying }
+        Self { guest, lowers, beneath, parameters, geometry, rules, granules, copying }
     }
 
     fn lowers(&self) -> &Lowers {
-        &self.beneath.lowers
+        &self.lowers
     }
 
     fn routes(&self) -> &Arc<StableRoutes> {

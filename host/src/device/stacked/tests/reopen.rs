@@ -147,7 +147,7 @@ async fn old_device_stays_when_the_new_one_cannot_take_its_place() {
         own(Native::with(MIB, |offers| offers.writable = false)),
         own(Native::with(MIB, |offers| offers.trim = false)),
         own(present.clone()),
-        Lower { device: linked, link: Some(Box::new(())) },
+        Lower { device: linked, link: Some(Arc::new(())) },
     ]);
     let client = stand_on(&reopening(), LONG, source).await;
     client.write(0, &[1], false).await.unwrap();
@@ -169,7 +169,7 @@ async fn old_device_stays_when_the_new_one_cannot_take_its_place() {
 #[tokio::test]
 async fn device_with_other_users_is_not_opened_anew() {
     let shared: Arc<dyn Device> = Native::new(MIB);
-    let source = Source::of([Lower { device: shared, link: Some(Box::new(())) }]);
+    let source = Source::of([Lower { device: shared, link: Some(Arc::new(())) }]);
     let client = stand_on(&reopening(), LONG, source.clone()).await;
     assert_eq!(refusal(&client).await.0, ErrorCode::Inval);
     assert_eq!(source.opened.load(Ordering::Relaxed), 1, "its source is not even asked");
