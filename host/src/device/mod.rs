@@ -22,6 +22,7 @@ mod lower;
 mod piped;
 mod port;
 mod renewable;
+pub mod snapshot;
 mod stacked;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ mod relied;
 mod remove;
 mod replace;
 mod serve;
+mod snapshots;
 mod streams;
 mod waiting;
 

@@ -1,0 +1,207 @@
+//! Snapshots: what a disk held at a moment, on which other disks can begin.
+//!
+//! A snapshot is a device that does not change any more, with the layers above it that do not either. A
+//! [`Layer`] is a disk on it: a disk of the component `cow`, whose changes go to an empty disk in memory.
+//! When the layer is frozen, it becomes one of those of the next snapshot.
+//!
+//! The module does not know exports: whoever takes a snapshot of a disk in use has it drained first
+//! ([`Export::replace_with`](crate::exports::Export::replace_with)).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::guest::{Budgets, DiskConfig, OpenError};
+use super::lower::{self, LowerError};
+use super::{Cancelled, Device, LowerSource, OpenDevice, Order, ScratchDisk, open};
+use crate::block::{Command, Error};
+use crate::component::{BuiltIn, Engine};
+use crate::parameters::Argument;
+
+/// The most overlays of a snapshot. Beyond that, the uppermost disk becomes the base of the next layer.
+const MAX_OVERLAYS: usize = 128;
+
+/// The size of blocks, unless the disk is larger than 256 TiB.
+const BLOCK: u64 = 64 << 10;
+
+/// What a disk held at a moment. It takes the memory of what it holds until the last clone and the last
+/// layer on it are gone.
+#[derive(Clone)]
+pub struct Snapshot {
+    base: Arc<dyn Device>,
+    /// The overlays above the base, the lowest first.
+    overlays: Vec<Arc<dyn Device>>,
+    /// The metadata of the uppermost overlay's disk; `None` if there is no overlay.
+    map: Option<Arc<dyn Device>>,
+}
+
+/// A disk that begins with what a snapshot holds.
+pub struct Layer {
+    below: Snapshot,
+    changes: Changes,
+    device: Arc<dyn Device>,
+}
+
+/// Where a disk keeps what differs from the snapshot with which it began.
+struct Changes {
+    overlay: Arc<dyn Device>,
+    /// The metadata.
+    map: Arc<dyn Device>,
+}
+
+/// What the layers of a disk are made with.
+#[derive(Clone)]
+pub struct LayerContext {
+    /// Loads the components `cow` and `memory`.
+    pub engine: Engine,
+    /// The name of the export, for messages.
+    pub export_name: String,
+    /// The budgets of the disk: it pays for its changes.
+    pub budgets: Budgets,
+}
+
+impl Snapshot {
+    /// Creates a snapshot of a device that does not change from now on, and that was flushed.
+    pub fn of(device: Arc<dyn Device>) -> Self {
+        Self { base: device, overlays: Vec::new(), map: None }
+    }
+
+    /// Returns the size in bytes.
+    pub fn size(&self) -> u64 {
+        self.base.geometry().size
+    }
+
+    /// Returns the size of the blocks in which data are copied, in bytes: there may be up to 2^32.
+    fn block(&self) -> u64 {
+        (self.size() >> 32).next_power_of_two().max(BLOCK)
+    }
+
+    /// Opens a disk that begins with the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a component cannot be loaded, or there is no memory for the disk.
+    pub async fn layer(&self, context: &LayerContext) -> Result<Layer, OpenError> {
+        let size = self.size();
+        let overlay = context.memory("overlay", size).await?;
+        // A header, and a byte for each block.
+        let map = context.memory("metadata", 4096 + size.div_ceil(self.block())).await?;
+        let changes = Changes { overlay, map };
+        let device = self.open(context, Some(&changes)).await?;
+        Ok(Layer { below: self.clone(), changes, device })
+    }
+
+    /// Opens a disk to read the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error under the same conditions as [`Self::layer`].
+    pub async fn read_only(&self, context: &LayerContext) -> Result<Arc<dyn Device>, OpenError> {
+        self.open(context, None).await
+    }
+
+    async fn open(
+        &self,
+        context: &LayerContext,
+        changes: Option<&Changes>,
+    ) -> Result<Arc<dyn Device>, OpenError> {
+        let component = context.built_in("cow").await?.for_export(&context.export_name);
+        let mut words = vec!["base=base".to_owned(), format!("cow-block-size={}", self.block())];
+        words.extend(self.overlays.iter().map(|_| "layer=layer".to_owned()));
+        words.extend(self.map.iter().map(|_| "inherit=inherit".to_owned()));
+        words.extend(
+            changes
+                .iter()
+                .flat_map(|_| ["overlay=overlay".to_owned(), "metadata=metadata".to_owned()]),
+        );
+        let arguments = component.description().parse_arguments(&words);
+        let arguments = arguments.map_err(|error| OpenError::Refused(error.to_string()))?;
+        let mut overlays = self.overlays.iter();
+        let devices = arguments.iter().filter(|argument| argument.value.link().is_some());
+        let lowers = devices.map(|Argument { name, value }| {
+            let source: Arc<dyn LowerSource> = match (name.as_str(), changes) {
+                _ if value.is_scratch() => Arc::new(context.scratch_source()),
+                ("overlay", Some(changes)) => Arc::new(OpenDevice::Shared(changes.overlay.clone())),
+                ("metadata", Some(changes)) => Arc::new(OpenDevice::Shared(changes.map.clone())),
+                ("layer", _) => {
+                    let overlay = overlays.next().unwrap_or(&self.base);
+                    Arc::new(OpenDevice::Shared(overlay.clone()))
+                }
+                ("inherit", _) => {
+                    let map = self.map.as_ref().unwrap_or(&self.base);
+                    Arc::new(OpenDevice::Shared(map.clone()))
+                }
+                _ => Arc::new(OpenDevice::Shared(self.base.clone())),
+            };
+            (name.clone(), source)
+        });
+        let config = DiskConfig {
+            lowers: lowers.collect(),
+            component,
+            export_name: context.export_name.clone(),
+            read_only: changes.is_none(),
+            arguments,
+            budgets: context.budgets.clone(),
+            client: None,
+        };
+        open(config).await
+    }
+}
+
+impl Layer {
+    /// Returns the device of the disk.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// Returns the snapshot with which the disk began.
+    pub fn below(&self) -> &Snapshot {
+        &self.below
+    }
+
+    /// Returns a snapshot of the disk, which must not be changed from now on: nobody is at work on it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the disk cannot be flushed.
+    pub async fn freeze(&self) -> Result<Snapshot, Error> {
+        let flush = Order::new(Command::Flush, Bytes::new(), Cancelled::default());
+        lower::execute(self.device.clone(), flush).await?;
+        if self.below.overlays.len() >= MAX_OVERLAYS {
+            return Ok(Snapshot::of(self.device.clone()));
+        }
+        let mut frozen = self.below.clone();
+        frozen.overlays.push(self.changes.overlay.clone());
+        frozen.map = Some(self.changes.map.clone());
+        Ok(frozen)
+    }
+}
+
+impl LayerContext {
+    async fn built_in(&self, name: &str) -> Result<crate::component::Component, OpenError> {
+        let missing = || OpenError::Refused(format!("this program has no component {name}"));
+        let built_in = BuiltIn::find(name).ok_or_else(missing)?;
+        let loaded = self.engine.load_built_in(built_in).await;
+        loaded.map_err(|error| OpenError::Lower {
+            parameter: name.to_owned(),
+            error: LowerError { message: error.to_string(), may_pass: error.may_pass() },
+        })
+    }
+
+    fn scratch_source(&self) -> ScratchDisk {
+        ScratchDisk {
+            engine: self.engine.clone(),
+            export_name: self.export_name.clone(),
+            budgets: self.budgets.clone(),
+        }
+    }
+
+    async fn memory(&self, parameter: &str, size: u64) -> Result<Arc<dyn Device>, OpenError> {
+        let opened = self.scratch_source().open_of_size(size, None).await;
+        let failed = |error| OpenError::Lower { parameter: parameter.to_owned(), error };
+        opened.map(|lower| lower.device).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests;
