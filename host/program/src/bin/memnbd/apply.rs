@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use crate::http::Server;
+use crate::table::plain;
 use crate::{items, lines, text};
 
 /// The longest file, in bytes, for the server takes no longer ones.
@@ -67,16 +68,15 @@ fn plan(answer: &Value, replace: bool) -> String {
         };
         refused |= sign == "-/+" && dry_run && !replace;
         counts[count] += 1;
-        // What users named must not move the cursor.
-        let name = text(&change["disk"]).replace(char::is_control, "?");
+        let name = plain(&text(&change["disk"]));
         shown += &format!("{sign:>3} {name}{note}\n");
         for (sign, spec) in [("-", &change["before"]), ("+", &change["after"])] {
             if !spec.is_null() {
-                shown += &format!("      {sign} {spec}\n");
+                shown += &format!("      {sign} {}\n", plain(&spec.to_string()));
             }
         }
         if let Some(error) = change["error"].as_str() {
-            shown += &format!("      ! {}\n", error.replace(char::is_control, "?"));
+            shown += &format!("      ! {}\n", plain(error));
         }
     }
     let [created, changed, removed] = counts;
@@ -101,14 +101,14 @@ mod tests {
             "dry_run": true,
             "unchanged": 3,
             "changes": [
-                {"disk": "a\u{1b}", "action": "create", "after": {"component": "memory"}},
+                {"disk": "a\u{1b}", "action": "create", "after": {"component": "m\u{9b}"}},
                 {"disk": "b", "action": "replace", "before": {}, "after": {}},
                 {"disk": "c", "action": "remove", "before": {}, "error": "another stands on it"},
             ],
         });
         assert_eq!(
             plan(&answer, false),
-            "  + a?\n      + {\"component\":\"memory\"}\n\
+            "  + a?\n      + {\"component\":\"m?\"}\n\
              -/+ b (created anew: its content is lost)\n      - {}\n      + {}\n\
              \x20 - c\n      - {}\n      ! another stands on it\n\
              would be created 1, changed 1, removed 1; unchanged 3\n\

@@ -13,9 +13,7 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        // What users named must not move the cursor.
-        let plain = |cell: String| cell.replace(char::is_control, "?");
-        self.rows.push(cells.into_iter().map(plain).collect());
+        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
     }
 }
 
@@ -33,6 +31,11 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
+}
+
+/// Returns a text for a terminal: what users wrote must not move the cursor.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(char::is_control, "?")
 }
 
 /// Returns a number of bytes in the largest unit in which it is a whole number.
