@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{DISKS, control, controlled, http, put};
+use super::{control, controlled, http, names, put};
 use crate::support::{Server, nbdsh, require};
 
 /// Where configurations go.
@@ -15,12 +15,6 @@ fn file(server: &Server, config: &str) -> String {
     let path = server.path("disks.toml");
     fs::write(&path, config).unwrap();
     path.display().to_string()
-}
-
-fn names(server: &Server) -> Vec<String> {
-    let listed = http(server, "GET", DISKS, None).json();
-    let name = |disk: &Value| disk["name"].as_str().unwrap().to_owned();
-    listed.as_array().unwrap().iter().map(name).collect()
 }
 
 fn populate(server: &Server, request: &Value) -> super::Answer {

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
-use super::{DISKS, control, controlled_in, http, put};
+use super::{DISKS, control, controlled_in, http, names, put};
 use crate::support::{LIMIT, Server, memnbd, nbdsh, require, run, wait_until};
 
 /// The configuration of a server, in its directory.
@@ -37,12 +37,6 @@ fn reload(server: &Server, config: &str) {
 fn replace_file(server: &Server, config: &str) {
     fs::write(server.path("new.toml"), config).unwrap();
     fs::rename(server.path("new.toml"), server.path(FILE)).unwrap();
-}
-
-fn names(server: &Server) -> Vec<String> {
-    let listed = http(server, "GET", DISKS, None).json();
-    let name = |disk: &Value| disk["name"].as_str().unwrap().to_owned();
-    listed.as_array().unwrap().iter().map(name).collect()
 }
 
 /// The number of a disk, which is another one after it was created anew.

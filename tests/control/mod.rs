@@ -33,6 +33,13 @@ fn controlled_in(directory: TempDir, arguments: &[&str]) -> Server {
     Server::spawn(directory, &mut command)
 }
 
+/// Returns the names of the disks.
+fn names(server: &Server) -> Vec<String> {
+    let listed = http(server, "GET", DISKS, None).json();
+    let name = |disk: &Value| disk["name"].as_str().unwrap().to_owned();
+    listed.as_array().unwrap().iter().map(name).collect()
+}
+
 /// Runs `memnbd` against a server.
 pub(crate) fn control(server: &Server, arguments: &[&str]) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memnbd"));
