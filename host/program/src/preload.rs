@@ -35,6 +35,10 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// The time between two updates of the progress bar.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
+/// What the progress bar shows.
+const STYLE: &str =
+    "preload [{bar:30}] {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
+
 /// The format of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -184,8 +188,6 @@ impl Progress {
 }
 
 fn bar(size: u64, elapsed: Duration) -> ProgressBar {
-    const STYLE: &str =
-        "preload [{bar:30}] {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
     let style = ProgressStyle::with_template(STYLE);
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     let hertz = (1000 / DRAW_EVERY.as_millis()) as u8;
@@ -207,12 +209,11 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_bar_can_be_drawn() {
-        assert!(
-            ProgressStyle::with_template("{bytes} {total_bytes} {binary_bytes_per_sec} {eta}")
-                .is_ok()
-        );
-        bar(10, PATIENCE).set_position(5);
+    #[test]
+    fn the_bar_can_be_drawn() {
+        assert!(ProgressStyle::with_template(STYLE).is_ok());
+        let bar = bar(10, PATIENCE);
+        bar.set_position(5);
+        assert_eq!((bar.position(), bar.length()), (5, Some(10)));
     }
 }
