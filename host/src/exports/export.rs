@@ -16,7 +16,7 @@ use super::{Failed, Problem, Stage, State};
 use crate::block::ErrorCode;
 use crate::component::Client;
 use crate::device::guest::DiskConfig;
-use crate::device::{Account, Control, Device, Drained, InUse, Port, Ports};
+use crate::device::{Account, Control, Device, Drained, InUse, Port, Ports, Replacing};
 use crate::parameters::Link;
 use crate::rate::Limits;
 
@@ -412,15 +412,7 @@ impl Export {
         device: Arc<dyn Device>,
         limit: Duration,
     ) -> Result<Arc<dyn Device>, NotReplaced> {
-        if self.private {
-            return Err(NotReplaced::Private);
-        }
-        let replacing = self.ports.replacing().await;
-        if self.is_stood_on() {
-            return Err(NotReplaced::StoodOn);
-        }
-        // It stays open, and nobody else replaces it.
-        let present = self.opened().ok_or(NotReplaced::NotOpen)?;
+        let (replacing, present) = self.replaceable().await?;
         if let Some(obstacle) = present.geometry().obstacle_to(device.geometry()) {
             return Err(NotReplaced::Geometry(obstacle));
         }
@@ -441,14 +433,7 @@ impl Export {
         limit: Duration,
         make: impl AsyncFnOnce(&Arc<dyn Device>) -> Result<Arc<dyn Device>, E>,
     ) -> Result<Arc<dyn Device>, NotReplaced> {
-        if self.private {
-            return Err(NotReplaced::Private);
-        }
-        let replacing = self.ports.replacing().await;
-        if self.is_stood_on() {
-            return Err(NotReplaced::StoodOn);
-        }
-        let present = self.opened().ok_or(NotReplaced::NotOpen)?;
+        let (replacing, present) = self.replaceable().await?;
         let end = Instant::now() + limit;
         let drained = replacing.drain(limit).await.map_err(NotReplaced::InUse)?;
         let made = tokio::time::timeout_at(end.into(), make(&present)).await;
@@ -460,6 +445,19 @@ impl Export {
         }
         self.commit(drained, device);
         Ok(present)
+    }
+
+    /// Returns the exclusive right to replace the device, and the device: it stays open meanwhile.
+    async fn replaceable(&self) -> Result<(Replacing<'_>, Arc<dyn Device>), NotReplaced> {
+        if self.private {
+            return Err(NotReplaced::Private);
+        }
+        let replacing = self.ports.replacing().await;
+        if self.is_stood_on() {
+            return Err(NotReplaced::StoodOn);
+        }
+        let present = self.opened().ok_or(NotReplaced::NotOpen)?;
+        Ok((replacing, present))
     }
 
     fn commit(&self, drained: Drained<'_>, device: Arc<dyn Device>) {
