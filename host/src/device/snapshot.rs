@@ -15,7 +15,7 @@ use super::guest::{Budgets, DiskConfig, OpenError};
 use super::lower::{self, LowerError};
 use super::{Cancelled, Device, LowerSource, OpenDevice, Order, ScratchDisk, open};
 use crate::block::{Command, Error};
-use crate::component::{BuiltIn, Engine};
+use crate::component::{BuiltIn, Component, Engine};
 use crate::parameters::Argument;
 
 /// The most overlays of a snapshot. Beyond that, the uppermost disk becomes the base of the next layer.
@@ -106,37 +106,30 @@ impl Snapshot {
         changes: Option<&Changes>,
     ) -> Result<Arc<dyn Device>, OpenError> {
         let component = context.built_in("cow").await?.for_export(&context.export_name);
-        let mut words = vec!["base=base".to_owned(), format!("cow-block-size={}", self.block())];
-        words.extend(self.overlays.iter().map(|_| "layer=layer".to_owned()));
-        words.extend(self.map.iter().map(|_| "inherit=inherit".to_owned()));
-        words.extend(
-            changes
-                .iter()
-                .flat_map(|_| ["overlay=overlay".to_owned(), "metadata=metadata".to_owned()]),
-        );
+        let mut devices = vec![("base", &self.base)];
+        devices.extend(self.overlays.iter().map(|overlay| ("layer", overlay)));
+        devices.extend(self.map.iter().map(|map| ("inherit", map)));
+        if let Some(Changes { overlay, map }) = changes {
+            devices.extend([("overlay", overlay), ("metadata", map)]);
+        }
+        let mut words = vec![format!("cow-block-size={}", self.block())];
+        words.extend(devices.iter().map(|(parameter, _)| format!("{parameter}={parameter}")));
         let arguments = component.description().parse_arguments(&words);
         let arguments = arguments.map_err(|error| OpenError::Refused(error.to_string()))?;
-        let mut overlays = self.overlays.iter();
-        let devices = arguments.iter().filter(|argument| argument.value.link().is_some());
-        let lowers = devices.map(|Argument { name, value }| {
-            let source: Arc<dyn LowerSource> = match (name.as_str(), changes) {
-                _ if value.is_scratch() => Arc::new(context.scratch_source()),
-                ("overlay", Some(changes)) => Arc::new(OpenDevice::Shared(changes.overlay.clone())),
-                ("metadata", Some(changes)) => Arc::new(OpenDevice::Shared(changes.map.clone())),
-                ("layer", _) => {
-                    let overlay = overlays.next().unwrap_or(&self.base);
-                    Arc::new(OpenDevice::Shared(overlay.clone()))
-                }
-                ("inherit", _) => {
-                    let map = self.map.as_ref().unwrap_or(&self.base);
-                    Arc::new(OpenDevice::Shared(map.clone()))
-                }
-                _ => Arc::new(OpenDevice::Shared(self.base.clone())),
+        let linked = arguments.iter().filter(|argument| argument.value.link().is_some());
+        let lowers = linked.map(|Argument { name, .. }| {
+            // Those of the same name are in the order in which they were given.
+            let given = devices.iter().position(|(parameter, _)| parameter == name);
+            let source: Arc<dyn LowerSource> = match given.map(|index| devices.remove(index)) {
+                Some((_, device)) => Arc::new(OpenDevice::Shared(device.clone())),
+                // A disk that is only read has no overlay of its own.
+                None => Arc::new(context.scratch_source()),
             };
             (name.clone(), source)
         });
+        let lowers = lowers.collect();
         let config = DiskConfig {
-            lowers: lowers.collect(),
+            lowers,
             component,
             export_name: context.export_name.clone(),
             read_only: changes.is_none(),
@@ -178,7 +171,7 @@ impl Layer {
 }
 
 impl LayerContext {
-    async fn built_in(&self, name: &str) -> Result<crate::component::Component, OpenError> {
+    async fn built_in(&self, name: &str) -> Result<Component, OpenError> {
         let missing = || OpenError::Refused(format!("this program has no component {name}"));
         let built_in = BuiltIn::find(name).ok_or_else(missing)?;
         let loaded = self.engine.load_built_in(built_in).await;
