@@ -230,7 +230,7 @@ impl Ends {
         };
         let mut left = piece;
         for part in content.into_parts() {
-            let data = match part {
+            let mut data = match part {
                 Part::Data(bytes) => Bytes::from(bytes),
                 Part::Shared(bytes) => bytes,
                 Part::Hole(length) => {
@@ -240,7 +240,6 @@ impl Ends {
                     continue;
                 }
             };
-            let mut data = data;
             while !data.is_empty() {
                 let (length, is_zero) = run(left.offset, &data);
                 let run = data.split_to(length);

@@ -1,11 +1,6 @@
 //! Copies between devices in vectors.
 
-#[allow(dead_code, clippy::duplicate_mod, reason = "the tests of stacked devices need the rest")]
-#[path = "../stacked/tests/native.rs"]
-mod native;
-
-use native::Native;
-
+use super::super::stacked::tests::native::Native;
 use super::*;
 use crate::block::ErrorCode;
 

@@ -25,7 +25,7 @@ mod segments;
 mod stable;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -10,7 +10,7 @@ mod held;
 mod late;
 mod lower;
 mod lower_memory;
-mod native;
+pub(in crate::device) mod native;
 mod reopen;
 mod rules;
 mod set;

@@ -15,28 +15,28 @@ use crate::device::{
 };
 
 /// The device.
-pub(super) struct Native {
+pub(in crate::device) struct Native {
     geometry: Geometry,
     buffers: Buffers,
-    pub(super) bytes: Mutex<Vec<u8>>,
+    pub(in crate::device) bytes: Mutex<Vec<u8>>,
     log: Mutex<Vec<Command>>,
     fails: Mutex<Vec<(Operation, u64, ErrorCode)>>,
     fails_flushes: AtomicBool,
     /// Each execution takes a permit, and puts it back unless the device is held.
     held: Semaphore,
-    pub(super) under_way: AtomicUsize,
-    pub(super) most_under_way: AtomicUsize,
+    pub(in crate::device) under_way: AtomicUsize,
+    pub(in crate::device) most_under_way: AtomicUsize,
     /// The number of orders that were cancelled before they were executed.
-    pub(super) cancelled: AtomicUsize,
+    pub(in crate::device) cancelled: AtomicUsize,
 }
 
 impl Native {
-    pub(super) fn new(size: u64) -> Arc<Self> {
+    pub(in crate::device) fn new(size: u64) -> Arc<Self> {
         Self::with(size, |_| ())
     }
 
     /// A device that lacks something.
-    pub(super) fn with(size: u64, change: impl FnOnce(&mut Capabilities)) -> Arc<Self> {
+    pub(in crate::device) fn with(size: u64, change: impl FnOnce(&mut Capabilities)) -> Arc<Self> {
         let mut capabilities = Capabilities {
             writable: true,
             flush: true,
@@ -66,7 +66,7 @@ impl Native {
     }
 
     /// Fills the device with bytes that tell their places.
-    pub(super) fn numbered(self: &Arc<Self>, seed: u8) -> Arc<Self> {
+    pub(in crate::device) fn numbered(self: &Arc<Self>, seed: u8) -> Arc<Self> {
         let bytes = &mut *self.bytes.lock().unwrap();
         for (index, byte) in bytes.iter_mut().enumerate() {
             *byte = seed.wrapping_add((index / 512) as u8);
@@ -75,36 +75,36 @@ impl Native {
     }
 
     /// Has commands of a kind fail that touch this offset. A flush touches all.
-    pub(super) fn fail(&self, operation: Operation, offset: u64, code: ErrorCode) {
+    pub(in crate::device) fn fail(&self, operation: Operation, offset: u64, code: ErrorCode) {
         self.fails.lock().unwrap().push((operation, offset, code));
     }
 
     /// Has flushes fail.
-    pub(super) fn fail_flushes(&self) {
+    pub(in crate::device) fn fail_flushes(&self) {
         self.fails_flushes.store(true, Ordering::Relaxed);
     }
 
     /// Ends the failures.
-    pub(super) fn mend(&self) {
+    pub(in crate::device) fn mend(&self) {
         self.fails.lock().unwrap().clear();
     }
 
     /// Has all commands wait from now on.
-    pub(super) fn hold(&self) {
+    pub(in crate::device) fn hold(&self) {
         self.held.forget_permits(usize::MAX);
     }
 
     /// Lets them go on.
-    pub(super) fn release(&self) {
+    pub(in crate::device) fn release(&self) {
         self.held.add_permits(1 << 20);
     }
 
-    pub(super) fn take_log(&self) -> Vec<Command> {
+    pub(in crate::device) fn take_log(&self) -> Vec<Command> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 
     /// Waits until this many commands are under way.
-    pub(super) async fn until_under_way(&self, count: usize) {
+    pub(in crate::device) async fn until_under_way(&self, count: usize) {
         while self.under_way.load(Ordering::Relaxed) != count {
             tokio::task::yield_now().await;
         }
