@@ -132,9 +132,10 @@ pub trait Device: Send + Sync + 'static {
         None
     }
 
-    /// Returns this device with another base in the place of [`Self::base`], which has the same content and
-    /// at least what the other offers. Its component and all that this has in memory stay; it is moved, so
-    /// nobody must use the present device, now or later. Returns `None` if it has no base.
+    /// Returns this device on another base, which has the same content as [`Self::base`] and offers at least
+    /// as much. The instances of its component go with it, and keep their state, so nobody may use the
+    /// present device during this call or after it. The caller makes sure that no more than [`MAX_DEPTH`]
+    /// devices stand on each other. Returns `None` if the device has no base.
     fn on_base(self: Arc<Self>, _base: Arc<dyn Device>) -> Option<Arc<dyn Device>> {
         None
     }
