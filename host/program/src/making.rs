@@ -107,9 +107,7 @@ impl Maker {
             directory: directory.to_owned(),
             ..Wish::granted(&self.grants, &self.outputs, budgets, name, &words)?
         };
-        let mut loader = self.loader.lock().await;
-        let chain = Chain::new(&mut loader, name, &filters, &component, wish, &self.known).await?;
-        Ok(export(&chain, name, self.private, &policy))
+        self.make(&filters, &component, wish, &policy).await
     }
 
     /// Makes an export. Its disk is not opened, but mistakes that can be seen without that are reported.
@@ -125,10 +123,21 @@ impl Maker {
         let budgets = self.process.extra();
         let mut wish = Wish::granted(&self.grants, &self.outputs, budgets, name, &words)?;
         wish.read_only = self.read_only || layers.read_only;
-        let mut loader = self.loader.lock().await;
-        let chain = Chain::new(&mut loader, name, &filters, &component, wish, &self.known).await?;
         let policy = HostFilters::default().policy(self.access.as_ref());
-        Ok(export(&chain, name, self.private, &policy))
+        self.make(&filters, &component, wish, &policy).await
+    }
+
+    async fn make(
+        &self,
+        filters: &[String],
+        component: &str,
+        wish: Wish,
+        policy: &Policy,
+    ) -> Result<Arc<Export>, Failure> {
+        let name = wish.export_name.clone();
+        let mut loader = self.loader.lock().await;
+        let chain = Chain::new(&mut loader, &name, filters, component, wish, &self.known).await?;
+        Ok(export(&chain, &name, self.private, policy))
     }
 }
 
