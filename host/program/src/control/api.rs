@@ -74,12 +74,12 @@ pub(super) struct Specs {
     pub(super) by_name: HashMap<String, DiskSpec>,
     /// The memory that their texts take, in bytes.
     pub(super) weight: usize,
-    /// Who made them, if it was a configuration.
+    /// Which configuration made them, if one did.
     pub(super) origins: HashMap<String, Origin>,
 }
 
 impl Specs {
-    /// Remembers a disk of a configuration.
+    /// Records a disk that a configuration made.
     pub(super) fn insert_of(&mut self, origin: Origin, name: String, spec: DiskSpec) {
         self.insert(name.clone(), spec);
         self.origins.insert(name, origin);

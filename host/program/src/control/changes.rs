@@ -15,7 +15,7 @@ const MAX_NAMED: usize = 10;
 /// How many changes of a configuration are logged one by one.
 const MAX_LOGGED: usize = 100;
 
-/// Who made a disk. Each configuration changes and removes only what was made by its like.
+/// Which configuration made a disk. Each changes and removes only the disks that it made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The configuration file of the server.
@@ -73,7 +73,7 @@ pub(super) struct Populated {
     pub(super) dry_run: bool,
     /// The changes, in the order in which they were made.
     pub(super) changes: Vec<Change>,
-    /// The number of disks that are described as they are.
+    /// The number of disks whose description is the same.
     pub(super) unchanged: usize,
 }
 

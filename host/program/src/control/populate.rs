@@ -1,7 +1,7 @@
 //! Making the disks of a server those that a configuration describes.
 //!
-//! Everything is checked before the first change. Disks that are described as they are stay as they are,
-//! and their clients notice nothing.
+//! Everything is checked before the first change. A disk whose description is the same is left alone, and
+//! its clients notice nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::config::{Author, parse};
 /// it is up to 75 times as much.
 const MAX_BODY: usize = 5 << 20;
 
-/// The place of the configuration that is handled.
+/// Held while a configuration is handled.
 static PLACE: Semaphore = Semaphore::const_new(1);
 
 /// A configuration, as an object or as text.
@@ -54,8 +54,8 @@ pub(super) struct PopulateRequest {
 }
 
 impl Api {
-    /// Makes the disks of an origin those that are wanted. Nothing is changed unless all of them can be
-    /// made, as far as that is known before they are opened. The future must not be dropped before it
+    /// Creates, changes and removes disks of an origin, until they are those that are wanted. Nothing is
+    /// changed unless all of them can be made, as far as that is known before they are opened. The future must not be dropped before it
     /// completes.
     ///
     /// # Errors
@@ -240,7 +240,7 @@ impl Api {
     }
 }
 
-/// Returns what is at the path of configurations.
+/// Returns the route for configurations.
 pub(super) fn route() -> MethodRouter<Arc<Api>> {
     post(populate_disks).layer(DefaultBodyLimit::max(MAX_BODY))
 }

@@ -25,7 +25,7 @@ impl FromFile {
         Self { file, config: Some(config), grants }
     }
 
-    /// Lists its disks, which are served already.
+    /// Records its disks, which are served already.
     pub(super) fn adopt(&mut self, api: &Api) {
         let Some(config) = self.config.take() else { return };
         for (name, spec) in config.specs() {
