@@ -102,6 +102,8 @@ fn mistakes_are_told() {
         ("none", &[], 1, "No such file"),
         ("none", &["1M"], 1, "No such file"),
         (".", &["1M"], 1, "--preload"),
+        (".", &["1M"], 1, ": it is neither a regular file"),
+        ("/dev/zero", &[], 1, "--preload /dev/zero: it is neither a regular file"),
         ("raw", &["-r"], 2, "-r"),
         ("raw", &["--private"], 2, "--private"),
         ("raw", &["--export", "a=memory,1M"], 2, "without --export"),

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,16 +135,21 @@ impl Preload {
         let chain = Chain::new(&mut loader, "the image", &filters, file::NAME, wish, &known).await;
         let chain = chain.map_err(|failure| anyhow!("{failure}"))?;
         let export = export(&chain, "preload", false, &Policy::default());
-        export.start(true).await.map_err(|failed| anyhow!("{failed}"))?;
-        export.disk().await.map_err(|failed| anyhow!("{failed}"))
+        // It is tried once.
+        export.start(true).await.map_err(|failed| anyhow!("{}", failed.problem))?;
+        export.disk().await.map_err(|failed| anyhow!("{}", failed.problem))
     }
 }
 
 /// Opens an image, and detects its format unless it is known.
 fn open_file(path: &Path, format: Option<Format>) -> io::Result<(File, Format)> {
-    // A pipe must not block; it is refused because it cannot be read at an offset.
+    // A pipe must not block.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let image = File::options().read(true).custom_flags(flags).open(path)?;
+    let kind = image.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(io::Error::other("it is neither a regular file nor a block device"));
+    }
     let mut head = [0; 6];
     let length = image.read_at(&mut head, 0)?;
     Ok((image, format.unwrap_or_else(|| Format::detect(&head[..length]))))
