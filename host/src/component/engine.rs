@@ -253,7 +253,7 @@ impl Component {
     }
 
     /// Returns true if the component may have its lower devices opened anew.
-    pub(crate) fn reopens_lowers(&self) -> bool {
+    pub fn reopens_lowers(&self) -> bool {
         self.executable.prepared().reopens
     }
 

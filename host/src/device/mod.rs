@@ -11,6 +11,7 @@
 
 mod account;
 mod answer;
+mod beneath;
 mod buffers;
 mod control;
 mod copy;
@@ -45,6 +46,7 @@ use tokio_util::sync::ReusableBoxFuture;
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 pub use account::{Account, Entry, Latency, Meter, OperationTotals, Totals};
 pub use answer::{Answer, Chunks, Content, Part};
+pub use beneath::{Divided, NotReplacedBeneath};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
 pub use control::{Control, ControlError};
 pub use copy::{CopyError, copy};

@@ -61,8 +61,17 @@ pub struct LayerContext {
 }
 
 impl Snapshot {
-    /// Creates a snapshot of a device that does not change from now on, and that was flushed.
-    pub fn of(device: Arc<dyn Device>) -> Self {
+    /// Creates a snapshot of a device that does not change from now on, and flushes it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the device cannot be flushed.
+    pub async fn of(device: Arc<dyn Device>) -> Result<Self, Error> {
+        flush(&device).await?;
+        Ok(Self::of_flushed(device))
+    }
+
+    fn of_flushed(device: Arc<dyn Device>) -> Self {
         Self { base: device, overlays: Vec::new(), map: None }
     }
 
@@ -158,16 +167,25 @@ impl Layer {
     ///
     /// Returns an error if the disk cannot be flushed.
     pub async fn freeze(&self) -> Result<Snapshot, Error> {
-        let flush = Order::new(Command::Flush, Bytes::new(), Cancelled::default());
-        lower::execute(self.device.clone(), flush).await?;
+        flush(&self.device).await?;
         if self.below.overlays.len() >= MAX_OVERLAYS {
-            return Ok(Snapshot::of(self.device.clone()));
+            return Ok(Snapshot::of_flushed(self.device.clone()));
         }
         let mut frozen = self.below.clone();
         frozen.overlays.push(self.changes.overlay.clone());
         frozen.map = Some(self.changes.map.clone());
         Ok(frozen)
     }
+}
+
+/// Flushes a device, so that a snapshot that is taken soon has less to flush.
+///
+/// # Errors
+///
+/// Returns an error if the device cannot be flushed.
+pub async fn flush(device: &Arc<dyn Device>) -> Result<(), Error> {
+    let order = Order::new(Command::Flush, Bytes::new(), Cancelled::default());
+    lower::execute(device.clone(), order).await.map(drop)
 }
 
 impl LayerContext {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -54,8 +54,6 @@ pub enum NotReplaced {
     Geometry(&'static str),
     /// Requests under way did not end in time.
     InUse(InUse),
-    /// The device could not be made, for this reason.
-    NotMade(String),
 }
 
 impl fmt::Display for NotReplaced {
@@ -68,7 +66,6 @@ impl fmt::Display for NotReplaced {
                 write!(f, "the device {what}, and connected clients were told otherwise")
             }
             Self::InUse(in_use) => in_use.fmt(f),
-            Self::NotMade(reason) => f.write_str(reason),
         }
     }
 }
@@ -115,6 +112,44 @@ pub(super) enum NotStoodOn {
     Conflict(Conflict),
 }
 
+/// An export whose requests are held back: nobody is at work on its device.
+pub struct Held<'a> {
+    export: &'a Export,
+    drained: Drained<'a>,
+    present: Arc<dyn Device>,
+}
+
+impl Held<'_> {
+    /// Returns the device.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.present
+    }
+
+    /// Points the export at another device, as [`Export::replace`] does. It may be made of the present one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, with nothing replaced, if the device is not of the geometry that clients were
+    /// told.
+    pub fn replace(self, device: Arc<dyn Device>) -> Result<Arc<dyn Device>, NotReplaced> {
+        let Self { export, drained, present } = self;
+        check_geometry(&present, &device)?;
+        let next = Phase::Open(device.clone());
+        drained.replace(&device, || {
+            export.status.send_modify(|status| status.phase = next);
+            export.generation.fetch_add(1, Ordering::Relaxed);
+        });
+        Ok(present)
+    }
+}
+
+fn check_geometry(present: &Arc<dyn Device>, next: &Arc<dyn Device>) -> Result<(), NotReplaced> {
+    match present.geometry().obstacle_to(next.geometry()) {
+        Some(obstacle) => Err(NotReplaced::Geometry(obstacle)),
+        None => Ok(()),
+    }
+}
+
 /// Returns a number that no other export has or had.
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -157,8 +192,8 @@ impl Export {
     }
 
     /// Creates an export of a component that is still to be loaded.
-    pub fn of_source(name: &str, source: Box<dyn Source>) -> Arc<Self> {
-        Self::with_status(name, Some(Arc::from(source)), Status::default())
+    pub fn of_source(name: &str, source: Arc<dyn Source>) -> Arc<Self> {
+        Self::with_status(name, Some(source), Status::default())
     }
 
     /// Gives each client of the export a disk of its own, which is opened when the client connects and
@@ -413,38 +448,21 @@ impl Export {
         limit: Duration,
     ) -> Result<Arc<dyn Device>, NotReplaced> {
         let (replacing, present) = self.replaceable().await?;
-        if let Some(obstacle) = present.geometry().obstacle_to(device.geometry()) {
-            return Err(NotReplaced::Geometry(obstacle));
-        }
+        check_geometry(&present, &device)?;
         let drained = replacing.drain(limit).await.map_err(NotReplaced::InUse)?;
-        self.commit(drained, device);
-        Ok(present)
+        Held { export: self, drained, present }.replace(device)
     }
 
-    /// Points the export at a device that is made of the present one, like [`Self::replace`], but the
-    /// device is made while requests are held back: nobody is at work on the present one. Making it has
-    /// the time that is left of `limit`. It must not fail once it has changed the present one.
+    /// Holds back the requests of the export's clients, after those under way have come to their end, for
+    /// which they have until `limit`. They go on when the returned value is dropped.
     ///
     /// # Errors
     ///
-    /// Returns an error, with nothing replaced, under the same conditions, and if the device cannot be made.
-    pub async fn replace_with<E: fmt::Display>(
-        &self,
-        limit: Duration,
-        make: impl AsyncFnOnce(&Arc<dyn Device>) -> Result<Arc<dyn Device>, E>,
-    ) -> Result<Arc<dyn Device>, NotReplaced> {
+    /// Returns an error if the export is not open, or a request takes longer than `limit`.
+    pub async fn hold(&self, limit: Duration) -> Result<Held<'_>, NotReplaced> {
         let (replacing, present) = self.replaceable().await?;
-        let end = Instant::now() + limit;
         let drained = replacing.drain(limit).await.map_err(NotReplaced::InUse)?;
-        let made = tokio::time::timeout_at(end.into(), make(&present)).await;
-        let device = made
-            .map_err(|_| NotReplaced::NotMade(format!("it took longer than {limit:?}")))?
-            .map_err(|error| NotReplaced::NotMade(error.to_string()))?;
-        if let Some(obstacle) = present.geometry().obstacle_to(device.geometry()) {
-            return Err(NotReplaced::Geometry(obstacle));
-        }
-        self.commit(drained, device);
-        Ok(present)
+        Ok(Held { export: self, drained, present })
     }
 
     /// Returns the exclusive right to replace the device, and the device: it stays open meanwhile.
@@ -458,14 +476,6 @@ impl Export {
         }
         let present = self.opened().ok_or(NotReplaced::NotOpen)?;
         Ok((replacing, present))
-    }
-
-    fn commit(&self, drained: Drained<'_>, device: Arc<dyn Device>) {
-        let next = Phase::Open(device.clone());
-        drained.replace(&device, || {
-            self.status.send_modify(|status| status.phase = next);
-            self.generation.fetch_add(1, Ordering::Relaxed);
-        });
     }
 
     /// Closes the export for good: it has no more clients after this, and lets go of its device, which

@@ -20,7 +20,7 @@ mod uppers;
 pub use crate::component::{Client, Listed, ListedExport};
 pub use backoff::Backoff;
 pub use budgets::ProcessBudgets;
-pub use export::{Export, Loading, NotReplaced, Source, Supplied};
+pub use export::{Export, Held, Loading, NotReplaced, Source, Supplied};
 pub use links::{KnownExports, LowerExport};
 pub use listing::{FindExports, Finding};
 pub use policy::Policy;

@@ -60,7 +60,7 @@ pub(crate) async fn scripted(failures: fn(usize) -> Option<LoadError>) -> (Arc<E
     let component = load(&guest, LONG).await.unwrap();
     let source =
         Scripted { component, failures, calls: Arc::default(), go: Arc::new(Semaphore::new(0)) };
-    (Export::of_source("disk", Box::new(source.clone())), source)
+    (Export::of_source("disk", Arc::new(source.clone())), source)
 }
 
 pub(crate) fn deadline(_: usize) -> LoadError {
@@ -166,7 +166,7 @@ async fn first_export_may_answer_to_all_names() {
     let (export, _) = scripted(|_| None).await;
     let exports = Exports::only(export);
     let (_, source) = scripted(|_| None).await;
-    exports.add(Export::of_source("other", Box::new(source))).unwrap();
+    exports.add(Export::of_source("other", Arc::new(source))).unwrap();
     assert!(exports.find("third").is_none());
     exports.answer_any_name();
     for (name, found) in [("", "disk"), ("disk", "disk"), ("third", "disk"), ("other", "other")] {

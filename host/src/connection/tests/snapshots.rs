@@ -9,9 +9,9 @@ use super::client::*;
 use super::*;
 use crate::component::tests::LONG;
 use crate::component::{BuiltIn, Engine};
-use crate::device::guest::{Budgets, DiskConfig, OpenError};
+use crate::device::guest::{Budgets, DiskConfig};
 use crate::device::snapshot::{Layer, LayerContext, Snapshot};
-use crate::device::{Device, LowerSource, OwnDisk, open};
+use crate::device::{Device, Divided, LowerSource, OwnDisk, open};
 use crate::exports::Export;
 
 const MIB: u64 = 1 << 20;
@@ -36,21 +36,16 @@ async fn filtered(context: &LayerContext) -> Arc<dyn Device> {
 
 /// Takes a snapshot of what is beneath the filter, and puts a new layer there.
 async fn take(export: &Export, context: &LayerContext, layer: &mut Option<Layer>) -> Snapshot {
-    let mut taken = None;
-    let replaced = export.replace_with(PATIENCE, async |present| {
-        let base = present.base().expect("it is a filter");
-        let snapshot = match layer.as_ref() {
-            Some(layer) => layer.freeze().await.map_err(|error| error.code.to_string())?,
-            None => Snapshot::of(base),
-        };
-        let next = snapshot.layer(context).await.map_err(|error: OpenError| error.to_string())?;
-        let device = present.clone().on_base(next.device().clone()).expect("it is a filter");
-        taken = Some(snapshot);
-        *layer = Some(next);
-        Ok::<_, String>(device)
-    });
-    drop(replaced.await.expect("it comes to its turn"));
-    taken.expect("it was taken")
+    let held = export.hold(PATIENCE).await.expect("it comes to its turn");
+    let divided = Divided::of(held.device(), 1).unwrap();
+    let snapshot = match layer.as_ref() {
+        Some(layer) => layer.freeze().await.unwrap(),
+        None => Snapshot::of(divided.beneath().clone()).await.unwrap(),
+    };
+    let next = snapshot.layer(context).await.unwrap();
+    held.replace(divided.replace(next.device().clone()).unwrap()).unwrap();
+    *layer = Some(next);
+    snapshot
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -62,7 +62,7 @@ async fn disks_on_a_snapshot_do_not_see_each_other() {
     let disk = memory(&context, "1G").await;
     write(&disk, 0, 1).await;
     write(&disk, 5 * BLOCK, 2).await;
-    let snapshot = Snapshot::of(disk);
+    let snapshot = Snapshot::of(disk).await.unwrap();
     assert_eq!(snapshot.size(), 1 << 30);
     let mut layers = Vec::new();
     for number in 10..20 {
@@ -89,7 +89,7 @@ async fn every_snapshot_of_a_long_chain_keeps_what_it_held() {
     let context = context();
     let disk = memory(&context, "64M").await;
     write(&disk, 0, 255).await;
-    let mut snapshots = vec![Snapshot::of(disk)];
+    let mut snapshots = vec![Snapshot::of(disk).await.unwrap()];
     for number in 1..=MAX_OVERLAYS as u8 + 40 {
         let layer = snapshots.last().unwrap().layer(&context).await.unwrap();
         assert!(layer.device().depth() <= 3, "however many there are");
@@ -112,7 +112,7 @@ async fn every_snapshot_of_a_long_chain_keeps_what_it_held() {
 async fn layer_offers_what_a_disk_in_memory_does() {
     let context = context();
     let disk = memory(&context, "1G").await;
-    let layer = Snapshot::of(disk.clone()).layer(&context).await.unwrap();
+    let layer = Snapshot::of(disk.clone()).await.unwrap().layer(&context).await.unwrap();
     assert_eq!(disk.geometry().obstacle_to(layer.device().geometry()), None);
     let next = layer.freeze().await.unwrap().layer(&context).await.unwrap();
     assert_eq!(layer.device().geometry().obstacle_to(next.device().geometry()), None);
