@@ -52,6 +52,17 @@ impl Budget {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    /// Returns how much can be taken now, if nobody else takes or gives back something.
+    pub fn available(&self) -> u64 {
+        let used = self.used();
+        let own = self.limit().saturating_sub(used);
+        let guaranteed = self.0.guaranteed.saturating_sub(used);
+        match &self.0.parent {
+            Some(parent) => own.min(parent.available().saturating_add(guaranteed)),
+            None => own,
+        }
+    }
+
     /// Takes an amount, all of it or nothing. Returns true if it was taken.
     pub fn take(&self, amount: u64) -> bool {
         let mut used = self.used();
@@ -151,7 +162,9 @@ mod tests {
         let a = root.child(80, 20);
         let b = root.child(u64::MAX, 20);
         assert_eq!(root.used(), 40);
+        assert_eq!((a.available(), b.available()), (80, 80));
         assert!(a.take(80));
+        assert_eq!(b.available(), 20);
         assert!(!a.take(1), "its own limit");
         assert_eq!(root.used(), 100);
         assert!(b.take(20), "it has that for sure");
@@ -160,6 +173,7 @@ mod tests {
         assert!(b.take(50));
         assert!(!b.take(1) && !a.take(1));
         assert!(!b.take(u64::MAX), "sums do not overflow");
+        assert_eq!((a.available(), b.available()), (0, 0));
         b.give_back(70);
         a.give_back(30);
         assert_eq!(root.used(), 40);

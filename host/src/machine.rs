@@ -70,8 +70,8 @@ fn read(path: &Path) -> Option<String> {
     }
 }
 
-/// The number of mappings of a linear memory or a stack, including its guard and initial contents.
-const MAPPINGS_PER_SPACE: u64 = 4;
+/// The number of mappings of a linear memory or a stack: what is accessible, and the guard.
+const MAPPINGS_PER_SPACE: u64 = 2;
 
 /// Returns the number of linear memories and stacks that the process may have without using more
 /// than three quarters of the mappings allowed to a process (`vm.max_map_count`).

@@ -16,7 +16,7 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// How many address spaces an export is guaranteed, if there are that many.
+    /// How many address spaces a party is guaranteed to which memory is, if there are that many.
     const GUARANTEED_SPACES: u64 = 64;
 
     /// Creates a budget of `limit` bytes, and of all the address spaces that a process can have.
@@ -25,9 +25,10 @@ impl MemoryBudget {
     }
 
     /// Creates a budget within this one, of at most `limit` bytes, of which `guaranteed` bytes are
-    /// reserved for it.
+    /// reserved for it, and some address spaces with them.
     pub fn child(&self, limit: u64, guaranteed: u64) -> Self {
-        let spaces = self.spaces.child(self.spaces.limit(), Self::GUARANTEED_SPACES);
+        let spaces = if guaranteed > 0 { Self::GUARANTEED_SPACES } else { 0 };
+        let spaces = self.spaces.child(self.spaces.limit(), spaces);
         Self { bytes: self.bytes.child(limit.min(self.limit()), guaranteed), spaces }
     }
 
@@ -39,6 +40,11 @@ impl MemoryBudget {
     /// The memory in use, in bytes.
     pub fn used(&self) -> u64 {
         self.bytes.used()
+    }
+
+    /// The number of address spaces that can be taken now.
+    pub(crate) fn spaces_left(&self) -> u64 {
+        self.spaces.available()
     }
 
     /// Takes memory for something other than a guest, until the returned value is dropped.

@@ -43,6 +43,10 @@ const LEAST_DISK: u64 = if cfg!(test) { 64 << 10 } else { LEAST_DISK_PER_SHARD }
 /// some of the 65530 mappings that Linux gives to a process.
 const MAX_BITS: u32 = 12;
 
+/// How many address spaces have to be left for each shard of a device, unless it needs the shards to hold
+/// what it can hold.
+const SPACES_LEFT_PER_SHARD: u64 = 1024;
+
 /// After a failure to start a further instance that took longer than [`SLOW_START`], the next
 /// attempt is made after this many times as long, for every request that needs an instance would
 /// make one.
@@ -127,7 +131,8 @@ impl Shards {
                 (Layout::Any(Pool::new(instance, memory, budget.limit())), Box::default())
             }
             Sharing::Striped { shift } => {
-                let bits = shard_bits(disk.size, shift, budget.limit(), LEAST_DISK);
+                let parallel = parallel_shards(budget.spaces_left());
+                let bits = shard_bits(disk.size, shift, budget.limit(), LEAST_DISK, parallel);
                 (Layout::Striped { shift, bits }, slots(instance, 1 << bits))
             }
         };
@@ -357,11 +362,18 @@ async fn open_instance(
     Ok((instance, disk))
 }
 
-/// Returns the logarithm of the number of shards of a striped device.
-fn shard_bits(size: u64, shift: u32, max_memory: u64, least_disk: u64) -> u32 {
+/// Returns the number of shards with which a device makes use of the processor's cores, of those that this
+/// number of address spaces allows: a thousand devices that use them all leave some for others.
+fn parallel_shards(spaces_left: u64) -> u64 {
     let cores = machine::processors().get() as u64;
+    (4 * cores).min(spaces_left / SPACES_LEFT_PER_SHARD)
+}
+
+/// Returns the logarithm of the number of shards of a striped device: `parallel`, or more if they are
+/// needed to hold what the device can hold.
+fn shard_bits(size: u64, shift: u32, max_memory: u64, least_disk: u64, parallel: u64) -> u32 {
     let most = size.min(max_memory);
-    let wanted = (4 * cores).max(most.div_ceil(PLANNED_PER_SHARD)).next_power_of_two();
+    let wanted = parallel.max(most.div_ceil(PLANNED_PER_SHARD)).max(1).next_power_of_two();
     let stripes = size.div_ceil(1 << shift).max(1).next_power_of_two();
     let worthwhile = (size / least_disk).max(1);
     let affordable = (max_memory / LEAST_PER_SHARD).max(1);
@@ -375,7 +387,7 @@ mod tests {
 
     #[test]
     fn shards_follow_the_budget_the_disk_and_the_cores() {
-        let bits = |size, max_memory| shard_bits(size, 21, max_memory, LEAST_DISK_PER_SHARD);
+        let bits = |size, max_memory| shard_bits(size, 21, max_memory, LEAST_DISK_PER_SHARD, 16);
         let gib = 1 << 30;
         assert_eq!(bits(1 << 62, 64 * gib), 5.max(bits(1 << 62, gib)));
         assert_eq!(bits(1 << 20, 64 * gib), 0, "a disk of one stripe has one shard");
@@ -384,6 +396,23 @@ mod tests {
         assert_eq!(bits(1 << 62, u64::MAX), MAX_BITS, "and the number is bounded");
         assert_eq!(bits(64 << 20, 64 * gib), 0, "nor is a small disk");
         assert_eq!(bits(127 << 20, 64 * gib), 0);
-        assert!(bits(gib, 64 * gib) <= 4);
+        assert_eq!(bits(gib, 64 * gib), 4);
+    }
+
+    #[test]
+    fn shards_leave_address_spaces_to_a_thousand_disks() {
+        let mut left = 24_000;
+        for _ in 0..1000 {
+            let shards =
+                1 << shard_bits(1 << 30, 21, 64 << 30, LEAST_DISK_PER_SHARD, parallel_shards(left));
+            // A memory and a stack each, and those of two other disks.
+            left -= 2 * shards + 4;
+        }
+        assert!(left > 1000, "{left}");
+        assert_eq!(
+            shard_bits(16 << 30, 21, 64 << 30, LEAST_DISK_PER_SHARD, 0),
+            3,
+            "what it can hold"
+        );
     }
 }
