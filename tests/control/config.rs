@@ -227,6 +227,15 @@ fn reloading_changes_what_differs() {
     let labelled = http(&server, "GET", &format!("{DISKS}/labelled"), None).json();
     assert_eq!(labelled["spec"]["labels"], json!({"a": "2"}));
 
+    // Other filters keep the content.
+    reload(&server, &config.replacen("['1M']", "['1M', 'error-rate=0']\nfilters = ['error']", 1));
+    server.expect_log("1 disks changed");
+    let same = http(&server, "GET", &format!("{DISKS}/same"), None).json();
+    assert_eq!((&same["spec"]["filters"], &same["generation"]), (&json!(["error"]), &json!(1)));
+    reload(&server, &config);
+    server.expect_log("1 disks changed");
+    let before = ["same", "labelled", "line", "made"].map(|name| tag(&server, name));
+
     // What would lose its content stays until somebody removes it.
     reload(&server, &config.replacen("1M", "2M", 1));
     server.expect_log("they would lose their content: \"same\"");

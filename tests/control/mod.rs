@@ -4,7 +4,9 @@ mod apply;
 mod authority;
 mod config;
 mod disks;
+mod filters;
 mod hostile;
+mod snapshots;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

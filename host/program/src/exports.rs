@@ -9,14 +9,14 @@ use anyhow::Context as _;
 use super::Failure;
 use super::args::Args;
 use super::budgets;
-use super::chain::Chain;
+use super::chain::{Bottom, Chain};
 use super::components::{self, Choice};
 use super::config::ConfigFile;
 use super::control::FromFile;
 use super::grants::Grants;
 use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
-use super::making::{Layers, Maker, export};
+use super::making::{Layers, Made, Maker, export};
 use super::nbdkit::Manner;
 use super::preload::Preload;
 use super::privileges::Identity;
@@ -92,7 +92,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     });
     let config = config.transpose().map_err(|error| Failure::Failed(anyhow::anyhow!(error)))?;
     let mut list = Vec::new();
-    let mut layers = HashMap::new();
+    let mut disks = HashMap::new();
     let mut keep_open = Vec::new();
     let mut on_demand = None;
     let known = KnownExports::default();
@@ -124,7 +124,9 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             Manner::Nbdkit => "",
         };
         let wish = Wish::new(args, &process, name_of_export, &values, false, &outputs)?;
-        let chain = Chain::new(&mut loader, name, &filters, &component, wish, &known).await?;
+        let chain =
+            Chain::new(&mut loader, name, &filters, Bottom::Component(&component), wish, &known)
+                .await?;
         match chain.directory().map_err(Failure::Usage)? {
             Some(_) if !name_of_export.is_empty() => {
                 return Err(Failure::Usage(format!(
@@ -142,8 +144,9 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
                     parameters: values,
                     read_only: args.read_only,
                 };
-                layers.insert(name_of_export.to_owned(), made_of);
-                list.push(export(&chain, name_of_export, args.private, &policy));
+                let made = export(chain, name_of_export, args.private, &policy);
+                list.push(made.export);
+                disks.insert(name_of_export.to_owned(), (made_of, made.chain));
                 keep_open.push(true);
             }
         }
@@ -161,7 +164,9 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         of_server.rate_files.extend(own.rate_files(&policy.limits));
         let (component, values) = components::for_words(&component, &values);
         let wish = Wish::new(args, &process, &name, &values, true, &outputs)?;
-        let chain = Chain::new(&mut loader, text, &filters, &component, wish, &known).await?;
+        let chain =
+            Chain::new(&mut loader, text, &filters, Bottom::Component(&component), wish, &known)
+                .await?;
         if name == ANY_NAME {
             if on_demand.replace((chain, policy)).is_some() {
                 return Err(Failure::Usage(format!(
@@ -175,12 +180,11 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
                 "--export {text:?}: {IN_DIRECTORY}; write --export '{ANY_NAME}=file,dir=...'"
             )));
         }
-        list.push(export(&chain, &name, args.private, &policy));
+        let Made { export, chain } = export(chain, &name, args.private, &policy);
+        list.push(export);
         keep_open.push(false);
-        layers.insert(
-            name,
-            Layers { component, filters, parameters: values, read_only: args.read_only },
-        );
+        let made_of = Layers { component, filters, parameters: values, read_only: args.read_only };
+        disks.insert(name, (made_of, chain));
     }
     let exports = Exports::new(list).map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(readme) = &of_main.readme {
@@ -193,7 +197,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         }
         let private = args.private;
         let demanded = policy.clone();
-        let make = move |name: &str| export(&chain, name, private, &demanded);
+        let make = move |name: &str| export(chain.named(name), name, private, &demanded).export;
         exports.on_demand_for(MAX_ON_DEMAND, policy, Box::new(make));
     }
     if args.manner == Manner::Nbdkit {
@@ -207,6 +211,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let maker = Maker::new(loader, process, known, grants.into(), outputs, access, args);
     let mut configured = None;
     if let Some((file, config)) = config {
+        let mut chains = HashMap::new();
         for disk in &config.disks {
             let wrong = |problem: &str| {
                 let problem = format!("the disk {:?}: {problem}", disk.name);
@@ -215,11 +220,13 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             let layers = disk.spec.layers();
             let made = maker.export_with_rights(&disk.name, &layers, file.directory()).await;
             let made = made.map_err(|failure| wrong(&failure.to_string()))?;
-            exports.add(made).map_err(|_| wrong("the command line has a disk of this name"))?;
+            let Made { export, chain } = made;
+            exports.add(export).map_err(|_| wrong("the command line has a disk of this name"))?;
+            chains.insert(disk.name.clone(), chain);
         }
-        configured = Some(FromFile::new(file, config, of_command_line));
+        configured = Some(FromFile::new(file, config, chains, of_command_line));
     }
-    Ok(Planned { exports, keep_open, maker, layers, of_server, configured, preload })
+    Ok(Planned { exports, keep_open, maker, disks, of_server, configured, preload })
 }
 
 /// Returns the image with which the main disk is to be filled, if there is one.

@@ -44,6 +44,7 @@ mod start;
 mod tls;
 mod unix;
 mod values;
+mod volume;
 mod wish;
 mod words;
 
@@ -256,9 +257,9 @@ async fn serve(
     let mut options = options(args, tls);
     options.exit_last |= of_server.exit_last;
     let server = Server::new(starting.exports().clone(), options);
-    let Planned { maker, layers, configured, .. } = planned;
+    let Planned { maker, disks, configured, .. } = planned;
     let reload = configured.map(|configured| (configured, signals.reload().clone()));
-    let controlled = control::serve(control, server.handle(), maker, layers, reload);
+    let controlled = control::serve(control, server.handle(), maker, disks, reload);
     for (files, limits) in of_server.rate_files.drain(..) {
         tokio::spawn(files.follow(limits));
     }

@@ -7,13 +7,14 @@ use tokio::sync::Mutex;
 
 use super::Failure;
 use super::args::Args;
-use super::chain::Chain;
+use super::chain::{Bottom, Chain};
 use super::components;
 use super::grants::Grants;
 use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
 use super::wish::Wish;
 use memnbd::access::Access;
+use memnbd::device::snapshot::Snapshot;
 use memnbd::exports::{Export, KnownExports, Policy, ProcessBudgets};
 use memnbd::output::Outputs;
 
@@ -27,6 +28,22 @@ pub(super) struct Layers {
     /// The parameters of all of them, mostly KEY=VALUE.
     pub(super) parameters: Vec<String>,
     pub(super) read_only: bool,
+}
+
+/// An export that was made.
+pub(super) struct Made {
+    pub(super) export: Arc<Export>,
+    /// What it is made of.
+    pub(super) chain: Arc<Chain>,
+}
+
+/// Whose rights the disks of a configuration have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rights<'a> {
+    /// Those of the server, with paths that begin at a directory.
+    Server(&'a Path),
+    /// Those of somebody who uses the API.
+    Grants,
 }
 
 /// Makes exports for those who do not have the server's rights.
@@ -86,7 +103,7 @@ impl Maker {
         name: &str,
         layers: &Layers,
         directory: &Path,
-    ) -> Result<Arc<Export>, Failure> {
+    ) -> Result<Made, Failure> {
         let (mut filters, mut words) = (layers.filters.clone(), layers.parameters.clone());
         let own = HostFilters::take(&mut filters, &mut words, Place::Item, directory);
         let own = own.map_err(Failure::Usage)?;
@@ -107,7 +124,7 @@ impl Maker {
             directory: directory.to_owned(),
             ..Wish::granted(&self.grants, &self.outputs, budgets, name, &words)?
         };
-        self.make(&filters, &component, wish, &policy).await
+        self.make(&filters, Bottom::Component(&component), wish, &policy).await
     }
 
     /// Makes an export. Its disk is not opened, but mistakes that can be seen without that are reported.
@@ -115,34 +132,107 @@ impl Maker {
     /// # Errors
     ///
     /// Returns an error if a component does not exist, or the parameters are wrong.
-    pub(super) async fn export(&self, name: &str, layers: &Layers) -> Result<Arc<Export>, Failure> {
+    pub(super) async fn export(&self, name: &str, layers: &Layers) -> Result<Made, Failure> {
         let component = self.grants.component(&layers.component).map_err(Failure::Usage)?;
         let (component, words) = components::for_words(&component, &layers.parameters);
+        let layers = Layers { parameters: words, ..layers.clone() };
+        self.granted(name, &layers, Bottom::Component(&component)).await
+    }
+
+    /// Makes an export that begins with what a snapshot holds, with these filters. `component` does not
+    /// matter.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error under the same conditions as [`Self::export`].
+    pub(super) async fn clone_of(
+        &self,
+        snapshot: Snapshot,
+        name: &str,
+        layers: &Layers,
+    ) -> Result<Made, Failure> {
+        self.granted(name, layers, Bottom::Snapshot(snapshot)).await
+    }
+
+    /// Returns what a disk that is in use would be made of with other filters, or other parameters of them.
+    /// `chain` is what it is made of now, as `before` says.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if more than that would change, or the filters or their parameters are wrong.
+    pub(super) async fn with_filters(
+        &self,
+        chain: &Chain,
+        before: &Layers,
+        after: &Layers,
+        rights: Rights<'_>,
+    ) -> Result<Chain, Failure> {
+        let content = chain.content().await;
+        let content = content.map_err(|problem| Failure::Failed(anyhow::anyhow!("{problem}")))?;
+        let staying = &before.filters[content.filters.min(before.filters.len())..];
+        let name = self.grants.component(&before.component);
+        let name = name.unwrap_or_else(|_| before.component.clone());
+        let (serving, _) = components::for_words(&name, &before.parameters);
+        let (component, words) = components::for_words(&name, &after.parameters);
+        let above = after.filters.strip_suffix(staying);
+        let above = above.filter(|_| {
+            (&before.component, before.read_only) == (&after.component, after.read_only)
+                && serving == component
+        });
+        let above = above.ok_or_else(|| {
+            Failure::Usage(
+                "only filters and their parameters can change while a disk is in use, and not those that \
+                 keep content of their own, such as cow and cache, or are beneath such ones"
+                    .into(),
+            )
+        })?;
+        let (filters, grants) = match rights {
+            Rights::Server(directory) => {
+                let located = above.iter().map(|filter| components::located(filter, directory));
+                (located.collect(), None)
+            }
+            Rights::Grants => {
+                let granted = above.iter().map(|filter| self.grants.component(filter));
+                let filters = granted.collect::<Result<Vec<_>, _>>().map_err(Failure::Usage)?;
+                (filters, Some(self.grants.clone()))
+            }
+        };
+        chain.with_filters(&self.loader, &filters, words, grants).await
+    }
+
+    async fn granted(
+        &self,
+        name: &str,
+        layers: &Layers,
+        bottom: Bottom<'_>,
+    ) -> Result<Made, Failure> {
         let filters = layers.filters.iter().map(|filter| self.grants.component(filter));
         let filters = filters.collect::<Result<Vec<_>, _>>().map_err(Failure::Usage)?;
-        let budgets = self.process.extra();
-        let mut wish = Wish::granted(&self.grants, &self.outputs, budgets, name, &words)?;
+        let (outputs, budgets) = (&self.outputs, self.process.extra());
+        let mut wish = Wish::granted(&self.grants, outputs, budgets, name, &layers.parameters)?;
         wish.read_only = self.read_only || layers.read_only;
         let policy = HostFilters::default().policy(self.access.as_ref());
-        self.make(&filters, &component, wish, &policy).await
+        self.make(&filters, bottom, wish, &policy).await
     }
 
     async fn make(
         &self,
         filters: &[String],
-        component: &str,
+        bottom: Bottom<'_>,
         wish: Wish,
         policy: &Policy,
-    ) -> Result<Arc<Export>, Failure> {
+    ) -> Result<Made, Failure> {
         let name = wish.export_name.clone();
         let mut loader = self.loader.lock().await;
-        let chain = Chain::new(&mut loader, &name, filters, component, wish, &self.known).await?;
-        Ok(export(&chain, &name, self.private, policy))
+        let chain = Chain::new(&mut loader, &name, filters, bottom, wish, &self.known).await?;
+        Ok(export(chain, &name, self.private, policy))
     }
 }
 
 /// Makes an export of a disk.
-pub(super) fn export(chain: &Chain, name: &str, private: bool, policy: &Policy) -> Arc<Export> {
-    let export = Export::of_source(name, Box::new(chain.named(name))).with_policy(policy.clone());
-    if private { export.private() } else { export }
+pub(super) fn export(chain: Chain, name: &str, private: bool, policy: &Policy) -> Made {
+    let chain = Arc::new(chain);
+    let export = Export::of_source(name, chain.clone()).with_policy(policy.clone());
+    let export = if private { export.private() } else { export };
+    Made { export, chain }
 }

@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 
 use super::Failure;
 use super::args::Args;
-use super::chain::Chain;
+use super::chain::{Bottom, Chain};
 use super::file;
 use super::loading::Loader;
 use super::making::export;
@@ -132,9 +132,17 @@ impl Preload {
         let filters: Vec<String> = format.filter().map(Into::into).into_iter().collect();
         let mut loader = Loader::new(args, None, None);
         let known = KnownExports::default();
-        let chain = Chain::new(&mut loader, "the image", &filters, file::NAME, wish, &known).await;
+        let chain = Chain::new(
+            &mut loader,
+            "the image",
+            &filters,
+            Bottom::Component(file::NAME),
+            wish,
+            &known,
+        )
+        .await;
         let chain = chain.map_err(|failure| anyhow!("{failure}"))?;
-        let export = export(&chain, "preload", false, &Policy::default());
+        let export = export(chain, "preload", false, &Policy::default()).export;
         // It is tried once.
         export.start(true).await.map_err(|failed| anyhow!("{}", failed.problem))?;
         export.disk().await.map_err(|failed| anyhow!("{}", failed.problem))

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Failure;
+use super::chain::Chain;
 use super::control::FromFile;
 use super::host_filters::{ExitWhen, RateFiles};
 use super::making::{Layers, Maker};
@@ -28,7 +29,7 @@ pub(super) struct Planned {
     /// Makes further exports.
     pub(super) maker: Maker,
     /// What the exports are made of, by their names.
-    pub(super) layers: HashMap<String, Layers>,
+    pub(super) disks: HashMap<String, (Layers, Arc<Chain>)>,
     pub(super) of_server: OfServer,
     /// The disks of the configuration file, which are among `exports` after those to start.
     pub(super) configured: Option<FromFile>,

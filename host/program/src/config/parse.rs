@@ -13,7 +13,8 @@ use crate::control::{DiskSpec, MAX_DISKS, MAX_WEIGHT, check_name};
 const TABLES: [&str; 2] = ["disks", "grants"];
 
 /// The keys of a disk.
-const DISK_KEYS: [&str; 5] = ["component", "filters", "parameters", "read_only", "labels"];
+const DISK_KEYS: [&str; 6] =
+    ["component", "snapshot", "filters", "parameters", "read_only", "labels"];
 
 /// The longest text of a configuration that a message repeats, in characters.
 const MAX_QUOTED: usize = 64;
@@ -65,7 +66,7 @@ fn read(text: &str, author: Author) -> Result<(Vec<Configured>, Vec<ConfiguredGr
     let (mut disks, mut grants) = (None, Vec::new());
     for (key, at, value) in entries(root.get_ref()) {
         match key {
-            "disks" => disks = Some(read_disks(table(value, "disks", "[disks.NAME]")?)?),
+            "disks" => disks = Some(read_disks(table(value, "disks", "[disks.NAME]")?, author)?),
             "grants" if author == Author::Server => {
                 grants = read_grants(table(value, "grants", "[grants.KIND]")?)?;
             }
@@ -83,7 +84,7 @@ fn read(text: &str, author: Author) -> Result<(Vec<Configured>, Vec<ConfiguredGr
     Ok((disks, grants))
 }
 
-fn read_disks(table: &DeTable<'_>) -> Result<Vec<Configured>, Mistake> {
+fn read_disks(table: &DeTable<'_>, author: Author) -> Result<Vec<Configured>, Mistake> {
     let mut disks = Vec::new();
     let mut weight = 0;
     for (index, (name, at, value)) in entries(table).into_iter().enumerate() {
@@ -95,8 +96,8 @@ fn read_disks(table: &DeTable<'_>) -> Result<Vec<Configured>, Mistake> {
             )));
         }
         let of_disk = |problem: String| wrong(format!("the disk {}: {problem}", quoted(name)));
-        let spec = read_disk(self::table(value, name, "[disks.NAME]")?)?;
-        spec.check().map_err(of_disk)?;
+        let spec = read_disk(self::table(value, name, "[disks.NAME]")?, author)?;
+        let spec = spec.checked().map_err(of_disk)?;
         weight += spec.weight();
         if weight > MAX_WEIGHT {
             return Err(of_disk(format!(
@@ -109,11 +110,17 @@ fn read_disks(table: &DeTable<'_>) -> Result<Vec<Configured>, Mistake> {
     Ok(disks)
 }
 
-fn read_disk(table: &DeTable<'_>) -> Result<DiskSpec, Mistake> {
-    let mut spec = DiskSpec::default();
+fn read_disk(table: &DeTable<'_>, author: Author) -> Result<DiskSpec, Mistake> {
+    let mut spec = DiskSpec { component: None, ..DiskSpec::default() };
     for (key, at, value) in entries(table) {
         match key {
-            "component" => spec.component = string(value, key, "\"memory\"")?,
+            "component" => spec.component = Some(string(value, key, "\"memory\"")?),
+            "snapshot" if author == Author::Server => {
+                let message = "snapshots are taken while the server runs and end with it, so no disk of \
+                               its own configuration begins with one; memnbd apply can create such disks";
+                return Err(Mistake { at, message: message.into() });
+            }
+            "snapshot" => spec.snapshot = Some(string(value, key, "\"clean\"")?),
             "filters" => spec.filters = strings(value, key, "[\"error\"]")?,
             "parameters" => spec.parameters = strings(value, key, "[\"size=1G\"]")?,
             "read_only" => match value.get_ref() {
@@ -241,11 +248,11 @@ mod tests {
         let spec = DiskSpec { parameters: vec!["1M".into()], ..DiskSpec::default() };
         assert_eq!(config.disks[0].spec, spec);
         let spec = DiskSpec {
-            component: "data".into(),
+            component: Some("data".into()),
             filters: vec!["x".into(), "y".into()],
-            parameters: Vec::new(),
             read_only: true,
             labels: [("k".to_owned(), "v".to_owned())].into(),
+            ..DiskSpec::default()
         };
         assert_eq!(config.disks[1].spec, spec);
         assert_eq!(config.grants[0].path, "b");

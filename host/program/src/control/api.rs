@@ -15,7 +15,8 @@ use memnbd::parameters::nearest;
 use memnbd::server::Handle;
 use utoipa::OpenApi;
 
-use super::changes::Origin;
+use super::catalog::{Catalog, Entry};
+use super::filters;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
 };
@@ -23,7 +24,9 @@ use super::object::Object;
 use super::path::{At, OfConnection, OfDisk, OfTenant};
 use super::populate;
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
-use crate::making::{Layers, Maker};
+use super::snapshots;
+use crate::chain::Chain;
+use crate::making::{Layers, Made, Maker, Rights};
 
 /// The most disks, however they were made.
 pub(crate) const MAX_DISKS: usize = 10_000;
@@ -49,12 +52,18 @@ const MAX_NAME: usize = 255;
         list_disks,
         show_disk,
         put_disk,
+        filters::patch_disk,
         remove_disk,
         list_commands,
         execute_command,
         list_connections,
         disconnect,
-        super::populate::populate_disks
+        populate::populate_disks,
+        snapshots::list_snapshots,
+        snapshots::show_snapshot,
+        snapshots::take_snapshot,
+        snapshots::delete_snapshot,
+        snapshots::reset_disk
     )
 )]
 struct Description;
@@ -63,51 +72,29 @@ struct Description;
 pub(super) struct Api {
     pub(super) server: Handle,
     pub(super) maker: Maker,
-    specs: Mutex<Specs>,
-    /// Held while the set of disks changes.
+    catalog: Mutex<Catalog>,
+    /// Held while the disks and snapshots change.
     pub(super) changing: tokio::sync::Mutex<()>,
-}
-
-/// What the disks are made of.
-#[derive(Default)]
-pub(super) struct Specs {
-    pub(super) by_name: HashMap<String, DiskSpec>,
-    /// The memory that their texts take, in bytes.
-    pub(super) weight: usize,
-    /// Which configuration made them, if one did.
-    pub(super) origins: HashMap<String, Origin>,
-}
-
-impl Specs {
-    /// Records a disk that a configuration made.
-    pub(super) fn insert_of(&mut self, origin: Origin, name: String, spec: DiskSpec) {
-        self.insert(name.clone(), spec);
-        self.origins.insert(name, origin);
-    }
-
-    fn insert(&mut self, name: String, spec: DiskSpec) {
-        self.origins.remove(&name);
-        self.weight += spec.weight();
-        let before = self.by_name.insert(name, spec);
-        self.weight -= before.as_ref().map_or(0, DiskSpec::weight);
-    }
-
-    fn remove(&mut self, name: &str) {
-        let removed = self.by_name.remove(name);
-        self.weight -= removed.as_ref().map_or(0, DiskSpec::weight);
-        self.origins.remove(name);
-    }
 }
 
 pub(super) type Shared = State<Arc<Api>>;
 
 impl Api {
-    pub(super) fn new(server: Handle, maker: Maker, layers: HashMap<String, Layers>) -> Self {
-        let mut specs = Specs::default();
-        for (name, layers) in layers {
-            specs.insert(name, layers.into());
+    pub(super) fn new(
+        server: Handle,
+        maker: Maker,
+        disks: HashMap<String, (Layers, Arc<Chain>)>,
+    ) -> Self {
+        let mut catalog = Catalog::default();
+        for (name, (layers, chain)) in disks {
+            catalog.insert(&name, Entry { spec: layers.into(), chain, origin: None });
         }
-        Self { server, maker, specs: Mutex::new(specs), changing: tokio::sync::Mutex::default() }
+        Self {
+            server,
+            maker,
+            catalog: Mutex::new(catalog),
+            changing: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn router(self: Arc<Self>) -> Router {
@@ -116,12 +103,15 @@ impl Api {
             .route("/v1/tenants/{tenant}/disks", get(list_disks))
             .route(
                 "/v1/tenants/{tenant}/disks/{disk}",
-                get(show_disk).put(put_disk).delete(remove_disk),
+                get(show_disk).put(put_disk).patch(filters::patch_disk).delete(remove_disk),
             )
             .route(
                 "/v1/tenants/{tenant}/disks/{disk}/commands",
                 get(list_commands).post(execute_command),
             )
+            .route("/v1/tenants/{tenant}/disks/{disk}/reset", snapshots::reset_route())
+            .route("/v1/tenants/{tenant}/snapshots", snapshots::list_route())
+            .route("/v1/tenants/{tenant}/snapshots/{snapshot}", snapshots::route())
             .route("/v1/tenants/{tenant}/connections", get(list_connections))
             .route("/v1/tenants/{tenant}/connections/{id}", delete(disconnect))
             .route("/v1/tenants/{tenant}/populate", populate::route())
@@ -130,8 +120,8 @@ impl Api {
             .with_state(self)
     }
 
-    pub(super) fn specs(&self) -> MutexGuard<'_, Specs> {
-        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn export(&self, name: &str) -> Option<Arc<Export>> {
@@ -139,7 +129,7 @@ impl Api {
         self.server.export(name).filter(|export| export.name() == name)
     }
 
-    fn disk(&self, name: &str) -> Result<Arc<Export>, Problem> {
+    pub(super) fn disk(&self, name: &str) -> Result<Arc<Export>, Problem> {
         self.export(name).ok_or_else(|| {
             let exports = self.server.exports();
             let known = exports.iter().map(|export| export.name());
@@ -174,14 +164,14 @@ impl Api {
             }
             Ok(()) | Err(NotRemoved::Unflushed(_)) => {}
         }
-        self.specs().remove(name);
+        self.catalog().remove(name);
         removed.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 
     /// Checks that there is room for these disks, with texts of this weight, besides those there are.
     pub(super) fn check_room(&self, disks: usize, weight: usize) -> Result<(), Problem> {
         if self.server.export_count() + disks <= MAX_DISKS
-            && self.specs().weight + weight <= MAX_WEIGHT
+            && self.catalog().weight() + weight <= MAX_WEIGHT
         {
             return Ok(());
         }
@@ -194,8 +184,29 @@ impl Api {
         ))
     }
 
+    /// Makes an export, without opening its disk.
+    pub(super) async fn make(
+        &self,
+        name: &str,
+        spec: &DiskSpec,
+        rights: Rights<'_>,
+    ) -> Result<Made, Problem> {
+        let layers = spec.layers();
+        let made = match (&spec.snapshot, rights) {
+            (Some(snapshot), _) => {
+                let snapshot = self.snapshot(snapshot)?.snapshot;
+                self.maker.clone_of(snapshot, name, &layers).await
+            }
+            (None, Rights::Server(directory)) => {
+                self.maker.export_with_rights(name, &layers, directory).await
+            }
+            (None, Rights::Grants) => self.maker.export(name, &layers).await,
+        };
+        made.map_err(|failure| Problem::bad_request(failure.to_string()))
+    }
+
     fn shown(&self, export: &Arc<Export>) -> Disk {
-        Disk::of(export, self.specs().by_name.get(export.name()).cloned())
+        Disk::of(export, self.catalog().spec(export.name()).cloned())
     }
 }
 
@@ -257,10 +268,10 @@ async fn put_disk(
     Object(spec): Object<DiskSpec>,
 ) -> Result<Tagged<Disk>, Problem> {
     check_name(&name).map_err(Problem::bad_request)?;
-    spec.check().map_err(Problem::bad_request)?;
+    let spec = spec.checked().map_err(Problem::bad_request)?;
     let _alone = api.changing.lock().await;
     if let Some(export) = api.export(&name) {
-        if api.specs().by_name.get(&name) == Some(&spec) {
+        if api.catalog().spec(&name) == Some(&spec) {
             return Ok(tagged(StatusCode::OK, &api, &export));
         }
         return Err(Problem::conflict(format!(
@@ -268,10 +279,9 @@ async fn put_disk(
         )));
     }
     api.check_room(1, spec.weight())?;
-    let export = api.maker.export(&name, &spec.layers()).await;
-    let export = export.map_err(|failure| Problem::bad_request(failure.to_string()))?;
+    let Made { export, chain } = api.make(&name, &spec, Rights::Grants).await?;
     api.server.add(export.clone()).map_err(|error| Problem::conflict(error.to_string()))?;
-    api.specs().insert(name.clone(), spec);
+    api.catalog().insert(&name, Entry { spec, chain, origin: None });
     tracing::info!("disk {name:?}: created");
     Ok(tagged(StatusCode::CREATED, &api, &export))
 }
@@ -431,9 +441,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// A resource with its status and its entity tag.
-type Tagged<T> = (StatusCode, [(HeaderName, String); 1], Json<T>);
+pub(super) type Tagged<T> = (StatusCode, [(HeaderName, String); 1], Json<T>);
 
-fn tagged(status: StatusCode, api: &Api, export: &Arc<Export>) -> Tagged<Disk> {
+pub(super) fn tagged(status: StatusCode, api: &Api, export: &Arc<Export>) -> Tagged<Disk> {
     // With the number, for a disk that is created anew is another one.
     let tag = format!("\"{}-{}\"", export.id(), export.generation());
     (status, [(ETAG, tag)], Json(api.shown(export)))

@@ -1,13 +1,13 @@
 //! What a configuration asks for, and what was done for it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::model::DiskSpec;
 use super::problem::Problem;
+use crate::making::Rights;
 
 /// How many disks a message names.
 const MAX_NAMED: usize = 10;
@@ -22,15 +22,6 @@ pub(super) enum Origin {
     File,
     /// A configuration that came through the API.
     Api,
-}
-
-/// Whose rights the disks of a configuration have.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Rights<'a> {
-    /// Those of the server, with paths that begin at a directory.
-    Server(&'a Path),
-    /// Those of somebody who uses the API.
-    Grants,
 }
 
 /// What is to become of disks that are made of something else, and would lose their content.
@@ -103,6 +94,8 @@ pub(super) enum Action {
     Remove,
     /// Its labels are others; clients notice nothing.
     Relabel,
+    /// Its filters or their parameters are others; clients notice nothing but that.
+    Refilter,
     /// It is made of something else: it is removed and created anew, without its content.
     Replace,
     /// It is to be made of something else, and is left as it is.
@@ -128,6 +121,7 @@ impl Action {
             Self::Create => "created",
             Self::Remove => "removed",
             Self::Relabel => "relabelled",
+            Self::Refilter => "given other filters",
             Self::Replace => "created anew",
             Self::Keep => "left as it is",
         }

@@ -5,22 +5,28 @@
 //! nothing that NBD clients need.
 //!
 //! - `api`: the routes and what they do.
+//! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
+//! - `filters`: other filters for disks in use.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
 //! - `path`: what paths name.
 //! - `populate`: making the disks those of a configuration.
 //! - `problem`: errors, by RFC 9457.
 //! - `reload`: the configuration file, read again.
+//! - `snapshots`: snapshots, and resets of disks to them.
 
 mod api;
+mod catalog;
 mod changes;
+mod filters;
 mod model;
 mod object;
 mod path;
 mod populate;
 mod problem;
 mod reload;
+mod snapshots;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -48,6 +54,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::Failure;
+use super::chain::Chain;
 use super::leftovers::Leftovers;
 use super::making::{Layers, Maker};
 use super::privileges::Identity;
@@ -116,14 +123,14 @@ pub(super) fn serve(
     socket: Option<ControlSocket>,
     server: Handle,
     maker: Maker,
-    layers: HashMap<String, Layers>,
+    disks: HashMap<String, (Layers, Arc<Chain>)>,
     reload: Option<(FromFile, Arc<Notify>)>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     if socket.is_none() && reload.is_none() {
         return tasks;
     }
-    let api = Arc::new(Api::new(server, maker, layers));
+    let api = Arc::new(Api::new(server, maker, disks));
     if let Some((mut from_file, hangup)) = reload {
         from_file.adopt(&api);
         tasks.spawn(from_file.follow(api.clone(), hangup));

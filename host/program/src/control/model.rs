@@ -31,9 +31,13 @@ const MAX_LABEL_VALUE: usize = 256;
     "labels": {"suite": "nightly"}
 }))]
 pub(crate) struct DiskSpec {
-    /// The backend: the name of a built-in component, or of one that the administrator granted.
-    #[serde(default = "default_component")]
-    pub(crate) component: String,
+    /// The backend: the name of a built-in component, or of one that the administrator granted. Without
+    /// it, `memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) component: Option<String>,
+    /// The snapshot with which the disk begins, in place of a backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshot: Option<String>,
     /// The filters between the clients and the backend, at most 16, the one nearest to the clients first.
     #[serde(default)]
     #[schema(max_items = 16)]
@@ -52,13 +56,19 @@ pub(crate) struct DiskSpec {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-fn default_component() -> String {
-    "memory".into()
-}
+/// The backend of disks that name none.
+const DEFAULT_COMPONENT: &str = "memory";
 
 impl DiskSpec {
-    /// Checks the limits.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Checks the limits, and names the backend if none is named.
+    pub(crate) fn checked(mut self) -> Result<Self, String> {
+        match (&self.component, &self.snapshot) {
+            (Some(_), Some(_)) => {
+                return Err("it begins with a snapshot, or has a component, but not both".into());
+            }
+            (None, None) => self.component = Some(DEFAULT_COMPONENT.into()),
+            _ => {}
+        }
         if self.filters.len() > MAX_FILTERS {
             let given = self.filters.len();
             return Err(format!("{given} filters; a disk has at most {MAX_FILTERS}"));
@@ -73,19 +83,20 @@ impl DiskSpec {
                  values of at most {MAX_LABEL_VALUE}"
             ));
         }
-        Ok(())
+        Ok(self)
     }
 
     /// Returns how much memory its texts take.
     pub(crate) fn weight(&self) -> usize {
-        let texts = self.filters.iter().chain(&self.parameters).chain([&self.component]);
+        let texts = self.filters.iter().chain(&self.parameters);
+        let texts = texts.chain(&self.component).chain(&self.snapshot);
         let labels = self.labels.iter().flat_map(|(key, value)| [key, value]);
         texts.chain(labels).map(|text| text.len() + size_of::<String>()).sum()
     }
 
     pub(crate) fn layers(&self) -> Layers {
         Layers {
-            component: self.component.clone(),
+            component: self.component.clone().unwrap_or_else(|| DEFAULT_COMPONENT.into()),
             filters: self.filters.clone(),
             parameters: self.parameters.clone(),
             read_only: self.read_only,
@@ -96,7 +107,8 @@ impl DiskSpec {
 impl Default for DiskSpec {
     fn default() -> Self {
         Self {
-            component: default_component(),
+            component: Some(DEFAULT_COMPONENT.into()),
+            snapshot: None,
             filters: Vec::new(),
             parameters: Vec::new(),
             read_only: false,
@@ -108,7 +120,8 @@ impl Default for DiskSpec {
 impl From<Layers> for DiskSpec {
     fn from(layers: Layers) -> Self {
         let Layers { component, filters, parameters, read_only } = layers;
-        Self { component, filters, parameters, read_only, labels: BTreeMap::new() }
+        let component = Some(component);
+        Self { component, filters, parameters, read_only, ..Self::default() }
     }
 }
 

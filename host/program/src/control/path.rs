@@ -40,6 +40,17 @@ pub(super) struct OfDisk {
     pub(super) disk: String,
 }
 
+/// A snapshot.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfSnapshot {
+    /// The tenant, `default`.
+    #[param(value_type = Tenant, inline)]
+    tenant: String,
+    /// The name of the snapshot, at most 255 bytes.
+    pub(super) snapshot: String,
+}
+
 /// A connection.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -66,7 +77,7 @@ macro_rules! owned {
     };
 }
 
-owned!(OfTenant, OfDisk, OfConnection);
+owned!(OfTenant, OfDisk, OfSnapshot, OfConnection);
 
 /// The path of a request, whose tenant exists.
 pub(super) struct At<T>(pub(super) T);

@@ -10,21 +10,20 @@ use axum::Json;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, post};
-use memnbd::exports::Export;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use utoipa::ToSchema;
 
 use super::api::{Api, MAX_DISKS, Shared, check_name};
-use super::changes::{
-    Action, Change, Differing, Origin, Populated, Refused, Rights, Wanted, named,
-};
+use super::catalog::Entry;
+use super::changes::{Action, Change, Differing, Origin, Populated, Refused, Wanted, named};
 use super::model::DiskSpec;
 use super::object::Object;
 use super::path::{At, OfTenant};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use crate::config::{Author, parse};
+use crate::making::{Made, Rights};
 
 /// The longest body, in bytes: 4 MiB of TOML, whose lines JSON ends with two bytes. What it takes to parse
 /// it is up to 75 times as much.
@@ -66,12 +65,18 @@ impl Api {
         wanted: Wanted<'_>,
     ) -> Result<Populated, Refused> {
         let _alone = self.changing.lock().await;
-        let Wanted { origin, rights, dry_run, .. } = wanted;
+        let Wanted { origin, rights, differing, dry_run, .. } = wanted;
         let mut populated = self.compare(wanted)?;
+        self.keep_content(&mut populated.changes, rights).await;
+        refuse_replacing(&mut populated.changes, differing, dry_run)?;
         let mut made = HashMap::new();
         for Change { disk, action, after, .. } in &populated.changes {
             if let (Action::Create | Action::Replace, Some(after)) = (action, after) {
-                made.insert(disk.clone(), self.make(disk, after, rights).await?);
+                let one = self.make(disk, after, rights).await.map_err(|problem| Refused {
+                    disk: Some(disk.clone()),
+                    problem: problem.with(|detail| format!("the disk {disk:?}: {detail}")),
+                });
+                made.insert(disk.clone(), one?);
             }
         }
         if !dry_run {
@@ -79,7 +84,7 @@ impl Api {
             for change in &mut populated.changes {
                 let made = made.remove(&change.disk);
                 change.error =
-                    change.error.take().or(self.change(origin, change, made).await.err());
+                    change.error.take().or(self.change(origin, rights, change, made).await.err());
             }
             populated.log();
         }
@@ -88,44 +93,40 @@ impl Api {
 
     /// Compares the disks that there are with those that are wanted.
     fn compare(&self, wanted: Wanted<'_>) -> Result<Populated, Refused> {
-        let Wanted { disks, origin, differing, dry_run, .. } = wanted;
+        let Wanted { disks, origin, dry_run, .. } = wanted;
         if disks.len() > MAX_DISKS {
             let problem = format!("{} disks; at most {MAX_DISKS} are possible", disks.len());
             return Err(Problem::bad_request(problem).into());
         }
         let wrong = |disk: &str, problem: Problem| Refused { disk: Some(disk.to_owned()), problem };
-        for (name, spec) in &disks {
-            let checked = check_name(name).and_then(|()| spec.check());
-            checked.map_err(|error| {
-                wrong(name, Problem::bad_request(format!("the disk {name:?}: {error}")))
-            })?;
-        }
-        let specs = self.specs();
+        let checked = disks.into_iter().map(|(name, spec)| {
+            let checked = check_name(&name).and_then(|()| spec.checked());
+            checked.map(|spec| (name.clone(), spec)).map_err(|error| {
+                wrong(&name, Problem::bad_request(format!("the disk {name:?}: {error}")))
+            })
+        });
+        let disks: BTreeMap<String, DiskSpec> = checked.collect::<Result<_, _>>()?;
+        let catalog = self.catalog();
         let (mut changes, mut unchanged) = (Vec::new(), 0);
         let (mut added, mut weight) = (0_usize, 0_usize);
-        let ours = specs.origins.iter().filter(|(_, of)| **of == origin);
-        let mut gone: Vec<&String> =
-            ours.map(|(name, _)| name).filter(|name| !disks.contains_key(*name)).collect();
+        let ours = catalog.of_origin(origin);
+        let mut gone: Vec<&String> = ours.filter(|name| !disks.contains_key(*name)).collect();
         gone.sort_unstable();
         for name in &gone {
-            let before = specs.by_name.get(*name).cloned();
+            let before = catalog.spec(name).cloned();
             changes.push(Change::new(name, Action::Remove, before, None));
         }
         for (name, spec) in disks {
-            let before = specs.by_name.get(&name);
+            let before = catalog.spec(&name);
             let action = match before {
                 Some(before) if *before == spec => {
                     unchanged += 1;
                     continue;
                 }
                 None if self.export(&name).is_none() => Action::Create,
-                Some(before) if specs.origins.get(&name) == Some(&origin) => {
+                Some(before) if catalog.of_this(&name, origin) => {
                     let relabelled = DiskSpec { labels: spec.labels.clone(), ..before.clone() };
-                    match differing {
-                        _ if relabelled == spec => Action::Relabel,
-                        Differing::Keep => Action::Keep,
-                        Differing::Refuse | Differing::Replace => Action::Replace,
-                    }
+                    if relabelled == spec { Action::Relabel } else { Action::Replace }
                 }
                 _ => {
                     let problem = format!(
@@ -139,41 +140,24 @@ impl Api {
             weight += spec.weight();
             changes.push(Change::new(&name, action, before.cloned(), Some(spec)));
         }
-        drop(specs);
+        drop(catalog);
         let removed = changes.iter().filter_map(|change| change.before.as_ref());
         let removed: usize = removed.map(DiskSpec::weight).sum();
         let gone = changes.iter().filter(|change| change.action == Action::Remove).count();
         self.check_room(added.saturating_sub(gone), weight.saturating_sub(removed))?;
-        let replaced = changes.iter().filter(|change| change.action == Action::Replace);
-        let replaced: Vec<&str> = replaced.map(|change| change.disk.as_str()).collect();
-        if differing == Differing::Refuse && !dry_run && !replaced.is_empty() {
-            return Err(Problem::conflict(format!(
-                "made of something else: {}; to create them anew loses their content, which is only \
-                 done if the request says replace (memnbd apply --replace); nothing was changed",
-                named(&replaced)
-            ))
-            .into());
-        }
         Ok(Populated { dry_run, changes, unchanged })
     }
 
-    /// Makes an export, without opening its disk.
-    async fn make(
-        &self,
-        name: &str,
-        spec: &DiskSpec,
-        rights: Rights<'_>,
-    ) -> Result<Arc<Export>, Refused> {
-        let made = match rights {
-            Rights::Server(directory) => {
-                self.maker.export_with_rights(name, &spec.layers(), directory).await
+    /// Finds the disks that keep their content, because only their filters are others.
+    async fn keep_content(&self, changes: &mut [Change], rights: Rights<'_>) {
+        for change in changes.iter_mut().filter(|change| change.action == Action::Replace) {
+            let entry = self.catalog().disk(&change.disk).cloned();
+            if let (Some(entry), Some(after)) = (entry, &change.after)
+                && self.refiltered(&entry, after, rights).await.is_ok()
+            {
+                change.action = Action::Refilter;
             }
-            Rights::Grants => self.maker.export(name, &spec.layers()).await,
-        };
-        made.map_err(|failure| Refused {
-            disk: Some(name.to_owned()),
-            problem: Problem::bad_request(format!("the disk {name:?}: {failure}")),
-        })
+        }
     }
 
     /// Removes the disks that are not described any more. One that another stands on is removed after that
@@ -213,14 +197,19 @@ impl Api {
     async fn change(
         &self,
         origin: Origin,
+        rights: Rights<'_>,
         change: &Change,
-        made: Option<Arc<Export>>,
+        made: Option<Made>,
     ) -> Result<(), String> {
         let name = &change.disk;
         let Some(after) = change.after.clone() else { return Ok(()) };
-        match change.action {
+        let chain = match change.action {
             Action::Remove | Action::Keep => return Ok(()),
-            Action::Relabel => {}
+            Action::Refilter => {
+                let changed = self.refilter(name, after, rights).await;
+                return changed.map(drop).map_err(|problem| problem.detail().to_owned());
+            }
+            Action::Relabel => self.catalog().disk(name).ok_or("it is gone")?.chain.clone(),
             Action::Create | Action::Replace => {
                 if change.action == Action::Replace {
                     let removed = self.remove_alone(name).await;
@@ -231,13 +220,37 @@ impl Api {
                         return Err(problem.detail().to_owned());
                     }
                 }
-                let made = made.ok_or("it was not made")?;
-                self.server.add(made).map_err(|error| error.to_string())?;
+                let Made { export, chain } = made.ok_or("it was not made")?;
+                self.server.add(export).map_err(|error| error.to_string())?;
+                chain
             }
-        }
-        self.specs().insert_of(origin, name.clone(), after);
+        };
+        let origin = Some(origin);
+        self.catalog().insert(name, Entry { spec: after, chain, origin });
         Ok(())
     }
+}
+
+/// Checks that no disks lose their content, unless that is wanted. Those that are to stay as they are do.
+fn refuse_replacing(
+    changes: &mut [Change],
+    differing: Differing,
+    dry_run: bool,
+) -> Result<(), Problem> {
+    let replaced = changes.iter_mut().filter(|change| change.action == Action::Replace);
+    if differing == Differing::Keep {
+        replaced.for_each(|change| change.action = Action::Keep);
+        return Ok(());
+    }
+    let replaced: Vec<&str> = replaced.map(|change| change.disk.as_str()).collect();
+    if differing == Differing::Refuse && !dry_run && !replaced.is_empty() {
+        return Err(Problem::conflict(format!(
+            "made of something else: {}; to create them anew loses their content, which is only \
+             done if the request says replace (memnbd apply --replace); nothing was changed",
+            named(&replaced)
+        )));
+    }
+    Ok(())
 }
 
 /// Returns the route for configurations.

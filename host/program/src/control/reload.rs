@@ -1,35 +1,45 @@
 //! The configuration file, read again while the server runs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use super::api::Api;
-use super::changes::{
-    Action, Change, Differing, Origin, Populated, Refused, Rights, Wanted, named,
-};
+use super::catalog::Entry;
+use super::changes::{Action, Change, Differing, Origin, Populated, Refused, Wanted, named};
+use crate::chain::Chain;
 use crate::config::{Config, ConfigFile};
 use crate::grants::Grants;
+use crate::making::Rights;
 
 /// A configuration file whose disks are served.
 pub(crate) struct FromFile {
     file: ConfigFile,
     /// What it said when it was read first.
-    config: Option<Config>,
+    config: Option<(Config, HashMap<String, Arc<Chain>>)>,
     /// The grants of the command line, besides those of the file.
     grants: Grants,
 }
 
 impl FromFile {
-    pub(crate) fn new(file: ConfigFile, config: Config, grants: Grants) -> Self {
-        Self { file, config: Some(config), grants }
+    /// Creates it, with what each of its disks is made of.
+    pub(crate) fn new(
+        file: ConfigFile,
+        config: Config,
+        chains: HashMap<String, Arc<Chain>>,
+        grants: Grants,
+    ) -> Self {
+        Self { file, config: Some((config, chains)), grants }
     }
 
     /// Records its disks, which are served already.
     pub(super) fn adopt(&mut self, api: &Api) {
-        let Some(config) = self.config.take() else { return };
+        let Some((config, mut chains)) = self.config.take() else { return };
         for (name, spec) in config.specs() {
-            api.specs().insert_of(Origin::File, name, spec);
+            if let Some(chain) = chains.remove(&name) {
+                api.catalog().insert(&name, Entry { spec, chain, origin: Some(Origin::File) });
+            }
         }
     }
 

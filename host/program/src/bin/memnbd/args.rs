@@ -41,22 +41,64 @@ pub(crate) enum Action {
         /// directories and secrets are named by the grants of the server
         #[arg(value_name = "COMPONENT | KEY=VALUE")]
         words: Vec<String>,
-        /// Put a filter between the clients and the disk; may be repeated, the first is nearest to
-        /// the clients
+        #[command(flatten)]
+        options: DiskOptions,
+    },
+    /// Change the filters of a disk, and their parameters, while its clients go on
+    Update {
+        /// The name of the disk
+        disk: String,
+        /// The parameters of all layers, as for create; those of the component have to stay the same
+        #[arg(value_name = "KEY=VALUE")]
+        words: Vec<String>,
+        /// A filter that it has from now on; may be repeated, the first is nearest to the clients. Others
+        /// are removed
         #[arg(long = "filter", value_name = "NAME")]
         filters: Vec<String>,
-        /// Refuse all writes
-        #[arg(short, long)]
-        read_only: bool,
-        /// Remember this with the disk; may be repeated
-        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-        labels: Vec<(String, String)>,
     },
     /// Remove disks. Their clients are disconnected
     Rm {
         /// The names of the disks
         #[arg(required = true, value_name = "DISK")]
         disks: Vec<String>,
+        /// Delete snapshots instead; disks that began with them stay
+        #[arg(long)]
+        snapshot: bool,
+    },
+    /// Take a snapshot of a disk, while its clients go on
+    Snapshot {
+        /// The name of the disk
+        disk: String,
+        /// The name of the snapshot
+        snapshot: String,
+        /// Take it even if the disk writes to files: what is written from now on is kept in memory, and
+        /// lost when the disk is removed
+        #[arg(long)]
+        in_memory: bool,
+    },
+    /// List the snapshots
+    Snapshots,
+    /// Create a disk that begins with what a snapshot holds
+    Clone {
+        /// The name of the snapshot
+        snapshot: String,
+        /// The name of the disk
+        disk: String,
+        /// The parameters of the filters
+        #[arg(value_name = "KEY=VALUE")]
+        words: Vec<String>,
+        #[command(flatten)]
+        options: DiskOptions,
+    },
+    /// Give disks the content of the snapshot with which they began, while their clients stay connected.
+    /// What was written since is lost, and filters begin anew
+    Reset {
+        /// The names of the disks
+        #[arg(required = true, value_name = "DISK")]
+        disks: Vec<String>,
+        /// Reset to this snapshot, which must have the same size
+        #[arg(long, value_name = "NAME")]
+        to: Option<String>,
     },
     /// Give a command to a filter or component of a disk, such as set; without one, list what there is
     Fault {
@@ -98,6 +140,21 @@ pub(crate) enum Action {
     },
     /// Print the manual page
     Man,
+}
+
+/// What any disk may have.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DiskOptions {
+    /// Put a filter between the clients and the disk; may be repeated, the first is nearest to
+    /// the clients
+    #[arg(long = "filter", value_name = "NAME")]
+    pub(crate) filters: Vec<String>,
+    /// Refuse all writes
+    #[arg(short, long)]
+    pub(crate) read_only: bool,
+    /// Remember this with the disk; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

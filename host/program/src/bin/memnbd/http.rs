@@ -46,6 +46,10 @@ impl Server {
         self.request(Method::PUT, path, Some(body)).await
     }
 
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.request(Method::PATCH, path, Some(body)).await
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.request(Method::POST, path, Some(body)).await
     }

@@ -14,12 +14,15 @@ use anyhow::Context as _;
 use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
 
-use args::{Action, Args};
+use args::{Action, Args, DiskOptions};
 use http::Server;
 use table::Table;
 
 /// Where the disks of the only tenant are.
 const DISKS: &str = "/v1/tenants/default/disks";
+
+/// Where its snapshots are.
+const SNAPSHOTS: &str = "/v1/tenants/default/snapshots";
 
 /// Where its connections are.
 const CONNECTIONS: &str = "/v1/tenants/default/connections";
@@ -70,23 +73,46 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
             Ok(if args.json { lines(&disks) } else { disks_table(&disks) })
         }
         Action::Show { disk } => Ok(lines(&server.get(&path(disk, "")).await?)),
-        Action::Create { disk, words, filters, read_only, labels } => {
+        Action::Create { disk, words, options } => {
             let (component, parameters) = component_of(words);
-            let labels: serde_json::Map<String, Value> =
-                labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-            let spec = json!({
-                "component": component,
-                "filters": filters,
-                "parameters": parameters,
-                "read_only": read_only,
-                "labels": labels,
-            });
+            let spec = spec_of(("component", component), parameters, options);
             let made = server.put(&path(disk, ""), &spec).await?;
             Ok(if args.json { lines(&made) } else { String::new() })
         }
-        Action::Rm { disks } => {
+        Action::Update { disk, words, filters } => {
+            let change = json!({ "parameters": words, "filters": filters });
+            let changed = server.patch(&path(disk, ""), &change).await?;
+            Ok(if args.json { lines(&changed) } else { String::new() })
+        }
+        Action::Clone { snapshot, disk, words, options } => {
+            let spec = spec_of(("snapshot", snapshot), words, options);
+            let made = server.put(&path(disk, ""), &spec).await?;
+            Ok(if args.json { lines(&made) } else { String::new() })
+        }
+        Action::Snapshot { disk, snapshot, in_memory } => {
+            let spec = json!({ "disk": disk, "in_memory": in_memory });
+            let taken = server.put(&path_in(SNAPSHOTS, snapshot), &spec).await?;
+            Ok(if args.json { lines(&taken) } else { String::new() })
+        }
+        Action::Snapshots => {
+            let snapshots = server.get(SNAPSHOTS).await?;
+            Ok(if args.json { lines(&snapshots) } else { snapshots_table(&snapshots) })
+        }
+        Action::Reset { disks, to } => {
+            let mut shown = String::new();
             for disk in disks {
-                server.delete(&path(disk, "")).await.with_context(|| format!("remove {disk:?}"))?;
+                let request = json!({ "snapshot": to });
+                let reset = server.post(&path(disk, "/reset"), &request).await;
+                let reset = reset.with_context(|| format!("reset {disk:?}"))?;
+                shown += &if args.json { lines(&reset) } else { String::new() };
+            }
+            Ok(shown)
+        }
+        Action::Rm { disks: names, snapshot } => {
+            let (what, all) = if *snapshot { ("delete", SNAPSHOTS) } else { ("remove", DISKS) };
+            for name in names {
+                let removed = server.delete(&path_in(all, name)).await;
+                removed.with_context(|| format!("{what} {name:?}"))?;
             }
             Ok(String::new())
         }
@@ -131,8 +157,27 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
 
 /// Returns the path of a disk, or of what belongs to it.
 fn path(disk: &str, rest: &str) -> String {
-    let name = percent_encoding::utf8_percent_encode(disk, percent_encoding::NON_ALPHANUMERIC);
-    format!("{DISKS}/{name}{rest}")
+    path_in(DISKS, disk) + rest
+}
+
+/// Returns the path of what has this name in a collection.
+fn path_in(collection: &str, name: &str) -> String {
+    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+    format!("{collection}/{name}")
+}
+
+/// Returns what a disk is to be made of: what it begins with, and the rest.
+fn spec_of(begin: (&str, &str), parameters: &[String], options: &DiskOptions) -> Value {
+    let DiskOptions { filters, read_only, labels } = options;
+    let labels: serde_json::Map<String, Value> =
+        labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    json!({
+        begin.0: begin.1,
+        "filters": filters,
+        "parameters": parameters,
+        "read_only": read_only,
+        "labels": labels,
+    })
 }
 
 /// Splits the words after the name of a disk: a first word that is no parameter names the component.
@@ -168,7 +213,10 @@ fn disks_table(disks: &Value) -> String {
         let spec = &disk["spec"];
         let strings = |key: &str| items(&spec[key]).map(text).collect::<Vec<_>>();
         let mut made = strings("filters");
-        made.push(text(&spec["component"]));
+        made.push(match &spec["snapshot"] {
+            Value::String(snapshot) => format!("snapshot {snapshot}"),
+            _ => text(&spec["component"]),
+        });
         let made = [vec![made.join(" > ")], strings("parameters")].concat().join(" ");
         let size = disk["size"].as_u64().map_or_else(|| "-".into(), table::size);
         table.row([
@@ -178,6 +226,15 @@ fn disks_table(disks: &Value) -> String {
             text(&disk["connections"]),
             made,
         ]);
+    }
+    table.to_string()
+}
+
+fn snapshots_table(snapshots: &Value) -> String {
+    let mut table = Table::new(&["NAME", "SIZE", "DISK", "SECONDS"]);
+    for one in items(snapshots) {
+        let size = one["size"].as_u64().map_or_else(|| "-".into(), table::size);
+        table.row([text(&one["name"]), size, text(&one["disk"]), text(&one["seconds"])]);
     }
     table.to_string()
 }

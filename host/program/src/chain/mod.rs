@@ -3,18 +3,29 @@
 //! The components may still have to be loaded. Only then is it known what their parameters are, and
 //! which devices they name.
 
+mod content;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Mutex;
+
 use super::Failure;
 use super::file::{self, FileConfig};
+use super::grants::Grants;
 use super::inputs::{self, Allowed, Inputs};
 use super::loading::{Loader, Supply};
+use super::volume::{self, OwnVolume, Volume};
 use super::wish::Wish;
-use super::words;
+use super::words::{self, Words};
+use content::Parsed;
+pub(super) use content::{Content, Kept};
 use memnbd::component::{BASE, Client, Component, Description, Engine, Executing, Listed};
 use memnbd::device::guest::DiskConfig;
-use memnbd::device::{self, Lower, LowerError, LowerSource, OwnDisk, ScratchDisk};
+use memnbd::device::snapshot::Snapshot;
+use memnbd::device::{
+    self, Device, Lower, LowerError, LowerSource, OpenDevice, OwnDisk, ScratchDisk,
+};
 use memnbd::exports::{KnownExports, Loading, LowerExport, Problem, Source, Stage, Supplied};
 use memnbd::parameters::{Argument, ParameterType, Value, assign_outputs, key_value};
 
@@ -24,13 +35,41 @@ enum Layer {
     Component(Arc<Supply>),
     /// The native backend.
     File,
+    /// A snapshot in place of a backend.
+    Snapshot,
 }
 
 impl Layer {
+    /// Returns the layer of a filter.
+    async fn filter(loader: &mut Loader, name: &str) -> Result<Self, Failure> {
+        match name {
+            file::NAME => Err(Failure::Usage(not_a_filter(name))),
+            name => loader.supply(name).await.map(Self::Component),
+        }
+    }
+
+    /// Returns the layer if its parameters are known without loading anything.
+    fn known(&self) -> Option<Known> {
+        match self {
+            Self::Component(supply) => supply.loaded().map(Known::Component),
+            Self::File => Some(Known::Native(file::description())),
+            Self::Snapshot => Some(Known::Native(volume::description())),
+        }
+    }
+
     /// Returns true if it is the built-in component whose expression may read files.
     fn reads_inputs(&self) -> bool {
         matches!(self, Self::Component(supply) if supply.is_built_in(inputs::COMPONENT))
     }
+}
+
+/// What is beneath the filters of a chain.
+#[derive(Clone)]
+pub(super) enum Bottom<'a> {
+    /// The component of this name.
+    Component(&'a str),
+    /// What this snapshot holds.
+    Snapshot(Snapshot),
 }
 
 /// A requested disk.
@@ -43,6 +82,11 @@ pub(super) struct Chain {
     wish: Wish,
     exports: KnownExports,
     engine: Engine,
+    /// What the disk holds.
+    volume: Arc<Volume>,
+    /// What is above the volume, if the layers beneath it are not opened: it begins with a snapshot, or
+    /// is open.
+    above: Option<Content>,
     /// What the expression of the built-in component `data` reads, once it is known. All exports that
     /// are made of this chain read the same.
     inputs: Arc<OnceLock<Result<Inputs, String>>>,
@@ -51,14 +95,14 @@ pub(super) struct Chain {
 /// A layer whose parameters are known.
 enum Known {
     Component(Component),
-    File(Description),
+    Native(Description),
 }
 
 impl Known {
     fn description(&self) -> &Description {
         match self {
             Self::Component(component) => component.description(),
-            Self::File(description) => description,
+            Self::Native(description) => description,
         }
     }
 }
@@ -68,6 +112,8 @@ impl Known {
 enum Resolved {
     Guest(Box<DiskConfig>),
     File(FileConfig),
+    Volume(OwnVolume),
+    Open(Arc<dyn Device>),
 }
 
 impl Resolved {
@@ -76,12 +122,14 @@ impl Resolved {
         match self {
             Self::Guest(config) => Arc::new(OwnDisk(*config)),
             Self::File(config) => Arc::new(OwnFile(config)),
+            Self::Volume(volume) => Arc::new(volume),
+            Self::Open(device) => Arc::new(OpenDevice::Own(device)),
         }
     }
 }
 
 impl Chain {
-    /// Creates a chain of these filters and this backend. Components from files are read, but not loaded.
+    /// Creates a chain of these filters and this bottom. Components from files are read, but not loaded.
     ///
     /// # Errors
     ///
@@ -91,35 +139,37 @@ impl Chain {
         loader: &mut Loader,
         label: &str,
         filters: &[String],
-        component: &str,
+        bottom: Bottom<'_>,
         wish: Wish,
         exports: &KnownExports,
     ) -> Result<Self, Failure> {
         let mut layers = Vec::new();
         for filter in filters {
-            if filter == file::NAME {
-                return Err(Failure::Usage(not_a_filter(filter)));
-            }
-            layers.push(Layer::Component(loader.supply(filter).await?));
+            layers.push(Layer::filter(loader, filter).await?);
         }
-        layers.push(match component {
-            file::NAME => Layer::File,
-            name => Layer::Component(loader.supply(name).await?),
+        layers.push(match bottom {
+            Bottom::Component(file::NAME) => Layer::File,
+            Bottom::Component(name) => Layer::Component(loader.supply(name).await?),
+            Bottom::Snapshot(_) => Layer::Snapshot,
         });
+        let engine = loader.engine().clone();
+        let begin = match bottom {
+            Bottom::Component(_) => None,
+            Bottom::Snapshot(snapshot) => Some(snapshot),
+        };
         let chain = Self {
             layers: layers.into(),
             label: label.to_owned(),
-            wish,
             exports: exports.clone(),
-            engine: loader.engine().clone(),
+            above: begin.is_some().then(|| Content::in_memory(filters.len())),
+            volume: Volume::new(begin, &engine, &wish.export_name, &wish.budgets),
+            wish,
+            engine,
             inputs: Arc::default(),
         };
-        let loaded = chain.layers.iter().map(|layer| match layer {
-            Layer::Component(supply) => supply.loaded().map(Known::Component),
-            Layer::File => Some(Known::File(file::description())),
-        });
+        let loaded = chain.layers.iter().map(Layer::known);
         if let Some(known) = loaded.collect::<Option<Vec<_>>>() {
-            chain.resolve(&known, 0)?;
+            chain.resolve(&known, 0, None)?;
         }
         Ok(chain)
     }
@@ -148,7 +198,108 @@ impl Chain {
 
     /// Returns the same chain for an export of another name.
     pub(super) fn named(&self, name: &str) -> Self {
-        Self { wish: self.wish.named(name), ..self.clone() }
+        let wish = self.wish.named(name);
+        let volume = self.volume.anew(None, name);
+        Self { wish, volume, ..self.clone() }
+    }
+
+    /// Returns the same filters on a volume that begins with a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it is not known how many filters stand above the present volume.
+    pub(super) async fn on_snapshot(&self, snapshot: Snapshot) -> Result<Self, Problem> {
+        let filters = self.content().await?.filters;
+        let volume = self.volume.anew(Some(snapshot), &self.wish.export_name);
+        Ok(Self { volume, above: Some(Content::in_memory(filters)), ..self.clone() })
+    }
+
+    /// Returns other filters on the same volume. The words are those of all layers; they must say the same
+    /// of those that stay.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a filter does not exist, cannot be added to a disk that is open, or its
+    /// parameters are invalid.
+    pub(super) async fn with_filters(
+        &self,
+        loader: &Mutex<Loader>,
+        filters: &[String],
+        words: Vec<String>,
+        grants: Option<Arc<Grants>>,
+    ) -> Result<Self, Failure> {
+        let failed = |problem: Problem| Failure::Failed(anyhow::anyhow!("{problem}"));
+        let content = self.content().await.map_err(failed)?;
+        let mut layers = Vec::new();
+        for filter in filters {
+            layers.push(Layer::filter(&mut *loader.lock().await, filter).await?);
+        }
+        layers.extend(self.layers.iter().skip(content.filters).cloned());
+        let (staying, above) = (content.filters, filters.len());
+        let content = Content { filters: above, ..content };
+        let wish = Wish { words, grants, ..self.wish.clone() };
+        let chain = Self { layers: layers.into(), above: Some(content), wish, ..self.clone() };
+        let before = self.load_all(&|_| ()).await.map_err(failed)?;
+        let known = chain.load_all(&|_| ()).await.map_err(failed)?;
+        let (before, after) = (self.words(&before)?, chain.words(&known)?);
+        if before.layers[staying..] != after.layers[above..] || before.read_only != after.read_only
+        {
+            let problem = "the parameters of the backend, or of a filter that keeps content of its own, would \
+                           change; only those of other filters can while a disk is in use";
+            return Err(Failure::Usage(problem.into()));
+        }
+        let (parsed, _) = chain.parse(&known, 0)?;
+        if let Some(other) = parsed.iter().find(|layer| !layer.is_plain_filter()) {
+            let name = &other.known.description().name;
+            return Err(Failure::Usage(format!(
+                "{name} keeps content of its own, or opens what is beneath it, and cannot be added to a \
+                 disk that is in use"
+            )));
+        }
+        drop(parsed);
+        Ok(chain)
+    }
+
+    /// Opens the filters on the volume, whose device is open.
+    pub(super) async fn open_on(
+        &self,
+        device: Arc<dyn Device>,
+    ) -> Result<Arc<dyn Device>, Problem> {
+        let known = self.load_all(&|_| ()).await?;
+        let resolve = move |chain: &Self, known: &[Known]| chain.resolve(known, 0, Some(device));
+        self.open_resolved(self.aside(known, resolve).await?).await
+    }
+
+    /// Returns what the disk holds.
+    pub(super) fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Opens a device.
+    pub(super) async fn open(&self) -> Result<Arc<dyn Device>, Problem> {
+        let known = self.load_all(&|_| ()).await?;
+        let resolved = self.aside(known, |chain, known| chain.resolve(known, 0, None)).await?;
+        self.open_resolved(resolved).await
+    }
+
+    async fn open_resolved(&self, resolved: Resolved) -> Result<Arc<dyn Device>, Problem> {
+        let opened = match resolved {
+            Resolved::Guest(config) => device::open(*config).await,
+            Resolved::File(config) => return config.open().await,
+            Resolved::Volume(OwnVolume { volume, read_only }) => volume.open(read_only).await,
+            Resolved::Open(device) => Ok(device),
+        };
+        opened.map_err(|error| Problem::Open { what: self.label.clone(), error })
+    }
+
+    /// Tells where a snapshot of the disk is taken: beneath the filters, except for those that keep
+    /// content on devices of their own, and what is beneath them.
+    pub(super) async fn content(&self) -> Result<Content, Problem> {
+        if let Some(content) = &self.above {
+            return Ok(content.clone());
+        }
+        let known = self.load_all(&|_| ()).await?;
+        self.aside(known, |chain, known| Ok(Content::of(&chain.parse(known, 0)?.0))).await
     }
 
     /// Lists the exports that the component nearest to the client offers of those that know them.
@@ -156,56 +307,86 @@ impl Chain {
         let known = self.load_all(&|_| ()).await?;
         let lists = |known: &Known| match known {
             Known::Component(component) => component.lists_exports(),
-            Known::File(_) => false,
+            Known::Native(_) => false,
         };
         let Some(top) = known.iter().position(lists) else { return Ok(Listed::default()) };
-        match self.resolve_aside(known, top).await? {
+        match self.aside(known, move |chain, known| chain.resolve(known, top, None)).await? {
             Resolved::Guest(config) => {
                 let listed = device::list_exports(*config).await;
                 let what = self.label.clone();
                 let listed = listed.map_err(|error| Problem::Open { what, error })?;
                 Ok(listed.unwrap_or_default())
             }
-            Resolved::File(_) => Ok(Listed::default()),
+            Resolved::File(_) | Resolved::Volume(_) | Resolved::Open(_) => Ok(Listed::default()),
         }
     }
 
-    /// Gives each layer its words, and the devices that they name. Returns the layer `top`, counted from
-    /// the client. It may block if [`Self::may_block`] says so.
-    fn resolve(&self, known: &[Known], top: usize) -> Result<Resolved, Failure> {
-        let no_backend = || Failure::Usage("there is no backend".into());
+    /// Gives each layer its words.
+    fn words(&self, known: &[Known]) -> Result<Words, Failure> {
         let descriptions: Vec<&Description> = known.iter().map(Known::description).collect();
         let (backend, filters) = descriptions.split_last().ok_or_else(no_backend)?;
         if let Some(other) = filters.iter().find(|filter| filter.base().is_none()) {
             return Err(Failure::Usage(not_a_filter(&other.name)));
         }
         let words = words::distribute(filters, backend, &self.wish.words, self.wish.for_host);
-        let words = words.map_err(Failure::Usage)?;
+        words.map_err(Failure::Usage)
+    }
+
+    /// Parses the words of the layers from `top`, counted from the client, to those that are not opened. Also
+    /// returns whether what is beneath is read-only. It may block if [`Self::may_block`] says so.
+    fn parse<'a>(
+        &'a self,
+        known: &'a [Known],
+        top: usize,
+    ) -> Result<(Vec<Parsed<'a>>, bool), Failure> {
+        let words = self.words(known)?;
         // What stands beneath a filter that does not write is opened for reading only.
         let mut read_only = self.wish.read_only || words.read_only;
         let mut layers = Vec::new();
-        for ((layer, known), own) in self.layers.iter().zip(known).zip(&words.layers) {
-            layers.push((layer, known, own, read_only));
-            read_only |= known.description().base().is_some_and(|link| !link.writes);
-        }
-        let mut below = None;
-        for (layer, known, own, read_only) in layers.into_iter().skip(top).rev() {
+        let opened = self.above.as_ref().map_or(known.len(), |above| above.filters);
+        for (index, (known, own)) in known.iter().zip(&words.layers).enumerate().take(opened) {
             let description = known.description();
             let mut given = own.clone();
-            let inputs = self.inputs(layer, description, own);
+            let inputs = self.inputs(&self.layers[index], description, own);
             let inputs = inputs.map_err(|error| Failure::Failed(anyhow::anyhow!(error)))?;
             given.extend(inputs.iter().flat_map(|inputs| inputs.words()));
-            if below.is_some() {
+            if index + 1 < words.layers.len() {
                 given.insert(0, format!("{BASE}="));
             }
-            let mut arguments = description
+            let arguments = description
                 .parse_arguments(&given)
                 .map_err(|error| Failure::Usage(error.of(&description.name).to_string()))?;
+            layers.push(Parsed { known, arguments, inputs, read_only });
+            read_only |= description.base().is_some_and(|link| !link.writes);
+        }
+        if let Some(Layer::Snapshot) = self.layers.last()
+            && let Some(word) = words.layers.last().and_then(|own| own.first())
+        {
+            return Err(Failure::Usage(format!("{word:?}: a snapshot has no parameters")));
+        }
+        Ok((layers.split_off(top.min(layers.len())), read_only))
+    }
+
+    /// Gives each layer its words, and the devices that they name. Returns the layer `top`, counted from
+    /// the client, on the volume's device if that is `open`. It may block if [`Self::may_block`] says so.
+    fn resolve(
+        &self,
+        known: &[Known],
+        top: usize,
+        open: Option<Arc<dyn Device>>,
+    ) -> Result<Resolved, Failure> {
+        let (layers, read_only) = self.parse(known, top)?;
+        let volume = || {
+            let volume = OwnVolume { volume: self.volume.clone(), read_only };
+            open.map_or(Resolved::Volume(volume), Resolved::Open)
+        };
+        let mut below = self.above.is_some().then(volume);
+        for Parsed { known, mut arguments, inputs, mut read_only } in layers.into_iter().rev() {
+            let description = known.description();
             let Wish { secrets, outputs, directory, grants, .. } = &self.wish;
-            let mut read_only = read_only;
             if let Some(grants) = grants {
                 let designated = match known {
-                    Known::File(_) => grants.designate_file(&mut arguments),
+                    Known::Native(_) => grants.designate_file(&mut arguments),
                     Known::Component(_) => grants.designate(&mut arguments).map(|()| false),
                 };
                 read_only |= designated
@@ -216,7 +397,7 @@ impl Chain {
                 Failure::Failed(anyhow::anyhow!("{}: {error}", description.name))
             })?;
             below = Some(match known {
-                Known::File(_) => {
+                Known::Native(_) => {
                     let config = FileConfig::new(&arguments, &self.wish, read_only);
                     Resolved::File(config.map_err(Failure::Usage)?)
                 }
@@ -247,16 +428,20 @@ impl Chain {
             || (self.inputs.get().is_none() && self.layers.iter().any(Layer::reads_inputs))
     }
 
-    /// Like [`Self::resolve`], on another thread if that may block.
-    async fn resolve_aside(&self, known: Vec<Known>, top: usize) -> Result<Resolved, Problem> {
-        let resolved = if self.may_block(&known) {
+    /// Calls a function that may block if [`Self::may_block`] says so, and then on another thread.
+    async fn aside<T: Send + 'static>(
+        &self,
+        known: Vec<Known>,
+        function: impl FnOnce(&Self, &[Known]) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let done = if self.may_block(&known) {
             let chain = self.clone();
-            let resolving = tokio::task::spawn_blocking(move || chain.resolve(&known, top));
-            resolving.await.map_err(|_| Problem::Panicked)?
+            let working = tokio::task::spawn_blocking(move || function(&chain, &known));
+            working.await.map_err(|_| Problem::Panicked)?
         } else {
-            self.resolve(&known, top)
+            function(self, &known)
         };
-        resolved.map_err(|failure| {
+        done.map_err(|failure| {
             Problem::Parameters(match failure {
                 Failure::Usage(text) => text,
                 Failure::Failed(error) => format!("{error:#}"),
@@ -341,21 +526,37 @@ impl Chain {
         devices.collect()
     }
 
+    /// Loads what a device is made of.
+    async fn supply(&self, stage: &(dyn Fn(Stage) + Send + Sync)) -> Result<Supplied, Problem> {
+        let known = self.load_all(stage).await?;
+        match self.aside(known, |chain, known| chain.resolve(known, 0, None)).await? {
+            Resolved::Guest(config) => Ok(Supplied::Guest(config)),
+            other => {
+                stage(Stage::Opening);
+                self.open_resolved(other).await.map(Supplied::Device)
+            }
+        }
+    }
+
     /// Loads the components, one after the other.
     async fn load_all(&self, stage: &(dyn Fn(Stage) + Send + Sync)) -> Result<Vec<Known>, Problem> {
         let mut known = Vec::new();
         for layer in &*self.layers {
-            known.push(match layer {
-                Layer::File => Known::File(file::description()),
-                Layer::Component(supply) => {
-                    let loaded = supply.component(stage).await;
-                    let component = supply.name().to_owned();
-                    Known::Component(loaded.map_err(|error| Problem::Load { component, error })?)
-                }
-            });
+            if let Layer::Component(supply) = layer {
+                let loaded = supply.component(stage).await;
+                let component = supply.name().to_owned();
+                let loaded = loaded.map_err(|error| Problem::Load { component, error })?;
+                known.push(Known::Component(loaded));
+            } else {
+                known.extend(layer.known());
+            }
         }
         Ok(known)
     }
+}
+
+fn no_backend() -> Failure {
+    Failure::Usage("there is no backend".into())
 }
 
 fn not_a_filter(name: &str) -> String {
@@ -364,16 +565,7 @@ fn not_a_filter(name: &str) -> String {
 
 impl Source for Chain {
     fn load<'a>(&'a self, stage: &'a (dyn Fn(Stage) + Send + Sync)) -> Loading<'a> {
-        Box::pin(async move {
-            let known = self.load_all(stage).await?;
-            match self.resolve_aside(known, 0).await? {
-                Resolved::Guest(config) => Ok(Supplied::Guest(config)),
-                Resolved::File(config) => {
-                    stage(Stage::Opening);
-                    config.open().await.map(Supplied::Device)
-                }
-            }
-        })
+        Box::pin(self.supply(stage))
     }
 
     fn label(&self) -> &str {

@@ -1,0 +1,148 @@
+//! Changing the filters of disks in use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use memnbd::device::Divided;
+use memnbd::exports::Export;
+use serde::Deserialize;
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use super::api::{Api, Shared, Tagged, tagged};
+use super::catalog::Entry;
+use super::model::{Disk, DiskSpec};
+use super::object::Object;
+use super::path::{At, OfDisk};
+use super::problem::{BadBody, BadRequest, NotFound, Problem};
+use super::snapshots::{PATIENCE, discard};
+use crate::chain::Chain;
+use crate::making::Rights;
+
+/// What is to change about a disk. What is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"filters": ["delay"], "parameters": ["size=1G", "delay-read=10ms"]}))]
+pub(super) struct DiskPatch {
+    /// The filters between the clients and the backend, the one nearest to the clients first.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    filters: Option<Vec<String>>,
+    /// The parameters of all layers. Those of the backend have to stay the same.
+    #[serde(default)]
+    #[schema(max_items = 1024)]
+    parameters: Option<Vec<String>>,
+    /// What those who use the disk want to remember.
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl DiskPatch {
+    fn of(self, spec: DiskSpec) -> DiskSpec {
+        DiskSpec {
+            filters: self.filters.unwrap_or(spec.filters),
+            parameters: self.parameters.unwrap_or(spec.parameters),
+            labels: self.labels.unwrap_or(spec.labels),
+            ..spec
+        }
+    }
+}
+
+impl Api {
+    /// Returns what a disk would be made of with the filters of another description.
+    pub(super) async fn refiltered(
+        &self,
+        entry: &Entry,
+        after: &DiskSpec,
+        rights: Rights<'_>,
+    ) -> Result<Chain, Problem> {
+        if entry.spec.snapshot != after.snapshot {
+            return Err(Problem::conflict("it would begin with something else"));
+        }
+        let (before, after) = (entry.spec.layers(), after.layers());
+        let chain = self.maker.with_filters(&entry.chain, &before, &after, rights).await;
+        chain.map_err(|failure| Problem::bad_request(failure.to_string()))
+    }
+
+    /// Gives a disk other filters between two requests of each of its clients. Those that it has end, and the
+    /// others begin as they are when they are new. Nothing else changes the disks meanwhile.
+    pub(super) async fn refilter(
+        &self,
+        name: &str,
+        after: DiskSpec,
+        rights: Rights<'_>,
+    ) -> Result<Arc<Export>, Problem> {
+        let (export, device, entry) = self.opened(name).await?;
+        drop(device);
+        let not_changed = |reason: &dyn std::fmt::Display| {
+            Problem::conflict(format!(
+                "the filters of the disk {name:?} were not changed: {reason}"
+            ))
+        };
+        let content = entry.chain.content().await.map_err(|error| not_changed(&error))?;
+        let chain = self.refiltered(&entry, &after, rights).await?;
+        let held = export.hold(PATIENCE).await.map_err(|error| not_changed(&error))?;
+        let divided = Divided::of(held.device(), content.filters);
+        let divided = divided.map_err(|error| not_changed(&error))?;
+        let opening = timeout(PATIENCE, chain.open_on(divided.beneath().clone())).await;
+        let opened =
+            opening.map_err(|_| not_changed(&format!("it took longer than {PATIENCE:?}")))?;
+        let next = opened.map_err(|error| not_changed(&error))?;
+        discard(held.replace(next).map_err(|error| not_changed(&error))?);
+        let origin = entry.origin;
+        self.catalog().insert(name, Entry { spec: after, chain: Arc::new(chain), origin });
+        Ok(export)
+    }
+
+    async fn patch(&self, name: &str, patch: DiskPatch) -> Result<Arc<Export>, Problem> {
+        let _alone = self.changing.lock().await;
+        let export = self.disk(name)?;
+        let entry = self.catalog().disk(name).cloned().ok_or_else(|| {
+            Problem::conflict(format!("the disk {name:?} was opened for a client by a pattern"))
+        })?;
+        let before = entry.spec.clone();
+        let after = patch.of(before.clone()).checked().map_err(Problem::bad_request)?;
+        let added = after.weight().saturating_sub(before.weight());
+        self.check_room(0, added)?;
+        if (&before.filters, &before.parameters) == (&after.filters, &after.parameters) {
+            self.catalog().insert(name, Entry { spec: after, ..entry });
+            return Ok(export);
+        }
+        let export = self.refilter(name, after, Rights::Grants).await?;
+        tracing::info!("disk {name:?}: given other filters");
+        Ok(export)
+    }
+}
+
+/// Changes the filters, their parameters, or the labels of a disk while its clients stay connected. No
+/// request is lost. The size and what the disk offers stay the same.
+#[utoipa::path(
+    patch,
+    path = "/v1/tenants/{tenant}/disks/{disk}",
+    params(OfDisk),
+    request_body = DiskPatch,
+    responses(
+        (status = 200, description = "It was changed", body = Disk,
+            headers(("etag" = String, description = "The generation"))),
+        BadRequest,
+        NotFound,
+        (status = 409, description = "It cannot be changed so while it is in use", body = Problem,
+            content_type = "application/problem+json"),
+        BadBody,
+        (status = 507, description = "The texts of the disks are too long", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn patch_disk(
+    State(api): Shared,
+    At(OfDisk { disk, .. }): At<OfDisk>,
+    Object(patch): Object<DiskPatch>,
+) -> Result<Tagged<Disk>, Problem> {
+    let shared = api.clone();
+    // To its end, even if the client does not wait for it.
+    let patching = tokio::spawn(async move { api.patch(&disk, patch).await });
+    let export = patching.await.unwrap_or_else(|_| Err(Problem::failed()))?;
+    Ok(tagged(StatusCode::OK, &shared, &export))
+}

@@ -1,0 +1,147 @@
+//! What a disk holds, beneath its filters: that of which snapshots are taken.
+//!
+//! A volume begins with a snapshot, or with what the backend of its disk holds. From the first snapshot
+//! that is taken of it, it is a layer on that. The module knows neither chains nor exports.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memnbd::block::Error;
+use memnbd::component::{Client, Description, Engine, Executing};
+use memnbd::device::guest::{Budgets, OpenError};
+use memnbd::device::snapshot::{Layer, LayerContext, Snapshot};
+use memnbd::device::{Device, Lower, LowerError, LowerSource};
+
+/// What a disk holds.
+pub(super) struct Volume {
+    /// The snapshot with which it begins, if it does.
+    begin: Option<Snapshot>,
+    context: LayerContext,
+    /// Where it is written to, if it has a snapshot beneath it.
+    layer: Mutex<Option<Arc<Layer>>>,
+}
+
+impl Volume {
+    /// Creates a volume that begins with a snapshot, or else with what a backend holds.
+    pub(super) fn new(
+        begin: Option<Snapshot>,
+        engine: &Engine,
+        export_name: &str,
+        budgets: &Budgets,
+    ) -> Arc<Self> {
+        let (engine, budgets) = (engine.clone(), budgets.clone());
+        let context = LayerContext { engine, export_name: export_name.to_owned(), budgets };
+        Arc::new(Self { begin, context, layer: Mutex::default() })
+    }
+
+    /// Creates another volume of the same disk, or of one that is like it and has this name.
+    pub(super) fn anew(&self, begin: Option<Snapshot>, export_name: &str) -> Arc<Self> {
+        let LayerContext { engine, budgets, .. } = &self.context;
+        Self::new(begin, engine, export_name, budgets)
+    }
+
+    /// Opens a volume that begins with a snapshot.
+    pub(super) async fn open(&self, read_only: bool) -> Result<Arc<dyn Device>, OpenError> {
+        let no_snapshot = || OpenError::Refused("it does not begin with a snapshot".into());
+        let begin = self.begin.as_ref().ok_or_else(no_snapshot)?;
+        if read_only {
+            return begin.read_only(&self.context).await;
+        }
+        let layer = Arc::new(begin.layer(&self.context).await?);
+        let device = layer.device().clone();
+        self.stand_on(layer);
+        Ok(device)
+    }
+
+    /// Returns true if it is not what its backend holds, but a layer in memory on a snapshot of that.
+    pub(super) fn is_layered(&self) -> bool {
+        self.begin.is_some() || self.layer().is_some()
+    }
+
+    /// Takes a snapshot of the volume. `device` is the volume's, and nobody is at work on it. If it can be
+    /// written to, it is replaced by the layer that is returned, for which [`Self::stand_on`] is called
+    /// then.
+    pub(super) async fn take(
+        &self,
+        device: &Arc<dyn Device>,
+    ) -> Result<(Snapshot, Option<Arc<Layer>>), NotTaken> {
+        let layer = self.layer().filter(|layer| Arc::ptr_eq(layer.device(), device));
+        let writable = device.geometry().capabilities.writable;
+        let snapshot = match (layer, &self.begin) {
+            (Some(layer), _) => layer.freeze().await,
+            (None, Some(begin)) if !writable => Ok(begin.clone()),
+            (None, _) => Snapshot::of(device.clone()).await,
+        };
+        let snapshot = snapshot.map_err(NotTaken::Flush)?;
+        if !writable {
+            return Ok((snapshot, None));
+        }
+        let layer = snapshot.layer(&self.context).await.map_err(NotTaken::Open)?;
+        Ok((snapshot, Some(Arc::new(layer))))
+    }
+
+    /// Records where it is written to from now on.
+    pub(super) fn stand_on(&self, layer: Arc<Layer>) {
+        *self.layer.lock().unwrap_or_else(PoisonError::into_inner) = Some(layer);
+    }
+
+    fn layer(&self) -> Option<Arc<Layer>> {
+        self.layer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Why a snapshot was not taken.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    /// What was written could not be flushed.
+    Flush(Error),
+    /// The layer on the snapshot could not be opened.
+    Open(OpenError),
+}
+
+impl fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flush(Error { code, .. }) => write!(f, "it cannot be flushed: {code}"),
+            Self::Open(error) => write!(f, "no layer can be opened on it: {error}"),
+        }
+    }
+}
+
+/// A volume that begins with a snapshot, for the filter that stands on it.
+#[derive(Clone)]
+pub(super) struct OwnVolume {
+    pub(super) volume: Arc<Volume>,
+    pub(super) read_only: bool,
+}
+
+impl fmt::Debug for OwnVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a volume")
+    }
+}
+
+impl LowerSource for OwnVolume {
+    fn open<'a>(&'a self, _: Option<&'a Client>) -> Executing<'a, Result<Lower, LowerError>> {
+        Box::pin(async {
+            let opened = self.volume.open(self.read_only).await;
+            let failed = |error: OpenError| LowerError {
+                message: format!("the snapshot: {error}"),
+                may_pass: error.may_pass(),
+            };
+            opened.map(|device| Lower { device, link: None }).map_err(failed)
+        })
+    }
+}
+
+/// Describes what stands in the place of a backend.
+pub(super) fn description() -> Description {
+    Description {
+        name: "snapshot".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        summary: "a disk that begins with what a snapshot holds".into(),
+        parameters: Vec::new(),
+        bare_parameter: None,
+        other_parameters: false,
+    }
+}

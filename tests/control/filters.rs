@@ -1,0 +1,142 @@
+//! Changing the filters of disks in use.
+
+use serde_json::json;
+
+use super::{Answer, DISKS, control, controlled, http};
+use crate::support::{Server, nbdsh, require};
+
+fn patch(server: &Server, disk: &str, body: &serde_json::Value) -> Answer {
+    http(server, "PATCH", &format!("{DISKS}/{disk}"), Some(&body.to_string()))
+}
+
+#[test]
+fn filters_come_and_go_under_connected_clients() {
+    require!("nbdsh");
+    let server = controlled(&["64M"]);
+    let program = env!("CARGO_BIN_EXE_memnbd");
+    nbdsh(
+        &server,
+        &format!(
+            "
+import os, subprocess, threading
+stop, errors, rounds = threading.Event(), [], [0] * 4
+def work(index):
+    try:
+        disk = nbd.NBD()
+        disk.set_export_name('disk')
+        disk.connect_unix('socket')
+        at = index << 24
+        while not stop.is_set():
+            for length in (512, 4096, 100_000):
+                data = os.urandom(length)
+                disk.pwrite(data, at + 512)
+                assert disk.pread(length, at + 512) == data
+                disk.zero(length, at + 512)
+                assert disk.pread(length, at + 512) == bytes(length)
+            rounds[index] += 1
+    except BaseException as error:
+        errors.append(error)
+def update(*words):
+    subprocess.run(['{program}', '--host', 'unix:control', 'update', 'disk', '64M', *words], check=True)
+h.pwrite(b'kept', 60 << 20)
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+for thread in threads:
+    thread.start()
+turns = 0
+while not errors and (min(rounds) < 10 or turns < 5):
+    turns += 1
+    update('--filter=delay', 'delay-write=1ms')
+    update('--filter=error', '--filter=delay', 'delay-write=1ms')
+    update('--filter=error')
+    update()
+stop.set()
+for thread in threads:
+    thread.join()
+assert not errors, errors
+assert h.pread(4, 60 << 20) == b'kept'
+"
+        ),
+    );
+    let shown = http(&server, "GET", &format!("{DISKS}/disk"), None).json();
+    assert_eq!(shown["spec"]["filters"], json!([]));
+    assert!(shown["generation"].as_u64() >= Some(4), "{shown}");
+}
+
+#[test]
+fn added_filter_acts_at_once_and_is_gone_when_it_is_removed() {
+    require!("nbdsh");
+    let server = controlled(&["1M"]);
+    control(&server, &["create", "a", "1M", "--label", "k=v"]).success();
+    let program = env!("CARGO_BIN_EXE_memnbd");
+    nbdsh(
+        &server,
+        &format!(
+            "
+import subprocess
+def memnbd(*words):
+    subprocess.run(['{program}', '--host', 'unix:control', *words], check=True)
+a = nbd.NBD()
+a.set_export_name('a')
+a.connect_unix('socket')
+a.pwrite(b'x' * 512, 0)
+def fails():
+    try:
+        a.pwrite(b'y' * 512, 512)
+        return False
+    except nbd.Error as error:
+        return error.errno == 'ENOSPC'
+memnbd('update', 'a', '1M', '--filter=error', 'error=ENOSPC', 'error-pwrite-rate=1')
+assert fails()
+memnbd('snapshot', 'a', 's')
+assert fails()
+memnbd('update', 'a', '1M', '--filter=error', '--filter=error', 'error=ENOSPC')
+assert not fails()
+memnbd('update', 'a', '1M')
+memnbd('clone', 's', 'c', '--filter=delay')
+memnbd('update', 'c')
+memnbd('reset', 'c')
+assert a.pread(512, 0) == b'x' * 512 and a.pread(512, 512) == b'y' * 512
+c = nbd.NBD()
+c.set_export_name('c')
+c.connect_unix('socket')
+assert c.pread(512, 0) == b'x' * 512 and c.pread(512, 512) == bytes(512)
+"
+        ),
+    );
+    let spec = http(&server, "GET", &format!("{DISKS}/a"), None).json()["spec"].clone();
+    assert_eq!((&spec["filters"], &spec["labels"]), (&json!([]), &json!({"k": "v"})));
+}
+
+#[test]
+fn what_cannot_change_in_use_is_told() {
+    let server = controlled(&["1M"]);
+    control(&server, &["create", "w", "--filter=delay", "--filter=cow", "1M"]).success();
+    for (disk, body, status, words) in [
+        ("disk", json!({"parameters": ["2M"]}), 400, "parameters of the backend"),
+        (
+            "disk",
+            json!({"filters": ["cow"], "parameters": ["1M"]}),
+            400,
+            "keeps content of its own",
+        ),
+        ("disk", json!({"filters": ["offset"], "parameters": ["1M", "offset=4k"]}), 409, "size"),
+        ("disk", json!({"filters": ["readonly"], "parameters": ["1M"]}), 409, "told otherwise"),
+        ("disk", json!({"filters": ["dealy"]}), 400, "delay"),
+        ("disk", json!({"filters": ["./x.wasm"]}), 400, "granted"),
+        ("disk", json!({"filters": ["memory"]}), 400, "not a filter"),
+        ("disk", json!({"filters": vec!["error"; 17]}), 400, "at most 16"),
+        ("disk", json!({"component": "data"}), 422, "component"),
+        ("w", json!({"filters": ["delay"]}), 400, "keep content of their own"),
+        ("w", json!({"filters": ["cow", "delay"]}), 400, "keep content of their own"),
+        ("x", json!({}), 404, "no disk"),
+    ] {
+        let answer = patch(&server, disk, &body);
+        let problem = answer.problem();
+        assert_eq!(answer.status, status, "{body}: {problem}");
+        assert!(problem.contains(words), "{body}: {problem}");
+    }
+    let labels = patch(&server, "disk", &json!({"labels": {"a": "b"}}));
+    assert_eq!((labels.status, &labels.json()["generation"]), (200, &json!(0)));
+    let filtered = patch(&server, "w", &json!({"filters": ["error", "cow"]}));
+    assert_eq!((filtered.status, &filtered.json()["generation"]), (200, &json!(1)));
+}
