@@ -21,7 +21,7 @@ NULL = target/release/null-server
 
 .PHONY: run help build dist setup test lint check-format clippy doc deny components check-components check-aarch64
 .PHONY: unit loom e2e package real-run install clean
-.PHONY: bench bench-scale bench-filters instructions attacks micro
+.PHONY: bench bench-scale bench-filters bench-snapshots instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
 run:
@@ -114,6 +114,10 @@ bench-scale: dist $(NULL)
 ## bench-filters: compare each filter with nbdkit's, half an hour; QUICK=1 takes a few minutes
 bench-filters: dist
 	$(DRIVER) filters $(if $(QUICK),--quick) $(BENCH)
+
+## bench-snapshots: time snapshots, clones and resets, ten minutes; QUICK=1 takes two
+bench-snapshots: dist
+	$(DRIVER) snapshots $(if $(QUICK),--quick) $(BENCH)
 
 ## instructions: count instructions per request, which hardly differ from run to run
 instructions: dist

@@ -1,4 +1,4 @@
-"""The benchmarks of memnbd, as `python3 tests/bench run|scale|filters|instructions|attacks`; see `--help`, and
+"""The benchmarks of memnbd, as `python3 tests/bench run|scale|filters|snapshots|instructions|attacks`; see `--help`, and
 the Makefile for what must be built before.
 """
 
@@ -24,6 +24,7 @@ import report
 import scale
 import servers
 import settings as options
+import snapshots
 import startup
 import whole
 from process import Failed
@@ -43,6 +44,7 @@ def main():
         "instructions": instructions.main,
         "attacks": attacks.main,
         "filters": filters.main,
+        "snapshots": snapshots.main,
     }
     try:
         with places() as place:

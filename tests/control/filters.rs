@@ -112,11 +112,11 @@ fn what_cannot_change_in_use_is_told() {
     let server = controlled(&["1M"]);
     control(&server, &["create", "w", "--filter=delay", "--filter=cow", "1M"]).success();
     for (disk, body, status, words) in [
-        ("disk", json!({"parameters": ["2M"]}), 400, "parameters of the backend"),
+        ("disk", json!({"parameters": ["2M"]}), 409, "parameters of the backend"),
         (
             "disk",
             json!({"filters": ["cow"], "parameters": ["1M"]}),
-            400,
+            409,
             "keeps content of its own",
         ),
         ("disk", json!({"filters": ["offset"], "parameters": ["1M", "offset=4k"]}), 409, "size"),
@@ -126,8 +126,8 @@ fn what_cannot_change_in_use_is_told() {
         ("disk", json!({"filters": ["memory"]}), 400, "not a filter"),
         ("disk", json!({"filters": vec!["error"; 17]}), 400, "at most 16"),
         ("disk", json!({"component": "data"}), 422, "component"),
-        ("w", json!({"filters": ["delay"]}), 400, "keep content of their own"),
-        ("w", json!({"filters": ["cow", "delay"]}), 400, "keep content of their own"),
+        ("w", json!({"filters": ["delay"]}), 409, "keep content of their own"),
+        ("w", json!({"filters": ["cow", "delay"]}), 409, "keep content of their own"),
         ("x", json!({}), 404, "no disk"),
     ] {
         let answer = patch(&server, disk, &body);

@@ -1,5 +1,6 @@
 //! Snapshots, clones and resets of disks in use.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -272,7 +273,7 @@ fn mistakes_with_snapshots_are_told() {
         (snapshot(&server, "t", &json!({})), 422, "disk"),
         (snapshot(&server, "t", &json!({"disk": "upper"})), 409, "stands on the disk \"small\""),
         (snapshot(&server, "a%00b", &json!({"disk": "disk"})), 400, "255 bytes"),
-        (reset(&server, "disk", &json!({})), 400, "did not begin with a snapshot"),
+        (reset(&server, "disk", &json!({})), 409, "did not begin with a snapshot"),
         (reset(&server, "disk", &json!({"snapshot": "claen"})), 404, "no snapshot \"claen\""),
         (
             reset(&server, "small", &json!({"snapshot": "clean"})),
@@ -345,4 +346,21 @@ fn read_only_clone_is_a_copy_for_other_tools() {
     control(&server, &["clone", "s", "again"]).success();
     let uri = format!("nbd+unix:///again?socket={}", server.path("socket").display());
     run(Command::new("qemu-img").args(["compare", &uri, &image])).success();
+}
+
+#[test]
+fn test_farm_gives_each_test_a_clone() {
+    require!("nbdfuse", "mke2fs", "debugfs", "e2fsck", "python3");
+    if !Path::new("/dev/fuse").exists() {
+        // Containers rarely have it, and it cannot be installed.
+        return;
+    }
+    let farm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/ci-farm");
+    let programs = Path::new(env!("CARGO_BIN_EXE_memnbd")).parent().unwrap();
+    let mut command = Command::new(farm);
+    command.args(["--tests", "4", "--size", "64", "--files", "8", "--bin"]).arg(programs);
+    let printed = run(&mut command).success();
+    for words in ["clones: 4 tests in", "copies: 4 tests in", "reset"] {
+        assert!(printed.contains(words), "{printed}");
+    }
 }

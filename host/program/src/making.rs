@@ -180,11 +180,10 @@ impl Maker {
                 && serving == component
         });
         let above = above.ok_or_else(|| {
-            Failure::Usage(
+            Failure::Failed(anyhow::anyhow!(
                 "only filters and their parameters can change while a disk is in use, and not those that \
                  keep content of their own, such as cow and cache, or are beneath such ones"
-                    .into(),
-            )
+            ))
         })?;
         let (filters, grants) = match rights {
             Rights::Server(directory) => {

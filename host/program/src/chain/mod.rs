@@ -244,14 +244,15 @@ impl Chain {
         let (before, after) = (self.words(&before)?, chain.words(&known)?);
         if before.layers[staying..] != after.layers[above..] || before.read_only != after.read_only
         {
-            let problem = "the parameters of the backend, or of a filter that keeps content of its own, would \
-                           change; only those of other filters can while a disk is in use";
-            return Err(Failure::Usage(problem.into()));
+            return Err(Failure::Failed(anyhow::anyhow!(
+                "the parameters of the backend, or of a filter that keeps content of its own, would \
+                 change; only those of other filters can while a disk is in use"
+            )));
         }
         let (parsed, _) = chain.parse(&known, 0)?;
         if let Some(other) = parsed.iter().find(|layer| !layer.is_plain_filter()) {
             let name = &other.known.description().name;
-            return Err(Failure::Usage(format!(
+            return Err(Failure::Failed(anyhow::anyhow!(
                 "{name} keeps content of its own, or opens what is beneath it, and cannot be added to a \
                  disk that is in use"
             )));

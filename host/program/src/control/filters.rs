@@ -18,6 +18,7 @@ use super::object::Object;
 use super::path::{At, OfDisk};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use super::snapshots::{PATIENCE, discard};
+use crate::Failure;
 use crate::chain::Chain;
 use crate::making::Rights;
 
@@ -63,7 +64,10 @@ impl Api {
         }
         let (before, after) = (entry.spec.layers(), after.layers());
         let chain = self.maker.with_filters(&entry.chain, &before, &after, rights).await;
-        chain.map_err(|failure| Problem::bad_request(failure.to_string()))
+        chain.map_err(|failure| match failure {
+            Failure::Usage(text) => Problem::bad_request(text),
+            Failure::Failed(error) => Problem::conflict(format!("{error:#}")),
+        })
     }
 
     /// Gives a disk other filters between two requests of each of its clients. Those that it has end, and the

@@ -134,10 +134,11 @@ impl Api {
             discard(held.replace(next).map_err(|error| not_taken(&error))?);
             volume.stand_on(layer);
         }
-        tracing::debug!("disk {:?}: requests were held for {:?}", spec.disk, begin.elapsed());
+        let held_for = begin.elapsed();
         let taken = Taken { snapshot, disk: spec.disk, at: Instant::now() };
         let shown = Snapshot::of(name, &taken);
-        tracing::info!("snapshot {name:?}: taken of the disk {:?}", taken.disk);
+        let disk = &taken.disk;
+        tracing::info!("snapshot {name:?}: taken of the disk {disk:?}, held for {held_for:.1?}");
         self.catalog().snapshots().insert(name.to_owned(), taken);
         Ok((StatusCode::CREATED, shown))
     }
@@ -157,7 +158,7 @@ impl Api {
         let _alone = self.changing.lock().await;
         let (export, device, entry) = self.opened(name).await?;
         let wanted = request.snapshot.or_else(|| entry.spec.snapshot.clone()).ok_or_else(|| {
-            Problem::bad_request(format!(
+            Problem::conflict(format!(
                 "the disk {name:?} did not begin with a snapshot, so \"snapshot\" has to name one"
             ))
         })?;
