@@ -246,3 +246,39 @@ fn api_describes_itself() {
         assert!(description.pointer(pointer).is_some(), "{pointer}");
     }
 }
+
+#[test]
+fn idle_disks_are_closed_where_there_are_many() {
+    require!("nbdsh");
+    let server = controlled(&["1M"]);
+    for index in 0..600 {
+        let spec = json!({"parameters": ["64k"]});
+        assert_eq!(put(&server, &format!("c{index}"), &spec).status, 201);
+    }
+    nbdsh(
+        &server,
+        &format!(
+            "{OPEN}
+open_disk('c0').pwrite(b'x' * 512, 0)
+kept = open_disk('c1')
+for i in range(2, 600):
+    assert open_disk(f'c{{i}}').pread(512, 0) == bytes(512)
+import http.client, json, socket, time
+def live():
+    c = http.client.HTTPConnection('memnbd')
+    c.sock = socket.socket(socket.AF_UNIX)
+    c.sock.connect('control')
+    c.request('GET', '{DISKS}')
+    return {{disk['name'] for disk in json.load(c.getresponse()) if disk['state'] == 'live'}}
+end = time.monotonic() + 60
+while len(live()) > 500 and time.monotonic() < end:
+    time.sleep(0.1)
+assert len(live()) <= 500 and {{'disk', 'c0', 'c1'}} <= live()
+assert kept.pread(512, 0) == bytes(512)
+for i in range(1, 600):
+    assert open_disk(f'c{{i}}').pread(512, 0) == bytes(512)
+assert open_disk('c0').pread(512, 0) == b'x' * 512
+"
+        ),
+    );
+}

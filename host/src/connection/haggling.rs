@@ -314,8 +314,13 @@ async fn use_export(
     };
     let own = export.policy().try_enter().map_err(full)?;
     let place = (context.places.try_enter(export.name()).map_err(full)?, own);
-    let device = device().await?;
-    let port = export.enter().ok_or_else(|| Unavailable::Failed("the export was closed".into()))?;
+    let (device, port) = loop {
+        let device = device().await?;
+        // It may have been closed in between, because nobody used it.
+        if let Some(port) = export.enter() {
+            break (device, port);
+        }
+    };
     let read_only = export.denies_writes();
     Ok(Opened { export, device, used: Some((place, port)), read_only })
 }

@@ -175,6 +175,14 @@ impl Ports {
         Some(port)
     }
 
+    /// Calls a function if there is no port. None is created meanwhile.
+    pub(crate) fn while_unused(&self, function: impl FnOnce()) {
+        let list = self.list();
+        if list.ports().next().is_none() {
+            function();
+        }
+    }
+
     /// The number of connections.
     pub fn count(&self) -> usize {
         self.list().ports().count()

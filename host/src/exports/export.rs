@@ -13,7 +13,7 @@ use super::attempt::Attempt;
 use super::policy::Policy;
 use super::uppers::{Conflict, Uppers};
 use super::{Failed, Problem, Stage, State};
-use crate::block::ErrorCode;
+use crate::block::{ErrorCode, Operation};
 use crate::component::Client;
 use crate::device::guest::DiskConfig;
 use crate::device::{Account, Control, Device, Drained, InUse, Port, Ports, Replacing};
@@ -476,6 +476,33 @@ impl Export {
         }
         let present = self.opened().ok_or(NotReplaced::NotOpen)?;
         Ok((replacing, present))
+    }
+
+    /// Closes the disk, which takes no memory then until it is needed again. Returns its device, or `None` if
+    /// it was not closed: because it is in use or was written to, because its device was replaced, or because
+    /// it is not open or cannot be opened again. The caller knows that the disk has the same content whenever
+    /// it is opened.
+    pub async fn close_unchanged(&self) -> Option<Arc<dyn Device>> {
+        let _replacing = self.ports.replacing().await;
+        let again = self.source.is_some() || self.status.borrow().config.is_some();
+        if self.private || !again || self.is_stood_on() || self.generation() > 0 {
+            return None;
+        }
+        let mut closed = None;
+        self.ports.while_unused(|| {
+            let totals = self.account.totals();
+            let changes = [Operation::Write, Operation::Zero, Operation::Trim];
+            if changes.into_iter().any(|operation| totals.of(operation).requests > 0) {
+                return;
+            }
+            self.status.send_if_modified(|status| {
+                let Phase::Open(device) = &status.phase else { return false };
+                closed = Some(device.clone());
+                status.phase = Phase::Closed;
+                true
+            });
+        });
+        closed
     }
 
     /// Closes the export for good: it has no more clients after this, and lets go of its device, which

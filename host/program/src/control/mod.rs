@@ -8,6 +8,7 @@
 //! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
 //! - `filters`: other filters for disks in use.
+//! - `idle`: closing disks that nobody uses.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
 //! - `path`: what paths name.
@@ -20,6 +21,7 @@ mod api;
 mod catalog;
 mod changes;
 mod filters;
+mod idle;
 mod model;
 mod object;
 mod path;
@@ -136,6 +138,7 @@ pub(super) fn serve(
         tasks.spawn(from_file.follow(api.clone(), hangup));
     }
     if let Some(socket) = socket {
+        tasks.spawn(idle::close_idle(api.clone()));
         tasks.spawn(accept(socket, TowerToHyperService::new(limited(api.router()))));
     }
     tasks

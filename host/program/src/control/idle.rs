@@ -1,0 +1,49 @@
+//! Closing disks that nobody uses and that hold nothing, where there are many.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memnbd::exports::State;
+
+use super::api::Api;
+use super::model::DiskSpec;
+use super::snapshots::discard;
+
+/// How many disks may be open before some are closed.
+const MAX_OPEN: usize = 500;
+
+/// The time between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Closes disks from time to time that have the same content whenever they are opened, as long as more than
+/// [`MAX_OPEN`] are open.
+pub(super) async fn close_idle(api: Arc<Api>) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        if api.server.export_count() <= MAX_OPEN {
+            continue;
+        }
+        let exports = api.server.exports();
+        let open = exports.iter().filter(|export| matches!(export.state(), State::Live));
+        let open: Vec<_> = open.collect();
+        let mut excess = open.len().saturating_sub(MAX_OPEN);
+        for export in open.into_iter().filter(|export| export.connections() == 0) {
+            if excess == 0 {
+                break;
+            }
+            let _alone = api.changing.lock().await;
+            let same = api.catalog().spec(export.name()).is_some_and(begins_the_same);
+            if same && let Some(device) = export.close_unchanged().await {
+                discard(device);
+                excess -= 1;
+            }
+        }
+    }
+}
+
+/// Returns true if a disk has the same content, and the same state in all other respects, whenever it is
+/// opened anew.
+fn begins_the_same(spec: &DiskSpec) -> bool {
+    let component = spec.component.as_deref();
+    spec.filters.is_empty() && (spec.snapshot.is_some() || component == Some("memory"))
+}
