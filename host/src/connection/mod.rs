@@ -35,7 +35,7 @@ use dedicated::{Busy, ThreadPermit};
 use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
 pub(crate) use in_use::User;
-pub use peers::{ConnectedClient, Patience, Peers};
+pub use peers::{ConnectedClient, ObserveClients, Patience, Peers};
 use transmission::{Exit, Transmission};
 
 /// The phases of a server's shutdown.

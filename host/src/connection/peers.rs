@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,12 @@ struct Registry {
     next: AtomicU64,
     /// The size of each connection's output buffer, in bytes.
     room: AtomicUsize,
+    observe: OnceLock<ObserveClients>,
 }
+
+/// A function that is told of a client that begins to use an export (true), or has ended (false). It is
+/// called with locks held, so it must be quick, and must not use the server.
+pub type ObserveClients = Box<dyn Fn(&ConnectedClient, bool) + Send + Sync>;
 
 /// A connection's entry in the registry.
 struct Watched {
@@ -164,6 +169,12 @@ impl Peers {
         true
     }
 
+    /// Calls a function whenever a client begins to use an export, or ends. The first call of this method
+    /// counts.
+    pub fn observe(&self, observe: ObserveClients) {
+        let _ = self.0.observe.set(observe);
+    }
+
     /// Registers the connection of a client to an export.
     pub(super) fn enter(&self, peer: Arc<str>, export: Arc<str>) -> Peer {
         let activity = Arc::new(Activity::default());
@@ -173,6 +184,9 @@ impl Peers {
         let client = ConnectedClient { id: key, peer, export, since };
         let watched = Watched { client, activity: activity.clone(), progress: seen, byte: seen };
         let mut peers = self.0.peers();
+        if let Some(observe) = self.0.observe.get() {
+            observe(&watched.client, true);
+        }
         peers.insert(key, watched);
         self.0.divide(peers.len());
         drop(peers);
@@ -292,7 +306,10 @@ impl Drop for ClosedInTime {
 impl Drop for Peer {
     fn drop(&mut self) {
         let mut peers = self.peers.0.peers();
-        peers.remove(&self.key);
+        let removed = peers.remove(&self.key);
+        if let (Some(observe), Some(watched)) = (self.peers.0.observe.get(), removed) {
+            observe(&watched.client, false);
+        }
         self.peers.0.divide(peers.len());
     }
 }
@@ -368,5 +385,20 @@ mod tests {
         drop(second);
         assert!(!peers.disconnect(id), "it is gone");
         assert_eq!(peers.list().len(), 1);
+    }
+
+    #[test]
+    fn observer_is_told_who_comes_and_goes() {
+        let told: Arc<Mutex<Vec<(u64, bool)>>> = Arc::default();
+        let observed = told.clone();
+        let peers = Peers::default();
+        let early = enter(&peers);
+        peers.observe(Box::new(move |client, came| {
+            observed.lock().unwrap().push((client.id, came));
+        }));
+        let late = enter(&peers);
+        drop(early);
+        drop(late);
+        assert_eq!(*told.lock().unwrap(), [(1, true), (0, false), (1, false)]);
     }
 }

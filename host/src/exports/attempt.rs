@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::export::{Export, Phase, Supplied};
+use super::observer::Change;
 use super::{Backoff, Failed, Problem, Stage};
 use crate::device::guest::DiskConfig;
 use crate::device::{self, Device};
@@ -105,7 +106,9 @@ impl Attempt {
 
     fn end(&mut self, phase: Phase) {
         self.ended = true;
+        let state = phase.state();
         self.export.status.send_modify(|status| status.phase = phase);
+        self.export.tell(Change::State(state));
     }
 }
 

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::attempt::Attempt;
+use super::observer::{Change, Observer};
 use super::policy::Policy;
 use super::uppers::{Conflict, Uppers};
 use super::{Failed, Problem, Stage, State};
@@ -90,6 +91,14 @@ pub struct Export {
     uppers: Uppers,
     /// The only client of its disk.
     client: Option<Client>,
+    /// Set when the export is added to a registry. Disks of single clients are in none.
+    registered: OnceLock<Registered>,
+}
+
+/// How an export is in a registry.
+struct Registered {
+    observer: Arc<Observer>,
+    on_demand: bool,
 }
 
 /// Another device stands on the one of this export, for as long as this lives.
@@ -139,6 +148,7 @@ impl Held<'_> {
             export.status.send_modify(|status| status.phase = next);
             export.generation.fetch_add(1, Ordering::Relaxed);
         });
+        export.tell(Change::Replaced { generation: export.generation() });
         Ok(present)
     }
 }
@@ -236,6 +246,7 @@ impl Export {
             private: self.private,
             uppers: Uppers::default(),
             client: None,
+            registered: OnceLock::new(),
         }
     }
 
@@ -252,7 +263,29 @@ impl Export {
             private: false,
             uppers: Uppers::default(),
             client: None,
+            registered: OnceLock::new(),
         })
+    }
+
+    /// Tells an observer that the export is in a registry, and what happens to it from now on. The first
+    /// registry counts.
+    pub(super) fn register(&self, observer: &Arc<Observer>, on_demand: bool) {
+        let registered = Registered { observer: observer.clone(), on_demand };
+        if self.registered.set(registered).is_ok() {
+            self.tell(Change::Added);
+        }
+    }
+
+    /// Returns true if the export was made because a client requested its name.
+    pub fn is_on_demand(&self) -> bool {
+        self.registered.get().is_some_and(|registered| registered.on_demand)
+    }
+
+    /// Tells the observer, if there is one.
+    pub(super) fn tell(&self, change: Change) {
+        if let Some(registered) = self.registered.get() {
+            registered.observer.tell(self, change);
+        }
     }
 
     /// Returns true if each client has a disk of its own.
@@ -277,14 +310,7 @@ impl Export {
 
     /// Returns the state of the export.
     pub fn state(&self) -> State {
-        match &self.status.borrow().phase {
-            Phase::Closed => State::Closed,
-            Phase::Busy(stage) => State::Opening(*stage),
-            Phase::Open(_) => State::Live,
-            Phase::Failed(failed) => State::Failed(failed.clone()),
-            Phase::Draining(_) => State::Draining,
-            Phase::Gone => State::Gone,
-        }
+        self.status.borrow().phase.state()
     }
 
     /// Returns how often the export was pointed at another device.
@@ -502,6 +528,9 @@ impl Export {
                 true
             });
         });
+        if closed.is_some() {
+            self.tell(Change::State(State::Closed));
+        }
         closed
     }
 
@@ -638,6 +667,19 @@ impl Export {
         match &self.status.borrow().phase {
             Phase::Open(disk) => Some(disk.clone()),
             _ => None,
+        }
+    }
+}
+
+impl Phase {
+    pub(super) fn state(&self) -> State {
+        match self {
+            Self::Closed => State::Closed,
+            Self::Busy(stage) => State::Opening(*stage),
+            Self::Open(_) => State::Live,
+            Self::Failed(failed) => State::Failed(failed.clone()),
+            Self::Draining(_) => State::Draining,
+            Self::Gone => State::Gone,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Export;
 use super::links::Links;
 use super::listing::{FindExports, Listing};
+use super::observer::{Change, Observe, Observer};
 use super::policy::Policy;
 use crate::access::Origin;
 use crate::block::ErrorCode;
@@ -24,6 +25,7 @@ pub struct Exports {
     listing: OnceLock<Listing>,
     /// What clients get that do not use TLS, whatever they ask for; if not set, the same as others.
     without_tls: OnceLock<Arc<Export>>,
+    observer: Arc<Observer>,
 }
 
 #[derive(Default)]
@@ -78,6 +80,12 @@ impl Exports {
         // There is no other name.
         let _ = exports.add(export);
         exports
+    }
+
+    /// Calls a function whenever something happens to an export of this registry, from now on. The first
+    /// call of this method counts.
+    pub fn observe(&self, observe: Observe) {
+        self.observer.set(observe);
     }
 
     /// Makes exports when clients request unknown names, at most `most` at a time. Beyond that, the least
@@ -165,7 +173,8 @@ impl Exports {
         }
         list.default.get_or_insert_with(|| name.clone());
         list.list.push(export.clone());
-        list.by_name.insert(name, export);
+        list.by_name.insert(name, export.clone());
+        export.register(&self.observer, false);
         Ok(())
     }
 
@@ -222,6 +231,9 @@ impl Exports {
             }
         };
         let export = list.make(name);
+        if let Some(export) = &export {
+            export.register(&self.observer, true);
+        }
         drop(list);
         let name = closed.as_ref().map(|closed| closed.name().to_owned());
         if let Some(closed) = closed {
@@ -331,6 +343,7 @@ impl List {
         if let Some(OnDemand { names, .. }) = &mut self.on_demand {
             names.retain(|name| name != export.name());
         }
+        export.tell(Change::Removed);
     }
 }
 

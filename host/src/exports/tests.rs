@@ -175,3 +175,48 @@ async fn first_export_may_answer_to_all_names() {
     }
     assert_eq!(exports.list().len(), 2, "no names are listed that were made up");
 }
+
+#[tokio::test]
+async fn observer_is_told_what_happens_to_exports() {
+    use std::sync::Mutex;
+
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let observed = told.clone();
+    let observe = move |export: &Export, change: Change| {
+        let on_demand = if export.is_on_demand() { " on demand" } else { "" };
+        let line = match change {
+            Change::State(state) => format!("{}: {state}", export.name()),
+            other => format!("{}: {other:?}{on_demand}", export.name()),
+        };
+        observed.lock().unwrap().push(line);
+    };
+    let take = || std::mem::take(&mut *told.lock().unwrap());
+    let (export, source) = scripted(|call| (call == 0).then(|| LoadError::NotWasm)).await;
+    source.go.add_permits(9);
+    let exports = Exports::default();
+    exports.observe(Box::new(observe));
+    exports.add(export.clone()).unwrap();
+    assert!(exports.add(export.clone()).is_err());
+    assert_eq!(take(), ["disk: Added"]);
+    assert!(export.disk().await.is_err());
+    let lines = take();
+    assert!(lines.len() == 1 && lines[0].starts_with("disk: failed: load component"), "{lines:?}");
+    exports.remove("disk", Duration::ZERO).await.unwrap();
+    assert_eq!(take(), ["disk: Removed"]);
+
+    let make = move |name: &str| Export::of_source(name, Arc::new(source.clone()));
+    exports.on_demand(1, Box::new(make));
+    let first = exports.request("first").export.unwrap();
+    assert!(first.disk().await.is_ok());
+    assert!(exports.request("second").export.is_some());
+    let expected = [
+        "first: Added on demand",
+        "first: live",
+        "first: Removed on demand",
+        "second: Added on demand",
+    ];
+    assert_eq!(take(), expected);
+    let start = exports.find("second").unwrap().start(false);
+    start.await.unwrap();
+    assert_eq!(take(), ["second: closed"]);
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::block::ErrorCode;
-use crate::connection::{ConnectedClient, Peers};
-use crate::exports::{DuplicateName, Export, Exports, NotRemoved};
+use crate::connection::{ConnectedClient, ObserveClients, Peers};
+use crate::exports::{DuplicateName, Export, Exports, NotRemoved, Observe};
 use crate::places::ExportPlaces;
 
 /// A handle to a server. It may outlive the server.
@@ -102,6 +102,13 @@ impl Handle {
     /// Returns the clients that are connected to an export, in the order in which they chose it.
     pub fn clients(&self) -> Vec<ConnectedClient> {
         self.peers.list()
+    }
+
+    /// Calls these functions whenever something happens to an export, or a client begins or ends to use
+    /// one. The first call of this method counts.
+    pub fn observe(&self, exports: Observe, clients: ObserveClients) {
+        self.exports.observe(exports);
+        self.peers.observe(clients);
     }
 
     /// Closes the connection of a client. Its requests under way are not answered. Returns false if there
