@@ -4,9 +4,11 @@ mod apply;
 mod authority;
 mod config;
 mod disks;
+mod events;
 mod filters;
 mod hostile;
 mod snapshots;
+mod watching;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -15,9 +15,11 @@ use anyhow::Context as _;
 use signal_hook::consts::SIGXFSZ;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::{LogFormat, Logging};
+use super::events::Feed;
 use look::Look;
 use sink::Sink;
 use writer::Queue;
@@ -36,12 +38,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the destination given by `--log` and installs it as the log, for panics as well.
+    /// Opens the destination given by `--log` and installs it as the log, for panics as well. `feed` gets the
+    /// same lines.
     ///
     /// # Errors
     ///
     /// Returns an error if the destination cannot be opened, or SIGXFSZ cannot be handled.
-    pub(super) fn start(options: &Logging) -> anyhow::Result<Self> {
+    pub(super) fn start(options: &Logging, feed: Option<Feed>) -> anyhow::Result<Self> {
         // Exceeding the file size limit must be an ordinary write error, not kill the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).context("handle SIGXFSZ")?;
         let name = options.program().to_owned();
@@ -66,7 +69,7 @@ impl Log {
         let queue = Arc::new(Queue::new(sink, Box::new(move |log| own_look.format(log))));
         let log = Self { queue, look, to_stderr, name };
         // A process that embeds the command may have installed a log of its own.
-        if log.look.subscriber(log.clone()).try_init().is_ok() {
+        if log.look.subscriber(log.clone()).with(feed).try_init().is_ok() {
             std::panic::set_hook(Box::new(log_panic));
         }
         Ok(log)

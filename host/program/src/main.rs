@@ -18,6 +18,7 @@ mod companion;
 mod components;
 mod config;
 mod control;
+mod events;
 mod exports;
 mod file;
 mod grants;
@@ -62,6 +63,7 @@ use anyhow::Context as _;
 
 use args::Args;
 use companion::Companion;
+use events::{Feed, Hub};
 use listen::Bound;
 use log::Log;
 use memnbd::component;
@@ -195,7 +197,9 @@ async fn serve(
     life: Life<'_>,
     companion: Companion,
 ) -> Result<(), Failure> {
-    let log = Log::start(&args.logging)?;
+    let events = Hub::default();
+    let feed = args.control.control.is_some().then(|| Feed(events.clone()));
+    let log = Log::start(&args.logging, feed)?;
     let _flushed = log.flush_on_drop();
     let hangup = match args.control.config {
         Some(_) => Hangup::Reload,
@@ -259,7 +263,7 @@ async fn serve(
     let server = Server::new(starting.exports().clone(), options);
     let Planned { maker, disks, configured, .. } = planned;
     let reload = configured.map(|configured| (configured, signals.reload().clone()));
-    let controlled = control::serve(control, server.handle(), maker, disks, reload);
+    let controlled = control::serve(control, server.handle(), maker, disks, reload, events);
     for (files, limits) in of_server.rate_files.drain(..) {
         tokio::spawn(files.follow(limits));
     }
@@ -288,7 +292,7 @@ async fn serve(
         Some(stream) => server.run_single(stream, stop).await,
         None => server.run(bound.listeners, stop).await,
     };
-    drop(controlled);
+    controlled.end().await;
     leftovers.remove();
     failure.map_or(Ok(()), Err)?;
     Ok(stopped.context("stop")?)

@@ -12,7 +12,8 @@ pub enum Change {
     Added,
     /// The export is not in the registry any more.
     Removed,
-    /// An attempt to open the disk has ended: in [`State::Live`], [`State::Closed`] or [`State::Failed`].
+    /// An attempt to open the disk has ended: in [`State::Live`], [`State::Closed`] or
+    /// [`State::Failed`].
     State(State),
     /// The export was pointed at another device.
     Replaced {
@@ -21,8 +22,8 @@ pub enum Change {
     },
 }
 
-/// A function that is told what happens to exports. It is called in the order of the changes, with locks
-/// held, so it must be quick, and must not use the exports.
+/// A function that is told what happens to exports. It is called in the order of the changes, with
+/// locks held, so it must be quick, and must not use the exports.
 pub type Observe = Box<dyn Fn(&Export, Change) + Send + Sync>;
 
 /// The observer of a registry's exports, if there is one.

@@ -26,6 +26,7 @@ use super::populate;
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use super::snapshots;
 use crate::chain::Chain;
+use crate::events::{Happening, Hub, TOLD};
 use crate::making::{Layers, Made, Maker, Rights};
 
 /// The most disks, however they were made.
@@ -58,6 +59,7 @@ const MAX_NAME: usize = 255;
         execute_command,
         list_connections,
         disconnect,
+        super::events::follow_events,
         populate::populate_disks,
         snapshots::list_snapshots,
         snapshots::show_snapshot,
@@ -72,6 +74,7 @@ struct Description;
 pub(super) struct Api {
     pub(super) server: Handle,
     pub(super) maker: Maker,
+    pub(super) events: Hub,
     catalog: Mutex<Catalog>,
     /// Held while the disks and snapshots change.
     pub(super) changing: tokio::sync::Mutex<()>,
@@ -84,17 +87,14 @@ impl Api {
         server: Handle,
         maker: Maker,
         disks: HashMap<String, (Layers, Arc<Chain>)>,
+        events: Hub,
     ) -> Self {
         let mut catalog = Catalog::default();
         for (name, (layers, chain)) in disks {
             catalog.insert(&name, Entry { spec: layers.into(), chain, origin: None });
         }
-        Self {
-            server,
-            maker,
-            catalog: Mutex::new(catalog),
-            changing: tokio::sync::Mutex::default(),
-        }
+        let (catalog, changing) = (Mutex::new(catalog), tokio::sync::Mutex::default());
+        Self { server, maker, events, catalog, changing }
     }
 
     pub(super) fn router(self: Arc<Self>) -> Router {
@@ -144,7 +144,7 @@ impl Api {
         let _alone = self.changing.lock().await;
         let removed = self.remove_alone(name).await;
         if removed.is_ok() {
-            tracing::info!("disk {name:?}: removed");
+            tracing::info!(target: TOLD, "disk {name:?}: removed");
         }
         removed
     }
@@ -282,7 +282,7 @@ async fn put_disk(
     let Made { export, chain } = api.make(&name, &spec, Rights::Grants).await?;
     api.server.add(export.clone()).map_err(|error| Problem::conflict(error.to_string()))?;
     api.catalog().insert(&name, Entry { spec, chain, origin: None });
-    tracing::info!("disk {name:?}: created");
+    tracing::info!(target: TOLD, "disk {name:?}: created");
     Ok(tagged(StatusCode::CREATED, &api, &export))
 }
 
@@ -377,7 +377,9 @@ async fn execute_command(
             Problem::bad_request(format!("{}: {error}", control.component()))
         }
     })?;
-    tracing::info!("disk {name:?}: {} carried out {command:?}", control.component());
+    let component = control.component();
+    api.events.tell(Some(name.clone()), Happening::command(component, &command, &parameters));
+    tracing::info!(target: TOLD, "disk {name:?}: {component} carried out {command:?}");
     Ok(Json(CommandAnswer { component: control.component().to_owned(), answer }))
 }
 
@@ -456,7 +458,7 @@ async fn no_route(uri: Uri) -> Problem {
     ))
 }
 
-async fn no_method(method: Method, uri: Uri) -> Problem {
+pub(super) async fn no_method(method: Method, uri: Uri) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("{method} is not possible on {:?}; /v1/openapi.json describes what is", uri.path()),

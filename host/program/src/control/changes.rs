@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::model::DiskSpec;
 use super::problem::Problem;
+use crate::events::TOLD;
 use crate::making::Rights;
 
 /// How many disks a message names.
@@ -107,10 +108,11 @@ impl Populated {
     pub(super) fn log(&self) {
         let done = self.changes.iter().filter(|change| change.error.is_none());
         for Change { disk, action, .. } in done.take(MAX_LOGGED) {
-            tracing::info!("disk {disk:?}: {} by a configuration", action.done());
+            tracing::info!(target: TOLD, "disk {disk:?}: {} by a configuration", action.done());
         }
         if self.changes.len() > MAX_LOGGED {
-            tracing::info!("a configuration asked for {} changes in all", self.changes.len());
+            let count = self.changes.len();
+            tracing::info!(target: TOLD, "a configuration asked for {count} changes in all");
         }
     }
 }

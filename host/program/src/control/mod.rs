@@ -7,6 +7,7 @@
 //! - `api`: the routes and what they do.
 //! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
+//! - `events`: events, sent as they happen.
 //! - `filters`: other filters for disks in use.
 //! - `idle`: closing disks that nobody uses.
 //! - `model`: the resources, as JSON.
@@ -20,6 +21,7 @@
 mod api;
 mod catalog;
 mod changes;
+mod events;
 mod filters;
 mod idle;
 mod model;
@@ -52,11 +54,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::Failure;
 use super::chain::Chain;
+use super::events::Hub;
 use super::leftovers::Leftovers;
 use super::making::{Layers, Maker};
 use super::privileges::Identity;
@@ -81,6 +85,12 @@ const MAX_CONNECTIONS: usize = 512;
 
 /// Time limit for the head of a request, from the end of the one before it.
 const HEADER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a client may take nothing of what is sent to it.
+const SEND_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long what is under way may take to end when the server stops.
+const END_LIMIT: Duration = Duration::from_millis(200);
 
 /// The pause after accepting fails for lack of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -119,41 +129,69 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
-/// Serves the API, if there is a socket, and reads the configuration file again when it is notified, until
-/// the returned value is dropped.
+/// The API, which is served until this is dropped.
+pub(super) struct Serving {
+    tasks: JoinSet<()>,
+    events: Hub,
+}
+
+impl Serving {
+    /// Ends the streams of events, and gives requests under way a moment.
+    pub(super) async fn end(mut self) {
+        self.events.end();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(END_LIMIT, ended).await;
+    }
+}
+
+/// Serves the API, if there is a socket, and reads the configuration file again when it is notified.
 pub(super) fn serve(
     socket: Option<ControlSocket>,
     server: Handle,
     maker: Maker,
     disks: HashMap<String, (Layers, Arc<Chain>)>,
     reload: Option<(FromFile, Arc<Notify>)>,
-) -> JoinSet<()> {
+    events: Hub,
+) -> Serving {
     let mut tasks = JoinSet::new();
     if socket.is_none() && reload.is_none() {
-        return tasks;
+        return Serving { tasks, events };
     }
-    let api = Arc::new(Api::new(server, maker, disks));
+    let api = Arc::new(Api::new(server, maker, disks, events.clone()));
     if let Some((mut from_file, hangup)) = reload {
         from_file.adopt(&api);
-        tasks.spawn(from_file.follow(api.clone(), hangup));
+        let (follow, events) = (from_file.follow(api.clone(), hangup), events.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = follow => {}
+                () = events.ended() => {}
+            }
+        });
     }
     if let Some(socket) = socket {
         tasks.spawn(idle::close_idle(api.clone()));
-        tasks.spawn(accept(socket, TowerToHyperService::new(limited(api.router()))));
+        events::observe(&api.server, &events);
+        let router = limited(api.clone().router()).merge(events::router(api));
+        tasks.spawn(accept(socket, TowerToHyperService::new(router), events.clone()));
     }
-    tasks
+    Serving { tasks, events }
 }
 
-/// Accepts clients. They end with this future.
-async fn accept(socket: ControlSocket, service: TowerToHyperService<Router>) {
+/// Accepts clients until there are no more events, and then waits until those it has are gone. They end
+/// with this future at the latest.
+async fn accept(socket: ControlSocket, service: TowerToHyperService<Router>, events: Hub) {
     let ControlSocket { listener, _file } = socket;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut clients = JoinSet::new();
     loop {
         // It is never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = events.ended() => break,
+        };
+        let mut stream = match accepted {
+            Ok((stream, _)) => TimeoutStream::new(stream),
             Err(error) => {
                 tracing::debug!("accept a client of the control API: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -161,16 +199,28 @@ async fn accept(socket: ControlSocket, service: TowerToHyperService<Router>) {
             }
         };
         while clients.try_join_next().is_some() {}
-        let service = service.clone();
+        stream.set_write_timeout(Some(SEND_LIMIT));
+        let (service, events) = (service.clone(), events.clone());
         clients.spawn(async move {
             let _place = place;
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
-            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+            let serving = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+            let mut serving = std::pin::pin!(serving);
+            let served = tokio::select! {
+                served = &mut serving => served,
+                () = events.ended() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = served {
                 tracing::debug!("a client of the control API: {error}");
             }
         });
     }
+    drop(listener);
+    while clients.join_next().await.is_some() {}
 }
 
 /// Bounds what requests take.

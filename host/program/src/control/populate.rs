@@ -23,6 +23,7 @@ use super::object::Object;
 use super::path::{At, OfTenant};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use crate::config::{Author, parse};
+use crate::events::Happening;
 use crate::making::{Made, Rights};
 
 /// The longest body, in bytes: 4 MiB of TOML, whose lines JSON ends with two bytes. What it takes to parse
@@ -209,7 +210,11 @@ impl Api {
                 let changed = self.refilter(name, after, rights).await;
                 return changed.map(drop).map_err(|problem| problem.detail().to_owned());
             }
-            Action::Relabel => self.catalog().disk(name).ok_or("it is gone")?.chain.clone(),
+            Action::Relabel => {
+                let entry = self.catalog().disk(name).cloned().ok_or("it is gone")?;
+                self.events.tell(Some(name.clone()), Happening::DiskRelabelled);
+                entry.chain
+            }
             Action::Create | Action::Replace => {
                 if change.action == Action::Replace {
                     let removed = self.remove_alone(name).await;

@@ -31,7 +31,10 @@ pub(super) struct Look {
 
 impl Look {
     /// Returns a subscriber that formats events as lines and writes them to `writer`.
-    pub(super) fn subscriber<W>(&self, writer: W) -> impl Subscriber + Send + Sync + use<W>
+    pub(super) fn subscriber<W>(
+        &self,
+        writer: W,
+    ) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync + use<W>
     where
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {

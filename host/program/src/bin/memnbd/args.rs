@@ -119,6 +119,15 @@ pub(crate) enum Action {
         #[arg(long, value_name = "ID")]
         drop: Vec<u64>,
     },
+    /// Print what happened: disks that came, went, were opened or failed, commands, clients, and what the
+    /// server logged
+    Logs {
+        /// Only what is about this disk
+        disk: Option<String>,
+        /// Go on with what happens from now on, even when the server is started anew
+        #[arg(short, long)]
+        follow: bool,
+    },
     /// Make the disks those that a TOML file describes: create the new ones, change those that differ, and
     /// remove those that an earlier file of this command described and this one does not. Others, and
     /// disks that are the same, are left alone

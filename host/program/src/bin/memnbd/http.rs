@@ -1,6 +1,6 @@
 //! Requests to the control API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -103,6 +103,11 @@ impl Server {
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("read the answer: {error}"))?;
         Ok((status, body.to_bytes()))
+    }
+
+    /// Returns the path of the socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     fn shown(&self) -> std::path::Display<'_> {

@@ -5,6 +5,8 @@
 mod apply;
 mod args;
 mod http;
+mod logs;
+mod sse;
 mod table;
 
 use std::io::{self, Write};
@@ -150,6 +152,10 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
                     anyhow::bail!("not everything was done")
                 }
             }
+        }
+        Action::Logs { disk, follow } => {
+            logs::logs(server, disk.as_deref(), *follow, args.json).await?;
+            Ok(String::new())
         }
         Action::Completion { .. } | Action::Man => Ok(String::new()),
     }
