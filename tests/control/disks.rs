@@ -41,7 +41,12 @@ assert open_disk('').get_size() == 1048576
     }
     let shown = control(&server, &["show", "a"]).success();
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!(shown["operations"]["write"], json!({"requests": 1, "errors": 0, "bytes": 512}));
+    let write = &shown["operations"]["write"];
+    for (key, value) in [("requests", 1), ("errors", 0), ("bytes", 512)] {
+        assert_eq!(write[key], value, "{shown}");
+    }
+    let latencies = ["sum", "median", "p99"].map(|of| write[format!("latency_{of}_ns")].as_u64());
+    assert!(latencies.iter().all(|latency| latency.is_some_and(|ns| ns > 0)), "{shown}");
     assert_eq!(shown["spec"]["labels"], json!({"test": "1"}));
     control(&server, &["rm", "a", "b"]).success();
     let error = control(&server, &["show", "a"]).failure(1);
@@ -238,7 +243,7 @@ fn api_describes_itself() {
     let description = http(&server, "GET", "/v1/openapi.json", None).json();
     assert_eq!(description["openapi"], "3.1.0");
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 10, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 11, "{:?}", paths.keys());
     // What it refers to is there.
     let text = description.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {

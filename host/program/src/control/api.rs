@@ -25,6 +25,7 @@ use super::path::{At, OfConnection, OfDisk, OfTenant};
 use super::populate;
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use super::snapshots;
+use super::usage::show_usage;
 use crate::chain::Chain;
 use crate::events::{Happening, Hub, TOLD};
 use crate::making::{Layers, Made, Maker, Rights};
@@ -65,7 +66,8 @@ const MAX_NAME: usize = 255;
         snapshots::show_snapshot,
         snapshots::take_snapshot,
         snapshots::delete_snapshot,
-        snapshots::reset_disk
+        snapshots::reset_disk,
+        super::usage::show_usage
     )
 )]
 struct Description;
@@ -115,6 +117,7 @@ impl Api {
             .route("/v1/tenants/{tenant}/connections", get(list_connections))
             .route("/v1/tenants/{tenant}/connections/{id}", delete(disconnect))
             .route("/v1/tenants/{tenant}/populate", populate::route())
+            .route("/v1/tenants/{tenant}/usage", get(show_usage))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .with_state(self)

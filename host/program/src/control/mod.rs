@@ -17,6 +17,7 @@
 //! - `problem`: errors, by RFC 9457.
 //! - `reload`: the configuration file, read again.
 //! - `snapshots`: snapshots, and resets of disks to them.
+//! - `usage`: what is asked of the disks.
 
 mod api;
 mod catalog;
@@ -31,6 +32,7 @@ mod populate;
 mod problem;
 mod reload;
 mod snapshots;
+mod usage;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

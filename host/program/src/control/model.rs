@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use memnbd::block::Operation;
+use memnbd::device::OperationTotals;
 use memnbd::exports::{Export, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -182,6 +184,13 @@ pub(super) struct Requests {
     errors: u64,
     /// The bytes of those that succeeded.
     bytes: u64,
+    /// The time that all of them took together, in nanoseconds: each from when its header was received
+    /// until its reply was sent.
+    latency_sum_ns: u64,
+    /// The time than which half of them took less, in nanoseconds, rounded up by at most a quarter.
+    latency_median_ns: u64,
+    /// The time than which 99 % of them took less, likewise.
+    latency_p99_ns: u64,
 }
 
 impl Disk {
@@ -190,8 +199,7 @@ impl Disk {
         let totals = export.account().totals();
         let operations = Operation::ALL.into_iter().filter_map(|operation| {
             let of = totals.of(operation);
-            let requests = Requests { requests: of.requests, errors: of.errors, bytes: of.bytes };
-            (of.requests > 0).then(|| (operation.name(), requests))
+            (of.requests > 0).then(|| (operation.name(), Requests::of(of)))
         });
         Self {
             name: export.name().to_owned(),
@@ -202,6 +210,21 @@ impl Disk {
             generation: export.generation(),
             connections: export.connections(),
             operations: operations.collect(),
+        }
+    }
+}
+
+impl Requests {
+    fn of(totals: &OperationTotals) -> Self {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let quantile = |fraction| totals.latency.quantile(fraction).map_or(0, nanos);
+        Self {
+            requests: totals.requests,
+            errors: totals.errors,
+            bytes: totals.bytes,
+            latency_sum_ns: nanos(totals.latency.sum()),
+            latency_median_ns: quantile(0.5),
+            latency_p99_ns: quantile(0.99),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -128,6 +129,16 @@ pub(crate) enum Action {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Show which disks are busy: requests, bytes, errors, the mean time that a request takes, and clients.
+    /// On a terminal this goes on until q is pressed; else it is printed once
+    Top {
+        /// The time over which is measured, in seconds
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: Duration,
+        /// Print this many times, one below the other
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
     /// Make the disks those that a TOML file describes: create the new ones, change those that differ, and
     /// remove those that an earlier file of this command described and this one does not. Others, and
     /// disks that are the same, are left alone
@@ -169,6 +180,13 @@ pub(crate) struct DiskOptions {
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("it is written KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("it is a number of seconds from 0.1 to 3600".into()),
+    }
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl Server {
         &self.socket
     }
 
-    fn shown(&self) -> std::path::Display<'_> {
+    pub(crate) fn shown(&self) -> std::path::Display<'_> {
         self.socket.display()
     }
 }

@@ -8,6 +8,7 @@ mod http;
 mod logs;
 mod sse;
 mod table;
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -155,6 +156,10 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
         }
         Action::Logs { disk, follow } => {
             logs::logs(server, disk.as_deref(), *follow, args.json).await?;
+            Ok(String::new())
+        }
+        Action::Top { interval, count } => {
+            top::top(server, *interval, *count, args.json).await?;
             Ok(String::new())
         }
         Action::Completion { .. } | Action::Man => Ok(String::new()),
