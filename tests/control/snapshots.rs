@@ -349,6 +349,25 @@ fn read_only_clone_is_a_copy_for_other_tools() {
 }
 
 #[test]
+fn events_tell_of_snapshots() {
+    let server = controlled(&["1M"]);
+    control(&server, &["snapshot", "disk", "s"]).success();
+    control(&server, &["clone", "s", "c"]).success();
+    control(&server, &["reset", "c"]).success();
+    control(&server, &["update", "c", "--filter=delay"]).success();
+    control(&server, &["rm", "--snapshot", "s"]).success();
+    let told = control(&server, &["logs"]).success();
+    let mut rest = told.as_str();
+    for words in
+        ["disk snapshot s taken, held for", "c reset to the snapshot s", "c given other filters"]
+    {
+        let at = rest.find(words).unwrap_or_else(|| panic!("{words} is not in {told}"));
+        rest = &rest[at..];
+    }
+    assert!(rest.contains("disk snapshot s deleted"), "{told}");
+}
+
+#[test]
 fn test_farm_gives_each_test_a_clone() {
     require!("nbdfuse", "mke2fs", "debugfs", "e2fsck", "python3");
     if !Path::new("/dev/fuse").exists() {

@@ -20,6 +20,7 @@ use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use super::snapshots::{PATIENCE, discard};
 use crate::Failure;
 use crate::chain::Chain;
+use crate::events::{Happening, TOLD};
 use crate::making::Rights;
 
 /// What is to change about a disk. What is left out stays.
@@ -97,6 +98,7 @@ impl Api {
         discard(held.replace(next).map_err(|error| not_changed(&error))?);
         let origin = entry.origin;
         self.catalog().insert(name, Entry { spec: after, chain: Arc::new(chain), origin });
+        self.events.tell(Some(name.to_owned()), Happening::DiskUpdated);
         Ok(export)
     }
 
@@ -111,11 +113,14 @@ impl Api {
         let added = after.weight().saturating_sub(before.weight());
         self.check_room(0, added)?;
         if (&before.filters, &before.parameters) == (&after.filters, &after.parameters) {
+            if before.labels != after.labels {
+                self.events.tell(Some(name.to_owned()), Happening::DiskRelabelled);
+            }
             self.catalog().insert(name, Entry { spec: after, ..entry });
             return Ok(export);
         }
         let export = self.refilter(name, after, Rights::Grants).await?;
-        tracing::info!("disk {name:?}: given other filters");
+        tracing::info!(target: TOLD, "disk {name:?}: given other filters");
         Ok(export)
     }
 }

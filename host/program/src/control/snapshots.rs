@@ -21,6 +21,7 @@ use super::object::Object;
 use super::path::{At, OfDisk, OfSnapshot, OfTenant};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use crate::chain::{Content, Kept};
+use crate::events::{Happening, TOLD};
 
 /// The most snapshots.
 const MAX_SNAPSHOTS: usize = 10_000;
@@ -137,8 +138,13 @@ impl Api {
         let held_for = begin.elapsed();
         let taken = Taken { snapshot, disk: spec.disk, at: Instant::now() };
         let shown = Snapshot::of(name, &taken);
-        let disk = &taken.disk;
-        tracing::info!("snapshot {name:?}: taken of the disk {disk:?}, held for {held_for:.1?}");
+        let (disk, snapshot) = (&taken.disk, name.to_owned());
+        let held_us = held_for.as_micros() as u64;
+        self.events.tell(Some(disk.clone()), Happening::SnapshotTaken { snapshot, held_us });
+        tracing::info!(
+            target: TOLD,
+            "snapshot {name:?}: taken of the disk {disk:?}, held for {held_for:.1?}"
+        );
         self.catalog().snapshots().insert(name.to_owned(), taken);
         Ok((StatusCode::CREATED, shown))
     }
@@ -146,10 +152,12 @@ impl Api {
     /// Deletes a snapshot. Its content stays until nothing stands on it any more.
     async fn forget(&self, name: &str) -> Result<(), Problem> {
         let _alone = self.changing.lock().await;
-        self.snapshot(name)?;
+        let Taken { disk, .. } = self.snapshot(name)?;
         let taken = self.catalog().snapshots().remove(name);
         tokio::task::spawn_blocking(move || drop(taken));
-        tracing::info!("snapshot {name:?}: deleted");
+        let snapshot = name.to_owned();
+        self.events.tell(Some(disk), Happening::SnapshotDeleted { snapshot });
+        tracing::info!(target: TOLD, "snapshot {name:?}: deleted");
         Ok(())
     }
 
@@ -173,7 +181,8 @@ impl Api {
         discard(replaced.map_err(|error| not_reset(&error))?);
         discard(device);
         self.catalog().set_chain(name, Arc::new(chain));
-        tracing::info!("disk {name:?}: reset to the snapshot {wanted:?}");
+        tracing::info!(target: TOLD, "disk {name:?}: reset to the snapshot {wanted:?}");
+        self.events.tell(Some(name.to_owned()), Happening::DiskReset { snapshot: wanted });
         Ok(export)
     }
 

@@ -41,6 +41,25 @@ pub(crate) enum Happening {
     DiskRemoved,
     /// The labels of the disk are others.
     DiskRelabelled,
+    /// The filters of the disk, or their parameters, are others.
+    DiskUpdated,
+    /// The disk has the content of a snapshot again.
+    DiskReset {
+        /// The name of the snapshot.
+        snapshot: String,
+    },
+    /// A snapshot was taken of the disk.
+    SnapshotTaken {
+        /// The name of the snapshot.
+        snapshot: String,
+        /// For how long requests were held back, in microseconds.
+        held_us: u64,
+    },
+    /// A snapshot of the disk was deleted.
+    SnapshotDeleted {
+        /// The name of the snapshot.
+        snapshot: String,
+    },
     /// The disk was pointed at something else, while its clients stayed.
     DiskReplaced {
         /// How often that was done.
@@ -146,6 +165,10 @@ impl Happening {
             Self::DiskCreated => "disk-created",
             Self::DiskRemoved => "disk-removed",
             Self::DiskRelabelled => "disk-relabelled",
+            Self::DiskUpdated => "disk-updated",
+            Self::DiskReset { .. } => "disk-reset",
+            Self::SnapshotTaken { .. } => "snapshot-taken",
+            Self::SnapshotDeleted { .. } => "snapshot-deleted",
             Self::DiskReplaced { .. } => "disk-replaced",
             Self::DiskOpened => "disk-opened",
             Self::DiskClosed => "disk-closed",
@@ -164,6 +187,10 @@ impl Happening {
             Self::DiskCreated
             | Self::DiskRemoved
             | Self::DiskRelabelled
+            | Self::DiskUpdated
+            | Self::DiskReset { .. }
+            | Self::SnapshotTaken { .. }
+            | Self::SnapshotDeleted { .. }
             | Self::DiskReplaced { .. }
             | Self::Command { .. } => false,
             Self::DiskOpened

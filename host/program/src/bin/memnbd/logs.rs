@@ -192,6 +192,12 @@ fn line(event: &Value) -> String {
         "disk-created" => "created".into(),
         "disk-removed" => "removed".into(),
         "disk-relabelled" => "relabelled".into(),
+        "disk-updated" => "given other filters".into(),
+        "disk-reset" => format!("reset to the snapshot {}", of("snapshot")),
+        "snapshot-taken" => {
+            format!("snapshot {} taken, held for {} us", of("snapshot"), of("held_us"))
+        }
+        "snapshot-deleted" => format!("snapshot {} deleted", of("snapshot")),
         "disk-replaced" => format!("replaced (generation {})", of("generation")),
         "disk-opened" => "opened".into(),
         "disk-closed" => "closed".into(),
