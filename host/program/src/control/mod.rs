@@ -171,7 +171,13 @@ pub(super) fn serve(
         });
     }
     if let Some(socket) = socket {
-        tasks.spawn(idle::close_idle(api.clone()));
+        let (closing, ended) = (idle::close_idle(api.clone()), events.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = closing => {}
+                () = ended.ended() => {}
+            }
+        });
         events::observe(&api.server, &events);
         let router = limited(api.clone().router()).merge(events::router(api));
         tasks.spawn(accept(socket, TowerToHyperService::new(router), events.clone()));
