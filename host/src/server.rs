@@ -5,6 +5,7 @@
 //! the number of connections is bounded, and accepting continues after file descriptors run out.
 
 mod endpoint;
+mod given;
 mod handle;
 mod peer;
 
@@ -37,6 +38,7 @@ use crate::places::{ExportPlaces, Place, Places};
 use crate::tls::Acceptor;
 use crate::transport::{self, Stream, StreamSocket};
 pub use endpoint::{Endpoint, UriTls};
+pub use given::{NotReserved, Reserved};
 pub use handle::Handle;
 use handle::{Controlled, Wish};
 use peer::Peer;
@@ -185,7 +187,8 @@ impl Server {
         let mut accepting = JoinSet::new();
         // Those that are still in the handshake as well.
         let connected = InUse::default();
-        let places = Places::divide(self.max_connections, u64::MAX, listeners.len());
+        let places = Places::divide(self.max_connections, u64::MAX, listeners.len().max(1));
+        self.serve_given(&mut accepting, places[0].clone(), &connected);
         for (Listener { socket, exports }, places) in listeners.into_iter().zip(places) {
             let mut context = self.context.clone();
             if let Some(exports) = exports {
@@ -226,6 +229,9 @@ impl Server {
         S: Stream,
     {
         let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
+        let mut accepting = JoinSet::new();
+        let places = Places::divide(self.max_connections, u64::MAX, 1);
+        self.serve_given(&mut accepting, places[0].clone(), &InUse::default());
         tokio::select! {
             () = stop => {}
             () = self.context.peers.watch(self.patience) => {}
@@ -233,7 +239,15 @@ impl Server {
             // The task is not expected to panic; if it does, the client is gone as well.
             _ = client => {}
         }
-        self.finish(JoinSet::new()).await
+        self.finish(accepting).await
+    }
+
+    /// Spawns a task that serves the streams that the embedder gives ([`Handle::reserve`]). They compete
+    /// for these places.
+    fn serve_given(&mut self, tasks: &mut JoinSet<()>, places: Places, connected: &InUse) {
+        if let Some(given) = self.controlled.take_given() {
+            tasks.spawn(given::serve_all(given, self.context.clone(), places, connected.clone()));
+        }
     }
 
     async fn finish(self, mut accepting: JoinSet<()>) -> Result<(), Unflushed> {
@@ -353,12 +367,12 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, held: Option<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
     use tokio::net::UnixStream;
 
-    fn options() -> Options {
+    pub(super) fn options() -> Options {
         Options {
             handshake: HandshakeConfig::default(),
             tls: None,

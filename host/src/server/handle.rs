@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::given::{Given, MAX_WAITING, NotReserved, Reserved};
+use crate::access::Origin;
 use crate::block::ErrorCode;
 use crate::connection::{ConnectedClient, ObserveClients, Peers};
 use crate::exports::{DuplicateName, Export, Exports, NotRemoved, Observe};
@@ -16,6 +18,7 @@ pub struct Handle {
     exports: Arc<Exports>,
     places: ExportPlaces,
     peers: Peers,
+    given: mpsc::Sender<Given>,
     wish: Arc<watch::Sender<Wish>>,
     ended: watch::Receiver<()>,
 }
@@ -23,6 +26,8 @@ pub struct Handle {
 /// The server's end of its handles. Dropping it says that the server has ended.
 pub(super) struct Controlled {
     wish: watch::Receiver<Wish>,
+    /// `None` once they are served.
+    given: Option<mpsc::Receiver<Given>>,
     _ended: watch::Sender<()>,
 }
 
@@ -45,8 +50,9 @@ impl Handle {
     ) -> (Self, Controlled) {
         let (wish, asked) = watch::channel(Wish::Serve);
         let (sender, ended) = watch::channel(());
-        let handle = Self { exports, places, peers, wish: Arc::new(wish), ended };
-        (handle, Controlled { wish: asked, _ended: sender })
+        let (given, receiver) = mpsc::channel(MAX_WAITING);
+        let handle = Self { exports, places, peers, given, wish: Arc::new(wish), ended };
+        (handle, Controlled { wish: asked, given: Some(receiver), _ended: sender })
     }
 
     /// Returns the exports of the server. Each can tell its state and its account, and can be pointed at
@@ -117,6 +123,18 @@ impl Handle {
         self.peers.disconnect(id)
     }
 
+    /// Reserves a turn to serve a client of this export, and of no other, whose stream the caller has, or
+    /// will have. The stream carries plain NBD, from the greeting on: the caller knows the client, and TLS
+    /// is not asked for.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the export is not for clients from there, if too many streams wait for a place,
+    /// or if the server accepts no more clients.
+    pub fn reserve(&self, export: &Arc<Export>, origin: Origin) -> Result<Reserved, NotReserved> {
+        Reserved::new(&self.given, export.clone(), origin)
+    }
+
     /// Asks the server to stop, as if the future passed to [`Server::run`](super::Server::run) had
     /// completed.
     pub fn stop(&self) {
@@ -138,6 +156,11 @@ impl Handle {
 }
 
 impl Controlled {
+    /// Returns the streams to serve, once.
+    pub(super) fn take_given(&mut self) -> Option<mpsc::Receiver<Given>> {
+        self.given.take()
+    }
+
     /// Completes when a handle asks the server to stop.
     pub(super) async fn asked_to_stop(&mut self) {
         self.asked_for(Wish::Stop).await;

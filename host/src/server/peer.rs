@@ -16,6 +16,8 @@ pub(super) enum Peer {
     #[cfg(feature = "vsock")]
     Vsock(VsockAddr),
     Stdio,
+    /// One whose stream the embedder provides, and what it is called.
+    Given(Box<str>, Origin),
 }
 
 impl Peer {
@@ -31,6 +33,7 @@ impl Peer {
             #[cfg(feature = "vsock")]
             Self::Vsock(address) => Origin::Vsock { cid: address.cid(), port: address.port() },
             Self::Stdio => Origin::Unknown,
+            Self::Given(_, origin) => *origin,
         }
     }
 }
@@ -50,6 +53,7 @@ impl fmt::Display for Peer {
             #[cfg(feature = "vsock")]
             Self::Vsock(address) => write!(f, "{address} (vsock)"),
             Self::Stdio => f.write_str("(stdin)"),
+            Self::Given(name, _) => f.write_str(name),
         }
     }
 }
