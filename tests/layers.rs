@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "exports",
         &["access", "block", "component", "device", "parameters", "places", "rate", "throttle"],
     ),
+    ("remote", &["block", "device", "nbd"]),
     ("last_flush", &["exports"]),
     (
         "connection",

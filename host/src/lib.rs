@@ -47,6 +47,7 @@
 //! | `throttle` | a bound on what is logged | what that is |
 //! | `machine` | processors and memory | what they are for |
 //! | `sync` | atomics, to be replaced by loom's | what they are for |
+//! | [`remote`] | a disk of another NBD server as a device: an NBD client | sockets, what its content is for |
 //! | [`transport`] | connected sockets and their options, sending without waiting | what is said over them |
 //! | [`server`] | listening, accepting, stopping, the handle to that | the protocol |
 //! | [`embed`] | a server inside another program | the command |
@@ -86,6 +87,7 @@ mod owned_file;
 pub mod parameters;
 pub mod places;
 pub mod rate;
+pub mod remote;
 pub mod server;
 mod sync;
 mod throttle;
