@@ -3,35 +3,26 @@
 //! Holes and zeroes of the source are not written. Where the destination does not read as zeroes
 //! there, it is zeroed.
 
+mod target;
+
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::{JoinError, JoinSet};
 
 use super::answer::Part;
-use super::zero::ZEROES;
-use super::{Answer, Cancelled, Device, Order, Outcome, lower};
-use crate::block::{Command, Error, Extent, Operation, Span, Status};
+use super::{Answer, Cancelled, Device};
+use crate::block::{Command, Error, Extent, Operation, Span};
+use target::{Target, execute, extents};
 
 /// The length of a piece, in bytes.
 const PIECE: u64 = 1 << 20;
 
 /// The number of pieces that are copied at a time.
 const IN_FLIGHT: usize = 8;
-
-/// The granularity in which zeroes among the data of the source are found: the page of a sparse disk
-/// in memory. Smaller ones save no memory, and make writes shorter.
-const GRANULE: u64 = 32 << 10;
-
-/// The longest span that is zeroed by one command, in bytes.
-const ZERO_PIECE: u64 = 1 << 30;
-
-/// The maximum number of extents in an answer.
-const EXTENTS: usize = 1024;
-
-/// The number of answers after which a destination counts as not blank.
-const BLANK_ANSWERS: usize = 1024;
 
 /// Why a device was not copied, or not completely.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +36,13 @@ pub enum CopyError {
     },
     /// The destination cannot be written to.
     ReadOnly,
+    /// The source is a stream, and has more bytes than the destination.
+    StreamTooLong {
+        /// The size of the destination in bytes.
+        destination: u64,
+    },
+    /// Reading the source, which is a stream, failed.
+    Stream(io::ErrorKind),
     /// A command failed.
     Failed {
         /// The device that failed: the source if true, or else the destination.
@@ -70,6 +68,12 @@ impl fmt::Display for CopyError {
                 "the image has {source} bytes and the disk {destination}; the disk must be at least \
                  as large"
             ),
+            Self::StreamTooLong { destination } => write!(
+                f,
+                "the image has more than the {destination} bytes of the disk; the disk must be at least \
+                 as large"
+            ),
+            Self::Stream(kind) => write!(f, "reading the image failed: {kind}"),
             Self::ReadOnly => f.write_str("the disk is read-only"),
             Self::Failed { of_source, operation, span, error } => {
                 let of = if *of_source { "image" } else { "disk" };
@@ -113,206 +117,144 @@ pub async fn copy(
     if size > room {
         return Err(CopyError::TooLarge { source: size, destination: room });
     }
-    if !destination.geometry().capabilities.writable {
-        return Err(CopyError::ReadOnly);
-    }
     let largest = |device: &Arc<dyn Device>| u64::from(device.geometry().block_sizes.maximum);
     let piece = PIECE.min(largest(&source)).min(largest(&destination));
     // If one piece fails, the others end early.
-    let ends = Ends { source, destination, cancelled: cancelled.child(), blank: false };
-    let blank = ends.is_blank(room).await?;
-    let ends = Ends { blank, ..ends };
-    let mut copying = Copying { ends, tasks: JoinSet::new(), done: 0, progress: &mut progress };
-    let copied = copying.copy_all(size, piece).await;
-    if copied.is_err() {
-        copying.ends.cancelled.cancel();
-    }
-    let ended = copying.finish().await;
+    let target = Target::new(destination, cancelled.child()).await?;
+    let mut pieces = Pieces::new(target.cancelled.clone(), &mut progress);
+    let ends = Ends { source, target: target.clone() };
+    let copied = pieces.copy_all(&ends, size, piece).await;
+    let ended = pieces.finish(copied.is_err()).await;
     copied.and(ended)?;
-    let ends = copying.ends;
-    if !blank {
-        ends.zero(Span { offset: size, length: room - size }).await?;
-    }
-    ends.destination(Command::Flush, Bytes::new()).await.map(drop)
+    target.finish(size).await
 }
 
 /// Both devices.
 #[derive(Clone)]
 struct Ends {
     source: Arc<dyn Device>,
-    destination: Arc<dyn Device>,
-    cancelled: Cancelled,
-    /// The destination is known to read as zeroes wherever nothing was written.
-    blank: bool,
+    target: Target,
 }
 
 impl Ends {
-    async fn source(&self, command: Command) -> Result<Answer, CopyError> {
-        self.execute(true, command, Bytes::new()).await
-    }
-
-    async fn destination(&self, command: Command, payload: Bytes) -> Result<Answer, CopyError> {
-        self.execute(false, command, payload).await
-    }
-
-    async fn execute(
-        &self,
-        of_source: bool,
-        command: Command,
-        payload: Bytes,
-    ) -> Result<Answer, CopyError> {
-        if self.cancelled.is_cancelled() {
-            return Err(CopyError::Cancelled);
-        }
-        let device = if of_source { &self.source } else { &self.destination };
-        let order = Order::new(command, payload, self.cancelled.clone());
-        let outcome: Outcome = lower::execute(device.clone(), order).await;
-        outcome.map_err(|error| CopyError::Failed {
-            of_source,
-            operation: command.operation(),
-            span: command.span(),
-            error,
-        })
-    }
-
-    /// Returns extents of a device from the beginning of a span: at least one.
-    async fn extents(&self, of_source: bool, span: Span) -> Result<Vec<Extent>, CopyError> {
-        let command = Command::Extents { span, limit: EXTENTS };
-        let extents = match self.execute(of_source, command, Bytes::new()).await? {
-            Answer::Extents(extents) => extents.as_slice().to_vec(),
-            _ => Vec::new(),
-        };
-        match extents.is_empty() {
-            true => Ok(vec![Extent { length: span.length, status: Status::DATA }]),
-            false => Ok(extents),
-        }
-    }
-
-    /// Returns true if the whole destination is known to read as zeroes.
-    async fn is_blank(&self, room: u64) -> Result<bool, CopyError> {
-        let mut left = Span { offset: 0, length: room };
-        for _ in 0..BLANK_ANSWERS {
-            if left.length == 0 {
-                return Ok(true);
-            }
-            let extents = self.extents(false, left).await?;
-            if extents.iter().any(|extent| !extent.status.zero) {
-                return Ok(false);
-            }
-            left = left.after(extents.iter().map(|extent| extent.length).sum());
-        }
-        Ok(false)
-    }
-
-    /// Makes a span of the destination read as zeroes.
-    async fn zero(&self, span: Span) -> Result<(), CopyError> {
-        let mut left = span;
-        while !self.blank && left.length > 0 {
-            for Extent { length, status } in self.extents(false, left).await? {
-                let mut extent = Span { length, ..left };
-                left = left.after(length);
-                while !status.zero && extent.length > 0 {
-                    let span = Span { length: extent.length.min(ZERO_PIECE), ..extent };
-                    let zero =
-                        Command::Zero { span, fua: false, keep_allocated: false, fast: false };
-                    self.destination(zero, Bytes::new()).await?;
-                    extent = extent.after(span.length);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Copies a piece, which is not a hole.
     async fn copy_piece(self, piece: Span) -> Result<u64, CopyError> {
-        let Answer::Read(content) = self.source(Command::Read { span: piece }).await? else {
-            return Err(CopyError::Panicked);
-        };
+        let command = Command::Read { span: piece };
+        let read = execute(&self.source, true, command, Bytes::new(), &self.target.cancelled);
+        let Answer::Read(content) = read.await? else { return Err(CopyError::Panicked) };
         let mut left = piece;
         for part in content.into_parts() {
-            let mut data = match part {
+            let data = match part {
                 Part::Data(bytes) => Bytes::from(bytes),
                 Part::Shared(bytes) => bytes,
                 Part::Hole(length) => {
                     let length = u64::from(length);
-                    self.zero(Span { length, ..left }).await?;
+                    self.target.zero(Span { length, ..left }).await?;
                     left = left.after(length);
                     continue;
                 }
             };
-            while !data.is_empty() {
-                let (length, is_zero) = run(left.offset, &data);
-                let run = data.split_to(length);
-                let span = Span { length: length as u64, ..left };
-                match is_zero {
-                    true => self.zero(span).await?,
-                    false => {
-                        let write = Command::Write { span, fua: false };
-                        self.destination(write, run).await?;
-                    }
-                }
-                left = left.after(span.length);
-            }
+            let (offset, length) = (left.offset, data.len() as u64);
+            self.target.write(offset, data).await?;
+            left = left.after(length);
         }
         Ok(piece.length)
     }
 
     /// Copies a hole.
     async fn copy_hole(self, hole: Span) -> Result<u64, CopyError> {
-        self.zero(hole).await.map(|()| hole.length)
+        self.target.zero(hole).await.map(|()| hole.length)
     }
 }
 
-/// Returns the length of the granules at the beginning of data that are all zero, or all not, and
-/// which. The data is at this offset of the disk, and is not empty.
-fn run(offset: u64, data: &[u8]) -> (usize, bool) {
-    let mut length = 0;
-    let mut kind = None;
-    while length < data.len() {
-        let to_next = GRANULE - (offset + length as u64) % GRANULE;
-        let end = data.len().min(length + to_next as usize);
-        let granule = &data[length..end];
-        let is_zero = *granule == ZEROES[..granule.len()];
-        if *kind.get_or_insert(is_zero) != is_zero {
-            break;
-        }
-        length = end;
-    }
-    (length, kind == Some(true))
+/// Copies a stream to the beginning of `destination`, zeroes the rest of it, and flushes it, as [`copy`]
+/// does. Zeroes are not written.
+///
+/// # Errors
+///
+/// Returns an error if the stream is longer than the destination or fails, a command fails, or `cancelled`
+/// is cancelled. A part may have been written.
+pub async fn copy_stream<R: AsyncRead + Unpin>(
+    source: R,
+    destination: Arc<dyn Device>,
+    cancelled: Cancelled,
+    mut progress: impl FnMut(u64),
+) -> Result<(), CopyError> {
+    let mut source = source;
+    let piece = PIECE.min(destination.geometry().block_sizes.maximum.into());
+    let target = Target::new(destination, cancelled.child()).await?;
+    let mut pieces = Pieces::new(target.cancelled.clone(), &mut progress);
+    let copied = pieces.copy_stream(&mut source, &target, piece).await;
+    let ended = pieces.finish(copied.as_ref().err().is_some()).await;
+    let copied = copied?;
+    ended?;
+    target.finish(copied).await
 }
 
-/// A copy under way.
-struct Copying<'a> {
-    ends: Ends,
+/// Pieces that are being copied.
+struct Pieces<'a> {
+    cancelled: Cancelled,
     /// Each returns the number of bytes that are done.
     tasks: JoinSet<Result<u64, CopyError>>,
     done: u64,
     progress: &'a mut dyn FnMut(u64),
 }
 
-impl Copying<'_> {
+impl<'a> Pieces<'a> {
+    fn new(cancelled: Cancelled, progress: &'a mut dyn FnMut(u64)) -> Self {
+        Self { cancelled, tasks: JoinSet::new(), done: 0, progress }
+    }
+
     /// Starts to copy all pieces. The last ones are under way when it returns.
-    async fn copy_all(&mut self, size: u64, piece: u64) -> Result<(), CopyError> {
+    async fn copy_all(&mut self, ends: &Ends, size: u64, piece: u64) -> Result<(), CopyError> {
         let mut left = Span { offset: 0, length: size };
         while left.length > 0 {
-            for Extent { length, status } in self.ends.extents(true, left).await? {
+            for Extent { length, status } in
+                extents(&ends.source, true, left, &self.cancelled).await?
+            {
                 let mut extent = Span { length, ..left };
                 left = left.after(length);
                 if status.zero {
                     self.turn().await?;
-                    self.tasks.spawn(self.ends.clone().copy_hole(extent));
+                    self.tasks.spawn(ends.clone().copy_hole(extent));
                     continue;
                 }
                 while extent.length > 0 {
                     self.turn().await?;
                     let to_next = piece - extent.offset % piece;
                     let span = Span { length: extent.length.min(to_next), ..extent };
-                    self.tasks.spawn(self.ends.clone().copy_piece(span));
+                    self.tasks.spawn(ends.clone().copy_piece(span));
                     extent = extent.after(span.length);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Starts to copy a stream, like [`Self::copy_all`]. Returns its length.
+    async fn copy_stream<R: AsyncRead + Unpin>(
+        &mut self,
+        source: &mut R,
+        target: &Target,
+        piece: u64,
+    ) -> Result<u64, CopyError> {
+        let mut offset = 0;
+        loop {
+            let mut data = Vec::with_capacity(piece as usize);
+            let read = source.take(piece).read_to_end(&mut data).await;
+            let length = read.map_err(|error| CopyError::Stream(error.kind()))? as u64;
+            if length > target.size() - offset {
+                return Err(CopyError::StreamTooLong { destination: target.size() });
+            }
+            if length == 0 {
+                return Ok(offset);
+            }
+            self.turn().await?;
+            let target = target.clone();
+            let write = async move { target.write(offset, data.into()).await.map(|()| length) };
+            self.tasks.spawn(write);
+            offset += length;
+        }
     }
 
     /// Waits until fewer pieces than [`IN_FLIGHT`] are under way.
@@ -320,19 +262,23 @@ impl Copying<'_> {
         while self.tasks.len() >= IN_FLIGHT {
             self.join_next().await?;
         }
-        match self.ends.cancelled.is_cancelled() {
+        match self.cancelled.is_cancelled() {
             true => Err(CopyError::Cancelled),
             false => Ok(()),
         }
     }
 
-    /// Waits until nothing is under way. Returns the first error.
-    async fn finish(&mut self) -> Result<(), CopyError> {
+    /// Waits until nothing is under way. Returns the first error. If the copy has failed, the pieces end
+    /// early.
+    async fn finish(&mut self, failed: bool) -> Result<(), CopyError> {
+        if failed {
+            self.cancelled.cancel();
+        }
         let mut result = Ok(());
         while !self.tasks.is_empty() {
             let joined = self.join_next().await;
             if joined.is_err() {
-                self.ends.cancelled.cancel();
+                self.cancelled.cancel();
             }
             result = result.and(joined);
         }

@@ -49,7 +49,7 @@ pub use answer::{Answer, Chunks, Content, Part};
 pub use beneath::{Divided, NotReplacedBeneath};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
 pub use control::{Control, ControlError};
-pub use copy::{CopyError, copy};
+pub use copy::{CopyError, copy, copy_stream};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
 pub use lower::{Lower, LowerError, LowerSource, OpenDevice};

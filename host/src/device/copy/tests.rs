@@ -1,6 +1,7 @@
 //! Copies between devices in vectors.
 
 use super::super::stacked::tests::native::Native;
+use super::target::{GRANULE, run};
 use super::*;
 use crate::block::ErrorCode;
 
@@ -135,4 +136,54 @@ async fn a_cancelled_copy_ends() {
     assert_eq!(ended, Err(CopyError::Cancelled));
     assert_eq!(content(&destination).last(), Some(&0), "it did not go on");
     assert!(!destination.take_log().contains(&Command::Flush));
+}
+
+async fn streamed(source: &[u8], destination: &Arc<Native>) -> Result<Vec<u64>, CopyError> {
+    let mut told = Vec::new();
+    let tell = |done| told.push(done);
+    let destination = destination.clone();
+    copy_stream(source, destination, Cancelled::default(), tell).await.map(|()| told)
+}
+
+#[tokio::test]
+async fn streams_replace_what_was_on_the_disk() {
+    let destination = Native::new(4 * MIB);
+    fill(&destination, 0..4 * MIB, 1);
+    let mut stream = vec![0; (2 * MIB + 5) as usize];
+    stream[MIB as usize..].fill(7);
+    assert_eq!(streamed(&stream, &destination).await.unwrap().last(), Some(&(2 * MIB + 5)));
+    stream.resize(4 << 20, 0);
+    assert_eq!(content(&destination), stream);
+    let log = destination.take_log();
+    assert_eq!(log.last(), Some(&Command::Flush));
+    let written = log.iter().filter(|one| one.operation() == Operation::Write);
+    assert!(written.map(|one| one.span().offset).min() >= Some(MIB), "zeroes are not written");
+}
+
+#[tokio::test]
+async fn streams_are_cut_off_at_no_place() {
+    let destination = Native::new(2 * MIB);
+    let whole = vec![7; 2 << 20];
+    streamed(&whole, &destination).await.unwrap();
+    assert_eq!(content(&destination), whole);
+    let error = streamed(&vec![8; (2 << 20) + 1], &destination).await.unwrap_err();
+    assert_eq!(error, CopyError::StreamTooLong { destination: 2 * MIB });
+    let failing = failing_stream();
+    let error = copy_stream(failing, destination, Cancelled::default(), |_| ()).await;
+    assert_eq!(error, Err(CopyError::Stream(io::ErrorKind::TimedOut)));
+}
+
+/// A stream that fails after some bytes.
+fn failing_stream() -> impl AsyncRead + Unpin {
+    struct Failing;
+    impl AsyncRead for Failing {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        }
+    }
+    AsyncReadExt::chain(&[1; 1000][..], Failing)
 }
