@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use super::image::Format;
 use super::nbdkit::{Manner, Refused};
-use super::preload::Format;
 use super::tls::TlsArgs;
 use super::values;
 pub(super) use information::Information;
