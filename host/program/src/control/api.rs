@@ -25,6 +25,7 @@ use super::path::{At, OfConnection, OfDisk, OfTenant};
 use super::populate;
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use super::snapshots;
+use super::upgrade;
 use super::usage::show_usage;
 use crate::chain::Chain;
 use crate::events::{Happening, Hub, TOLD};
@@ -67,7 +68,8 @@ const MAX_NAME: usize = 255;
         snapshots::take_snapshot,
         snapshots::delete_snapshot,
         snapshots::reset_disk,
-        super::usage::show_usage
+        super::usage::show_usage,
+        super::upgrade::connect_nbd
     )
 )]
 struct Description;
@@ -114,6 +116,7 @@ impl Api {
             .route("/v1/tenants/{tenant}/disks/{disk}/reset", snapshots::reset_route())
             .route("/v1/tenants/{tenant}/snapshots", snapshots::list_route())
             .route("/v1/tenants/{tenant}/snapshots/{snapshot}", snapshots::route())
+            .route("/v1/tenants/{tenant}/disks/{disk}/nbd", get(upgrade::connect_nbd))
             .route("/v1/tenants/{tenant}/connections", get(list_connections))
             .route("/v1/tenants/{tenant}/connections/{id}", delete(disconnect))
             .route("/v1/tenants/{tenant}/populate", populate::route())

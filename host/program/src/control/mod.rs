@@ -18,6 +18,7 @@
 //! - `reload`: the configuration file, read again.
 //! - `snapshots`: snapshots, and resets of disks to them.
 //! - `usage`: what is asked of the disks.
+//! - `upgrade`: connections that become NBD connections.
 
 mod api;
 mod catalog;
@@ -32,6 +33,7 @@ mod populate;
 mod problem;
 mod reload;
 mod snapshots;
+mod upgrade;
 mod usage;
 
 use std::collections::HashMap;
@@ -42,11 +44,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -57,6 +59,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
+use tower::Layer as _;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -180,14 +183,14 @@ pub(super) fn serve(
         });
         events::observe(&api.server, &events);
         let router = limited(api.clone().router()).merge(events::router(api));
-        tasks.spawn(accept(socket, TowerToHyperService::new(router), events.clone()));
+        tasks.spawn(accept(socket, router, events.clone()));
     }
     Serving { tasks, events }
 }
 
 /// Accepts clients until there are no more events, and then waits until those it has are gone. They end
 /// with this future at the latest.
-async fn accept(socket: ControlSocket, service: TowerToHyperService<Router>, events: Hub) {
+async fn accept(socket: ControlSocket, router: Router, events: Hub) {
     let ControlSocket { listener, _file } = socket;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut clients = JoinSet::new();
@@ -207,13 +210,16 @@ async fn accept(socket: ControlSocket, service: TowerToHyperService<Router>, eve
             }
         };
         while clients.try_join_next().is_some() {}
+        let client = Extension(upgrade::Client(stream.get_ref().peer_cred().ok()));
+        let service = TowerToHyperService::new(client.layer(router.clone()));
         stream.set_write_timeout(Some(SEND_LIMIT));
-        let (service, events) = (service.clone(), events.clone());
+        let events = events.clone();
         clients.spawn(async move {
             let _place = place;
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
-            let serving = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+            let serving =
+                http.serve_connection(TokioIo::new(Box::pin(stream)), service).with_upgrades();
             let mut serving = std::pin::pin!(serving);
             let served = tokio::select! {
                 served = &mut serving => served,
