@@ -7,7 +7,9 @@ mod disks;
 mod events;
 mod filters;
 mod hostile;
+mod impostor;
 mod snapshots;
+mod transfer;
 mod watching;
 
 use std::io::{Read, Write};

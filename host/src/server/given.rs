@@ -157,6 +157,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn given_streams_need_no_tls() {
+        let handshake = HandshakeConfig { tls: TlsMode::Require, ..HandshakeConfig::default() };
+        let options = Options { handshake, max_connections: None, ..options() };
+        let (handle, running) = start(options);
+        assert_eq!(choose(&mut connect(&handle, "a").unwrap(), "a").await.unwrap(), 512);
+        running.abort();
+    }
+
+    #[tokio::test]
     async fn given_streams_take_places_and_few_wait() {
         let (handle, running) = start(options());
         let mut first = connect(&handle, "a").unwrap();

@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::image::Format;
+use crate::save::SaveFormat;
+
 /// Control a running memnbd-host.
 ///
 /// The server must have been started with --control unix:PATH.
@@ -56,6 +59,39 @@ pub(crate) enum Action {
         /// are removed
         #[arg(long = "filter", value_name = "NAME")]
         filters: Vec<String>,
+    },
+    /// Fill a disk from an image of this machine: raw, qcow2, gzip or xz, which is decoded in the sandbox.
+    /// Holes of the image are holes of the disk, and what is behind the image reads as zeroes. Backing
+    /// files are not opened. If it fails, a part may have been copied
+    Copy {
+        /// The image; - is stdin, which is raw
+        #[arg(value_name = "IMAGE", value_hint = clap::ValueHint::FilePath)]
+        image: PathBuf,
+        /// The name of the disk
+        disk: String,
+        /// The format of the image, which is otherwise detected by its first bytes. For a raw image
+        /// whose content others wrote, give raw: they may have made it look like another format
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<Format>,
+        /// Create the disk, in memory and as large as the image, if there is none of this name
+        #[arg(long)]
+        create: bool,
+    },
+    /// Write the content of a disk to a file of this machine, which gets its name when it is complete.
+    /// While others write to the disk, a file has some of their writes and not others: save a disk that
+    /// nobody writes to
+    Save {
+        /// The name of the disk
+        disk: String,
+        /// The file, which is replaced if it is there
+        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+        /// The format of the file
+        #[arg(long, value_name = "FORMAT", default_value = "raw")]
+        format: SaveFormat,
+        /// Compress the clusters of qcow2, with zstd
+        #[arg(long)]
+        compress: bool,
     },
     /// Remove disks. Their clients are disconnected
     Rm {

@@ -5,10 +5,17 @@
 mod apply;
 mod args;
 mod http;
+#[path = "../../image.rs"]
+mod image;
 mod logs;
+#[path = "../../progress.rs"]
+mod progress;
+mod qcow2;
+mod save;
 mod sse;
 mod table;
 mod top;
+mod transfer;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,6 +26,7 @@ use serde_json::{Value, json};
 
 use args::{Action, Args, DiskOptions};
 use http::Server;
+use save::SaveFormat;
 use table::Table;
 
 /// Where the disks of the only tenant are.
@@ -65,8 +73,19 @@ fn run(args: &Args) -> anyhow::Result<String> {
         _ => {}
     }
     let server = Server::new(args.host.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("start")?.block_on(ask(&server, args))
+    let runtime = match args.action {
+        Action::Copy { .. } | Action::Save { .. } => {
+            let threads = memnbd::machine::processors().get();
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads).enable_all().build()
+        }
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    };
+    let runtime = runtime.context("start")?;
+    let done = runtime.block_on(ask(&server, args));
+    // What still reads stdin must not keep the process alive.
+    runtime.shutdown_background();
+    done
 }
 
 async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
@@ -160,6 +179,17 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
         }
         Action::Top { interval, count } => {
             top::top(server, *interval, *count, args.json).await?;
+            Ok(String::new())
+        }
+        Action::Copy { image, disk, format, create } => {
+            transfer::copy(server, image, disk, *format, *create).await?;
+            Ok(String::new())
+        }
+        Action::Save { compress: true, format: SaveFormat::Raw, .. } => {
+            anyhow::bail!("--compress is for --format qcow2")
+        }
+        Action::Save { disk, file, format, compress } => {
+            save::save(server, disk, file, *format, *compress).await?;
             Ok(String::new())
         }
         Action::Completion { .. } | Action::Man => Ok(String::new()),
