@@ -175,6 +175,8 @@ fn saved_files_have_the_content_of_the_disk_and_can_be_loaded() {
         }
         fs::rename(server.path("saved"), server.path(&format!("{disk}.qcow2"))).unwrap();
     }
+    let mode = |name: &str| fs::metadata(server.path(name)).unwrap().mode();
+    assert_eq!(mode("full.raw"), mode("raw"), "that of new files");
     let blocks = |name: &str| fs::metadata(server.path(name)).unwrap().blocks();
     assert!(blocks("full.qcow2") < blocks("full.raw"), "it is compressed");
     assert_eq!(files(&server, "."), Vec::<String>::new());
@@ -212,12 +214,13 @@ fn mistakes_are_told() {
         (&["save", "fixd", "x"], "did you mean \"fixed\"?"),
         (&["save", "fixed", "directory"], "not a regular file"),
         (&["save", "fixed", "none/x"], "No such file"),
-        (&["save", "fixed", "x", "--compress"], "--format qcow2"),
         (&["--host", "unix:nowhere", "save", "fixed", "x"], "connect to nowhere"),
     ] {
         let error = memnbd(&server, arguments).failure(1);
         assert!(error.contains(words), "{arguments:?}: {error}");
     }
+    let error = memnbd(&server, &["save", "fixed", "x", "--compress"]).failure(2);
+    assert!(error.contains("--compress is for --format qcow2"), "{error}");
     assert!(files(&server, "x").is_empty() && files(&server, ".").is_empty());
 }
 

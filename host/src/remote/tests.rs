@@ -268,3 +268,54 @@ async fn replies_may_be_divided_and_come_in_any_order() {
     let Answer::Extents(extents) = answered(extents, reply).await.unwrap() else { panic!() };
     assert_eq!(extents.as_slice().len(), 10);
 }
+
+/// Answers a command after a usual handshake with these bytes, and closes the connection.
+async fn answered_and_closed(messages: Vec<u8>, command: Command) -> Option<Outcome> {
+    let (client, mut server) = tokio::io::duplex(1 << 20);
+    let (reader, writer) = tokio::io::split(client);
+    let serving = async move {
+        let _ = server.write_all(&messages).await;
+        let _ = server.shutdown().await;
+        let _ = server.read_to_end(&mut Vec::new()).await;
+    };
+    let serving = tokio::spawn(serving);
+    let outcome = match Remote::connect(reader, writer, "x").await {
+        Ok(disk) => Some(run(&disk, command, &[]).await),
+        Err(_) => None,
+    };
+    serving.abort();
+    outcome
+}
+
+#[tokio::test]
+async fn damaged_conversations_end() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let data = [&4096_u64.to_be_bytes()[..], &[7; 512]].concat();
+    let hole = [&4608_u64.to_be_bytes()[..], &512_u32.to_be_bytes()].concat();
+    let read = [chunk(false, 1, 0, 520, &data), chunk(true, 2, 0, 12, &hole)].concat();
+    let extents = chunk(true, 5, 0, 12, &[0, 0, 0, 9, 0, 0, 16, 0, 0, 0, 0, 3]);
+    let error = chunk(true, 0x8001, 0, 10, b"\0\0\0\x1c\0\x04no.1");
+    let read_command = Command::Read { span: span(4096, 1024) };
+    let extents_command = Command::Extents { span: span(0, 4096), limit: 10 };
+    let (mut failed, mut answered) = (0, 0);
+    for (command, reply) in
+        [(read_command, read), (extents_command, extents), (Command::Flush, error)]
+    {
+        let whole = [handshake(64 * MIB, 0).concat(), reply].concat();
+        for _ in 0..500 {
+            let mut damaged = whole.clone();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..damaged.len());
+                damaged[at] = random.u8(..);
+            }
+            damaged.truncate(random.usize(damaged.len() / 2..=damaged.len()));
+            let limit = Duration::from_secs(10);
+            let ending = tokio::time::timeout(limit, answered_and_closed(damaged, command));
+            match ending.await.expect("it does not hang") {
+                None | Some(Err(_)) => failed += 1,
+                Some(Ok(_)) => answered += 1,
+            }
+        }
+    }
+    assert!(failed > 1000 && answered > 0, "{failed} {answered}");
+}

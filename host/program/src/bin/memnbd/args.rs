@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::image::Format;
@@ -25,6 +26,19 @@ pub(crate) struct Args {
 
     #[command(subcommand)]
     pub(crate) action: Action,
+}
+
+impl Args {
+    /// Checks what the parser cannot.
+    pub(crate) fn check(&self) -> Result<(), clap::Error> {
+        match self.action {
+            Action::Save { compress: true, format: SaveFormat::Raw, .. } => {
+                let problem = "--compress is for --format qcow2; a raw file has holes instead";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, problem))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What is to be done.
@@ -227,8 +241,6 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -26,7 +26,6 @@ use serde_json::{Value, json};
 
 use args::{Action, Args, DiskOptions};
 use http::Server;
-use save::SaveFormat;
 use table::Table;
 
 /// Where the disks of the only tenant are.
@@ -40,6 +39,7 @@ const CONNECTIONS: &str = "/v1/tenants/default/connections";
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    args.check().unwrap_or_else(|error| error.exit());
     match run(&args) {
         Ok(text) => match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -184,9 +184,6 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
         Action::Copy { image, disk, format, create } => {
             transfer::copy(server, image, disk, *format, *create).await?;
             Ok(String::new())
-        }
-        Action::Save { compress: true, format: SaveFormat::Raw, .. } => {
-            anyhow::bail!("--compress is for --format qcow2")
         }
         Action::Save { disk, file, format, compress } => {
             save::save(server, disk, file, *format, *compress).await?;
