@@ -51,55 +51,62 @@ pub(crate) async fn save(
     format: SaveFormat,
     is_compressed: bool,
 ) -> anyhow::Result<()> {
-    let saving = async {
-        let temporary = create(file).await?;
-        let remote = open_disk(server, disk).await?;
-        let written = match format {
-            SaveFormat::Raw => save_raw(&remote, temporary.as_file()).await,
-            SaveFormat::Qcow2 => save_qcow2(&remote, temporary.as_file(), is_compressed).await,
-        };
-        written?;
-        remote.disconnect().await;
-        let path = file.to_owned();
-        let keeping = tokio::task::spawn_blocking(move || keep(temporary, &path));
-        keeping.await.context("write it")?
-    };
     let mut ends = Vec::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         ends.push(signal(kind).context("handle signals")?);
     }
     let [mut interrupt, mut terminate, mut hangup] =
         <[_; 3]>::try_from(ends).map_err(|_| anyhow!("handle signals"))?;
-    // The file of a save that is dropped is removed.
+    let what = || format!("save {disk:?} to {}; it was not written", file.display());
+    // Whatever happens until it has its name, it is removed when this function returns.
+    let temporary = create(file).with_context(what)?;
     let saved = tokio::select! {
-        saved = saving => saved,
+        saved = write(server, disk, temporary.as_file(), format, is_compressed) => saved,
         _ = interrupt.recv() => Err(anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow!("terminated")),
         _ = hangup.recv() => Err(anyhow!("hung up")),
     };
-    saved.with_context(|| format!("save {disk:?} to {}; it was not written", file.display()))
+    saved.with_context(what)?;
+    temporary.persist(file).map_err(|error| error.error).with_context(what)?;
+    let named = File::open(directory(file)).and_then(|directory| directory.sync_all());
+    named.with_context(|| format!("bring the name {} to stable storage", file.display()))
+}
+
+/// Writes a disk to an empty file, and brings that to stable storage.
+async fn write(
+    server: &Server,
+    disk: &str,
+    file: &File,
+    format: SaveFormat,
+    is_compressed: bool,
+) -> anyhow::Result<()> {
+    let remote = open_disk(server, disk).await?;
+    match format {
+        SaveFormat::Raw => save_raw(&remote, file).await?,
+        SaveFormat::Qcow2 => save_qcow2(&remote, file, is_compressed).await?,
+    }
+    remote.disconnect().await;
+    let file = file.try_clone()?;
+    let syncing = tokio::task::spawn_blocking(move || file.sync_all());
+    syncing.await?.context("bring it to stable storage")
 }
 
 /// Creates a file of another name in the same directory.
-async fn create(file: &Path) -> anyhow::Result<NamedTempFile> {
-    let path = file.to_owned();
-    let creating = tokio::task::spawn_blocking(move || {
-        let name = path.file_name().context("the path has no name of a file")?;
-        match std::fs::metadata(&path) {
-            Ok(found) if !found.is_file() => bail!("it is there and is not a regular file"),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            Ok(_) | Err(_) => {}
-        }
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        prefix.push(".");
-        let mut builder = tempfile::Builder::new();
-        // Those of new files; the umask applies.
-        let permissions = Permissions::from_mode(0o666);
-        let builder = builder.prefix(&prefix).suffix(".part").permissions(permissions);
-        Ok(builder.tempfile_in(directory(&path))?)
-    });
-    creating.await.context("create it")?
+fn create(file: &Path) -> anyhow::Result<NamedTempFile> {
+    let name = file.file_name().context("the path has no name of a file")?;
+    match std::fs::metadata(file) {
+        Ok(found) if !found.is_file() => bail!("it is there and is not a regular file"),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(_) | Err(_) => {}
+    }
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    // Those of new files; the umask applies.
+    let permissions = Permissions::from_mode(0o666);
+    let builder = builder.prefix(&prefix).suffix(".part").permissions(permissions);
+    Ok(builder.tempfile_in(directory(file))?)
 }
 
 /// Returns the directory of a file.
@@ -108,13 +115,6 @@ fn directory(file: &Path) -> &Path {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
-}
-
-/// Brings a file to the disk, and gives it its name.
-fn keep(temporary: NamedTempFile, path: &Path) -> anyhow::Result<()> {
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(File::open(directory(path))?.sync_all()?)
 }
 
 async fn save_raw(remote: &Arc<Remote>, file: &File) -> anyhow::Result<()> {
