@@ -83,6 +83,11 @@ fn connections_of_the_corpus_and_near_it() {
 }
 
 #[test]
+fn servers_of_the_corpus_and_near_them() {
+    run("client", 5_000, targets::client);
+}
+
+#[test]
 fn chunks_of_the_corpus_and_near_it() {
     run("chunks", 2_000, targets::chunks);
 }

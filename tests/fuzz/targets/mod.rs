@@ -1,14 +1,16 @@
 //! What the fuzzers run, one function for each target; the tests replay their corpus by it.
 //!
 //! Each takes any bytes and panics if something is wrong. The first bytes choose a configuration, the
-//! others are what a client sends, or what a component answers.
+//! others are what a client sends, or what a component or a server answers.
 
+mod client;
 mod component;
 mod connection;
 mod decoders;
 mod handshake;
 mod transmission;
 
+pub(crate) use client::client;
 pub(crate) use component::{chunks, description, disk, extents, routes};
 pub(crate) use connection::connection;
 pub(crate) use decoders::{gzip, qcow2, tar, xz};
