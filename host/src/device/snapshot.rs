@@ -5,7 +5,7 @@
 //! When the layer is frozen, it becomes one of those of the next snapshot.
 //!
 //! The module does not know exports: whoever takes a snapshot of a disk in use has it drained first
-//! ([`Export::replace_with`](crate::exports::Export::replace_with)).
+//! ([`Export::hold`](crate::exports::Export::hold)).
 
 use std::sync::Arc;
 
