@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use memnbd::block::Error;
 use memnbd::component::{Client, Description, Engine, Executing};
 use memnbd::device::guest::{Budgets, OpenError};
-use memnbd::device::snapshot::{Layer, LayerContext, Snapshot};
+use memnbd::device::snapshot::{Changes, Layer, LayerContext, Snapshot};
 use memnbd::device::{Device, Lower, LowerError, LowerSource};
 
 /// What a disk holds.
@@ -58,12 +58,26 @@ impl Volume {
         self.begin.is_some() || self.layer().is_some()
     }
 
+    /// Opens what the volume needs after a snapshot to be written to, unless `device`, which is the volume's,
+    /// is read-only.
+    pub(super) async fn prepare(
+        &self,
+        device: &Arc<dyn Device>,
+    ) -> Result<Option<Changes>, NotTaken> {
+        let geometry = device.geometry();
+        if !geometry.capabilities.writable {
+            return Ok(None);
+        }
+        self.context.changes(geometry.size).await.map(Some).map_err(NotTaken::Open)
+    }
+
     /// Takes a snapshot of the volume. `device` is the volume's, and nobody is at work on it. If it can be
-    /// written to, it is replaced by the layer that is returned, for which [`Self::stand_on`] is called
-    /// then.
+    /// written to, which is what was prepared, it is replaced by the layer that is returned, for which
+    /// [`Self::stand_on`] is called then.
     pub(super) async fn take(
         &self,
         device: &Arc<dyn Device>,
+        prepared: Option<Changes>,
     ) -> Result<(Snapshot, Option<Arc<Layer>>), NotTaken> {
         let layer = self.layer().filter(|layer| Arc::ptr_eq(layer.device(), device));
         let writable = device.geometry().capabilities.writable;
@@ -73,10 +87,8 @@ impl Volume {
             (None, _) => Snapshot::of(device.clone()).await,
         };
         let snapshot = snapshot.map_err(NotTaken::Flush)?;
-        if !writable {
-            return Ok((snapshot, None));
-        }
-        let layer = snapshot.layer(&self.context).await.map_err(NotTaken::Open)?;
+        let Some(changes) = prepared else { return Ok((snapshot, None)) };
+        let layer = snapshot.layer_with(&self.context, changes).await.map_err(NotTaken::Open)?;
         Ok((snapshot, Some(Arc::new(layer))))
     }
 

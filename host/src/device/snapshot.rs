@@ -42,8 +42,9 @@ pub struct Layer {
     device: Arc<dyn Device>,
 }
 
-/// Where a disk keeps what differs from the snapshot with which it began.
-struct Changes {
+/// Where a disk keeps what differs from the snapshot with which it began: empty disks, which can be opened
+/// before there is a snapshot.
+pub struct Changes {
     overlay: Arc<dyn Device>,
     /// The metadata.
     map: Arc<dyn Device>,
@@ -80,22 +81,25 @@ impl Snapshot {
         self.base.geometry().size
     }
 
-    /// Returns the size of the blocks in which data are copied, in bytes: there may be up to 2^32.
-    fn block(&self) -> u64 {
-        (self.size() >> 32).next_power_of_two().max(BLOCK)
-    }
-
     /// Opens a disk that begins with the snapshot.
     ///
     /// # Errors
     ///
     /// Returns an error if a component cannot be loaded, or there is no memory for the disk.
     pub async fn layer(&self, context: &LayerContext) -> Result<Layer, OpenError> {
-        let size = self.size();
-        let overlay = context.memory("overlay", size).await?;
-        // A header, and a byte for each block.
-        let map = context.memory("metadata", 4096 + size.div_ceil(self.block())).await?;
-        let changes = Changes { overlay, map };
+        self.layer_with(context, context.changes(self.size()).await?).await
+    }
+
+    /// Opens a disk like [`Self::layer`], whose changes go to disks that were opened for this size before.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error under the same conditions.
+    pub async fn layer_with(
+        &self,
+        context: &LayerContext,
+        changes: Changes,
+    ) -> Result<Layer, OpenError> {
         let device = self.open(context, Some(&changes)).await?;
         Ok(Layer { below: self.clone(), changes, device })
     }
@@ -121,7 +125,7 @@ impl Snapshot {
         if let Some(Changes { overlay, map }) = changes {
             devices.extend([("overlay", overlay), ("metadata", map)]);
         }
-        let mut words = vec![format!("cow-block-size={}", self.block())];
+        let mut words = vec![format!("cow-block-size={}", block(self.size()))];
         words.extend(devices.iter().map(|(parameter, _)| format!("{parameter}={parameter}")));
         let arguments = component.description().parse_arguments(&words);
         let arguments = arguments.map_err(|error| OpenError::Refused(error.to_string()))?;
@@ -178,6 +182,11 @@ impl Layer {
     }
 }
 
+/// Returns the size of the blocks in which the data of a disk are copied, in bytes: there may be up to 2^32.
+fn block(size: u64) -> u64 {
+    (size >> 32).next_power_of_two().max(BLOCK)
+}
+
 /// Flushes a device, so that a snapshot that is taken soon has less to flush.
 ///
 /// # Errors
@@ -189,6 +198,18 @@ pub async fn flush(device: &Arc<dyn Device>) -> Result<(), Error> {
 }
 
 impl LayerContext {
+    /// Opens the disks for the changes of a layer of this size, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is no memory for them.
+    pub async fn changes(&self, size: u64) -> Result<Changes, OpenError> {
+        let overlay = self.memory("overlay", size).await?;
+        // A header, and a byte for each block.
+        let map = self.memory("metadata", 4096 + size.div_ceil(block(size))).await?;
+        Ok(Changes { overlay, map })
+    }
+
     async fn built_in(&self, name: &str) -> Result<Component, OpenError> {
         let missing = || OpenError::Refused(format!("this program has no component {name}"));
         let built_in = BuiltIn::find(name).ok_or_else(missing)?;

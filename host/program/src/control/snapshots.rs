@@ -123,10 +123,14 @@ impl Api {
             // While clients go on. What fails here fails again when it matters.
             let _ = snapshot::flush(&device).await;
         }
+        let divided = Divided::of(&device, filters).map_err(|error| not_taken(&error))?;
+        let prepared =
+            volume.prepare(divided.beneath()).await.map_err(|error| not_taken(&error))?;
+        drop((divided, device));
         let held = export.hold(PATIENCE).await.map_err(|error| not_taken(&error))?;
         let begin = Instant::now();
         let divided = Divided::of(held.device(), filters).map_err(|error| not_taken(&error))?;
-        let taking = timeout(PATIENCE, volume.take(divided.beneath())).await;
+        let taking = timeout(PATIENCE, volume.take(divided.beneath(), prepared)).await;
         let taken = taking.map_err(|_| not_taken(&format!("it took longer than {PATIENCE:?}")))?;
         let (snapshot, layer) = taken.map_err(|error| not_taken(&error))?;
         if let Some(layer) = layer {
