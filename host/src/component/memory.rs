@@ -238,6 +238,7 @@ mod tests {
         drop(a);
         assert_eq!((budget.used(), other.used()), (40, 0));
     }
+
     #[test]
     fn memories_and_stacks_are_counted() {
         let process = MemoryBudget { bytes: Budget::new(1000), spaces: Budget::new(5) };
@@ -253,7 +254,10 @@ mod tests {
         assert_eq!(budget.used(), 5, "what was refused is not charged");
         drop(share);
         assert_eq!((budget.used(), budget.spaces.used()), (0, 0));
-        assert_eq!(process.spaces.used(), 5, "all are guaranteed to the one there is");
+        assert_eq!(process.spaces.used(), 0, "nothing is guaranteed without memory");
+        let guaranteed = process.child(1000, 1);
+        assert_eq!(process.spaces.used(), 5, "all are guaranteed to the only one with some");
+        assert_eq!((guaranteed.spaces_left(), budget.spaces_left()), (5, 0));
     }
 
     #[test]
