@@ -135,8 +135,11 @@ fn what_cannot_change_in_use_is_told() {
         assert_eq!(answer.status, status, "{body}: {problem}");
         assert!(problem.contains(words), "{body}: {problem}");
     }
+    // The same parameters may be written in another way.
+    let filtered = patch(&server, "w", &json!({"filters": ["cow"], "parameters": ["size=1024k"]}));
+    assert_eq!((filtered.status, &filtered.json()["generation"]), (200, &json!(1)));
     let labels = patch(&server, "disk", &json!({"labels": {"a": "b"}}));
     assert_eq!((labels.status, &labels.json()["generation"]), (200, &json!(0)));
     let filtered = patch(&server, "w", &json!({"filters": ["error", "cow"]}));
-    assert_eq!((filtered.status, &filtered.json()["generation"]), (200, &json!(1)));
+    assert_eq!((filtered.status, &filtered.json()["generation"]), (200, &json!(2)));
 }

@@ -105,6 +105,19 @@ impl Known {
             Self::Native(description) => description,
         }
     }
+
+    /// Returns true if the words mean the same to the layer.
+    fn says_the_same(&self, before: &[String], after: &[String]) -> bool {
+        let description = self.description();
+        let parse = |words: &[String]| {
+            let base = description.base().map(|_| format!("{BASE}="));
+            let words: Vec<String> = base.into_iter().chain(words.iter().cloned()).collect();
+            description.parse_arguments(&words)
+        };
+        // What an expression reads is among its arguments only once it was opened.
+        before == after
+            || matches!((parse(before), parse(after)), (Ok(before), Ok(after)) if before == after)
+    }
 }
 
 /// A layer that can be opened.
@@ -242,7 +255,10 @@ impl Chain {
         let before = self.load_all(&|_| ()).await.map_err(failed)?;
         let known = chain.load_all(&|_| ()).await.map_err(failed)?;
         let (before, after) = (self.words(&before)?, chain.words(&known)?);
-        if before.layers[staying..] != after.layers[above..] || before.read_only != after.read_only
+        let staying = before.layers[staying..].iter().zip(&after.layers[above..]);
+        let mut staying = staying.zip(&known[above..]);
+        if before.read_only != after.read_only
+            || !staying.all(|((before, after), known)| known.says_the_same(before, after))
         {
             return Err(Failure::Failed(anyhow::anyhow!(
                 "the parameters of the backend, or of a filter that keeps content of its own, would \
