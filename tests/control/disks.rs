@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 use serde_json::json;
+use tempfile::TempDir;
 
-use super::{DISKS, control, controlled, http, put};
+use super::{DISKS, control, controlled, controlled_in, http, put};
 use crate::support::{nbdsh, require};
 
 /// Connects to an export, in a script of nbdsh.
@@ -255,19 +256,31 @@ fn api_describes_itself() {
 #[test]
 fn idle_disks_are_closed_where_there_are_many() {
     require!("nbdsh");
-    let server = controlled(&["1M"]);
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("image"), [5; 4096]).unwrap();
+    let server = controlled_in(directory, &["--preload", "image", "memory", "1M"]);
+    control(&server, &["create", "golden", "64k"]).success();
+    nbdsh(&server, &format!("{OPEN}\nopen_disk('golden').pwrite(b'g' * 512, 0)"));
+    control(&server, &["snapshot", "golden", "s"]).success();
     for index in 0..600 {
-        let spec = json!({"parameters": ["64k"]});
+        let spec = match index % 3 {
+            2 => json!({"snapshot": "s"}),
+            _ => json!({"parameters": ["64k"]}),
+        };
         assert_eq!(put(&server, &format!("c{index}"), &spec).status, 201);
     }
     nbdsh(
         &server,
         &format!(
             "{OPEN}
+# Nobody is connected to the disk that was filled at the start.
+h.shutdown()
+def begins(i):
+    return b'g' * 512 if i % 3 == 2 else bytes(512)
 open_disk('c0').pwrite(b'x' * 512, 0)
 kept = open_disk('c1')
 for i in range(2, 600):
-    assert open_disk(f'c{{i}}').pread(512, 0) == bytes(512)
+    assert open_disk(f'c{{i}}').pread(512, 0) == begins(i)
 import http.client, json, socket, time
 def live():
     c = http.client.HTTPConnection('memnbd')
@@ -281,8 +294,9 @@ while len(live()) > 500 and time.monotonic() < end:
 assert len(live()) <= 500 and {{'disk', 'c0', 'c1'}} <= live()
 assert kept.pread(512, 0) == bytes(512)
 for i in range(1, 600):
-    assert open_disk(f'c{{i}}').pread(512, 0) == bytes(512)
+    assert open_disk(f'c{{i}}').pread(512, 0) == begins(i)
 assert open_disk('c0').pread(512, 0) == b'x' * 512
+assert open_disk('disk').pread(512, 0) == b'\\5' * 512
 "
         ),
     );

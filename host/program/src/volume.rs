@@ -97,6 +97,12 @@ impl Volume {
         *self.layer.lock().unwrap_or_else(PoisonError::into_inner) = Some(layer);
     }
 
+    /// Forgets where it is written to, if that is a device that was closed. Nothing was written to it.
+    pub(super) fn close(&self, device: &Arc<dyn Device>) {
+        let mut layer = self.layer.lock().unwrap_or_else(PoisonError::into_inner);
+        layer.take_if(|layer| Arc::ptr_eq(layer.device(), device));
+    }
+
     fn layer(&self) -> Option<Arc<Layer>> {
         self.layer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -301,8 +301,9 @@ async fn use_export(
         Purpose::Transmission => export.for_client(Client { tls, peer: context.peer.clone() }),
         _ => export,
     };
-    let device =
-        || async { export.disk().await.map_err(|failed| Unavailable::Failed(failed.to_string())) };
+    let device = || async {
+        export.disk_for_clients().await.map_err(|failed| Unavailable::Failed(failed.to_string()))
+    };
     if purpose != Purpose::Transmission {
         let device = device().await?;
         let read_only = export.denies_writes();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -91,6 +91,8 @@ pub struct Export {
     uppers: Uppers,
     /// The only client of its disk.
     client: Option<Client>,
+    /// Somebody may change the device without a connection.
+    handed_out: AtomicBool,
     /// Set when the export is added to a registry. Disks of single clients are in none.
     registered: OnceLock<Registered>,
 }
@@ -246,6 +248,7 @@ impl Export {
             private: self.private,
             uppers: Uppers::default(),
             client: None,
+            handed_out: AtomicBool::new(false),
             registered: OnceLock::new(),
         }
     }
@@ -263,6 +266,7 @@ impl Export {
             private: false,
             uppers: Uppers::default(),
             client: None,
+            handed_out: AtomicBool::new(false),
             registered: OnceLock::new(),
         })
     }
@@ -347,6 +351,14 @@ impl Export {
     /// Returns an error if the disk cannot be opened. If a retry can help, the first caller after a
     /// pause makes it.
     pub async fn disk(self: &Arc<Self>) -> Result<Arc<dyn Device>, Failed> {
+        // Before the state is read: see `close_unchanged`.
+        self.handed_out.store(true, Ordering::Relaxed);
+        self.disk_for_clients().await
+    }
+
+    /// Returns the disk like [`Self::disk`], for a connection: it executes nothing before it has a port, or
+    /// nothing at all.
+    pub(crate) async fn disk_for_clients(self: &Arc<Self>) -> Result<Arc<dyn Device>, Failed> {
         loop {
             if let Some(attempt) = self.attempt() {
                 // The caller may be cancelled while the component is at work; the attempt must not
@@ -383,7 +395,7 @@ impl Export {
         async move {
             match attempt {
                 Some(attempt) => attempt.open(keep).await,
-                None => export.disk().await.map(drop),
+                None => export.disk_for_clients().await.map(drop),
             }
         }
     }
@@ -505,9 +517,9 @@ impl Export {
     }
 
     /// Closes the disk, which takes no memory then until it is needed again. Returns its device, or `None` if
-    /// it was not closed: because it is in use or was written to, because its device was replaced, or because
-    /// it is not open or cannot be opened again. The caller knows that the disk has the same content whenever
-    /// it is opened.
+    /// it was not closed: because it is in use or was written to, because its device was replaced or given
+    /// to a caller of [`Self::disk`], or because it is not open or cannot be opened again. The caller knows
+    /// that the disk has the same content whenever it is opened.
     pub async fn close_unchanged(&self) -> Option<Arc<dyn Device>> {
         let _replacing = self.ports.replacing().await;
         let again = self.source.is_some() || self.status.borrow().config.is_some();
@@ -523,6 +535,10 @@ impl Export {
             }
             self.status.send_if_modified(|status| {
                 let Phase::Open(device) = &status.phase else { return false };
+                // Whoever gets the device later than this finds it closed.
+                if self.handed_out.load(Ordering::Relaxed) {
+                    return false;
+                }
                 closed = Some(device.clone());
                 status.phase = Phase::Closed;
                 true

@@ -220,3 +220,22 @@ async fn observer_is_told_what_happens_to_exports() {
     start.await.unwrap();
     assert_eq!(take(), ["second: closed"]);
 }
+
+#[tokio::test]
+async fn only_disks_that_nobody_may_have_changed_are_closed() {
+    let (export, source) = scripted(|_| None).await;
+    source.go.add_permits(9);
+    assert!(export.close_unchanged().await.is_none(), "it is not open");
+    export.disk_for_clients().await.unwrap();
+    let port = export.enter().unwrap();
+    assert!(export.close_unchanged().await.is_none(), "a client uses it");
+    drop(port);
+    assert!(export.close_unchanged().await.is_some());
+    assert!(export.enter().is_none() && matches!(export.state(), State::Closed));
+    let device = export.disk().await.unwrap();
+    drop(device);
+    assert!(export.close_unchanged().await.is_none(), "its device was given away");
+    let device = export.disk().await.unwrap();
+    let fixed = Export::of_device("fixed", device);
+    assert!(fixed.close_unchanged().await.is_none(), "it cannot be opened again");
+}

@@ -32,8 +32,11 @@ pub(super) async fn close_idle(api: Arc<Api>) {
                 break;
             }
             let _alone = api.changing.lock().await;
-            let same = api.catalog().spec(export.name()).is_some_and(begins_the_same);
-            if same && let Some(device) = export.close_unchanged().await {
+            let entry = api.catalog().disk(export.name()).cloned();
+            if let Some(entry) = entry.filter(|entry| begins_the_same(&entry.spec))
+                && let Some(device) = export.close_unchanged().await
+            {
+                entry.chain.volume().close(&device);
                 discard(device);
                 excess -= 1;
             }
