@@ -3,7 +3,7 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{control, controlled_in, put};
+use super::{OPEN, control, controlled_in, put};
 use crate::support::{guest, nbdsh, require};
 
 #[test]
@@ -92,12 +92,8 @@ fn grants_are_used_by_their_names() {
     control(&server, &["create", "mine", "mine"]).success();
     nbdsh(
         &server,
-        "
-def open_disk(name):
-    c = nbd.NBD()
-    c.set_export_name(name)
-    c.connect_unix('socket')
-    return c
+        &format!(
+            "{OPEN}
 golden = open_disk('golden')
 assert golden.is_read_only() and golden.pread(1, 0) == b'\\7'
 assert not open_disk('scratch').is_read_only()
@@ -105,6 +101,7 @@ assert open_disk('one.img').pread(1, 8191) == b'\\10'
 joined = open_disk('joined')
 assert joined.get_size() == 8192 and joined.is_read_only()
 open_disk('mine').pread(512, 0)
-",
+"
+        ),
     );
 }

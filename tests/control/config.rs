@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{DISKS, control, controlled_in, http, names, put};
+use super::{DISKS, OPEN, control, controlled_in, http, names, put};
 use crate::support::{LIMIT, Server, memnbd, nbdsh, require, run, wait_until};
 
 /// The configuration of a server, in its directory.
@@ -86,17 +86,14 @@ parameters = ["1 2 3", "size=4k", "offset=1"]
     assert_eq!(names(&server), ["z", "a b", "c"]);
     nbdsh(
         &server,
-        "
-def open_disk(name):
-    c = nbd.NBD()
-    c.set_export_name(name)
-    c.connect_unix('socket')
-    return c
+        &format!(
+            "{OPEN}
 assert open_disk('').get_size() == open_disk('z').get_size() == 65536
 assert open_disk('a b').pread(2, 0) == bytes([7, 7])
 assert open_disk('a b').is_read_only()
 assert open_disk('c').pread(2, 0) == bytes([2, 3])
-",
+"
+        ),
     );
     // It is granted to those who use the API as well, and nothing else is.
     assert_eq!(
@@ -297,13 +294,8 @@ fn clients_of_unchanged_disks_notice_no_reload() {
     nbdsh(
         &server,
         &format!(
-            "
+            "{OPEN}
 import os, random, signal, threading, time
-def open_disk(name):
-    c = nbd.NBD()
-    c.set_export_name(name)
-    c.connect_unix('socket')
-    return c
 stop, errors, rounds = threading.Event(), [], [0, 0, 0, 0]
 def load(index):
     try:

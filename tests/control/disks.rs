@@ -6,17 +6,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{DISKS, control, controlled, controlled_in, http, put};
+use super::{DISKS, OPEN, control, controlled, controlled_in, http, put};
 use crate::support::{nbdsh, require};
-
-/// Connects to an export, in a script of nbdsh.
-const OPEN: &str = "
-def open_disk(name):
-    c = nbd.NBD()
-    c.set_export_name(name)
-    c.connect_unix('socket')
-    return c
-";
 
 #[test]
 fn disks_are_created_used_and_removed() {

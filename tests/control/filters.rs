@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Answer, DISKS, control, controlled, http};
+use super::{Answer, DISKS, OPEN, control, controlled, http};
 use crate::support::{Server, nbdsh, require};
 
 fn patch(server: &Server, disk: &str, body: &serde_json::Value) -> Answer {
@@ -17,14 +17,12 @@ fn filters_come_and_go_under_connected_clients() {
     nbdsh(
         &server,
         &format!(
-            "
+            "{OPEN}
 import os, subprocess, threading
 stop, errors, rounds = threading.Event(), [], [0] * 4
 def work(index):
     try:
-        disk = nbd.NBD()
-        disk.set_export_name('disk')
-        disk.connect_unix('socket')
+        disk = open_disk('disk')
         at = index << 24
         while not stop.is_set():
             for length in (512, 4096, 100_000):
@@ -71,13 +69,11 @@ fn added_filter_acts_at_once_and_is_gone_when_it_is_removed() {
     nbdsh(
         &server,
         &format!(
-            "
+            "{OPEN}
 import subprocess
 def memnbd(*words):
     subprocess.run(['{program}', '--host', 'unix:control', *words], check=True)
-a = nbd.NBD()
-a.set_export_name('a')
-a.connect_unix('socket')
+a = open_disk('a')
 a.pwrite(b'x' * 512, 0)
 def fails():
     try:
@@ -96,9 +92,7 @@ memnbd('clone', 's', 'c', '--filter=delay')
 memnbd('update', 'c')
 memnbd('reset', 'c')
 assert a.pread(512, 0) == b'x' * 512 and a.pread(512, 512) == b'y' * 512
-c = nbd.NBD()
-c.set_export_name('c')
-c.connect_unix('socket')
+c = open_disk('c')
 assert c.pread(512, 0) == b'x' * 512 and c.pread(512, 512) == bytes(512)
 "
         ),

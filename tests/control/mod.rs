@@ -26,6 +26,15 @@ use crate::support::{Finished, LIMIT, Server, memnbd, run};
 /// Where the disks are.
 const DISKS: &str = "/v1/tenants/default/disks";
 
+/// Connects to an export, in a script of nbdsh.
+const OPEN: &str = "
+def open_disk(name):
+    c = nbd.NBD()
+    c.set_export_name(name)
+    c.connect_unix('socket')
+    return c
+";
+
 /// A server with a control socket, `control`, in its directory.
 pub(crate) fn controlled(arguments: &[&str]) -> Server {
     let directory = TempDir::new().unwrap();

@@ -6,19 +6,14 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{DISKS, control, controlled, controlled_in, http, put};
+use super::{DISKS, OPEN, control, controlled, controlled_in, http, put};
 use crate::support::{Server, nbdsh, require, run};
 
 const SNAPSHOTS: &str = "/v1/tenants/default/snapshots";
 
-/// Connects to an export, and knows what a block is full of.
+/// Tells what a block is full of.
 const DISK: &str = "
 import subprocess, threading
-def open_disk(name):
-    c = nbd.NBD()
-    c.set_export_name(name)
-    c.connect_unix('socket')
-    return c
 def of(name, at):
     data = open_disk(name).pread(4096, at)
     assert data == data[:1] * 4096, (name, at)
@@ -26,7 +21,7 @@ def of(name, at):
 ";
 
 fn script(server: &Server, text: &str) {
-    nbdsh(server, &format!("{DISK}{text}"));
+    nbdsh(server, &format!("{OPEN}{DISK}{text}"));
 }
 
 fn snapshot(server: &Server, name: &str, body: &Value) -> super::Answer {
