@@ -71,8 +71,10 @@ pub trait Device: Send + Sync + 'static {
     fn buffers(&self) -> &Buffers;
 
     /// A lease of the first bytes of a span, if they are at hand and nobody else is using them. It
-    /// may cover less than the span.
-    fn try_lease(&self, span: Span, mode: Mode) -> Option<Lease<'_>>;
+    /// may cover less than the span. A device that does not keep its content in memory has none.
+    fn try_lease(&self, _span: Span, _mode: Mode) -> Option<Lease<'_>> {
+        None
+    }
 
     /// Prepares an execution that allocates memory for a span that cannot be leased yet, so that the
     /// payload of a write can be received directly into it. The content stays as it is. Returns `None`

@@ -14,10 +14,9 @@ use tokio::time::timeout_at;
 
 use super::lower::{self, LowerError, LowerSource};
 use super::{
-    Answer, Buffers, Cancelled, Control, Device, Execution, Lease, Lower, Mode, Order, Outcome,
-    execution,
+    Answer, Buffers, Cancelled, Control, Device, Execution, Lower, Order, Outcome, execution,
 };
-use crate::block::{Command, Error, ErrorCode, Geometry, Span};
+use crate::block::{Command, Error, ErrorCode, Geometry};
 use crate::component::{Client, LOWER_LIMIT};
 
 /// How often a device can be opened anew in quick succession.
@@ -227,10 +226,6 @@ impl Device for Renewable {
 
     fn buffers(&self) -> &Buffers {
         &self.buffers
-    }
-
-    fn try_lease(&self, _: Span, _: Mode) -> Option<Lease<'_>> {
-        None
     }
 
     /// The execution can be polled on any thread: it sees to it that the one of the present device is

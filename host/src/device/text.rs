@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Answer, Buffers, Content, Device, Execution, Lease, Mode, Order, Part, execution};
-use crate::block::{BlockSizes, Capabilities, Command, ErrorCode, Extents, Geometry, Span, Status};
+use super::{Answer, Buffers, Content, Device, Execution, Order, Part, execution};
+use crate::block::{BlockSizes, Capabilities, Command, ErrorCode, Extents, Geometry, Status};
 
 /// The least size of the device, in bytes: that of a sector.
 const SECTOR: usize = 512;
@@ -41,10 +41,6 @@ impl Device for Text {
 
     fn buffers(&self) -> &Buffers {
         &self.buffers
-    }
-
-    fn try_lease(&self, _span: Span, _mode: Mode) -> Option<Lease<'_>> {
-        None
     }
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {

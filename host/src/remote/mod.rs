@@ -24,9 +24,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 
 use crate::block::{Command, ErrorCode, Geometry, Span};
-use crate::device::{
-    Answer, Buffers, Content, Device, Execution, Lease, Mode, Order, Outcome, Part, execution,
-};
+use crate::device::{Answer, Buffers, Content, Device, Execution, Order, Outcome, Part, execution};
 use crate::nbd::codes::OptionReplyType;
 use link::Link;
 pub use violation::Violation;
@@ -183,10 +181,6 @@ impl Device for Remote {
 
     fn buffers(&self) -> &Buffers {
         &self.buffers
-    }
-
-    fn try_lease(&self, _span: Span, _mode: Mode) -> Option<Lease<'_>> {
-        None
     }
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {

@@ -9,8 +9,7 @@ use super::pool;
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::device::zero::Zero;
 use crate::device::{
-    Answer, Buffers, Cancelled, Content, Device, Execution, Lease, Mode, Order, Outcome, Part,
-    execution,
+    Answer, Buffers, Cancelled, Content, Device, Execution, Order, Outcome, Part, execution,
 };
 use crate::throttle::Verdict;
 
@@ -24,11 +23,6 @@ impl Device for FileDevice {
 
     fn buffers(&self) -> &Buffers {
         &self.buffers
-    }
-
-    /// Returns `None`: the file is not mapped.
-    fn try_lease(&self, _span: Span, _mode: Mode) -> Option<Lease<'_>> {
-        None
     }
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {
