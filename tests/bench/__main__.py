@@ -98,10 +98,7 @@ def directory_of(arguments):
 
 
 def measure(arguments, settings, place):
-    teller = report.Report()
-    busy = machine.warning()
-    if busy:
-        teller.note(busy)
+    teller = report.begin()
     if settings.pin_clients:
         os.sched_setaffinity(0, options.cpus(settings.pin_clients))
     found, missing = servers.find(

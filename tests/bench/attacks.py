@@ -62,10 +62,7 @@ class Outcome:
 
 
 def main(arguments, place):
-    teller = report.Report()
-    busy = machine.warning()
-    if busy:
-        teller.note(busy)
+    teller = report.begin()
     scale.raise_limit_of_files()
     for program in (arguments.binary, arguments.assemble):
         if not os.access(program, os.X_OK):

@@ -113,10 +113,7 @@ class WithFilters:
 
 def main(arguments, place):
     settings = options.resolve(arguments)
-    teller = report.Report()
-    busy = machine.warning()
-    if busy:
-        teller.note(busy)
+    teller = report.begin()
     found, missing = servers.find([SUBJECT, BASE], arguments.binary, None, place)
     if missing:
         raise Failed("; ".join(missing))

@@ -4,6 +4,7 @@ import contextlib
 import sys
 
 import fio
+import machine
 from figures import Measurement, mean_ratio, number, times
 from nbd import Error
 from process import Failed
@@ -13,6 +14,15 @@ BASE = "nbdkit"
 CEILING = "null"
 
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
+
+
+def begin():
+    """A report that notes first whether the machine is busy."""
+    teller = Report()
+    busy = machine.warning()
+    if busy:
+        teller.note(busy)
+    return teller
 
 
 class Report:

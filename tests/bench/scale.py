@@ -29,10 +29,7 @@ ROUNDS = 3
 
 
 def main(arguments, place):
-    teller = report.Report()
-    busy = machine.warning()
-    if busy:
-        teller.note(busy)
+    teller = report.begin()
     raise_limit_of_files()
     names = ["memnbd", "nbdkit", "null"]
     found, missing = servers.find(names, arguments.binary, arguments.null, place)

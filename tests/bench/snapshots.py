@@ -68,10 +68,7 @@ class Api(http.client.HTTPConnection):
 
 def main(arguments, place):
     settings = options.resolve(arguments)
-    teller = report.Report()
-    busy = machine.warning()
-    if busy:
-        teller.note(busy)
+    teller = report.begin()
     count = 100 if settings.quick else 1000
     control = place.new("control")
     program = place.install(arguments.binary)
