@@ -16,7 +16,7 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// How many address spaces a party is guaranteed to which memory is, if there are that many.
+    /// How many address spaces a budget with guaranteed memory is guaranteed, if there are that many.
     const GUARANTEED_SPACES: u64 = 64;
 
     /// Creates a budget of `limit` bytes, and of all the address spaces that a process can have.

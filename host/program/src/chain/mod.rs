@@ -84,8 +84,8 @@ pub(super) struct Chain {
     engine: Engine,
     /// What the disk holds.
     volume: Arc<Volume>,
-    /// What is above the volume, if the layers beneath it are not opened: it begins with a snapshot, or
-    /// is open.
+    /// Where the volume is, if it is not opened from the layers there: because it begins with a snapshot,
+    /// or is open already.
     above: Option<Content>,
     /// What the expression of the built-in component `data` reads, once it is known. All exports that
     /// are made of this chain read the same.
