@@ -32,11 +32,16 @@ pub(super) async fn close_idle(api: Arc<Api>) {
                 break;
             }
             let _alone = api.changing.lock().await;
-            let entry = api.catalog().disk(export.name()).cloned();
-            if let Some(entry) = entry.filter(|entry| begins_the_same(&entry.spec))
+            let chain = {
+                let catalog = api.catalog();
+                let entry =
+                    catalog.disk(export.name()).filter(|entry| begins_the_same(&entry.spec));
+                entry.map(|entry| entry.chain.clone())
+            };
+            if let Some(chain) = chain
                 && let Some(device) = export.close_unchanged().await
             {
-                entry.chain.volume().close(&device);
+                chain.volume().close(&device);
                 discard(device);
                 excess -= 1;
             }
