@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rate", &[]),
     ("compute", &["machine"]),
     ("client_log", &["throttle"]),
-    ("tls", &["transport"]),
+    ("tls", &["access", "transport"]),
     ("nbd", &["block"]),
     ("parameters", &["block", "output"]),
     ("component", &["block", "budget", "compute", "machine", "output", "parameters", "throttle"]),

@@ -28,6 +28,18 @@ pub enum Origin {
     Unknown,
 }
 
+/// Who a client is by the credentials that it presented with TLS, and that were verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsIdentity {
+    /// It presented none.
+    Nobody,
+    /// It has the key of this identity.
+    Key(String),
+    /// It has a certificate with this subject: its attributes from the first to the last, as in
+    /// `CN=builder,O=Example`. The characters `,`, `+`, `=` and `\` in values follow a backslash.
+    Certificate(String),
+}
+
 /// A process that connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {

@@ -18,7 +18,7 @@ pub struct Budget(Arc<Node>);
 
 #[derive(Debug)]
 struct Node {
-    limit: u64,
+    limit: AtomicU64,
     /// The part of the limit that was taken from the parent when this was created.
     guaranteed: u64,
     used: AtomicU64,
@@ -29,7 +29,8 @@ impl Budget {
     /// Creates a budget without a parent.
     pub fn new(limit: u64) -> Self {
         let used = AtomicU64::new(0);
-        Self(Arc::new(Node { limit, guaranteed: limit, used, parent: None }))
+        let (limit, guaranteed) = (AtomicU64::new(limit), limit);
+        Self(Arc::new(Node { limit, guaranteed, used, parent: None }))
     }
 
     /// Creates a budget within this one. If `guaranteed`, or `limit` if that is less, is available
@@ -37,13 +38,19 @@ impl Budget {
     pub fn child(&self, limit: u64, guaranteed: u64) -> Self {
         let guaranteed = guaranteed.min(limit);
         let guaranteed = if self.take(guaranteed) { guaranteed } else { 0 };
-        let used = AtomicU64::new(0);
+        let (limit, used) = (AtomicU64::new(limit), AtomicU64::new(0));
         Self(Arc::new(Node { limit, guaranteed, used, parent: Some(self.clone()) }))
     }
 
     /// Returns the limit of the budget.
     pub fn limit(&self) -> u64 {
-        self.0.limit
+        self.0.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes the limit. What was taken beyond it is not taken back, but nothing more is given until that
+    /// much was given back. The guarantee stays as it is.
+    pub fn set_limit(&self, limit: u64) {
+        self.0.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Returns the amount in use. For a parent, this includes its children's guarantees and what
@@ -67,7 +74,7 @@ impl Budget {
     pub fn take(&self, amount: u64) -> bool {
         let mut used = self.used();
         loop {
-            let Some(sum) = used.checked_add(amount).filter(|&sum| sum <= self.0.limit) else {
+            let Some(sum) = used.checked_add(amount).filter(|&sum| sum <= self.limit()) else {
                 return false;
             };
             let from_parent = self.0.beyond(sum) - self.0.beyond(used);

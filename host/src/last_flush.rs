@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::exports::Exports;
+use crate::exports::Export;
 
 /// The exports whose last flush failed or did not finish in time. Their latest writes may be lost.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,10 +35,10 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// # Errors
 ///
 /// Returns the names of the exports that were not flushed. Each is logged as well.
-pub(crate) async fn flush(exports: &Exports, limit: Duration) -> Result<(), Unflushed> {
+pub(crate) async fn flush(exports: Vec<Arc<Export>>, limit: Duration) -> Result<(), Unflushed> {
     let mut flushes = JoinSet::new();
     let mut pending = BTreeSet::new();
-    for export in exports.all().into_iter().filter(|export| export.needs_last_flush()) {
+    for export in exports.into_iter().filter(|export| export.needs_last_flush()) {
         pending.insert(export.name().to_owned());
         flushes.spawn(async move { (export.name().to_owned(), export.finish().await) });
     }

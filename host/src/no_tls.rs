@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::access::TlsIdentity;
+
 /// There is none.
 #[derive(Debug)]
 pub enum Acceptor {}
@@ -14,6 +16,11 @@ impl Acceptor {
     ///
     /// None.
     pub async fn accept<S>(&self, _: S) -> Result<S, Failure> {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn identity<S>(&self, _: &S) -> TlsIdentity {
         match *self {}
     }
 

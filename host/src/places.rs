@@ -105,6 +105,20 @@ impl ExportPlaces {
         Self(Arc::new(Shared { all, each, freed, exports }))
     }
 
+    /// Returns the places of further exports, which compete for the rest with the others, and take at most
+    /// `most` together.
+    #[must_use]
+    pub fn share(&self, most: u64) -> Self {
+        let Shared { all, each, freed, .. } = &*self.0;
+        let (all, freed) = (all.child(most, 0), freed.clone());
+        Self(Arc::new(Shared { all, each: *each, freed, exports: Mutex::default() }))
+    }
+
+    /// Changes how many connections all of these exports have at most. Connections beyond that stay.
+    pub fn set_most(&self, most: u64) {
+        self.0.all.set_limit(most);
+    }
+
     /// Takes a place for a client of an export.
     ///
     /// # Errors
@@ -169,6 +183,23 @@ mod tests {
         let _a = places.try_enter("a").unwrap();
         assert!(places.try_enter("a").is_err());
         assert!(places.try_enter("b").is_ok());
+    }
+
+    #[test]
+    fn share_has_a_limit_of_its_own_that_can_change() {
+        let places = ExportPlaces::divide(4, 4, []);
+        let share = places.share(2);
+        let held = [share.try_enter("a").unwrap(), share.try_enter("b").unwrap()];
+        assert!(share.try_enter("a").is_err());
+        share.set_most(3);
+        let more = share.try_enter("a").unwrap();
+        share.set_most(1);
+        drop(more);
+        assert!(share.try_enter("a").is_err(), "there are more than one");
+        let _other = [places.try_enter("a").unwrap(), places.try_enter("a").unwrap()];
+        assert!(places.try_enter("c").is_err(), "the process has no more");
+        drop(held);
+        assert!(share.try_enter("b").is_ok());
     }
 
     #[test]

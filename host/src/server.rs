@@ -7,8 +7,10 @@
 mod endpoint;
 mod given;
 mod handle;
+mod namespaces;
 mod peer;
 
+use std::fmt;
 use std::fs::Permissions;
 use std::future::Future;
 use std::io;
@@ -27,7 +29,7 @@ use tokio_vsock::VsockListener;
 
 use crate::access::Origin;
 use crate::client_log;
-use crate::connection::{self, Context, End, InUse, Phase, User};
+use crate::connection::{self, Context, End, Entrance, InUse, Phase, User};
 use crate::connection::{Patience, Peers, Threads};
 use crate::exports::Exports;
 use crate::last_flush;
@@ -41,6 +43,8 @@ pub use endpoint::{Endpoint, UriTls};
 pub use given::{NotReserved, Reserved};
 pub use handle::Handle;
 use handle::{Controlled, Wish};
+use namespaces::Namespaces;
+pub use namespaces::{DuplicateNamespace, Namespace};
 use peer::Peer;
 
 /// How long connections may continue after the server is asked to stop. Requests in flight may
@@ -60,7 +64,8 @@ const UNIX_SEND_BUFFER: usize = 416 << 10;
 pub struct Listener {
     /// The socket that accepts the clients.
     pub socket: Socket,
-    /// The exports for these clients, or `None` for all exports of the server.
+    /// The exports for these clients. With `None`, [`Options::entrance`] decides, if there is one, and
+    /// clients that it does not know get all exports of the server.
     pub exports: Option<Arc<Exports>>,
 }
 
@@ -96,7 +101,7 @@ impl Socket {
 }
 
 /// Options of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The features offered in the handshake.
     pub handshake: HandshakeConfig,
@@ -116,6 +121,14 @@ pub struct Options {
     pub shutdown_timeout: Duration,
     /// Whether the server stops when the last client that used an export is gone.
     pub exit_last: bool,
+    /// Decides whose exports clients get; if there is none, all get the same.
+    pub entrance: Option<Arc<dyn Entrance>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").finish_non_exhaustive()
+    }
 }
 
 /// A server.
@@ -126,6 +139,8 @@ pub struct Server {
     patience: Patience,
     phase: watch::Sender<Phase>,
     context: Context,
+    namespaces: Namespaces,
+    entrance: Option<Arc<dyn Entrance>>,
     handle: Handle,
     controlled: Controlled,
 }
@@ -138,10 +153,11 @@ impl Server {
         let max_connections = options.max_connections.unwrap_or(u64::MAX);
         let per_export = options.max_connections_per_export.unwrap_or(u64::MAX);
         let names = exports.list().into_iter().map(|export| export.name().to_owned());
-        let places = ExportPlaces::divide(max_connections, per_export, names);
+        exports.set_places(ExportPlaces::divide(max_connections, per_export, names));
+        let namespaces = Namespaces::new(exports.clone());
         let (phase, receiver) = watch::channel(Phase::Serving);
         let peers = Peers::default();
-        let (handle, controlled) = Handle::new(exports.clone(), places.clone(), peers.clone());
+        let (handle, controlled) = Handle::new(exports.clone(), namespaces.clone(), peers.clone());
         let context = Context {
             peer: "".into(),
             origin: Origin::Unknown,
@@ -153,7 +169,7 @@ impl Server {
             in_use: InUse::default(),
             threads: Threads::default(),
             peers,
-            places,
+            entrance: None,
         };
         Self {
             exit_last,
@@ -162,6 +178,8 @@ impl Server {
             patience,
             phase,
             context,
+            namespaces,
+            entrance: options.entrance,
             handle,
             controlled,
         }
@@ -191,8 +209,9 @@ impl Server {
         self.serve_given(&mut accepting, places[0].clone(), &connected);
         for (Listener { socket, exports }, places) in listeners.into_iter().zip(places) {
             let mut context = self.context.clone();
-            if let Some(exports) = exports {
-                context.exports = exports;
+            match exports {
+                Some(exports) => context.exports = exports,
+                None => context.entrance = self.entrance.clone(),
             }
             accepting.spawn(accept(socket, context, places, connected.clone()));
         }
@@ -228,7 +247,9 @@ impl Server {
     where
         S: Stream,
     {
-        let client = tokio::spawn(serve(stream, Peer::Stdio, self.context.clone(), None));
+        let mut context = self.context.clone();
+        (context.peer, context.origin) = (Peer::Stdio.to_string().into(), Peer::Stdio.origin());
+        let client = tokio::spawn(serve(stream, Peer::Stdio, context, None));
         let mut accepting = JoinSet::new();
         let places = Places::divide(self.max_connections, u64::MAX, 1);
         self.serve_given(&mut accepting, places[0].clone(), &InUse::default());
@@ -251,8 +272,8 @@ impl Server {
     }
 
     async fn finish(self, mut accepting: JoinSet<()>) -> Result<(), Unflushed> {
-        let Self { phase, context, shutdown_timeout, controlled: _until_ended, .. } = self;
-        let exports = context.exports.clone();
+        let Self { phase, context, namespaces, shutdown_timeout, .. } = self;
+        let _until_ended = self.controlled;
         drop(context);
         // Before the listening sockets are closed, so that a client that finds them gone is told
         // why.
@@ -271,12 +292,13 @@ impl Server {
             () = last_flush::after(DRAIN_TIME) => {}
         }
         client_log::report_suppressed();
+        let exports = namespaces.all_exports();
         if tracing::enabled!(tracing::Level::DEBUG) {
-            for export in exports.all() {
+            for export in &exports {
                 tracing::debug!("export {:?}: {}", export.name(), export.account().totals());
             }
         }
-        last_flush::flush(&exports, shutdown_timeout).await
+        last_flush::flush(exports, shutdown_timeout).await
     }
 }
 
@@ -286,7 +308,10 @@ async fn accept(socket: Socket, context: Context, places: Places, connected: InU
         match accept_one(&socket).await {
             Ok((stream, peer)) => {
                 failing = false;
-                if !context.exports.permit(&peer.origin()) {
+                let mut context =
+                    Context { peer: peer.to_string().into(), origin: peer.origin(), ..context.clone() };
+                context.enter(None);
+                if !context.exports.permit(&context.origin) {
                     client_log::warn(format_args!("client {peer}: closed: no export is for it"));
                     continue;
                 }
@@ -295,7 +320,7 @@ async fn accept(socket: Socket, context: Context, places: Places, connected: InU
                 // listeners.
                 let place = places.enter().await;
                 let held = Some((place, connected.enter()));
-                tokio::spawn(serve(stream, peer, context.clone(), held));
+                tokio::spawn(serve(stream, peer, context, held));
             }
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
@@ -352,7 +377,6 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, held: Option<
     // ends.
     let _phase = context.phase.clone();
     tracing::debug!("client {peer}: connected");
-    let context = Context { peer: peer.to_string().into(), origin: peer.origin(), ..context };
     match connection::serve(stream, context).await {
         end @ (End::Protocol(_)
         | End::Tls(_)
@@ -369,7 +393,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, held: Option<
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
     pub(super) fn options() -> Options {
@@ -382,6 +406,7 @@ pub(super) mod tests {
             patience: Patience::default(),
             shutdown_timeout: Duration::ZERO,
             exit_last: false,
+            entrance: None,
         }
     }
 
@@ -405,6 +430,71 @@ pub(super) mod tests {
         assert_eq!(running.await.unwrap(), Ok(()));
         assert!(UnixStream::connect(&path).await.is_err(), "nobody listens");
         handle.stop();
+    }
+
+    /// Whoever comes to the socket gets these exports, and whoever knows the secret, others.
+    struct Door(Arc<Exports>, Arc<Exports>);
+
+    impl Entrance for Door {
+        fn exports(&self, client: &connection::Identity<'_>) -> Option<Arc<Exports>> {
+            assert!(matches!(client.origin, Origin::Unix(Some(_))) && client.tls.is_none());
+            Some(self.0.clone())
+        }
+
+        fn exports_by_name<'a>(&self, name: &'a str) -> Option<(Arc<Exports>, &'a str)> {
+            Some((self.1.clone(), name.strip_prefix("secret/")?))
+        }
+    }
+
+    #[tokio::test]
+    async fn namespaces_do_not_know_of_each_other() {
+        use crate::device::Text;
+        use crate::exports::Export;
+        let first = Exports::new([Export::of_device("disk", Text::sector("first"))]).unwrap();
+        let of = |name: &str, disk: &str| {
+            let exports = Arc::new(Exports::in_namespace(name));
+            let export = Export::of_device(&exports.full_name(disk), Text::sector(name));
+            exports.add(export).unwrap();
+            exports
+        };
+        let (one, other) = (of("one", "disk"), of("other", "hidden"));
+        let entrance: Arc<dyn Entrance> = Arc::new(Door(one.clone(), other.clone()));
+        let options = Options { entrance: Some(entrance), max_connections: None, ..options() };
+        let server = Server::new(Arc::new(first), options);
+        let handle = server.handle();
+        let (_one, one) = handle.add_namespace(one.clone(), 1).unwrap();
+        let (_other, other) = handle.add_namespace(other.clone(), 1).unwrap();
+        assert!(handle.add_namespace(Arc::new(Exports::in_namespace("one")), 1).is_err());
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let socket = Socket::Unix(None, UnixListener::bind(&path).unwrap());
+        let listeners = vec![Listener { socket, exports: None }];
+        let running = tokio::spawn(server.run(listeners, std::future::pending()));
+        let ask = async |name: &str| {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            let mut request = [&[0, 0, 0, 3], &b"IHAVEOPT"[..], &[0, 0, 0, 1]].concat();
+            request.extend((name.len() as u32).to_be_bytes());
+            request.extend(name.as_bytes());
+            client.write_all(&request).await.unwrap();
+            let answered = client.read_exact(&mut [0; 28]).await.is_ok();
+            answered.then_some(client)
+        };
+        let disk = ask("disk").await.expect("it is there");
+        assert!(ask("disk").await.is_none(), "one connection is all it may have");
+        for name in ["one/disk", "hidden", "other/hidden", "secret/disk", "secret/other/hidden"] {
+            assert!(ask(name).await.is_none(), "{name}");
+        }
+        let hidden = ask("secret/hidden").await.expect("by the secret");
+        let names = |handle: &Handle| -> Vec<String> {
+            handle.clients().iter().map(|client| client.export.to_string()).collect()
+        };
+        assert_eq!((names(&one), names(&other)), (vec!["disk".into()], vec!["hidden".into()]));
+        assert!(names(&handle).is_empty() && handle.export("disk").is_some());
+        let id = one.clients()[0].id;
+        assert!(!handle.disconnect(id) && !other.disconnect(id) && one.disconnect(id));
+        drop((disk, hidden));
+        handle.stop();
+        running.await.unwrap().unwrap();
     }
 
     #[tokio::test]

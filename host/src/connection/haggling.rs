@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::entrance::can_be_overheard;
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
 use crate::device::{Device, Meter, Port};
-use crate::exports::{Client, Export, ListedExport, Requested};
+use crate::exports::{Client, Export, Exports, ListedExport, Requested};
 use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
 use crate::places::{Full, Place};
 use crate::rate::Allowance;
@@ -38,7 +39,9 @@ pub(super) enum Haggled {
 pub(super) struct Agreed {
     pub(super) session: Session,
     pub(super) port: Arc<Port>,
-    /// The name of the export.
+    /// The namespace of the export.
+    pub(super) namespace: Arc<str>,
+    /// The name of the export there.
     pub(super) export: Arc<str>,
     pub(super) meter: Box<Meter>,
     pub(super) allowance: Allowance,
@@ -142,8 +145,8 @@ impl<S: Stream> Haggling<'_, S> {
             opened.as_ref().map_or_else(|_| String::new(), |o| o.export.description());
         let geometry = opened.as_ref().ok().map(Opened::geometry);
         let info = match (&opened, &geometry) {
-            (Ok(Opened { export, .. }), Some(geometry)) => {
-                Ok(ExportInfo { name: export.name(), description: &description, geometry })
+            (Ok(Opened { name, .. }), Some(geometry)) => {
+                Ok(ExportInfo { name, description: &description, geometry })
             }
             (Ok(_), None) => unreachable!("an open device has a geometry"),
             (Err(Unavailable::Unknown), _) => Err(nbd::OpenError::Unknown),
@@ -152,7 +155,7 @@ impl<S: Stream> Haggling<'_, S> {
         };
         let info = info.as_ref().map_err(|error| *error);
         let session = self.handshake.opened(info, &mut self.output)?;
-        let (Some(session), Ok(Opened { export, used: Some((place, port)), .. })) =
+        let (Some(session), Ok(Opened { exports, export, used: Some((place, port)), .. })) =
             (session, opened)
         else {
             return Ok(None);
@@ -162,11 +165,13 @@ impl<S: Stream> Haggling<'_, S> {
         let rest = std::mem::take(&mut self.input);
         let meter = Box::new(export.account().open());
         let allowance = Allowance::new(export.limits().clone());
+        let allowance = allowance.sharing(export.policy().shared_limits.clone());
         let time_limit = export.policy().time_limit;
         Ok(Some(Agreed {
             session,
             port,
-            export: export.name().into(),
+            namespace: exports.namespace().into(),
+            export: exports.local_name(&export).into(),
             meter,
             allowance,
             _place: place,
@@ -196,8 +201,8 @@ impl<S: Stream> Haggling<'_, S> {
                 made.insert(export.name().to_owned());
             }
             let description = export.description();
-            self.list_one(&ExportSummary { name: export.name(), description: &description })
-                .await?;
+            let name = self.context.exports.local_name(&export);
+            self.list_one(&ExportSummary { name, description: &description }).await?;
         }
         for export in listed.iter().flat_map(|listed| &listed.exports) {
             let ListedExport { name, description } = export;
@@ -235,7 +240,11 @@ impl<S: Stream> Haggling<'_, S> {
 
 /// An export that is open.
 struct Opened {
+    /// The exports among which it is.
+    exports: Arc<Exports>,
     export: Arc<Export>,
+    /// What the client may call it.
+    name: String,
     device: Arc<dyn Device>,
     /// For a client that goes on to the transmission phase: its place in the quota of the export, and
     /// its port.
@@ -275,21 +284,42 @@ async fn open(
     name: &str,
     purpose: Purpose,
 ) -> Result<Opened, Unavailable> {
-    if !tls && let Some(only) = context.exports.without_tls() {
-        return use_export(context, only.clone(), tls, purpose).await;
+    let exports = &context.exports;
+    if !tls && let Some(only) = exports.without_tls() {
+        return use_export(context, exports, only.clone(), tls, purpose).await;
     }
     let default = match name {
-        "" => context.exports.default_on_demand().await,
+        "" => exports.default_on_demand().await,
         _ => None,
     };
-    let Requested { export, closed } = context.exports.request(default.as_deref().unwrap_or(name));
-    closed.iter().for_each(|closed| context.places.forget(closed));
+    if let Some((exports, asked)) = by_secret(context, tls, name) {
+        let export = exports.named(asked).ok_or(Unavailable::Unknown)?;
+        let opened = use_export(context, &exports, export, tls, purpose).await?;
+        // By the other name it would not find it again.
+        return Ok(Opened { name: name.to_owned(), ..opened });
+    }
+    let Requested { export, closed } = exports.request(default.as_deref().unwrap_or(name));
+    closed.iter().for_each(|closed| exports.places().forget(closed));
     let export = export.ok_or(Unavailable::Unknown)?;
-    use_export(context, export, tls, purpose).await
+    use_export(context, exports, export, tls, purpose).await
+}
+
+/// Returns the exports that a client gets by a secret in the name that it asks for, and the rest of the name.
+fn by_secret<'a>(
+    context: &Context,
+    tls: bool,
+    name: &'a str,
+) -> Option<(Arc<Exports>, &'a str)> {
+    let entrance = context.entrance.as_ref()?;
+    if context.exports.named(name).is_some() || can_be_overheard(&context.origin, tls) {
+        return None;
+    }
+    entrance.exports_by_name(name)
 }
 
 async fn use_export(
     context: &Context,
+    exports: &Arc<Exports>,
     export: Arc<Export>,
     tls: bool,
     purpose: Purpose,
@@ -297,6 +327,8 @@ async fn use_export(
     if !export.policy().permits(&context.origin) {
         return Err(Unavailable::Denied);
     }
+    let name = exports.local_name(&export).to_owned();
+    let exports = exports.clone();
     let export = match purpose {
         Purpose::Transmission => export.for_client(Client { tls, peer: context.peer.clone() }),
         _ => export,
@@ -307,14 +339,14 @@ async fn use_export(
     if purpose != Purpose::Transmission {
         let device = device().await?;
         let read_only = export.denies_writes();
-        return Ok(Opened { export, device, used: None, read_only });
+        return Ok(Opened { exports, export, name, device, used: None, read_only });
     }
     let full = |Full| {
         let text = "the export has as many connections as it may have; try again later";
         Unavailable::Failed(text.into())
     };
     let own = export.policy().try_enter().map_err(full)?;
-    let place = (context.places.try_enter(export.name()).map_err(full)?, own);
+    let place = (exports.places().try_enter(export.name()).map_err(full)?, own);
     let (device, port) = loop {
         let device = device().await?;
         // It may have been closed in between, because nobody used it.
@@ -323,5 +355,5 @@ async fn use_export(
         }
     };
     let read_only = export.denies_writes();
-    Ok(Opened { export, device, used: Some((place, port)), read_only })
+    Ok(Opened { exports, export, name, device, used: Some((place, port)), read_only })
 }

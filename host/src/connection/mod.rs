@@ -5,6 +5,7 @@
 //! and takes no more memory than the limits here allow.
 
 mod dedicated;
+mod entrance;
 mod haggling;
 mod in_use;
 mod output;
@@ -23,14 +24,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::access::Origin;
+use crate::access::{Origin, TlsIdentity};
 use crate::device::Gate;
 use crate::exports::Exports;
 use crate::nbd::{Handshake, HandshakeConfig, ProtocolError};
-use crate::places::ExportPlaces;
 use crate::tls::{self, Acceptor};
 use crate::transport::Stream;
 pub use dedicated::Threads;
+pub use entrance::{Entrance, Identity};
 use dedicated::{Busy, ThreadPermit};
 use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
@@ -72,8 +73,18 @@ pub struct Context {
     pub threads: Threads,
     /// The registry of connections in the transmission phase.
     pub peers: Peers,
-    /// The quotas of connections for each export.
-    pub places: ExportPlaces,
+    /// Decides whose exports the client gets, if that is not settled.
+    pub entrance: Option<Arc<dyn Entrance>>,
+}
+
+impl Context {
+    /// Makes the exports those of the client, as far as it is known.
+    pub(crate) fn enter(&mut self, tls: Option<&TlsIdentity>) {
+        let client = Identity { origin: &self.origin, tls };
+        if let Some(exports) = self.entrance.as_ref().and_then(|it| it.exports(&client)) {
+            self.exports = exports;
+        }
+    }
 }
 
 /// How a connection ended.
@@ -165,9 +176,9 @@ async fn serve_inside_tls<S: Stream>(
     stream: S,
     mut handshake: Handshake,
     mut deadline: Option<Instant>,
-    context: Context,
+    mut context: Context,
 ) -> End {
-    let Some(acceptor) = &context.tls else {
+    let Some(acceptor) = context.tls.clone() else {
         return End::Transport(io::ErrorKind::Unsupported.into());
     };
     let accepting = async { acceptor.accept(stream).await.map_err(End::from) };
@@ -176,6 +187,7 @@ async fn serve_inside_tls<S: Stream>(
         Err(reason) => return reason,
     };
     tracing::debug!("TLS established: {}", acceptor.describe(&stream));
+    context.enter(Some(&acceptor.identity(&stream)));
     handshake.tls_established();
     match negotiate(&mut stream, &mut handshake, Vec::new(), &mut deadline, &context).await {
         Ok(Haggled::Agreed(agreed)) => transmit(stream, agreed, context).await,
@@ -188,12 +200,12 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, port, export, meter, allowance, _place, time_limit, rest } = agreed;
+    let Agreed { session, port, namespace, export, meter, allowance, _place, time_limit, rest } = agreed;
     let Context { mut phase, in_use, threads, peers, peer, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
     let gate = Gate::new(port, to_socket);
-    let peer = peers.enter(peer, export);
+    let peer = peers.enter(peer, namespace, export);
     let _limit = time_limit.map(|limit| peer.close_after(limit));
     let mut transmission = Transmission::new(stream, session, gate, meter, allowance, peer, rest);
     let reason = loop {

@@ -92,7 +92,9 @@ pub struct ConnectedClient {
     pub id: u64,
     /// Where the client comes from, for people.
     pub peer: Arc<str>,
-    /// The name of the export.
+    /// The namespace of the export; empty if it has none.
+    pub namespace: Arc<str>,
+    /// The name of the export there.
     pub export: Arc<str>,
     /// When the client chose the export.
     pub since: Instant,
@@ -151,19 +153,24 @@ impl Waits {
 }
 
 impl Peers {
-    /// Returns the connected clients, in the order in which they chose an export.
-    pub fn list(&self) -> Vec<ConnectedClient> {
+    /// Returns the clients that are connected to exports of a namespace, in the order in which they chose
+    /// one.
+    pub fn list(&self, namespace: &str) -> Vec<ConnectedClient> {
+        let peers = self.0.peers();
+        let clients = peers.values().map(|watched| &watched.client);
         let mut list: Vec<_> =
-            self.0.peers().values().map(|watched| watched.client.clone()).collect();
+            clients.filter(|client| &*client.namespace == namespace).cloned().collect();
+        drop(peers);
         list.sort_unstable_by_key(|client| client.id);
         list
     }
 
-    /// Closes a connection. Returns false if there is none of this number. Requests under way are not
-    /// answered any more.
-    pub fn disconnect(&self, id: u64) -> bool {
+    /// Closes a connection to an export of a namespace. Returns false if there is none of this number.
+    /// Requests under way are not answered any more.
+    pub fn disconnect(&self, namespace: &str, id: u64) -> bool {
         let peers = self.0.peers();
-        let Some(Watched { activity, .. }) = peers.get(&id) else { return false };
+        let found = peers.get(&id).filter(|watched| &*watched.client.namespace == namespace);
+        let Some(Watched { activity, .. }) = found else { return false };
         activity.closed.store(Waits::Disconnection as u8, Ordering::Relaxed);
         activity.waker.wake();
         true
@@ -176,12 +183,17 @@ impl Peers {
     }
 
     /// Registers the connection of a client to an export.
-    pub(super) fn enter(&self, peer: Arc<str>, export: Arc<str>) -> Peer {
+    pub(super) fn enter(
+        &self,
+        peer: Arc<str>,
+        namespace: Arc<str>,
+        export: Arc<str>,
+    ) -> Peer {
         let activity = Arc::new(Activity::default());
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let seen = Seen { moved: 0, at: since };
-        let client = ConnectedClient { id: key, peer, export, since };
+        let client = ConnectedClient { id: key, peer, namespace, export, since };
         let watched = Watched { client, activity: activity.clone(), progress: seen, byte: seen };
         let mut peers = self.0.peers();
         if let Some(observe) = self.0.observe.get() {
@@ -321,7 +333,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn enter(peers: &Peers) -> Peer {
-        peers.enter("peer".into(), "export".into())
+        peers.enter("peer".into(), "".into(), "export".into())
     }
 
     /// What becomes of a connection that waits and moves so many bytes each second.
@@ -375,16 +387,18 @@ mod tests {
     #[test]
     fn connections_are_listed_and_can_be_closed() {
         let peers = Peers::default();
-        let first = peers.enter("one".into(), "a".into());
-        let second = peers.enter("two".into(), "b".into());
-        let listed: Vec<_> = peers.list().into_iter().map(|it| (it.peer, it.export)).collect();
+        let first = peers.enter("one".into(), "".into(), "a".into());
+        let second = peers.enter("two".into(), "".into(), "b".into());
+        let _other = peers.enter("three".into(), "other".into(), "b".into());
+        let listed: Vec<_> = peers.list("").into_iter().map(|it| (it.peer, it.export)).collect();
         assert_eq!(listed, [("one".into(), "a".into()), ("two".into(), "b".into())]);
-        let id = peers.list()[1].id;
-        assert!(peers.disconnect(id));
+        let id = peers.list("")[1].id;
+        assert!(!peers.disconnect("other", id), "it is of another namespace");
+        assert!(peers.disconnect("", id));
         assert_eq!((first.closed(), second.closed()), (Waits::Nothing, Waits::Disconnection));
         drop(second);
-        assert!(!peers.disconnect(id), "it is gone");
-        assert_eq!(peers.list().len(), 1);
+        assert!(!peers.disconnect("", id), "it is gone");
+        assert_eq!((peers.list("").len(), peers.list("other").len()), (1, 1));
     }
 
     #[test]

@@ -268,6 +268,7 @@ fn options() -> Options {
         patience: Patience { stalled: Some(STALL_TIMEOUT), idle: None },
         shutdown_timeout: SHUTDOWN_TIMEOUT,
         exit_last: false,
+        entrance: None,
     }
 }
 

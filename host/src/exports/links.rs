@@ -100,8 +100,7 @@ impl LowerExport {
         let name = &self.name;
         let exports = self.exports.get().and_then(Weak::upgrade);
         let exports = exports.ok_or_else(|| permanent("the server is stopping".into()))?;
-        let found = exports.find(name).filter(|export| export.name() == name);
-        let export = found.ok_or_else(|| permanent(exports.unknown(name)))?;
+        let export = exports.named(name).ok_or_else(|| permanent(exports.unknown(name)))?;
         let link = exports.links().add(&self.upper, name);
         let link = link.ok_or_else(|| {
             permanent(format!(

@@ -18,6 +18,8 @@ pub struct Policy {
     pub time_limit: Option<Duration>,
     /// The limits of what clients transfer and request in a second.
     pub limits: Arc<Limits>,
+    /// The same for several exports together, if there are such limits.
+    pub shared_limits: Option<Arc<Limits>>,
 }
 
 impl Policy {

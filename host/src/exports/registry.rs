@@ -14,11 +14,14 @@ use crate::access::Origin;
 use crate::block::ErrorCode;
 use crate::component::Listed;
 use crate::parameters::nearest;
+use crate::places::ExportPlaces;
 
 /// The exports of a server, to which others may be added while it runs, and from which they may be
 /// removed.
 #[derive(Default)]
 pub struct Exports {
+    /// What the names of all of them begin with, which clients leave out.
+    prefix: String,
     list: RwLock<List>,
     links: Arc<Links>,
     /// Those that can be made on demand, if there is a list of them.
@@ -26,12 +29,15 @@ pub struct Exports {
     /// What clients get that do not use TLS, whatever they ask for; if not set, the same as others.
     without_tls: OnceLock<Arc<Export>>,
     observer: Arc<Observer>,
+    /// The places of their connections, once they are served.
+    places: Arc<OnceLock<ExportPlaces>>,
 }
 
 #[derive(Default)]
 struct List {
     /// In the order in which they were added.
     list: Vec<Arc<Export>>,
+    /// By what clients call them.
     by_name: HashMap<String, Arc<Export>>,
     /// The name of the first that was added, which the empty name stands for. That does not change when
     /// the export is removed: clients that name none must not end up with another's disk.
@@ -82,6 +88,38 @@ impl Exports {
         exports
     }
 
+    /// Creates an empty registry whose exports have names of their own: the names of the exports begin with
+    /// that of the namespace and a slash, which their clients leave out. No client can name, find or list
+    /// exports of another registry.
+    pub fn in_namespace(name: &str) -> Self {
+        Self { prefix: format!("{name}/"), ..Self::default() }
+    }
+
+    /// Returns the name of the namespace; empty if the exports have none.
+    pub fn namespace(&self) -> &str {
+        self.prefix.strip_suffix('/').unwrap_or_default()
+    }
+
+    /// Returns what an export has to be called whose clients call it `name`.
+    pub fn full_name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Returns what the clients of an export call it.
+    pub fn local_name<'a>(&self, export: &'a Export) -> &'a str {
+        export.name().strip_prefix(&self.prefix).unwrap_or(export.name())
+    }
+
+    /// Says from where connections take their places. The first call of this method counts.
+    pub(crate) fn set_places(&self, places: ExportPlaces) {
+        let _ = self.places.set(places);
+    }
+
+    /// Returns the places of the exports' connections, without limits before they are served.
+    pub(crate) fn places(&self) -> &ExportPlaces {
+        self.places.get_or_init(ExportPlaces::default)
+    }
+
     /// Calls a function whenever something happens to an export of this registry, from now on. The first
     /// call of this method counts.
     pub fn observe(&self, observe: Observe) {
@@ -113,11 +151,20 @@ impl Exports {
 
     /// Returns a registry of one of these exports, for a socket that serves no other.
     pub fn narrowed(&self, export: Arc<Export>) -> Self {
-        let narrowed = Self::only(export);
+        let narrowed = self.only_one(export);
         if let Some(export) = self.without_tls() {
             narrowed.serve_without_tls(export.clone());
         }
         narrowed
+    }
+
+    /// Returns a registry of one of these exports, which clients get even if they do not use TLS.
+    pub(crate) fn only_one(&self, export: Arc<Export>) -> Self {
+        let places = self.places.clone();
+        let only = Self { prefix: self.prefix.clone(), places, ..Self::default() };
+        // There is no other name.
+        let _ = only.add(export);
+        only
     }
 
     /// Returns true if there may be an export for this client.
@@ -165,9 +212,14 @@ impl Exports {
     /// # Errors
     ///
     /// Returns an error if there is an export of this name.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the name of the export is not in the namespace of this registry.
     pub fn add(&self, export: Arc<Export>) -> Result<(), DuplicateName> {
+        let name = export.name().strip_prefix(&self.prefix);
+        let name = name.expect("the export is named for this registry").to_owned();
         let mut list = self.write();
-        let name = export.name().to_owned();
         if list.by_name.contains_key(&name) {
             return Err(DuplicateName(name));
         }
@@ -185,9 +237,7 @@ impl Exports {
     ///
     /// Returns an error if there is no such export, or if its disk could not be flushed.
     pub(crate) async fn remove(&self, name: &str, limit: Duration) -> Result<(), NotRemoved> {
-        // The empty name is that of an export which has no other.
-        let found = self.find(name).filter(|export| export.name() == name);
-        let export = found.ok_or(NotRemoved::Unknown)?;
+        let export = self.named(name).ok_or(NotRemoved::Unknown)?;
         if export.is_stood_on() {
             return Err(NotRemoved::StoodOn);
         }
@@ -204,6 +254,12 @@ impl Exports {
             found => found,
         };
         found.filter(|export| export.may_be_used()).cloned()
+    }
+
+    /// Returns the export of exactly this name: the empty one is that of an export which has no other.
+    pub fn named(&self, name: &str) -> Option<Arc<Export>> {
+        let list = self.read();
+        list.by_name.get(name).filter(|export| export.may_be_used()).cloned()
     }
 
     /// Returns the export for a client, and makes it if exports are made on demand. It must be called
@@ -246,7 +302,7 @@ impl Exports {
     /// Returns the message that there is no export of this name, with the nearest.
     pub(super) fn unknown(&self, name: &str) -> String {
         let list = self.read();
-        let names: Vec<&str> = list.list.iter().map(|export| export.name()).collect();
+        let names: Vec<&str> = list.list.iter().map(|export| self.local_name(export)).collect();
         let nearest = nearest(name, names.iter().copied());
         let guess = nearest.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
         format!("there is no export {name:?}{guess}")

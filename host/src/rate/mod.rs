@@ -162,6 +162,8 @@ impl Buckets {
 /// A connection's access to the limits of its export.
 pub struct Allowance {
     limits: Arc<Limits>,
+    /// Those of several exports together.
+    shared: Option<Arc<Limits>>,
     /// The limits of the connection, from when it was first limited.
     own: Option<Arc<Buckets>>,
 }
@@ -172,13 +174,21 @@ pub type Payment = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Allowance {
     /// Creates the access of a new connection.
     pub fn new(limits: Arc<Limits>) -> Self {
-        Self { limits, own: None }
+        Self { limits, shared: None, own: None }
+    }
+
+    /// Returns an access that these limits hold for as well: those of several exports together. Their limits
+    /// for each connection do not matter.
+    #[must_use]
+    pub fn sharing(self, shared: Option<Arc<Limits>>) -> Self {
+        Self { shared, ..self }
     }
 
     /// Returns true if there is any limit.
     #[inline]
     pub fn is_limited(&self) -> bool {
-        self.limits.limited.load(Ordering::Relaxed)
+        let is_limited = |limits: &Arc<Limits>| limits.limited.load(Ordering::Relaxed);
+        is_limited(&self.limits) || self.shared.as_ref().is_some_and(is_limited)
     }
 
     /// Charges a request. Returns what to wait for if it exceeds a limit.
@@ -187,20 +197,26 @@ impl Allowance {
         let own = self.own.get_or_insert_with(|| self.limits.buckets());
         // The connection's own limits come first, so that one that waits for those takes nothing from
         // others.
-        let all = &self.limits.all;
-        let costs = own.costs(transfer).into_iter().chain(all.costs(transfer));
-        let paid = costs.take_while(|(bucket, cost)| bucket.try_take(*cost)).count();
-        if paid == 4 {
+        let shared = self.shared.as_ref().map(|shared| shared.all.clone());
+        let payers = [Some(own.clone()), Some(self.limits.all.clone()), shared];
+        let paid = costs(&payers, transfer).take_while(|(bucket, cost)| bucket.try_take(*cost)).count();
+        if paid == costs(&payers, transfer).count() {
             return None;
         }
-        let (own, all) = (own.clone(), all.clone());
         Some(Box::pin(async move {
-            let costs = own.costs(transfer).into_iter().chain(all.costs(transfer));
-            for (bucket, cost) in costs.skip(paid) {
+            for (bucket, cost) in costs(&payers, transfer).skip(paid) {
                 bucket.take(cost).await;
             }
         }))
     }
+}
+
+/// Returns what all of these charge for a request, in this order.
+fn costs(
+    payers: &[Option<Arc<Buckets>>; 3],
+    transfer: Transfer,
+) -> impl Iterator<Item = (&Bucket, u64)> {
+    payers.iter().flatten().flat_map(move |buckets| buckets.costs(transfer))
 }
 
 #[cfg(test)]
@@ -285,6 +301,19 @@ mod tests {
         let [mut one, mut other] = pair(Scope::Export);
         assert!(one.charge(Transfer::Nothing).is_none());
         assert!(other.charge(Transfer::Nothing).is_some());
+    }
+
+    #[tokio::test]
+    async fn shared_limits_hold_for_several_exports_together() {
+        let shared = limits(Scope::Export, requests(100));
+        let access = || Allowance::new(Arc::default()).sharing(Some(shared.clone()));
+        let [mut one, mut other] = [access(), access()];
+        assert!(one.is_limited());
+        assert!(one.charge(Transfer::Nothing).is_none());
+        let took = time(&mut other, Transfer::Nothing, 20).await;
+        assert!(took >= 0.199, "{took}");
+        shared.set(Scope::Export, Rates::default());
+        assert!(!one.is_limited());
     }
 
     #[tokio::test]

@@ -21,14 +21,15 @@ pub(super) const MAX_WAITING: usize = 64;
 /// A stream that is to be served.
 pub(super) struct Given {
     stream: Box<dyn Stream>,
-    export: Arc<Export>,
+    /// The only one.
+    exports: Arc<Exports>,
     peer: Peer,
 }
 
 /// A turn to serve a stream, returned by [`Handle::reserve`](super::Handle::reserve).
 pub struct Reserved {
     permit: OwnedPermit<Given>,
-    export: Arc<Export>,
+    exports: Arc<Exports>,
     origin: Origin,
 }
 
@@ -58,6 +59,7 @@ impl std::error::Error for NotReserved {}
 impl Reserved {
     pub(super) fn new(
         sender: &mpsc::Sender<Given>,
+        exports: &Exports,
         export: Arc<Export>,
         origin: Origin,
     ) -> Result<Self, NotReserved> {
@@ -68,7 +70,7 @@ impl Reserved {
             mpsc::error::TrySendError::Full(_) => NotReserved::Full,
             mpsc::error::TrySendError::Closed(_) => NotReserved::Stopping,
         })?;
-        Ok(Self { permit, export, origin })
+        Ok(Self { permit, exports: Arc::new(exports.only_one(export)), origin })
     }
 
     /// Serves a stream, as if its client had connected to a socket of the server. It waits for a place if
@@ -76,7 +78,7 @@ impl Reserved {
     /// log and [`Handle::clients`](super::Handle::clients) call the client.
     pub fn serve(self, stream: impl Stream, peer: &str) {
         let peer = Peer::Given(peer.into(), self.origin);
-        self.permit.send(Given { stream: Box::new(stream), export: self.export, peer });
+        self.permit.send(Given { stream: Box::new(stream), exports: self.exports, peer });
     }
 }
 
@@ -87,12 +89,12 @@ pub(super) async fn serve_all(
     places: Places,
     connected: InUse,
 ) {
-    while let Some(Given { stream, export, peer }) = given.recv().await {
+    while let Some(Given { stream, exports, peer }) = given.recv().await {
         let place = places.enter().await;
         // The embedder knows its client, so the stream needs no TLS.
         let handshake = HandshakeConfig { tls: TlsMode::Off, ..context.handshake };
-        let exports = Arc::new(Exports::only(export));
-        let context = Context { exports, handshake, ..context.clone() };
+        let (name, origin) = (peer.to_string().into(), peer.origin());
+        let context = Context { peer: name, origin, exports, handshake, ..context.clone() };
         tokio::spawn(serve(stream, peer, context, Some((place, connected.enter()))));
     }
 }

@@ -9,14 +9,14 @@ use super::given::{Given, MAX_WAITING, NotReserved, Reserved};
 use crate::access::Origin;
 use crate::block::ErrorCode;
 use crate::connection::{ConnectedClient, ObserveClients, Peers};
+use super::namespaces::{DuplicateNamespace, Namespace, Namespaces};
 use crate::exports::{DuplicateName, Export, Exports, NotRemoved, Observe};
-use crate::places::ExportPlaces;
 
 /// A handle to a server. It may outlive the server.
 #[derive(Clone)]
 pub struct Handle {
     exports: Arc<Exports>,
-    places: ExportPlaces,
+    namespaces: Namespaces,
     peers: Peers,
     given: mpsc::Sender<Given>,
     wish: Arc<watch::Sender<Wish>>,
@@ -45,17 +45,39 @@ pub(super) enum Wish {
 impl Handle {
     pub(super) fn new(
         exports: Arc<Exports>,
-        places: ExportPlaces,
+        namespaces: Namespaces,
         peers: Peers,
     ) -> (Self, Controlled) {
         let (wish, asked) = watch::channel(Wish::Serve);
         let (sender, ended) = watch::channel(());
         let (given, receiver) = mpsc::channel(MAX_WAITING);
-        let handle = Self { exports, places, peers, given, wish: Arc::new(wish), ended };
+        let handle = Self { exports, namespaces, peers, given, wish: Arc::new(wish), ended };
         (handle, Controlled { wish: asked, given: Some(receiver), _ended: sender })
     }
 
-    /// Returns the exports of the server. Each can tell its state and its account, and can be pointed at
+    /// Adds a namespace: exports that only those clients find that [`Options::entrance`](super::Options::entrance)
+    /// sends there, or that come to a socket of its own. At most `max_connections` of them are served at a
+    /// time. Returns the namespace, and a handle that knows nothing but its exports and clients, except that
+    /// it stops the whole server as well.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is a namespace of this name.
+    pub fn add_namespace(
+        &self,
+        exports: Arc<Exports>,
+        max_connections: u64,
+    ) -> Result<(Namespace, Self), DuplicateNamespace> {
+        let namespace = self.namespaces.add(exports.clone(), max_connections)?;
+        Ok((namespace, Self { exports, ..self.clone() }))
+    }
+
+    /// Returns what the clients of an export call it.
+    pub fn local_name<'a>(&self, export: &'a Export) -> &'a str {
+        self.exports.local_name(export)
+    }
+
+    /// Returns the exports of the server, or of the namespace. Each can tell its state and its account, and can be pointed at
     /// another device ([`Export::replace`]).
     pub fn exports(&self) -> Vec<Arc<Export>> {
         self.exports.list()
@@ -69,6 +91,11 @@ impl Handle {
     /// Returns the export that clients request by this name; the empty name is that of the first export.
     pub fn export(&self, name: &str) -> Option<Arc<Export>> {
         self.exports.find(name)
+    }
+
+    /// Returns the export of exactly this name: the empty one is that of an export which has no other.
+    pub fn named(&self, name: &str) -> Option<Arc<Export>> {
+        self.exports.named(name)
     }
 
     /// Adds an export, which clients find from now on, on all sockets that do not serve a single export.
@@ -97,7 +124,7 @@ impl Handle {
         let removing = tokio::spawn(async move {
             let removed = handle.exports.remove(&name, limit).await;
             if !matches!(removed, Err(NotRemoved::Unknown | NotRemoved::StoodOn)) {
-                handle.places.forget(&name);
+                handle.exports.places().forget(&handle.exports.full_name(&name));
             }
             removed
         });
@@ -107,20 +134,25 @@ impl Handle {
 
     /// Returns the clients that are connected to an export, in the order in which they chose it.
     pub fn clients(&self) -> Vec<ConnectedClient> {
-        self.peers.list()
+        self.peers.list(self.exports.namespace())
     }
 
-    /// Calls these functions whenever something happens to an export, or a client begins or ends to use
-    /// one. The first call of this method counts.
-    pub fn observe(&self, exports: Observe, clients: ObserveClients) {
-        self.exports.observe(exports);
-        self.peers.observe(clients);
+    /// Calls a function whenever something happens to an export. The first call of this method counts; each
+    /// namespace has its own.
+    pub fn observe_exports(&self, observe: Observe) {
+        self.exports.observe(observe);
+    }
+
+    /// Calls a function whenever a client begins or ends to use an export of any namespace. The first call
+    /// of this method counts.
+    pub fn observe_clients(&self, observe: ObserveClients) {
+        self.peers.observe(observe);
     }
 
     /// Closes the connection of a client. Its requests under way are not answered. Returns false if there
     /// is no connection of this number.
     pub fn disconnect(&self, id: u64) -> bool {
-        self.peers.disconnect(id)
+        self.peers.disconnect(self.exports.namespace(), id)
     }
 
     /// Reserves a turn to serve a client of this export, and of no other, whose stream the caller has, or
@@ -132,7 +164,7 @@ impl Handle {
     /// Returns an error if the export is not for clients from there, if too many streams wait for a place,
     /// or if the server accepts no more clients.
     pub fn reserve(&self, export: &Arc<Export>, origin: Origin) -> Result<Reserved, NotReserved> {
-        Reserved::new(&self.given, export.clone(), origin)
+        Reserved::new(&self.given, &self.exports, export.clone(), origin)
     }
 
     /// Asks the server to stop, as if the future passed to [`Server::run`](super::Server::run) had

@@ -194,6 +194,23 @@ fn name(name: &X509NameRef) -> String {
     }
 }
 
+/// Returns the subject of a certificate so that no two subjects are the same text, or `None` if it has none
+/// that is text: `CN=server,O=Example`, where the characters `,`, `+`, `=` and `\\` in values follow a
+/// backslash.
+pub(super) fn distinct_subject(certificate: &X509Ref) -> Option<String> {
+    let part = |entry: &openssl::x509::X509NameEntryRef| {
+        let field = entry.object().nid().short_name().ok().filter(|&field| field != "UNDEF")?;
+        let value = entry.data().to_string().ok()?;
+        let escape = |c: char| {
+            let before = matches!(c, ',' | '+' | '=' | '\\').then_some('\\');
+            before.into_iter().chain([c])
+        };
+        Some(format!("{field}={}", value.chars().flat_map(escape).collect::<String>()))
+    };
+    let parts: Vec<String> = certificate.subject_name().entries().map(part).collect::<Option<_>>()?;
+    (!parts.is_empty()).then(|| parts.join(","))
+}
+
 fn require_files(directory: &Path) -> anyhow::Result<()> {
     let metadata = std::fs::metadata(directory).with_context(|| directory.display().to_string())?;
     ensure!(metadata.is_dir(), "{}: it is not a directory", directory.display());

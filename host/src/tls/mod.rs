@@ -42,6 +42,7 @@ pub use files::FileError;
 pub use keys::{KeysError, Problem};
 pub use stream::TlsStream;
 
+use crate::access::TlsIdentity;
 use certificates::Certificates;
 use keys::{Keys, Lookup};
 use stream::HandshakeError;
@@ -53,6 +54,8 @@ pub struct Acceptor {
     lookup: Index<Ssl, Lookup>,
     /// The first identity that has a pre-shared key; `None` with certificates.
     first_identity: Option<Vec<u8>>,
+    /// Clients must present a certificate.
+    verifies: bool,
 }
 
 impl Acceptor {
@@ -65,7 +68,7 @@ impl Acceptor {
     /// Returns an error that names the file and what is wrong with it.
     pub fn with_certificates(directory: &Path, verify_peer: bool) -> anyhow::Result<Self> {
         let certificates = Certificates::load(directory, verify_peer)?;
-        Self::new(None, |builder, _| {
+        Self::new(None, verify_peer, |builder, _| {
             policy::for_certificates(builder)?;
             certificates.install(builder)
         })
@@ -79,7 +82,7 @@ impl Acceptor {
     /// Returns an error that says what is wrong with the file.
     pub fn with_keys(file: &Path) -> anyhow::Result<Self> {
         let keys = Keys::new(file).with_context(|| file.display().to_string())?;
-        Self::new(Some(keys.first.clone()), |builder, index| {
+        Self::new(Some(keys.first.clone()), false, |builder, index| {
             policy::for_keys(builder)?;
             builder.set_psk_server_callback(move |ssl: &mut SslRef, identity, key| {
                 let lookup = keys.look_up(identity.unwrap_or_default(), key);
@@ -99,13 +102,14 @@ impl Acceptor {
 
     fn new(
         first_identity: Option<Vec<u8>>,
+        verifies: bool,
         install: impl FnOnce(&mut SslContextBuilder, Index<Ssl, Lookup>) -> Result<(), ErrorStack>,
     ) -> anyhow::Result<Self> {
         let make = || {
             let lookup = Ssl::new_ex_index()?;
             let mut builder = policy::builder()?;
             install(&mut builder, lookup)?;
-            Ok(Self { context: builder.build(), lookup, first_identity })
+            Ok(Self { context: builder.build(), lookup, first_identity, verifies })
         };
         make().map_err(failure::explain).context("set up TLS")
     }
@@ -151,6 +155,22 @@ impl Acceptor {
                 result => Failure::Certificate(result),
             },
         }
+    }
+
+    /// Returns who the client is by the credentials that it presented, and that were verified.
+    pub fn identity<S>(&self, stream: &TlsStream<S>) -> TlsIdentity {
+        let ssl = stream.ssl();
+        if let Some(Lookup::Found { identity, .. }) = ssl.ex_data(self.lookup)
+            // Stands for bytes that are not UTF-8.
+            && !identity.contains(char::REPLACEMENT_CHARACTER)
+        {
+            return TlsIdentity::Key(identity.clone());
+        }
+        let certificate = ssl.peer_certificate();
+        certificate
+            .filter(|_| self.verifies && ssl.verify_result() == X509VerifyResult::OK)
+            .and_then(|certificate| certificates::distinct_subject(&certificate))
+            .map_or(TlsIdentity::Nobody, TlsIdentity::Certificate)
     }
 
     /// Returns a human-readable line with what was negotiated and who the client is.

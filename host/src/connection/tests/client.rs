@@ -52,7 +52,7 @@ pub(super) fn context_of_exports(exports: Vec<Arc<Export>>) -> (Context, watch::
         in_use: Default::default(),
         threads: Default::default(),
         peers: Default::default(),
-        places: Default::default(),
+        entrance: None,
         phase,
     };
     (context, sender)

@@ -1,0 +1,36 @@
+//! Whose exports a client gets, on sockets that are for more than one namespace.
+
+use std::sync::Arc;
+
+use crate::access::{Origin, TlsIdentity};
+use crate::exports::Exports;
+
+/// Decides whose exports a client gets. It is asked when a client was accepted, and again when TLS has told
+/// who it is; sockets that serve certain exports only do not ask.
+pub trait Entrance: Send + Sync {
+    /// Returns the exports for a client, or `None` for those of the socket.
+    fn exports(&self, client: &Identity<'_>) -> Option<Arc<Exports>>;
+
+    /// Returns the exports that a client gets by the name that it asks for, which then holds a secret, and
+    /// what it asks for there. It is asked about names that the client's own exports do not have, of clients
+    /// that nobody can listen to: those that use TLS, or do not come over a network.
+    fn exports_by_name<'a>(&self, name: &'a str) -> Option<(Arc<Exports>, &'a str)>;
+}
+
+/// Who a client is, as far as that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// Where it comes from.
+    pub origin: &'a Origin,
+    /// Who it is by its credentials, if it uses TLS.
+    pub tls: Option<&'a TlsIdentity>,
+}
+
+/// Returns true if what a client sends can be read by others on its way.
+pub(super) fn can_be_overheard(origin: &Origin, tls: bool) -> bool {
+    match origin {
+        _ if tls => false,
+        Origin::Ip(address) => !address.to_canonical().is_loopback(),
+        Origin::Unix(_) | Origin::Vsock { .. } | Origin::Unknown => false,
+    }
+}
