@@ -308,8 +308,11 @@ async fn accept(socket: Socket, context: Context, places: Places, connected: InU
         match accept_one(&socket).await {
             Ok((stream, peer)) => {
                 failing = false;
-                let mut context =
-                    Context { peer: peer.to_string().into(), origin: peer.origin(), ..context.clone() };
+                let mut context = Context {
+                    peer: peer.to_string().into(),
+                    origin: peer.origin(),
+                    ..context.clone()
+                };
                 context.enter(None);
                 if !context.exports.permit(&context.origin) {
                     client_log::warn(format_args!("client {peer}: closed: no export is for it"));

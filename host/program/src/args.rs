@@ -368,9 +368,10 @@ pub(super) struct Clients {
 #[command(next_help_heading = "Control")]
 pub(super) struct Control {
     /// Serve the control API, HTTP with JSON, on this Unix domain socket, which only this user can
-    /// connect to. The program memnbd uses it
-    #[arg(long, value_name = "unix:PATH")]
-    pub(super) control: Option<OsString>,
+    /// connect to, or over TCP, with --tls-certificates and for those who have tokens; may be repeated. The
+    /// program memnbd uses it
+    #[arg(long, value_name = "unix:PATH|HOST:PORT")]
+    pub(super) control: Vec<OsString>,
 
     /// Serve the disks that this TOML file describes as well, and make them what it then describes on
     /// SIGHUP

@@ -11,13 +11,14 @@ use super::args::Args;
 use super::budgets;
 use super::chain::{Bottom, Chain};
 use super::components::{self, Choice};
-use super::config::ConfigFile;
-use super::control::FromFile;
+use super::config::{Config, ConfigFile, ConfiguredTenant};
+use super::control::{Entries, Founded, FromFile};
 use super::grants::Grants;
 use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
 use super::making::{Layers, Made, Maker, export};
 use super::nbdkit::Manner;
+use super::plan::{self, Listen};
 use super::preload::Preload;
 use super::privileges::Identity;
 use super::start::{OfServer, Planned};
@@ -119,7 +120,9 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         }
         let name_of_export = match args.manner {
             // By the control API it is found under a name, and clients need none.
-            Manner::Own if args.control.control.is_some() && args.export_name().is_empty() => DISK,
+            Manner::Own if !args.control.control.is_empty() && args.export_name().is_empty() => {
+                DISK
+            }
             Manner::Own => args.export_name(),
             Manner::Nbdkit => "",
         };
@@ -209,13 +212,13 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
     let _ = known.set(Arc::downgrade(&exports));
     let access = of_main.access.clone();
     let maker = Maker::new(loader, process, known, grants.into(), outputs, access, args);
-    let mut configured = None;
+    let (mut configured, mut tenants, entries) = (None, Vec::new(), Arc::<Entries>::default());
     if let Some((file, config)) = config {
         let mut chains = HashMap::new();
         for disk in &config.disks {
             let wrong = |problem: &str| {
                 let problem = format!("the disk {:?}: {problem}", disk.name);
-                anyhow::anyhow!(file.of_file(&config.located(&disk.name, &problem)))
+                anyhow::anyhow!(file.of_file(&config.located(None, &disk.name, &problem)))
             };
             let layers = disk.spec.layers();
             let made = maker.export_with_rights(&disk.name, &layers, file.directory()).await;
@@ -224,9 +227,60 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
             exports.add(export).map_err(|_| wrong("the command line has a disk of this name"))?;
             chains.insert(disk.name.clone(), chain);
         }
+        let replaced = entries.tokens.replace_file(&config.all_tokens());
+        replaced.map_err(|(token, error)| {
+            anyhow::anyhow!(file.of_file(&format!("the token {token:?}: {error}")))
+        })?;
+        for tenant in &config.tenants {
+            tenants.push(found(tenant, &config, &file, &maker).await?);
+        }
         configured = Some(FromFile::new(file, config, chains, of_command_line));
     }
-    Ok(Planned { exports, keep_open, maker, disks, of_server, configured, preload })
+    Ok(Planned {
+        exports,
+        keep_open,
+        maker,
+        disks,
+        of_server,
+        configured,
+        preload,
+        tenants,
+        entries,
+    })
+}
+
+/// Founds a tenant of the configuration file, with its disks and sockets.
+async fn found(
+    tenant: &ConfiguredTenant,
+    config: &Config,
+    file: &ConfigFile,
+    maker: &Maker,
+) -> Result<(Founded, Vec<Listen>), Failure> {
+    let name = &tenant.name;
+    let of_tenant = |problem: &str| {
+        let problem = format!("the tenant {name:?}: {problem}");
+        anyhow::anyhow!(file.of_file(&config.located_tenant(name, &problem)))
+    };
+    let grants = file.grants_of(config, tenant).map_err(|problem| anyhow::anyhow!(problem))?;
+    let mut founded = Founded::new(name, tenant.spec.clone(), grants, maker);
+    for disk in &tenant.disks {
+        let wrong = |problem: &str| {
+            let problem = format!("the disk {:?} of the tenant {name:?}: {problem}", disk.name);
+            anyhow::anyhow!(file.of_file(&config.located(Some(name), &disk.name, &problem)))
+        };
+        let layers = disk.spec.layers();
+        let made = founded.maker.export_with_rights(&disk.name, &layers, file.directory()).await;
+        let Made { export, chain } = made.map_err(|failure| wrong(&failure.to_string()))?;
+        // The names are keys of a table.
+        founded.exports.add(export).map_err(|error| wrong(&error.to_string()))?;
+        founded.disks.insert(disk.name.clone(), (disk.spec.clone(), chain));
+    }
+    let listen = tenant.listen.iter().map(|text| {
+        let listen = plan::listen_for(text.as_ref());
+        listen.map_err(|problem| of_tenant(&format!("listen = {text:?}: {problem}")))
+    });
+    let listen = listen.collect::<Result<_, _>>()?;
+    Ok((founded, listen))
 }
 
 /// Returns the image with which the main disk is to be filled, if there is one.

@@ -54,34 +54,59 @@ impl Bound {
         let mut bound = Self::default();
         for Listen { address, export } in sockets {
             let (view, name) = view(exports, export.as_deref())?;
-            let (sockets, endpoint) = match address {
-                Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
-                    .await
-                    .with_context(|| format!("listen on {host} port {port}"))?,
-                Address::AllInterfaces { port, family } => {
-                    let (sockets, port) = bind_port(&every_interface(*port), *family, true)
-                        .with_context(|| format!("listen on port {port}"))?;
-                    (sockets, Endpoint::Tcp("localhost".into(), port))
-                }
-                Address::Unix(path) => {
-                    let path = std::path::absolute(path).context("find the current directory")?;
-                    let socket = unix::bind(&path, identity, leftovers)
-                        .with_context(|| format!("listen on {}", path.display()))?;
-                    (vec![socket], Endpoint::Unix(path))
-                }
-                Address::Private => {
-                    let (socket, path) = unix::bind_private(identity, leftovers)
-                        .context("listen on a private socket")?;
-                    bound.private.push(path.clone());
-                    (vec![socket], Endpoint::Unix(path))
-                }
-                Address::Vsock { port } => {
-                    bind_vsock(*port).with_context(|| format!("listen on vsock port {port}"))?
-                }
-            };
+            let (sockets, endpoint) = bound.bind(address, identity, leftovers).await?;
             bound.add(sockets, view, endpoint, name);
         }
         Ok(bound)
+    }
+
+    /// Listens on further sockets, for these exports. They are not announced: those whose they are know them.
+    pub(super) async fn listen_for(
+        &mut self,
+        sockets: &[Listen],
+        exports: &Arc<Exports>,
+        identity: &Identity,
+        leftovers: &Leftovers,
+    ) -> anyhow::Result<()> {
+        for Listen { address, .. } in sockets {
+            let (sockets, _) = self.bind(address, identity, leftovers).await?;
+            let listener = |socket| Listener { socket, exports: Some(exports.clone()) };
+            self.listeners.extend(sockets.into_iter().map(listener));
+        }
+        Ok(())
+    }
+
+    async fn bind(
+        &mut self,
+        address: &Address,
+        identity: &Identity,
+        leftovers: &Leftovers,
+    ) -> anyhow::Result<(Vec<Socket>, Endpoint)> {
+        Ok(match address {
+            Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
+                .await
+                .with_context(|| format!("listen on {host} port {port}"))?,
+            Address::AllInterfaces { port, family } => {
+                let (sockets, port) = bind_port(&every_interface(*port), *family, true)
+                    .with_context(|| format!("listen on port {port}"))?;
+                (sockets, Endpoint::Tcp("localhost".into(), port))
+            }
+            Address::Unix(path) => {
+                let path = std::path::absolute(path).context("find the current directory")?;
+                let socket = unix::bind(&path, identity, leftovers)
+                    .with_context(|| format!("listen on {}", path.display()))?;
+                (vec![socket], Endpoint::Unix(path))
+            }
+            Address::Private => {
+                let (socket, path) = unix::bind_private(identity, leftovers)
+                    .context("listen on a private socket")?;
+                self.private.push(path.clone());
+                (vec![socket], Endpoint::Unix(path))
+            }
+            Address::Vsock { port } => {
+                bind_vsock(*port).with_context(|| format!("listen on vsock port {port}"))?
+            }
+        })
     }
 
     /// Takes over inherited sockets. A socket named like an export serves that export alone.

@@ -41,6 +41,7 @@ mod preload;
 mod privileges;
 mod progress;
 mod ready;
+mod secret;
 mod secrets;
 mod signals;
 mod start;
@@ -65,7 +66,8 @@ use anyhow::Context as _;
 
 use args::Args;
 use companion::Companion;
-use events::{Feed, Hub};
+use control::Served;
+use events::{Feed, Hubs};
 use listen::Bound;
 use log::Log;
 use memnbd::component;
@@ -199,8 +201,8 @@ async fn serve(
     life: Life<'_>,
     companion: Companion,
 ) -> Result<(), Failure> {
-    let events = Hub::default();
-    let feed = args.control.control.is_some().then(|| Feed(events.clone()));
+    let hubs = Hubs::default();
+    let feed = (!args.control.control.is_empty()).then(|| Feed(hubs.clone()));
     let log = Log::start(&args.logging, feed)?;
     let _flushed = log.flush_on_drop();
     let hangup = match args.control.config {
@@ -216,6 +218,12 @@ async fn serve(
         privileges::lock_memory()?;
     }
     let credentials = args.tls.find()?;
+    let needs_certificates = args.control.control.iter().any(|address| !control::is_unix(address));
+    if needs_certificates && !matches!(credentials, Credentials::Certificates(_)) {
+        return Err(Failure::Usage(
+            "--control HOST:PORT needs certificates for TLS: give --tls-certificates DIR".into(),
+        ));
+    }
     // Keys are read again for each client, so if the process changes its user, they are loaded only
     // afterwards: it must be the new user that can read them.
     let (early, late) = match identity.changes() && matches!(credentials, Credentials::Keys(_)) {
@@ -239,9 +247,13 @@ async fn serve(
     if args.manner == Manner::Nbdkit {
         bound.ask_for(args.export_name());
     }
-    let control = args.control.control.as_deref();
-    let control = control.map(|address| control::bind(address, &identity, &leftovers));
-    let control = control.transpose()?;
+    for (tenant, sockets) in &planned.tenants {
+        bound.listen_for(sockets, &tenant.exports, &identity, &leftovers).await?;
+    }
+    let control = control::bind(&args.control.control, &identity, &leftovers).await?;
+    for address in control.addresses() {
+        tracing::info!("the control API is at https://{address}");
+    }
     identity.drop_privileges()?;
     // The kernel clears this setting when the user changes.
     ready::end_with_parent(args, life)?;
@@ -262,10 +274,16 @@ async fn serve(
     let ready = bound.ready(&tls);
     let mut options = options(args, tls);
     options.exit_last |= of_server.exit_last;
+    let tls = options.tls.clone();
+    options.entrance = Some(planned.entries.clone());
     let server = Server::new(starting.exports().clone(), options);
-    let Planned { maker, disks, configured, .. } = planned;
+    let Planned { maker, disks, configured, tenants, entries, .. } = planned;
     let reload = configured.map(|configured| (configured, signals.reload().clone()));
-    let controlled = control::serve(control, server.handle(), maker, disks, reload, events);
+    let tenants = tenants.into_iter().map(|(tenant, _)| tenant).collect();
+    let server_handle = server.handle();
+    let served =
+        Served { server: server_handle, maker, disks, reload, tenants, entries, hubs, tls };
+    let controlled = control::serve(control, served)?;
     for (files, limits) in of_server.rate_files.drain(..) {
         tokio::spawn(files.follow(limits));
     }
@@ -323,5 +341,6 @@ fn options(args: &Args, tls: Tls) -> Options {
         },
         shutdown_timeout: args.life.shutdown_timeout,
         exit_last: args.life.exit_last,
+        entrance: None,
     }
 }

@@ -1,7 +1,7 @@
 //! Making exports, at the start and while the server runs.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Mutex;
 
@@ -14,9 +14,12 @@ use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
 use super::wish::Wish;
 use memnbd::access::Access;
+use memnbd::component::MemoryBudget;
+use memnbd::device::guest::Budgets;
 use memnbd::device::snapshot::Snapshot;
-use memnbd::exports::{Export, KnownExports, Policy, ProcessBudgets};
+use memnbd::exports::{Export, Exports, KnownExports, Policy, ProcessBudgets};
 use memnbd::output::Outputs;
+use memnbd::rate::Limits;
 
 /// What a disk is made of: the words of the command line, in their parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,10 +51,28 @@ pub(super) enum Rights<'a> {
 
 /// Makes exports for those who do not have the server's rights.
 pub(super) struct Maker {
-    loader: Mutex<Loader>,
-    process: ProcessBudgets,
+    shop: Arc<Workshop>,
     known: KnownExports,
     grants: Arc<Grants>,
+    /// What the exports belong to, unless they are those of the command line.
+    owner: Option<Owner>,
+}
+
+/// Whom exports belong to that are not those of the command line.
+#[derive(Clone)]
+pub(super) struct Owner {
+    /// Where the exports are.
+    pub(super) exports: Weak<Exports>,
+    /// The memory that their disks take together.
+    pub(super) memory: MemoryBudget,
+    /// The limits of all their clients together.
+    pub(super) limits: Arc<Limits>,
+}
+
+/// What all makers of a process share.
+struct Workshop {
+    loader: Mutex<Loader>,
+    process: ProcessBudgets,
     outputs: Outputs,
     /// Who may use the exports, by the rules of the whole server.
     access: Option<Arc<Access>>,
@@ -74,16 +95,28 @@ impl Maker {
         args: &Args,
     ) -> Self {
         let Args { read_only, private, allow_scripts, .. } = *args;
-        Self {
-            loader: Mutex::new(loader),
-            process,
-            known,
-            grants,
-            outputs,
-            access,
-            read_only,
-            private,
-            allow_scripts,
+        let loader = Mutex::new(loader);
+        let shop = Workshop { loader, process, outputs, access, read_only, private, allow_scripts };
+        Self { shop: Arc::new(shop), known, grants, owner: None }
+    }
+
+    /// Returns a maker of the exports of an owner, who may name these grants.
+    pub(super) fn for_owner(&self, owner: Owner, grants: Arc<Grants>) -> Self {
+        let known = KnownExports::default();
+        // Nobody else sets it.
+        let _ = known.set(owner.exports.clone());
+        Self { shop: self.shop.clone(), known, grants, owner: Some(owner) }
+    }
+
+    /// The memory of all disks of the process.
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        self.shop.process.memory()
+    }
+
+    fn budgets(&self) -> Budgets {
+        match &self.owner {
+            Some(owner) => self.shop.process.extra_of(&owner.memory),
+            None => self.shop.process.extra(),
         }
     }
 
@@ -107,7 +140,7 @@ impl Maker {
         let (mut filters, mut words) = (layers.filters.clone(), layers.parameters.clone());
         let own = HostFilters::take(&mut filters, &mut words, Place::Item, directory);
         let own = own.map_err(Failure::Usage)?;
-        let policy = own.policy(self.access.as_ref());
+        let policy = own.policy(self.shop.access.as_ref());
         if own.rate_files(&policy.limits).is_some() {
             let problem = "rates that are in files belong on the command line; give rate= instead";
             return Err(Failure::Usage(problem.into()));
@@ -116,13 +149,13 @@ impl Maker {
         let component = components::located(&component, directory);
         let filters = filters.iter().map(|filter| components::located(filter, directory));
         let filters: Vec<String> = filters.collect();
-        let budgets = self.process.extra();
+        let budgets = self.budgets();
         let wish = Wish {
-            read_only: self.read_only || layers.read_only,
-            allow_scripts: self.allow_scripts,
+            read_only: self.shop.read_only || layers.read_only,
+            allow_scripts: self.shop.allow_scripts,
             grants: None,
             directory: directory.to_owned(),
-            ..Wish::granted(&self.grants, &self.outputs, budgets, name, &words)?
+            ..Wish::granted(&self.grants, &self.shop.outputs, budgets, name, &words)?
         };
         self.make(&filters, Bottom::Component(&component), wish, &policy).await
     }
@@ -196,7 +229,7 @@ impl Maker {
                 (filters, Some(self.grants.clone()))
             }
         };
-        chain.with_filters(&self.loader, &filters, words, grants).await
+        chain.with_filters(&self.shop.loader, &filters, words, grants).await
     }
 
     async fn granted(
@@ -207,10 +240,10 @@ impl Maker {
     ) -> Result<Made, Failure> {
         let filters = layers.filters.iter().map(|filter| self.grants.component(filter));
         let filters = filters.collect::<Result<Vec<_>, _>>().map_err(Failure::Usage)?;
-        let (outputs, budgets) = (&self.outputs, self.process.extra());
+        let (outputs, budgets) = (&self.shop.outputs, self.budgets());
         let mut wish = Wish::granted(&self.grants, outputs, budgets, name, &layers.parameters)?;
-        wish.read_only = self.read_only || layers.read_only;
-        let policy = HostFilters::default().policy(self.access.as_ref());
+        wish.read_only = self.shop.read_only || layers.read_only;
+        let policy = HostFilters::default().policy(self.shop.access.as_ref());
         self.make(&filters, bottom, wish, &policy).await
     }
 
@@ -221,10 +254,19 @@ impl Maker {
         wish: Wish,
         policy: &Policy,
     ) -> Result<Made, Failure> {
-        let name = wish.export_name.clone();
-        let mut loader = self.loader.lock().await;
+        let mut policy = policy.clone();
+        let name = match &self.owner {
+            None => wish.export_name.clone(),
+            Some(owner) => {
+                policy.shared_limits = Some(owner.limits.clone());
+                let exports = owner.exports.upgrade();
+                let exports = exports.ok_or_else(|| anyhow::anyhow!("the tenant is gone"))?;
+                exports.full_name(&wish.export_name)
+            }
+        };
+        let mut loader = self.shop.loader.lock().await;
         let chain = Chain::new(&mut loader, &name, filters, bottom, wish, &self.known).await?;
-        Ok(export(chain, &name, self.private, policy))
+        Ok(export(chain, &name, self.shop.private, &policy))
     }
 }
 

@@ -173,6 +173,15 @@ fn main_address(args: &Args) -> Result<Option<Address>, Failure> {
     Ok(Some(Address::Tcp { host, port, family }))
 }
 
+/// Parses the address of a socket for the disks of a tenant.
+pub(super) fn listen_for(text: &OsStr) -> Result<Listen, String> {
+    let listen = listen(text, Family::Any)?;
+    match listen.export {
+        None => Ok(listen),
+        Some(_) => Err("the socket is for all disks of the tenant; leave out export=".into()),
+    }
+}
+
 /// Parses `ADDRESS[,export=NAME]`.
 fn listen(text: &OsStr, family: Family) -> Result<Listen, String> {
     let bytes = text.as_bytes();

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 
 use super::Failure;
 use super::chain::Chain;
-use super::control::FromFile;
+use super::control::{Entries, Founded, FromFile};
 use super::host_filters::{ExitWhen, RateFiles};
 use super::making::{Layers, Maker};
+use super::plan::Listen;
 use super::preload::Preload;
 use memnbd::exports::{Exports, Failed, Problem};
 use memnbd::rate::Limits;
@@ -35,6 +36,10 @@ pub(super) struct Planned {
     pub(super) configured: Option<FromFile>,
     /// What the first export is filled with before the server is ready.
     pub(super) preload: Option<Preload>,
+    /// The tenants, with their sockets.
+    pub(super) tenants: Vec<(Founded, Vec<Listen>)>,
+    /// Whose disks clients get.
+    pub(super) entries: Arc<Entries>,
 }
 
 /// What the filters that are parts of the server ask of it.

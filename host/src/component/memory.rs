@@ -32,6 +32,18 @@ impl MemoryBudget {
         Self { bytes: self.bytes.child(limit.min(self.limit()), guaranteed), spaces }
     }
 
+    /// Creates a budget within this one, of at most `limit` bytes whatever becomes of the limit of this one.
+    /// Nothing is reserved for it.
+    pub fn child_up_to(&self, limit: u64) -> Self {
+        let spaces = self.spaces.child(self.spaces.limit(), 0);
+        Self { bytes: self.bytes.child(limit, 0), spaces }
+    }
+
+    /// Changes the limit, in bytes. What is in use beyond it stays, but there is no more.
+    pub fn set_limit(&self, limit: u64) {
+        self.bytes.set_limit(limit);
+    }
+
     /// The limit, in bytes.
     pub fn limit(&self) -> u64 {
         self.bytes.limit()

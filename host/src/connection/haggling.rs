@@ -305,11 +305,7 @@ async fn open(
 }
 
 /// Returns the exports that a client gets by a secret in the name that it asks for, and the rest of the name.
-fn by_secret<'a>(
-    context: &Context,
-    tls: bool,
-    name: &'a str,
-) -> Option<(Arc<Exports>, &'a str)> {
+fn by_secret<'a>(context: &Context, tls: bool, name: &'a str) -> Option<(Arc<Exports>, &'a str)> {
     let entrance = context.entrance.as_ref()?;
     if context.exports.named(name).is_some() || can_be_overheard(&context.origin, tls) {
         return None;

@@ -31,8 +31,8 @@ use crate::nbd::{Handshake, HandshakeConfig, ProtocolError};
 use crate::tls::{self, Acceptor};
 use crate::transport::Stream;
 pub use dedicated::Threads;
-pub use entrance::{Entrance, Identity};
 use dedicated::{Busy, ThreadPermit};
+pub use entrance::{Entrance, Identity};
 use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
 pub(crate) use in_use::User;
@@ -200,7 +200,8 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, port, namespace, export, meter, allowance, _place, time_limit, rest } = agreed;
+    let Agreed { session, port, namespace, export, meter, allowance, _place, time_limit, rest } =
+        agreed;
     let Context { mut phase, in_use, threads, peers, peer, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());

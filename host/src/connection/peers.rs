@@ -183,12 +183,7 @@ impl Peers {
     }
 
     /// Registers the connection of a client to an export.
-    pub(super) fn enter(
-        &self,
-        peer: Arc<str>,
-        namespace: Arc<str>,
-        export: Arc<str>,
-    ) -> Peer {
+    pub(super) fn enter(&self, peer: Arc<str>, namespace: Arc<str>, export: Arc<str>) -> Peer {
         let activity = Arc::new(Activity::default());
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();

@@ -43,9 +43,14 @@ impl ProcessBudgets {
     /// Creates the budgets of an export to which nothing is guaranteed: it competes for what the others
     /// leave.
     pub fn extra(&self) -> Budgets {
+        self.extra_of(&self.memory)
+    }
+
+    /// Creates the budgets of an export like [`Self::extra`], whose disk takes its memory from this one.
+    pub fn extra_of(&self, memory: &MemoryBudget) -> Budgets {
         let limit = self.max_memory.unwrap_or(self.memory.limit());
         Budgets {
-            memory: self.memory.child(limit, 0),
+            memory: memory.child_up_to(limit),
             buffers: self.buffers.share(LEAST_BUFFERS / 2),
         }
     }

@@ -199,7 +199,8 @@ impl Allowance {
         // others.
         let shared = self.shared.as_ref().map(|shared| shared.all.clone());
         let payers = [Some(own.clone()), Some(self.limits.all.clone()), shared];
-        let paid = costs(&payers, transfer).take_while(|(bucket, cost)| bucket.try_take(*cost)).count();
+        let paid =
+            costs(&payers, transfer).take_while(|(bucket, cost)| bucket.try_take(*cost)).count();
         if paid == costs(&payers, transfer).count() {
             return None;
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::given::{Given, MAX_WAITING, NotReserved, Reserved};
+use super::namespaces::{DuplicateNamespace, Namespace, Namespaces};
 use crate::access::Origin;
 use crate::block::ErrorCode;
 use crate::connection::{ConnectedClient, ObserveClients, Peers};
-use super::namespaces::{DuplicateNamespace, Namespace, Namespaces};
 use crate::exports::{DuplicateName, Export, Exports, NotRemoved, Observe};
 
 /// A handle to a server. It may outlive the server.
@@ -70,6 +70,16 @@ impl Handle {
     ) -> Result<(Namespace, Self), DuplicateNamespace> {
         let namespace = self.namespaces.add(exports.clone(), max_connections)?;
         Ok((namespace, Self { exports, ..self.clone() }))
+    }
+
+    /// Changes how many connections all exports together have at most. Connections beyond that stay.
+    pub fn set_max_connections(&self, most: u64) {
+        self.exports.places().set_most(most);
+    }
+
+    /// Returns the name of the namespace; empty if there is none.
+    pub fn namespace(&self) -> &str {
+        self.exports.namespace()
     }
 
     /// Returns what the clients of an export call it.

@@ -207,7 +207,8 @@ pub(super) fn distinct_subject(certificate: &X509Ref) -> Option<String> {
         };
         Some(format!("{field}={}", value.chars().flat_map(escape).collect::<String>()))
     };
-    let parts: Vec<String> = certificate.subject_name().entries().map(part).collect::<Option<_>>()?;
+    let parts: Vec<String> =
+        certificate.subject_name().entries().map(part).collect::<Option<_>>()?;
     (!parts.is_empty()).then(|| parts.join(","))
 }
 

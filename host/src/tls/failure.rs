@@ -16,6 +16,8 @@ pub enum Failure {
     Transport(io::Error),
     /// The client presented a certificate that is not accepted.
     Certificate(X509VerifyResult),
+    /// The server presented a certificate that is not accepted.
+    Server(X509VerifyResult),
     /// The handshake failed before the client showed that it has a pre-shared key.
     NoKey(ErrorStack),
     /// The client sent an identity for which there is no key.
@@ -52,6 +54,9 @@ impl fmt::Display for Failure {
             Self::Certificate(result) => {
                 write!(f, "the client's certificate is not accepted: {}", result.error_string())
             }
+            Self::Server(result) => {
+                write!(f, "the server's certificate is not accepted: {}", result.error_string())
+            }
             Self::NoKey(errors) => {
                 write!(f, "the client does not show that it has a key: {}", reasons(errors))
             }
@@ -74,7 +79,7 @@ impl std::error::Error for Failure {
             | Self::Key { errors, .. }
             | Self::Protocol(errors)
             | Self::Internal(errors) => Some(errors),
-            Self::Certificate(_) | Self::Identity(_) => None,
+            Self::Certificate(_) | Self::Server(_) | Self::Identity(_) => None,
         }
     }
 }

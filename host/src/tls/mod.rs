@@ -10,6 +10,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `certificates` | loads and validates a directory of certificates |
+//! | `connector` | the same for a client, which verifies the server |
 //! | `keys` | reads a file of pre-shared keys |
 //! | `files` | reads files, and checks the permissions of those that hold secrets |
 //! | `policy` | the versions and ciphers that are offered |
@@ -17,6 +18,7 @@
 //! | `stream`, `pipe` | the stream, and the buffers between it and OpenSSL |
 
 mod certificates;
+mod connector;
 mod failure;
 mod files;
 mod keys;
@@ -37,6 +39,7 @@ use openssl::x509::X509VerifyResult;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use certificates::FILES;
+pub use connector::Connector;
 pub use failure::Failure;
 pub use files::FileError;
 pub use keys::{KeysError, Problem};

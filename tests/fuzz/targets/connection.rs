@@ -65,7 +65,7 @@ pub(crate) fn connection(data: &[u8]) {
             in_use: Default::default(),
             threads: Default::default(),
             peers: Default::default(),
-            places: Default::default(),
+            entrance: None,
             phase: receiver,
         };
         let (client, stream) = duplex(1 << (window % 18));

@@ -5,8 +5,10 @@
 //! API, where there are no grants to give and no paths to name.
 //!
 //! - `parse`: from TOML to disks, with the place of every mistake.
+//! - `tenants`: the same for tenants and tokens.
 
 mod parse;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -16,8 +18,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::control::DiskSpec;
+use super::control::{DiskSpec, FIRST, Role, TenantSpec, Token};
 use super::grants::Grants;
+use super::secret::Digest;
 pub(super) use parse::{Author, parse};
 
 /// The longest configuration, in bytes.
@@ -29,6 +32,9 @@ pub(super) struct Config {
     /// In the order of the text.
     pub(super) disks: Vec<Configured>,
     grants: Vec<ConfiguredGrant>,
+    pub(super) tenants: Vec<ConfiguredTenant>,
+    /// Those of the first tenant.
+    pub(super) tokens: Vec<ConfiguredToken>,
     /// Kept to find the lines of mistakes.
     text: String,
 }
@@ -38,6 +44,37 @@ pub(super) struct Config {
 pub(super) struct Configured {
     pub(super) name: String,
     pub(super) spec: DiskSpec,
+    /// The offset of its name in the text.
+    at: usize,
+}
+
+/// A tenant of a configuration.
+#[derive(Debug, Default)]
+pub(super) struct ConfiguredTenant {
+    pub(super) name: String,
+    pub(super) spec: TenantSpec,
+    /// The addresses of its own sockets.
+    pub(super) listen: Vec<String>,
+    pub(super) tokens: Vec<ConfiguredToken>,
+    grants: Vec<ConfiguredGrant>,
+    pub(super) disks: Vec<Configured>,
+    /// The offset of its name in the text.
+    at: usize,
+}
+
+impl ConfiguredTenant {
+    /// Returns what the disks are made of.
+    pub(super) fn specs(&self) -> BTreeMap<String, DiskSpec> {
+        specs(&self.disks)
+    }
+}
+
+/// A token of a configuration.
+#[derive(Debug)]
+pub(super) struct ConfiguredToken {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) digest: Digest,
     /// The offset of its name in the text.
     at: usize,
 }
@@ -55,17 +92,46 @@ struct ConfiguredGrant {
 impl Config {
     /// Returns what the disks are made of.
     pub(super) fn specs(&self) -> BTreeMap<String, DiskSpec> {
-        let entry = |disk: &Configured| (disk.name.clone(), disk.spec.clone());
-        self.disks.iter().map(entry).collect()
+        specs(&self.disks)
     }
 
-    /// Adds the place of a disk to a message about it.
-    pub(super) fn located(&self, disk: &str, message: &str) -> String {
-        match self.disks.iter().find(|configured| configured.name == disk) {
+    /// Returns the tokens of all tenants, with their tenants and names.
+    pub(super) fn all_tokens(&self) -> Vec<(String, String, Token)> {
+        let first = self.tokens.iter().map(|token| (FIRST, token));
+        let others = self.tenants.iter().flat_map(|tenant| {
+            tenant.tokens.iter().map(move |token| (tenant.name.as_str(), token))
+        });
+        let entry = |(tenant, token): (&str, &ConfiguredToken)| {
+            let ConfiguredToken { role, digest, .. } = *token;
+            (tenant.to_owned(), token.name.clone(), Token::of_file(role, digest))
+        };
+        first.chain(others).map(entry).collect()
+    }
+
+    /// Adds the place of a disk of a tenant, or of the first if it is `None`, to a message about it.
+    pub(super) fn located(&self, tenant: Option<&str>, disk: &str, message: &str) -> String {
+        let of = |tenant: &str| self.tenants.iter().find(|other| other.name == tenant);
+        let disks = match tenant {
+            Some(tenant) => of(tenant).map_or(&[][..], |tenant| &tenant.disks[..]),
+            None => &self.disks[..],
+        };
+        match disks.iter().find(|configured| configured.name == disk) {
             Some(configured) => parse::located(&self.text, configured.at, message),
             None => message.to_owned(),
         }
     }
+
+    /// Adds the place of a tenant to a message about it.
+    pub(super) fn located_tenant(&self, tenant: &str, message: &str) -> String {
+        match self.tenants.iter().find(|other| other.name == tenant) {
+            Some(tenant) => parse::located(&self.text, tenant.at, message),
+            None => message.to_owned(),
+        }
+    }
+}
+
+fn specs(disks: &[Configured]) -> BTreeMap<String, DiskSpec> {
+    disks.iter().map(|disk| (disk.name.clone(), disk.spec.clone())).collect()
 }
 
 /// Where a configuration is.
@@ -109,7 +175,30 @@ impl ConfigFile {
     ///
     /// Returns a message with the place of a grant that makes no sense.
     pub(super) fn grant(&self, config: &Config, grants: &mut Grants) -> Result<(), String> {
-        for ConfiguredGrant { kind, name, path, at } in &config.grants {
+        self.grant_all(config, &config.grants, grants)
+    }
+
+    /// Returns the grants of a tenant of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message with the place of a grant that makes no sense.
+    pub(super) fn grants_of(
+        &self,
+        config: &Config,
+        tenant: &ConfiguredTenant,
+    ) -> Result<Grants, String> {
+        let mut grants = Grants::default();
+        self.grant_all(config, &tenant.grants, &mut grants).map(|()| grants)
+    }
+
+    fn grant_all(
+        &self,
+        config: &Config,
+        given: &[ConfiguredGrant],
+        grants: &mut Grants,
+    ) -> Result<(), String> {
+        for ConfiguredGrant { kind, name, path, at } in given {
             grants
                 .insert(kind, name, &self.directory().join(path))
                 .map_err(|problem| self.of_file(&parse::located(&config.text, *at, &problem)))?;

@@ -6,11 +6,12 @@ use memnbd::parameters::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::tenants::{read_tenants, read_tokens};
 use super::{Config, Configured, ConfiguredGrant};
 use crate::control::{DiskSpec, MAX_DISKS, MAX_WEIGHT, check_name};
 
 /// The tables of a configuration.
-const TABLES: [&str; 2] = ["disks", "grants"];
+const TABLES: [&str; 4] = ["disks", "grants", "tenants", "tokens"];
 
 /// The keys of a disk.
 const DISK_KEYS: [&str; 6] =
@@ -29,12 +30,12 @@ pub(crate) enum Author {
 }
 
 /// A mistake at an offset in the text.
-struct Mistake {
-    at: usize,
-    message: String,
+pub(super) struct Mistake {
+    pub(super) at: usize,
+    pub(super) message: String,
 }
 
-type Entry<'a, 'i> = (&'a str, usize, &'a Spanned<DeValue<'i>>);
+pub(super) type Entry<'a, 'i> = (&'a str, usize, &'a Spanned<DeValue<'i>>);
 
 /// Parses a configuration.
 ///
@@ -43,7 +44,7 @@ type Entry<'a, 'i> = (&'a str, usize, &'a Spanned<DeValue<'i>>);
 /// Returns a message with the line and column of the first mistake.
 pub(crate) fn parse(text: String, author: Author) -> Result<Config, String> {
     match read(&text, author) {
-        Ok((disks, grants)) => Ok(Config { disks, grants, text }),
+        Ok(config) => Ok(Config { text, ..config }),
         Err(Mistake { at, message }) => Err(located(&text, at, &message)),
     }
 }
@@ -58,17 +59,30 @@ pub(super) fn located(text: &str, at: usize, message: &str) -> String {
     format!("line {line}, column {column}: {message}")
 }
 
-fn read(text: &str, author: Author) -> Result<(Vec<Configured>, Vec<ConfiguredGrant>), Mistake> {
+/// Reads a configuration, without keeping its text.
+fn read(text: &str, author: Author) -> Result<Config, Mistake> {
     let root = DeTable::parse(text).map_err(|error| Mistake {
         at: error.span().map_or(text.len(), |span| span.start),
         message: format!("this is not TOML: {}", error.message().replace('\n', "; ")),
     })?;
     let (mut disks, mut grants) = (None, Vec::new());
+    let (mut tenants, mut tokens) = (None, Vec::new());
     for (key, at, value) in entries(root.get_ref()) {
         match key {
             "disks" => disks = Some(read_disks(table(value, "disks", "[disks.NAME]")?, author)?),
             "grants" if author == Author::Server => {
                 grants = read_grants(table(value, "grants", "[grants.KIND]")?)?;
+            }
+            "tenants" if author == Author::Server => {
+                tenants = Some(read_tenants(table(value, "tenants", "[tenants.NAME]")?)?);
+            }
+            "tokens" if author == Author::Server => {
+                tokens = read_tokens(table(value, "tokens", "[tokens.NAME]")?)?;
+            }
+            "tenants" | "tokens" => {
+                let message = "tenants and tokens are made by the administrator, in the file of --config, or \
+                               one by one through the control API";
+                return Err(Mistake { at, message: message.into() });
             }
             "grants" => {
                 let message = "grants are given by the administrator, in the file of --config or \
@@ -78,13 +92,16 @@ fn read(text: &str, author: Author) -> Result<(Vec<Configured>, Vec<ConfiguredGr
             _ => return Err(unknown(key, at, "a configuration", &TABLES)),
         }
     }
-    // A file that is being written may be empty, and does not stand for no disks.
-    let message = "there is no table \"disks\"; where there are no disks, write [disks]";
-    let disks = disks.ok_or_else(|| Mistake { at: text.len(), message: message.into() })?;
-    Ok((disks, grants))
+    if disks.is_none() && tenants.is_none() {
+        // A file that is being written may be empty, and does not stand for no disks.
+        let message = "there is no table \"disks\"; where there are no disks, write [disks]";
+        return Err(Mistake { at: text.len(), message: message.into() });
+    }
+    let (disks, tenants) = (disks.unwrap_or_default(), tenants.unwrap_or_default());
+    Ok(Config { disks, grants, tenants, tokens, text: String::new() })
 }
 
-fn read_disks(table: &DeTable<'_>, author: Author) -> Result<Vec<Configured>, Mistake> {
+pub(super) fn read_disks(table: &DeTable<'_>, author: Author) -> Result<Vec<Configured>, Mistake> {
     let mut disks = Vec::new();
     let mut weight = 0;
     for (index, (name, at, value)) in entries(table).into_iter().enumerate() {
@@ -142,7 +159,7 @@ fn read_disk(table: &DeTable<'_>, author: Author) -> Result<DiskSpec, Mistake> {
     Ok(spec)
 }
 
-fn read_grants(table: &DeTable<'_>) -> Result<Vec<ConfiguredGrant>, Mistake> {
+pub(super) fn read_grants(table: &DeTable<'_>) -> Result<Vec<ConfiguredGrant>, Mistake> {
     let mut grants = Vec::new();
     for (kind, at, value) in entries(table) {
         if !crate::grants::KINDS.contains(&kind) {
@@ -158,7 +175,7 @@ fn read_grants(table: &DeTable<'_>) -> Result<Vec<ConfiguredGrant>, Mistake> {
 }
 
 /// Returns the entries of a table in the order of the text, with the offsets of their keys.
-fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Entry<'a, 'i>> {
+pub(super) fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Entry<'a, 'i>> {
     let entry = |(key, value): (&'a Spanned<_>, &'a Spanned<DeValue<'i>>)| -> Entry<'a, 'i> {
         let key: &'a Spanned<std::borrow::Cow<'i, str>> = key;
         (key.get_ref().as_ref(), key.span().start, value)
@@ -168,7 +185,7 @@ fn entries<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Entry<'a, 'i>> {
     entries
 }
 
-fn table<'a, 'i>(
+pub(super) fn table<'a, 'i>(
     value: &'a Spanned<DeValue<'i>>,
     key: &str,
     example: &str,
@@ -179,14 +196,22 @@ fn table<'a, 'i>(
     }
 }
 
-fn string(value: &Spanned<DeValue<'_>>, key: &str, example: &str) -> Result<String, Mistake> {
+pub(super) fn string(
+    value: &Spanned<DeValue<'_>>,
+    key: &str,
+    example: &str,
+) -> Result<String, Mistake> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text.as_ref().to_owned()),
         other => Err(other_type(value, key, &format!("a string, as {example}"), other)),
     }
 }
 
-fn strings(value: &Spanned<DeValue<'_>>, key: &str, example: &str) -> Result<Vec<String>, Mistake> {
+pub(super) fn strings(
+    value: &Spanned<DeValue<'_>>,
+    key: &str,
+    example: &str,
+) -> Result<Vec<String>, Mistake> {
     match value.get_ref() {
         DeValue::Array(items) => {
             let what = format!("an item of {key}");
@@ -196,7 +221,7 @@ fn strings(value: &Spanned<DeValue<'_>>, key: &str, example: &str) -> Result<Vec
     }
 }
 
-fn other_type(
+pub(super) fn other_type(
     value: &Spanned<DeValue<'_>>,
     key: &str,
     expected: &str,
@@ -209,7 +234,7 @@ fn other_type(
     }
 }
 
-fn unknown(key: &str, at: usize, what: &str, known: &[&str]) -> Mistake {
+pub(super) fn unknown(key: &str, at: usize, what: &str, known: &[&str]) -> Mistake {
     let guess = nearest(key, known.iter().copied())
         .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
     let known = known.join(", ");
@@ -256,8 +281,8 @@ mod tests {
         };
         assert_eq!(config.disks[1].spec, spec);
         assert_eq!(config.grants[0].path, "b");
-        assert_eq!(config.located("a", "x"), "line 5, column 8: x");
-        assert_eq!(config.located("b", "x"), "x");
+        assert_eq!(config.located(None, "a", "x"), "line 5, column 8: x");
+        assert_eq!(config.located(None, "b", "x"), "x");
     }
 
     #[test]

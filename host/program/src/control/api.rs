@@ -9,10 +9,12 @@ use axum::http::header::{ETAG, HeaderName};
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
+use futures_util::future::join_all;
 use memnbd::device::{Control, ControlError};
 use memnbd::exports::{Export, NotRemoved};
 use memnbd::parameters::nearest;
 use memnbd::server::Handle;
+use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 
 use super::catalog::{Catalog, Entry};
@@ -24,7 +26,8 @@ use super::object::Object;
 use super::path::{At, OfConnection, OfDisk, OfTenant};
 use super::populate;
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
-use super::snapshots;
+use super::snapshots::{self, MAX_SNAPSHOTS};
+use super::tenants::Quotas;
 use super::upgrade;
 use super::usage::show_usage;
 use crate::chain::Chain;
@@ -40,10 +43,16 @@ pub(crate) const MAX_WEIGHT: usize = 64 << 20;
 /// How long requests under way may take when their disk is removed.
 const REMOVAL: Duration = Duration::from_secs(10);
 
+/// The same for the disks of each tenant but the first.
+const TENANT_WEIGHT: usize = 4 << 20;
+
+/// The most streams of events of a tenant at a time.
+pub(super) const MAX_STREAMS: usize = 32;
+
 /// The longest name of a disk, in bytes.
 const MAX_NAME: usize = 255;
 
-/// The description of the API.
+/// The description of the API, except for tenants and tokens.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -72,14 +81,41 @@ const MAX_NAME: usize = 255;
         super::upgrade::connect_nbd
     )
 )]
-struct Description;
+pub(super) struct Description;
 
-/// What the handlers share.
+/// How much a tenant may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) disks: usize,
+    pub(super) snapshots: usize,
+    /// The memory that the texts of all disks take together, in bytes.
+    weight: usize,
+}
+
+impl Room {
+    /// That of the first tenant.
+    pub(super) const WHOLE: Self =
+        Self { disks: MAX_DISKS, snapshots: MAX_SNAPSHOTS, weight: MAX_WEIGHT };
+
+    /// Returns that of another tenant.
+    pub(super) fn of(quotas: &Quotas) -> Self {
+        Self {
+            disks: quotas.disks.min(MAX_DISKS),
+            snapshots: quotas.snapshots.min(MAX_SNAPSHOTS),
+            weight: TENANT_WEIGHT,
+        }
+    }
+}
+
+/// What the handlers of a tenant share.
 pub(super) struct Api {
     pub(super) server: Handle,
     pub(super) maker: Maker,
     pub(super) events: Hub,
     catalog: Mutex<Catalog>,
+    room: Mutex<Room>,
+    /// The places of the streams of events.
+    pub(super) streams: Arc<Semaphore>,
     /// Held while the disks and snapshots change.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
@@ -92,18 +128,19 @@ impl Api {
         maker: Maker,
         disks: HashMap<String, (Layers, Arc<Chain>)>,
         events: Hub,
+        room: Room,
     ) -> Self {
         let mut catalog = Catalog::default();
         for (name, (layers, chain)) in disks {
             catalog.insert(&name, Entry { spec: layers.into(), chain, origin: None });
         }
         let (catalog, changing) = (Mutex::new(catalog), tokio::sync::Mutex::default());
-        Self { server, maker, events, catalog, changing }
+        let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
+        Self { server, maker, events, catalog, room, streams, changing }
     }
 
     pub(super) fn router(self: Arc<Self>) -> Router {
         Router::new()
-            .route("/v1/openapi.json", get(async || Json(Description::openapi())))
             .route("/v1/tenants/{tenant}/disks", get(list_disks))
             .route(
                 "/v1/tenants/{tenant}/disks/{disk}",
@@ -130,15 +167,24 @@ impl Api {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns how much the tenant may have.
+    pub(super) fn room(&self) -> Room {
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes how much the tenant may have. What it has beyond that stays.
+    pub(super) fn set_room(&self, room: Room) {
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
+    }
+
     pub(super) fn export(&self, name: &str) -> Option<Arc<Export>> {
-        // The empty name stands for another one.
-        self.server.export(name).filter(|export| export.name() == name)
+        self.server.named(name)
     }
 
     pub(super) fn disk(&self, name: &str) -> Result<Arc<Export>, Problem> {
         self.export(name).ok_or_else(|| {
             let exports = self.server.exports();
-            let known = exports.iter().map(|export| export.name());
+            let known = exports.iter().map(|export| self.server.local_name(export));
             let guess = nearest(name, known)
                 .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
             Problem::not_found(format!("there is no disk {name:?}{guess}"))
@@ -153,6 +199,28 @@ impl Api {
             tracing::info!(target: TOLD, "disk {name:?}: removed");
         }
         removed
+    }
+
+    /// Removes all disks and snapshots. Failures are logged.
+    pub(super) async fn remove_everything(&self) {
+        let _alone = self.changing.lock().await;
+        self.set_room(Room { disks: 0, snapshots: 0, weight: 0 });
+        let mut left = usize::MAX;
+        loop {
+            let exports = self.server.exports();
+            if exports.is_empty() || exports.len() == left {
+                break;
+            }
+            left = exports.len();
+            // Those that others stand on are removed after them.
+            let names = exports.iter().map(|export| self.server.local_name(export));
+            let removing = names.map(|name| self.remove_alone(name));
+            for problem in join_all(removing).await.into_iter().filter_map(Result::err) {
+                tracing::debug!("{}", problem.detail());
+            }
+        }
+        let snapshots = std::mem::take(self.catalog().snapshots());
+        tokio::task::spawn_blocking(move || drop(snapshots));
     }
 
     /// Removes a disk, while nothing else changes the disks.
@@ -176,18 +244,16 @@ impl Api {
 
     /// Checks that there is room for these disks, with texts of this weight, besides those there are.
     pub(super) fn check_room(&self, disks: usize, weight: usize) -> Result<(), Problem> {
-        if self.server.export_count() + disks <= MAX_DISKS
-            && self.catalog().weight() + weight <= MAX_WEIGHT
+        let Room { disks: most, weight: most_weight, .. } = self.room();
+        if self.server.export_count() + disks <= most
+            && self.catalog().weight() + weight <= most_weight
         {
             return Ok(());
         }
-        Err(Problem::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            format!(
-                "there are too many disks: at most {MAX_DISKS}, with texts of at most {MAX_WEIGHT} \
-                 bytes together; remove some"
-            ),
-        ))
+        Err(Problem::full(format!(
+            "there are too many disks: at most {most}, with texts of at most {most_weight} bytes \
+             together; remove some"
+        )))
     }
 
     /// Makes an export, without opening its disk.
@@ -212,7 +278,8 @@ impl Api {
     }
 
     fn shown(&self, export: &Arc<Export>) -> Disk {
-        Disk::of(export, self.catalog().spec(export.name()).cloned())
+        let name = self.server.local_name(export);
+        Disk::of(name, export, self.catalog().spec(name).cloned())
     }
 }
 
@@ -457,7 +524,7 @@ pub(super) fn tagged(status: StatusCode, api: &Api, export: &Arc<Export>) -> Tag
     (status, [(ETAG, tag)], Json(api.shown(export)))
 }
 
-async fn no_route(uri: Uri) -> Problem {
+pub(super) async fn no_route(uri: Uri) -> Problem {
     Problem::not_found(format!(
         "there is nothing at {:?}; /v1/openapi.json describes what there is",
         uri.path()

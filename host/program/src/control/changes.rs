@@ -18,7 +18,7 @@ const MAX_LOGGED: usize = 100;
 
 /// Which configuration made a disk. Each changes and removes only the disks that it made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// The configuration file of the server.
     File,
     /// A configuration that came through the API.

@@ -19,23 +19,17 @@ use futures_util::stream::{self, Stream};
 use memnbd::exports::{Change, Export, State as DiskState};
 use memnbd::server::Handle;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::IntoParams;
 
-use super::api::{Api, Shared, no_method};
+use super::api::{Api, MAX_STREAMS, Shared, no_method};
 use super::path::{At, OfTenant};
 use super::problem::{self, BadRequest, NotFound, Problem};
-use crate::events::{After, Event, Happening, Hub, Id, Read, Reader};
-
-/// The most streams at a time.
-const MAX_STREAMS: usize = 32;
+use crate::events::{After, Event, Happening, Hub, Hubs, Id, Read, Reader};
 
 /// How long nothing is sent before a comment says that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// The places of the streams.
-static PLACES: Semaphore = Semaphore::const_new(MAX_STREAMS);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -115,7 +109,7 @@ pub(super) async fn follow_events(
         None if wanted.replay => After::Nothing,
         None => After::Now,
     };
-    let place = PLACES.try_acquire().map_err(|_| {
+    let place = api.streams.clone().try_acquire_owned().map_err(|_| {
         let detail =
             format!("there are {MAX_STREAMS} streams of events, as many as may be; end one");
         Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
@@ -133,7 +127,7 @@ struct Reading {
     reader: Reader,
     disk: Option<String>,
     follow: bool,
-    _place: SemaphorePermit<'static>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Reading {
@@ -162,10 +156,11 @@ fn sent(id: Id, name: &str, json: &str) -> Sent {
     Sent::default().id(id.to_string()).event(name).data(json)
 }
 
-/// Tells what happens to the disks of a server, and who uses them.
-pub(super) fn observe(server: &Handle, events: &Hub) {
-    let (of_disks, of_clients) = (events.clone(), events.clone());
-    let disks = move |export: &Export, change: Change| {
+/// Tells what happens to the disks of a server or tenant.
+pub(super) fn observe_disks(server: &Handle, events: &Hub) {
+    let (events, namespace) = (events.clone(), server.namespace().to_owned());
+    let prefix = if namespace.is_empty() { namespace } else { namespace + "/" };
+    server.observe_exports(Box::new(move |export: &Export, change: Change| {
         let happening = match change {
             Change::Added => Happening::DiskCreated,
             Change::Removed => Happening::DiskRemoved,
@@ -177,24 +172,28 @@ pub(super) fn observe(server: &Handle, events: &Hub) {
             }
             Change::State(DiskState::Opening(_) | DiskState::Draining | DiskState::Gone) => return,
         };
-        let disk = Some(export.name().to_owned());
+        let name = export.name().strip_prefix(&prefix).unwrap_or(export.name());
+        let disk = Some(name.to_owned());
         match export.is_on_demand() {
-            true => of_disks.tell_of_client(disk, happening),
-            false => of_disks.tell(disk, happening),
+            true => events.tell_of_client(disk, happening),
+            false => events.tell(disk, happening),
         }
-    };
-    server.observe(
-        Box::new(disks),
-        Box::new(move |client, is_connected| {
-            let (connection, peer) = (client.id, client.peer.to_string());
-            let happening = match is_connected {
-                true => Happening::ClientConnected { connection, peer },
-                false => {
-                    let used = Instant::now().saturating_duration_since(client.since);
-                    Happening::ClientDisconnected { connection, peer, seconds: used.as_secs() }
-                }
-            };
-            of_clients.tell(Some(client.export.to_string()), happening);
-        }),
-    );
+    }));
+}
+
+/// Tells who uses the disks of a server, each tenant of its own.
+pub(super) fn observe_clients(server: &Handle, hubs: &Hubs) {
+    let hubs = hubs.clone();
+    server.observe_clients(Box::new(move |client, is_connected| {
+        let Some(hub) = hubs.of(&client.namespace) else { return };
+        let (connection, peer) = (client.id, client.peer.to_string());
+        let happening = match is_connected {
+            true => Happening::ClientConnected { connection, peer },
+            false => {
+                let used = Instant::now().saturating_duration_since(client.since);
+                Happening::ClientDisconnected { connection, peer, seconds: used.as_secs() }
+            }
+        };
+        hub.tell(Some(client.export.to_string()), happening);
+    }));
 }

@@ -34,8 +34,9 @@ pub(super) async fn close_idle(api: Arc<Api>) {
             let _alone = api.changing.lock().await;
             let chain = {
                 let catalog = api.catalog();
-                let entry =
-                    catalog.disk(export.name()).filter(|entry| begins_the_same(&entry.spec));
+                let entry = catalog
+                    .disk(api.server.local_name(export))
+                    .filter(|entry| begins_the_same(&entry.spec));
                 entry.map(|entry| entry.chain.clone())
             };
             if let Some(chain) = chain

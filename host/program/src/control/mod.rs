@@ -1,12 +1,13 @@
-//! The control API: HTTP with JSON on a Unix domain socket that only the user who serves can connect to.
+//! The control API: HTTP with JSON, on a Unix domain socket that only the user who serves can connect to, and
+//! over TCP with TLS, for those who have tokens.
 //!
-//! Who can connect may create, change and remove disks, but names grants ([`super::grants`]) and no
-//! paths. Everything that they can make the server keep is bounded here, and a request that waits holds
+//! Those who use it create, change and remove disks, but name grants ([`super::grants`]) and no paths. Everything that they can make the server keep is bounded here, and a request that waits holds
 //! nothing that NBD clients need.
 //!
 //! - `api`: the routes and what they do.
 //! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
+//! - `door`: who uses it, and what they may do.
 //! - `events`: events, sent as they happen.
 //! - `filters`: other filters for disks in use.
 //! - `idle`: closing disks that nobody uses.
@@ -17,12 +18,14 @@
 //! - `problem`: errors, by RFC 9457.
 //! - `reload`: the configuration file, read again.
 //! - `snapshots`: snapshots, and resets of disks to them.
+//! - `tenants`: parties that do not know of each other, and tokens.
 //! - `usage`: what is asked of the disks.
 //! - `upgrade`: connections that become NBD connections.
 
 mod api;
 mod catalog;
 mod changes;
+mod door;
 mod events;
 mod filters;
 mod idle;
@@ -33,29 +36,34 @@ mod populate;
 mod problem;
 mod reload;
 mod snapshots;
+mod tenants;
 mod upgrade;
 mod usage;
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use memnbd::server::Handle;
+use memnbd::tls::{Acceptor, TlsStream};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::net::UnixListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
@@ -65,16 +73,21 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::Failure;
 use super::chain::Chain;
-use super::events::Hub;
+use super::events::{Hub, Hubs};
 use super::leftovers::Leftovers;
 use super::making::{Layers, Maker};
 use super::privileges::Identity;
 use super::unix;
-use api::Api;
+use api::{Api, Room};
 pub(super) use api::{MAX_DISKS, MAX_WEIGHT, check_name};
 pub(super) use model::DiskSpec;
 use problem::Problem;
 pub(super) use reload::FromFile;
+use tenants::Tenants;
+pub(super) use tenants::{
+    Entries, FIRST, Founded, MAX_TENANTS, Role, TenantSpec, Token, check_tenant, check_token,
+};
+use upgrade::Client;
 
 /// The longest body of a request, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -100,27 +113,60 @@ const END_LIMIT: Duration = Duration::from_millis(200);
 /// The pause after accepting fails for lack of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket on which the API will be served.
-pub(super) struct ControlSocket {
-    listener: UnixListener,
-    _file: Arc<memnbd::server::OwnedFile>,
+/// Sockets on which the API will be served.
+#[derive(Default)]
+pub(super) struct ControlSockets {
+    unix: Vec<(UnixListener, Arc<memnbd::server::OwnedFile>)>,
+    tcp: Vec<TcpListener>,
 }
 
-/// Binds the socket that `--control` names.
-pub(super) fn bind(
-    address: &OsStr,
+impl ControlSockets {
+    /// Returns true if there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unix.is_empty() && self.tcp.is_empty()
+    }
+
+    /// Returns the addresses with TCP.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.tcp.iter().filter_map(|listener| listener.local_addr().ok())
+    }
+}
+
+/// Returns true if an address of `--control` is that of a Unix domain socket.
+pub(super) fn is_unix(address: &OsStr) -> bool {
+    address.as_bytes().starts_with(b"unix:")
+}
+
+/// Binds the sockets that `--control` names.
+pub(super) async fn bind(
+    addresses: &[OsString],
     identity: &Identity,
     leftovers: &Leftovers,
-) -> Result<ControlSocket, Failure> {
-    let path = address.as_bytes().strip_prefix(b"unix:").filter(|path| !path.is_empty());
-    let path = path.map(|path| Path::new(OsStr::from_bytes(path))).ok_or_else(|| {
+) -> Result<ControlSockets, Failure> {
+    let mut sockets = ControlSockets::default();
+    for address in addresses {
         let text = address.to_string_lossy();
-        Failure::Usage(format!("--control {text}: it is written unix:PATH"))
-    })?;
-    let bound = unix::bind_with(path, identity, leftovers, || listen(path));
-    let (listener, file) =
-        bound.with_context(|| format!("listen for the control API on {}", path.display()))?;
-    Ok(ControlSocket { listener, _file: file })
+        if let Some(path) =
+            address.as_bytes().strip_prefix(b"unix:").filter(|path| !path.is_empty())
+        {
+            let path = Path::new(OsStr::from_bytes(path));
+            let bound = unix::bind_with(path, identity, leftovers, || listen(path));
+            let bound =
+                bound.with_context(|| format!("listen for the control API on {}", path.display()));
+            sockets.unix.push(bound?);
+            continue;
+        }
+        let is_address =
+            |text: &str| text.rsplit_once(':').is_some_and(|(host, _)| !host.is_empty());
+        if is_unix(address) || !is_address(&text) {
+            return Err(Failure::Usage(format!(
+                "--control {text}: it is written unix:PATH or HOST:PORT"
+            )));
+        }
+        let bound = TcpListener::bind(&*text).await;
+        sockets.tcp.push(bound.with_context(|| format!("listen for the control API on {text}"))?);
+    }
+    Ok(sockets)
 }
 
 /// Listens on a socket that nobody else can connect to, not even before this returns.
@@ -137,35 +183,54 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 /// The API, which is served until this is dropped.
 pub(super) struct Serving {
     tasks: JoinSet<()>,
-    events: Hub,
+    hubs: Hubs,
+    /// The tenants, with their disks.
+    _tenants: Option<Arc<Tenants>>,
 }
 
 impl Serving {
     /// Ends the streams of events, and gives requests under way a moment.
     pub(super) async fn end(mut self) {
-        self.events.end();
+        self.hubs.end();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(END_LIMIT, ended).await;
     }
 }
 
-/// Serves the API, if there is a socket, and reads the configuration file again when it is notified.
-pub(super) fn serve(
-    socket: Option<ControlSocket>,
-    server: Handle,
-    maker: Maker,
-    disks: HashMap<String, (Layers, Arc<Chain>)>,
-    reload: Option<(FromFile, Arc<Notify>)>,
-    events: Hub,
-) -> Serving {
+/// What is served.
+pub(super) struct Served {
+    pub(super) server: Handle,
+    pub(super) maker: Maker,
+    /// What the disks of the command line are made of.
+    pub(super) disks: HashMap<String, (Layers, Arc<Chain>)>,
+    /// The configuration file, and what says that it is to be read again.
+    pub(super) reload: Option<(FromFile, Arc<Notify>)>,
+    pub(super) tenants: Vec<Founded>,
+    pub(super) entries: Arc<Entries>,
+    pub(super) hubs: Hubs,
+    /// For TCP.
+    pub(super) tls: Option<Arc<Acceptor>>,
+}
+
+/// Serves the API, if there are sockets, and reads the configuration file again when it is notified.
+///
+/// # Errors
+///
+/// Returns an error if the tenants cannot be served.
+pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, Failure> {
+    let Served { server, maker, disks, reload, tenants: founded, entries, hubs, tls } = served;
     let mut tasks = JoinSet::new();
-    if socket.is_none() && reload.is_none() {
-        return Serving { tasks, events };
+    if sockets.is_empty() && reload.is_none() {
+        return Ok(Serving { tasks, hubs, _tenants: None });
     }
-    let api = Arc::new(Api::new(server, maker, disks, events.clone()));
+    let first = Api::new(server, maker, disks, hubs.first().clone(), Room::WHOLE);
+    let tenants = Arc::new(Tenants::new(first, hubs.clone(), entries.clone()));
+    for founded in founded {
+        tenants.open(founded).map_err(|problem| anyhow::anyhow!("{}", problem.detail()))?;
+    }
     if let Some((mut from_file, hangup)) = reload {
-        from_file.adopt(&api);
-        let (follow, events) = (from_file.follow(api.clone(), hangup), events.clone());
+        from_file.adopt(tenants.first());
+        let (follow, events) = (from_file.follow(tenants.clone(), hangup), hubs.first().clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = follow => {}
@@ -173,36 +238,106 @@ pub(super) fn serve(
             }
         });
     }
-    if let Some(socket) = socket {
-        let (closing, ended) = (idle::close_idle(api.clone()), events.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = closing => {}
-                () = ended.ended() => {}
-            }
-        });
-        events::observe(&api.server, &events);
-        let router = limited(api.clone().router()).merge(events::router(api));
-        tasks.spawn(accept(socket, router, events.clone()));
+    let router = front_door(&tenants);
+    for (listener, file) in sockets.unix {
+        let accepted = Accepted { router: router.clone(), events: hubs.first().clone() };
+        tasks.spawn(accept(Local { listener, _file: file }, accepted));
     }
-    Serving { tasks, events }
+    for listener in sockets.tcp {
+        let tls = tls.clone().context("TLS is off, which the control API over TCP needs")?;
+        let accepted = Accepted { router: router.clone(), events: hubs.first().clone() };
+        tasks.spawn(accept(Remote { listener, tls }, accepted));
+    }
+    Ok(Serving { tasks, hubs, _tenants: Some(tenants) })
+}
+
+/// Returns all that the API has, for those who may use it.
+fn front_door(tenants: &Arc<Tenants>) -> Router {
+    tenants::router(tenants.clone())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(tenants.entries.clone(), door::admit))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+}
+
+/// Returns the routes of a tenant.
+fn router_of(api: Arc<Api>) -> Router {
+    limited(api.clone().router()).merge(events::router(api))
+}
+
+/// How accepted clients are served.
+#[derive(Clone)]
+struct Accepted {
+    router: Router,
+    events: Hub,
+}
+
+/// A socket that clients connect to.
+trait Accept: Send + Sync + 'static {
+    /// What comes from a client, and goes to it.
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// Waits for a client. What it has to do before its first request is left to the future.
+    fn accept(
+        &self,
+    ) -> impl Future<Output = std::io::Result<(Arriving<Self::Stream>, Client)>> + Send;
+}
+
+/// A client that is not ready yet; `None` if it never will be.
+type Arriving<S> = Pin<Box<dyn Future<Output = Option<S>> + Send>>;
+
+/// A Unix domain socket.
+struct Local {
+    listener: UnixListener,
+    _file: Arc<memnbd::server::OwnedFile>,
+}
+
+impl Accept for Local {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> std::io::Result<(Arriving<UnixStream>, Client)> {
+        let (stream, _) = self.listener.accept().await?;
+        let client = Client::Unix(stream.peer_cred().ok());
+        Ok((Box::pin(std::future::ready(Some(stream))), client))
+    }
+}
+
+/// A TCP socket, on which TLS is spoken.
+struct Remote {
+    listener: TcpListener,
+    tls: Arc<Acceptor>,
+}
+
+impl Accept for Remote {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn accept(&self) -> std::io::Result<(Arriving<Self::Stream>, Client)> {
+        let (stream, address) = self.listener.accept().await?;
+        let tls = self.tls.clone();
+        let arriving = Box::pin(async move {
+            let accepted = tokio::time::timeout(HEADER_LIMIT, tls.accept(stream)).await.ok()?;
+            let failed =
+                |error: &_| tracing::debug!("client {address} of the control API: {error}");
+            accepted.inspect_err(failed).ok()
+        });
+        Ok((arriving, Client::Tcp(address)))
+    }
 }
 
 /// Accepts clients until there are no more events, and then waits until those it has are gone. They end
 /// with this future at the latest.
-async fn accept(socket: ControlSocket, router: Router, events: Hub) {
-    let ControlSocket { listener, _file } = socket;
+async fn accept(socket: impl Accept, accepted: Accepted) {
+    let Accepted { router, events } = accepted;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut clients = JoinSet::new();
     loop {
         // It is never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
             () = events.ended() => break,
         };
-        let mut stream = match accepted {
-            Ok((stream, _)) => TimeoutStream::new(stream),
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!("accept a client of the control API: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -210,12 +345,13 @@ async fn accept(socket: ControlSocket, router: Router, events: Hub) {
             }
         };
         while clients.try_join_next().is_some() {}
-        let client = Extension(upgrade::Client(stream.get_ref().peer_cred().ok()));
-        let service = TowerToHyperService::new(client.layer(router.clone()));
-        stream.set_write_timeout(Some(SEND_LIMIT));
+        let service = TowerToHyperService::new(Extension(client).layer(router.clone()));
         let events = events.clone();
         clients.spawn(async move {
             let _place = place;
+            let Some(stream) = stream.await else { return };
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(SEND_LIMIT));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
             let serving =
@@ -233,7 +369,7 @@ async fn accept(socket: ControlSocket, router: Router, events: Hub) {
             }
         });
     }
-    drop(listener);
+    drop(socket);
     while clients.join_next().await.is_some() {}
 }
 

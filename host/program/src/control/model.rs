@@ -194,7 +194,7 @@ pub(super) struct Requests {
 }
 
 impl Disk {
-    pub(super) fn of(export: &Arc<Export>, spec: Option<DiskSpec>) -> Self {
+    pub(super) fn of(name: &str, export: &Arc<Export>, spec: Option<DiskSpec>) -> Self {
         let state = export.state();
         let totals = export.account().totals();
         let operations = Operation::ALL.into_iter().filter_map(|operation| {
@@ -202,7 +202,7 @@ impl Disk {
             (of.requests > 0).then(|| (operation.name(), Requests::of(of)))
         });
         Self {
-            name: export.name().to_owned(),
+            name: name.to_owned(),
             spec,
             detail: state.to_string(),
             state: (&state).into(),

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use utoipa::ToSchema;
 
-use super::api::{Api, MAX_DISKS, Shared, check_name};
+use super::api::{Api, Shared, check_name};
 use super::catalog::Entry;
 use super::changes::{Action, Change, Differing, Origin, Populated, Refused, Wanted, named};
 use super::model::DiskSpec;
@@ -95,8 +95,9 @@ impl Api {
     /// Compares the disks that there are with those that are wanted.
     fn compare(&self, wanted: Wanted<'_>) -> Result<Populated, Refused> {
         let Wanted { disks, origin, dry_run, .. } = wanted;
-        if disks.len() > MAX_DISKS {
-            let problem = format!("{} disks; at most {MAX_DISKS} are possible", disks.len());
+        let most = self.room().disks;
+        if disks.len() > most {
+            let problem = format!("{} disks; at most {most} are possible", disks.len());
             return Err(Problem::bad_request(problem).into());
         }
         let wrong = |disk: &str, problem: Problem| Refused { disk: Some(disk.to_owned()), problem };
@@ -322,7 +323,7 @@ async fn populate(api: &Arc<Api>, request: PopulateRequest) -> Result<Populated,
         dry_run,
     };
     api.populate(wanted).await.map_err(|Refused { disk, problem }| match (config, disk) {
-        (Some(config), Some(disk)) => problem.with(|detail| config.located(&disk, detail)),
+        (Some(config), Some(disk)) => problem.with(|detail| config.located(None, &disk, detail)),
         _ => problem,
     })
 }

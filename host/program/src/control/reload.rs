@@ -1,6 +1,6 @@
 //! The configuration file, read again while the server runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 use super::api::Api;
 use super::catalog::Entry;
 use super::changes::{Action, Change, Differing, Origin, Populated, Refused, Wanted, named};
+use super::model::DiskSpec;
+use super::tenants::{FIRST, Tenants};
 use crate::chain::Chain;
 use crate::config::{Config, ConfigFile};
 use crate::grants::Grants;
@@ -44,28 +46,76 @@ impl FromFile {
     }
 
     /// Reads the file again whenever it is notified.
-    pub(super) async fn follow(self, api: Arc<Api>, hangup: Arc<Notify>) {
+    pub(super) async fn follow(self, tenants: Arc<Tenants>, hangup: Arc<Notify>) {
         loop {
             hangup.notified().await;
-            match self.reload(&api).await {
+            match self.reload(&tenants).await {
                 Ok(populated) => self.report(&populated),
                 Err(problem) => tracing::error!("{problem}; nothing was changed"),
             }
         }
     }
 
-    async fn reload(&self, api: &Arc<Api>) -> Result<Populated, String> {
+    /// Makes everything what the file says: first the tokens, so that one that was leaked is of no use any
+    /// more whatever happens then.
+    async fn reload(&self, tenants: &Arc<Tenants>) -> Result<Populated, String> {
         let file = self.file.clone();
         let loaded = tokio::task::spawn_blocking(move || file.load()).await;
         let config = loaded.map_err(|_| "the configuration could not be read".to_owned())??;
         let mut grants = self.grants.clone();
         self.file.grant(&config, &mut grants)?;
-        if grants != *api.maker.grants() {
-            let text = "the grants differ, and stay as they are until the server is started anew";
-            tracing::warn!("{}", self.file.of_file(text));
+        let mut of_tenants = Vec::new();
+        for tenant in &config.tenants {
+            of_tenants.push((tenant, self.file.grants_of(&config, tenant)?));
         }
+        let replaced = tenants.entries.tokens.replace_file(&config.all_tokens());
+        replaced.map_err(|(token, error)| {
+            self.file.of_file(&format!("the token {token:?}: {error}"))
+        })?;
+        let first = tenants.first();
+        self.warn_of_grants(FIRST, grants != *first.maker.grants());
+        let mut all = self.populate(first, config.specs(), &config, None).await?;
+        for removed in tenants.without_file(|name| config.tenants.iter().any(|it| it.name == name))
+        {
+            tenants.remove_of_file(&removed).await;
+        }
+        for (tenant, grants) in of_tenants {
+            let name = &tenant.name;
+            let served = tenants.put_of_file(name, &tenant.spec, grants.clone()).await;
+            let served = served.map_err(|problem| {
+                self.file.of_file(&config.located_tenant(name, problem.detail()))
+            })?;
+            self.warn_of_grants(name, grants != *served.api.maker.grants());
+            let changed = self.populate(&served.api, tenant.specs(), &config, Some(name)).await?;
+            all.unchanged += changed.unchanged;
+            let full =
+                |change: Change| Change { disk: format!("{name}/{}", change.disk), ..change };
+            all.changes.extend(changed.changes.into_iter().map(full));
+        }
+        Ok(all)
+    }
+
+    fn warn_of_grants(&self, tenant: &str, differ: bool) {
+        if differ {
+            let whose =
+                if tenant == FIRST { String::new() } else { format!(" of the tenant {tenant:?}") };
+            let text = format!(
+                "the grants{whose} differ, and stay as they are until the server is started anew"
+            );
+            tracing::warn!("{}", self.file.of_file(&text));
+        }
+    }
+
+    /// Makes the disks of a tenant those of the file.
+    async fn populate(
+        &self,
+        api: &Arc<Api>,
+        disks: BTreeMap<String, DiskSpec>,
+        config: &Config,
+        tenant: Option<&str>,
+    ) -> Result<Populated, String> {
         let wanted = Wanted {
-            disks: config.specs(),
+            disks,
             origin: Origin::File,
             rights: Rights::Server(self.file.directory()),
             differing: Differing::Keep,
@@ -74,7 +124,7 @@ impl FromFile {
         api.populate(wanted).await.map_err(|Refused { disk, problem }| {
             let detail = problem.detail();
             self.file.of_file(&match disk {
-                Some(disk) => config.located(&disk, detail),
+                Some(disk) => config.located(tenant, &disk, detail),
                 None => detail.to_owned(),
             })
         })

@@ -24,7 +24,7 @@ use crate::chain::{Content, Kept};
 use crate::events::{Happening, TOLD};
 
 /// The most snapshots.
-const MAX_SNAPSHOTS: usize = 10_000;
+pub(super) const MAX_SNAPSHOTS: usize = 10_000;
 
 /// How long requests under way may take when a disk gets another device, and how long that may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -104,13 +104,11 @@ impl Api {
                 taken.disk
             )));
         }
-        if self.catalog().snapshots().len() >= MAX_SNAPSHOTS {
-            return Err(Problem::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                format!(
-                    "there are {MAX_SNAPSHOTS} snapshots, and no more are possible; delete some"
-                ),
-            ));
+        let most = self.room().snapshots;
+        if self.catalog().snapshots().len() >= most {
+            return Err(Problem::full(format!(
+                "there are {most} snapshots, and no more are possible; delete some"
+            )));
         }
         let (export, device, entry) = self.opened(&spec.disk).await?;
         let volume = entry.chain.volume().clone();

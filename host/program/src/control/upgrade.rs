@@ -3,7 +3,9 @@
 //! Only the answer to the upgrade is a request of the API: afterwards the connection is one of the
 //! server's, and counts as such.
 
+use std::fmt;
 use std::io::Cursor;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,10 +18,11 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use memnbd::access::{Origin, Process};
 use memnbd::server::{NotReserved, Reserved};
+use memnbd::tls::TlsStream;
 use memnbd::transport::StreamSocket;
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_io_timeout::TimeoutStream;
 
 use super::api::Shared;
@@ -32,30 +35,52 @@ const NBD: &str = "nbd";
 /// Time limit for sending the response, after which the connection is closed.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What clients of the API are accepted as.
-pub(super) type Io = TokioIo<Pin<Box<TimeoutStream<UnixStream>>>>;
+/// What clients of the API are accepted as, over Unix domain sockets and TCP.
+type Local = TokioIo<Pin<Box<TimeoutStream<UnixStream>>>>;
+type Remote = TokioIo<Pin<Box<TimeoutStream<TlsStream<TcpStream>>>>>;
 
 /// What is known of the client of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Client(pub(super) Option<UCred>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Client {
+    /// It connected to the Unix domain socket, which only those can who may do everything.
+    Unix(Option<UCred>),
+    /// It connected over TCP, with TLS.
+    Tcp(SocketAddr),
+    /// Nothing.
+    Unknown,
+}
 
 impl Client {
-    fn origin(self) -> Origin {
-        Origin::Unix(self.0.map(|process| Process {
-            pid: process.pid(),
-            uid: process.uid(),
-            gid: process.gid(),
-        }))
+    /// Returns true if nobody but the administrator can have made the connection.
+    pub(super) fn is_local(self) -> bool {
+        matches!(self, Self::Unix(_))
     }
 
-    /// Returns what the log and the list of connections call the client.
-    fn peer(self) -> String {
-        match self.0.map(|process| (process.uid(), process.pid())) {
-            Some((user, Some(process))) => {
-                format!("(control API, user {user}, process {process})")
+    fn origin(self) -> Origin {
+        match self {
+            Self::Unix(process) => Origin::Unix(process.map(|process| Process {
+                pid: process.pid(),
+                uid: process.uid(),
+                gid: process.gid(),
+            })),
+            Self::Tcp(address) => Origin::Ip(address.ip()),
+            Self::Unknown => Origin::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(Some(process)) => {
+                write!(f, "(control API, user {}", process.uid())?;
+                match process.pid() {
+                    Some(pid) => write!(f, ", process {pid})"),
+                    None => f.write_str(")"),
+                }
             }
-            Some((user, None)) => format!("(control API, user {user})"),
-            None => "(control API)".into(),
+            Self::Tcp(address) => write!(f, "(control API, {address})"),
+            Self::Unix(None) | Self::Unknown => f.write_str("(control API)"),
         }
     }
 }
@@ -99,7 +124,7 @@ pub(super) async fn connect_nbd(
         let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, detail);
         return Ok((headers(), problem).into_response());
     };
-    let client = request.extensions().get().copied().unwrap_or(Client(None));
+    let client = request.extensions().get().copied().unwrap_or(Client::Unknown);
     let reserved = api.server.reserve(&export, client.origin()).map_err(|refused| {
         let status = match refused {
             NotReserved::Denied => StatusCode::FORBIDDEN,
@@ -131,8 +156,20 @@ fn asks_for_nbd(headers: &HeaderMap) -> bool {
 /// Serves the connection once the response was sent.
 async fn serve(upgrade: OnUpgrade, reserved: Reserved, client: Client) {
     let Ok(Ok(upgraded)) = tokio::time::timeout(LIMIT, upgrade).await else { return };
+    let peer = client.to_string();
+    let upgraded = match upgraded.downcast::<Remote>() {
+        Ok(Parts { io, read_buf, .. }) => {
+            let mut io = io.into_inner();
+            // The server has limits of its own.
+            io.as_mut().set_write_timeout_pinned(None);
+            let (reader, writer) = tokio::io::split(io);
+            reserved.serve(tokio::io::join(Cursor::new(read_buf).chain(reader), writer), &peer);
+            return;
+        }
+        Err(other) => other,
+    };
     // It was accepted as one.
-    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<Io>() else { return };
+    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<Local>() else { return };
     // The socket cannot be moved out of what limits the time of a write, which does not last.
     let socket = io.inner().get_ref().as_fd().try_clone_to_owned();
     let stream = socket.and_then(|socket| UnixStream::from_std(socket.into()));
@@ -140,12 +177,12 @@ async fn serve(upgrade: OnUpgrade, reserved: Reserved, client: Client) {
     let Ok(stream) = stream else { return };
     if read_buf.is_empty() {
         // Served as a socket that was accepted, which is faster.
-        reserved.serve(StreamSocket::from(stream), &client.peer());
+        reserved.serve(StreamSocket::from(stream), &peer);
     } else {
         // The client has not waited for the greeting.
         let (reader, writer) = stream.into_split();
         let stream = tokio::io::join(Cursor::new(read_buf).chain(reader), writer);
-        reserved.serve(stream, &client.peer());
+        reserved.serve(stream, &peer);
     }
 }
 

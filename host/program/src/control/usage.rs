@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use memnbd::block::Operation;
 use memnbd::exports::Export;
+use memnbd::server::Handle;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -44,7 +45,7 @@ pub(super) struct DiskUsage {
 }
 
 impl DiskUsage {
-    fn of(export: &Arc<Export>) -> Option<Self> {
+    fn of(server: &Handle, export: &Arc<Export>) -> Option<Self> {
         let connections = export.connections();
         let totals = export.account().totals();
         let mut usage = Self {
@@ -64,7 +65,7 @@ impl DiskUsage {
             usage.latency_sum_ns = usage.latency_sum_ns.saturating_add(took);
         }
         (usage.requests > 0 || connections > 0).then(|| {
-            usage.disk = export.name().to_owned();
+            usage.disk = server.local_name(export).to_owned();
             usage
         })
     }
@@ -85,11 +86,11 @@ pub(super) async fn show_usage(
     State(api): Shared,
     _: At<OfTenant>,
 ) -> Result<Json<Usage>, Problem> {
-    let exports = api.server.exports();
+    let (server, exports) = (api.server.clone(), api.server.exports());
     // Adding up thousands of accounts would keep NBD clients waiting for the thread.
     let adding = tokio::task::spawn_blocking(move || Usage {
         total: exports.len(),
-        disks: exports.iter().filter_map(DiskUsage::of).collect(),
+        disks: exports.iter().filter_map(|export| DiskUsage::of(&server, export)).collect(),
     });
     adding.await.map(Json).map_err(|_| Problem::failed())
 }

@@ -8,10 +8,10 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::event::{Level, MAX_TEXT};
-use super::{Happening, Hub, TOLD};
+use super::{AUDIT, Happening, Hubs, TOLD};
 
 /// Tells the lines of the log, except for those that are for finding errors in the program.
-pub(crate) struct Feed(pub(crate) Hub);
+pub(crate) struct Feed(pub(crate) Hubs);
 
 impl<S: Subscriber> Layer<S> for Feed {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -22,12 +22,16 @@ impl<S: Subscriber> Layer<S> for Feed {
             tracing::Level::INFO => Level::Info,
             _ => return,
         };
-        if metadata.target() == TOLD {
+        if matches!(metadata.target(), TOLD | AUDIT) {
             return;
         }
         let mut message = Message(String::new());
         event.record(&mut message);
-        self.0.tell(disk_of(&message.0), Happening::log(level, &message.0));
+        let happening = Happening::log(level, &message.0);
+        match disk_of(&message.0).map(|disk| self.0.of_disk(disk)) {
+            Some((hub, disk)) => hub.tell(Some(disk), happening),
+            None => self.0.first().tell(None, happening),
+        }
     }
 }
 
@@ -102,14 +106,23 @@ mod tests {
 
     #[test]
     fn lines_of_the_log_are_told() {
-        let hub = Hub::default();
-        let subscriber = tracing_subscriber::registry().with(Feed(hub.clone()));
+        let hubs = Hubs::default();
+        let (hub, tenant) = (hubs.first(), hubs.add("acme"));
+        let subscriber = tracing_subscriber::registry().with(Feed(hubs.clone()));
         tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("export {:?}: opened", "acme/a");
+            tracing::info!("export {:?}: opened", "other/a");
             tracing::debug!("a detail");
             tracing::info!(target: TOLD, "told already");
             tracing::warn!("export {:?}: {}", "a", "x".repeat(5000));
         });
+        let mut reader = tenant.read(After::Nothing);
+        let Some(Read::Event(_, kept)) = reader.try_next() else { panic!("a line is told") };
+        assert_eq!((kept.name, kept.disk.as_deref()), ("log", Some("a")));
+        assert!(reader.try_next().is_none(), "the rest is of others");
         let mut reader = hub.read(After::Nothing);
+        let Some(Read::Event(_, kept)) = reader.try_next() else { panic!("a line is told") };
+        assert_eq!(kept.disk.as_deref(), Some("other/a"), "there is no such tenant");
         let Some(Read::Event(_, kept)) = reader.try_next() else { panic!("a line is told") };
         assert_eq!((kept.name, kept.disk.as_deref()), ("log", Some("a")));
         let event: Value = serde_json::from_str(&kept.json).unwrap();

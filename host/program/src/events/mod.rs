@@ -10,10 +10,12 @@
 //!
 //! - `event`: what is told.
 //! - `feed`: the lines of the log.
+//! - `hubs`: those of each tenant apart.
 //! - `ring`: a bounded number of events.
 
 mod event;
 mod feed;
+mod hubs;
 mod ring;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,11 +25,16 @@ use tokio::sync::watch;
 
 pub(super) use event::{Event, Happening};
 pub(super) use feed::Feed;
+pub(super) use hubs::Hubs;
 pub(super) use ring::Kept;
 use ring::Ring;
 
 /// The target of log lines that tell the same as an event, so that they are no events as well.
 pub(super) const TOLD: &str = "memnbd_host::told";
+
+/// The target of log lines that tell who changed what through the control API, which are no events: their
+/// readers may not know of each other.
+pub(super) const AUDIT: &str = "memnbd_host::audit";
 
 /// The most events of each kind that are kept.
 const MAX_EVENTS: usize = 1024;

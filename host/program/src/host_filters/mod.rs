@@ -176,6 +176,7 @@ impl HostFilters {
             places: self.limit.filter(|&limit| limit > 0).map(places),
             time_limit: self.time_limit.filter(|limit| !limit.is_zero()),
             limits,
+            shared_limits: None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{items, lines, text};
 const MAX_FILE: u64 = 4 << 20;
 
 /// Where configurations go.
-const POPULATE: &str = "/v1/tenants/default/populate";
+const POPULATE: &str = "populate";
 
 /// Sends a file to the server. Returns what is to be printed, and whether everything was done.
 pub(crate) async fn apply(

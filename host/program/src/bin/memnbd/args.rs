@@ -12,13 +12,12 @@ use crate::save::SaveFormat;
 
 /// Control a running memnbd-host.
 ///
-/// The server must have been started with --control unix:PATH.
+/// The server must have been started with --control.
 #[derive(Debug, Parser)]
 #[command(name = "memnbd", version, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Args {
-    /// Where the server's control API is: the address that was given to memnbd-host --control
-    #[arg(long, value_name = "unix:PATH", env = "MEMNBD_HOST", global = true)]
-    pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 
     /// Print what the server answers, as JSON
     #[arg(long, global = true)]
@@ -39,6 +38,89 @@ impl Args {
             _ => Ok(()),
         }
     }
+}
+
+/// Which server, and who uses it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Remote {
+    /// Where the server's control API is: the address that was given to memnbd-host --control, with https://
+    /// before HOST:PORT
+    #[arg(long, value_name = "unix:PATH|https://HOST:PORT", env = "MEMNBD_HOST", global = true)]
+    pub(crate) host: Option<String>,
+
+    /// The file of the token that says who uses the server [default: the environment's MEMNBD_TOKEN; a
+    /// Unix domain socket needs none]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// The token itself. It has no option, for everybody sees command lines.
+    #[arg(skip = std::env::var("MEMNBD_TOKEN").ok())]
+    pub(crate) token: Option<String>,
+
+    /// The certificates of the authorities that sign the server's (PEM) [default: the system's]
+    #[arg(long, value_name = "FILE", env = "MEMNBD_CACERT", global = true)]
+    pub(crate) cacert: Option<PathBuf>,
+
+    /// The tenant
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "MEMNBD_TENANT",
+        default_value = "default",
+        hide_default_value = true,
+        global = true
+    )]
+    pub(crate) tenant: String,
+}
+
+/// What a tenant may have.
+#[derive(Debug, clap::Args)]
+#[group(id = "tenant_options", multiple = true)]
+pub(crate) struct TenantOptions {
+    /// The most disks
+    #[arg(long, value_name = "N")]
+    pub(crate) disks: Option<u64>,
+    /// The most snapshots
+    #[arg(long, value_name = "N")]
+    pub(crate) snapshots: Option<u64>,
+    /// The most connections of NBD clients at a time
+    #[arg(long, value_name = "N")]
+    pub(crate) connections: Option<u64>,
+    /// The most memory of all disks and snapshots together
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// The most that all clients together read in a second, and likewise write, in bits
+    #[arg(long, value_name = "BITS", value_parser = size)]
+    pub(crate) rate: Option<u64>,
+    /// The most requests of all clients together in a second
+    #[arg(long, value_name = "N")]
+    pub(crate) requests: Option<u64>,
+    /// The ID of a user whose clients on Unix domain sockets get the disks of the tenant; may be repeated
+    #[arg(long = "uid", value_name = "UID")]
+    pub(crate) uids: Vec<u32>,
+    /// The identity of a pre-shared key whose holders do; may be repeated
+    #[arg(long = "key", value_name = "IDENTITY")]
+    pub(crate) keys: Vec<String>,
+    /// The subject of a certificate whose holders do, as CN=builder,O=Example; may be repeated
+    #[arg(long = "certificate", value_name = "SUBJECT")]
+    pub(crate) certificates: Vec<String>,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    memnbd::parameters::parse_size(text).map_err(|error| error.to_string())
+}
+
+/// What the holder of a token may do.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Role {
+    /// Everything, with every tenant; only for tokens of the tenant default
+    Admin,
+    /// Everything with the disks, snapshots and tokens of the tenant
+    Tenant,
+    /// To look at what the tenant has
+    ReadOnly,
+    /// To open disks as an NBD client that asks for the export TOKEN/DISK
+    Connect,
 }
 
 /// What is to be done.
@@ -178,6 +260,32 @@ pub(crate) enum Action {
         /// Go on with what happens from now on, even when the server is started anew
         #[arg(short, long)]
         follow: bool,
+    },
+    /// List the tenants, with what they have and what they may have
+    Tenants,
+    /// Create a tenant, or change its quotas and clients: what is left out gets its default. For admins
+    Tenant {
+        /// The name of the tenant
+        name: String,
+        #[command(flatten)]
+        spec: TenantOptions,
+        /// Remove the tenant instead, with all that it has
+        #[arg(long, conflicts_with = "tenant_options")]
+        rm: bool,
+    },
+    /// List the tokens of the tenant
+    Tokens,
+    /// Create a token of the tenant, or give it another secret, which is printed. Without a name, make a
+    /// secret and its digest for a configuration file, and ask no server
+    Token {
+        /// The name of the token
+        name: Option<String>,
+        /// What its holder may do
+        #[arg(long, value_name = "ROLE", requires = "name", default_value = "tenant")]
+        role: Role,
+        /// Remove the token instead
+        #[arg(long, requires = "name", conflicts_with = "role")]
+        rm: bool,
     },
     /// Show which disks are busy: requests, bytes, errors, the mean time that a request takes, and clients.
     /// On a terminal this goes on until q is pressed; else it is printed once

@@ -6,11 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, HOST, HeaderName};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::header::{ACCEPT, HeaderName};
+use hyper::{Method, StatusCode};
 use serde_json::Value;
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::http::Server;
@@ -19,7 +17,7 @@ use crate::table::plain;
 use crate::{items, text};
 
 /// Where the events are.
-const EVENTS: &str = "/v1/tenants/default/events";
+const EVENTS: &str = "events";
 
 /// Time limit until the server answers.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -122,11 +120,7 @@ impl Printer {
     }
 
     async fn exchange(&self, server: &Server) -> anyhow::Result<(StatusCode, Incoming)> {
-        let socket = server.socket();
-        let stream = UnixStream::connect(socket).await;
-        let stream = stream.with_context(|| format!("connect to {}", socket.display()))?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.context("talk to the server")?;
+        let (mut sender, connection) = server.connect().await?;
         // It ends with the stream.
         tokio::spawn(connection);
         let mut path = format!("{EVENTS}?follow={}", self.follow);
@@ -134,8 +128,7 @@ impl Printer {
             let set = percent_encoding::NON_ALPHANUMERIC;
             path += &format!("&disk={}", percent_encoding::utf8_percent_encode(disk, set));
         }
-        let mut request =
-            Request::get(path).header(HOST, "memnbd").header(ACCEPT, "text/event-stream");
+        let mut request = server.begin(Method::GET, &path).header(ACCEPT, "text/event-stream");
         if let Some(last) = &self.last {
             request = request.header(HeaderName::from_static("last-event-id"), last);
         }

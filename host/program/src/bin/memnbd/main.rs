@@ -12,8 +12,11 @@ mod logs;
 mod progress;
 mod qcow2;
 mod save;
+#[path = "../../secret.rs"]
+mod secret;
 mod sse;
 mod table;
+mod tenants;
 mod top;
 mod transfer;
 
@@ -28,14 +31,14 @@ use args::{Action, Args, DiskOptions};
 use http::Server;
 use table::Table;
 
-/// Where the disks of the only tenant are.
-const DISKS: &str = "/v1/tenants/default/disks";
+/// Where the disks of a tenant are.
+const DISKS: &str = "disks";
 
 /// Where its snapshots are.
-const SNAPSHOTS: &str = "/v1/tenants/default/snapshots";
+const SNAPSHOTS: &str = "snapshots";
 
 /// Where its connections are.
-const CONNECTIONS: &str = "/v1/tenants/default/connections";
+const CONNECTIONS: &str = "connections";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -70,9 +73,10 @@ fn run(args: &Args) -> anyhow::Result<String> {
             clap_mangen::Man::new(Args::command()).render(&mut page).context("make the page")?;
             return Ok(String::from_utf8_lossy(&page).into_owned());
         }
+        Action::Token { name: None, .. } => return tenants::make_secret(args.json),
         _ => {}
     }
-    let server = Server::new(args.host.as_deref())?;
+    let server = Server::new(&args.remote)?;
     let runtime = match args.action {
         Action::Copy { .. } | Action::Save { .. } => {
             let threads = memnbd::machine::processors().get();
@@ -189,7 +193,19 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
             save::save(server, disk, file, *format, *compress).await?;
             Ok(String::new())
         }
-        Action::Completion { .. } | Action::Man => Ok(String::new()),
+        Action::Tenants => tenants::list(server, args.json).await,
+        Action::Tenant { name, rm: true, .. } => tenants::remove(server, name).await,
+        Action::Tenant { name, spec, .. } => tenants::put(server, name, spec, args.json).await,
+        Action::Tokens => tenants::list_tokens(server, args.json).await,
+        Action::Token { name: Some(name), rm: true, .. } => {
+            tenants::remove_token(server, name).await
+        }
+        Action::Token { name: Some(name), role, .. } => {
+            tenants::put_token(server, name, *role, args.json).await
+        }
+        Action::Token { name: None, .. } | Action::Completion { .. } | Action::Man => {
+            Ok(String::new())
+        }
     }
 }
 
@@ -200,8 +216,7 @@ fn path(disk: &str, rest: &str) -> String {
 
 /// Returns the path of what has this name in a collection.
 fn path_in(collection: &str, name: &str) -> String {
-    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
-    format!("{collection}/{name}")
+    format!("{collection}/{}", http::encoded(name))
 }
 
 /// Returns what a disk is to be made of: what it begins with, and the rest.
@@ -328,6 +343,6 @@ mod tests {
 
     #[test]
     fn names_of_disks_are_escaped_in_paths() {
-        assert_eq!(path("a/b c%", ""), "/v1/tenants/default/disks/a%2Fb%20c%25");
+        assert_eq!(path("a/b c%", ""), "disks/a%2Fb%20c%25");
     }
 }

@@ -14,7 +14,7 @@ use rates::{Rates, Sample};
 use screen::{Screen, Wish};
 
 /// Where the numbers come from.
-const USAGE: &str = "/v1/tenants/default/usage";
+const USAGE: &str = "usage";
 
 /// Shows the load of the disks, again and again on a terminal, and else `count` times, or once.
 pub(crate) async fn top(

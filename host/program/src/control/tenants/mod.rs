@@ -1,0 +1,312 @@
+//! Tenants: parties that share a server and do not know of each other.
+//!
+//! Each has disks and snapshots of its own, in a registry of its own, and an API of its own for them,
+//! with its own locks. What one does for a tenant finds nothing of another one. The tenant `default`
+//! is the administrator's: its disks are those of the command line, and what clients get whom nobody
+//! knows.
+//!
+//! - `entries`: whose disks an NBD client gets.
+//! - `routes`: tenants and tokens in the API.
+//! - `spec`: what a tenant may have.
+//! - `tokens`: secrets, and what they are good for.
+//! - `ways`: how clients are recognised.
+
+mod entries;
+mod routes;
+mod spec;
+mod tokens;
+mod ways;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use axum::Router;
+use memnbd::component::MemoryBudget;
+use memnbd::exports::Exports;
+use memnbd::rate::{Limits, Scope};
+use memnbd::server::{Handle, Namespace};
+use tokio::task::AbortHandle;
+
+use super::api::{Api, Room};
+use super::catalog::Entry;
+use super::changes::Origin;
+use super::model::DiskSpec;
+use super::problem::Problem;
+use super::{events, idle};
+use crate::chain::Chain;
+use crate::events::Hubs;
+use crate::grants::Grants;
+use crate::making::{Maker, Owner};
+pub(crate) use entries::Entries;
+pub(crate) use routes::check_token;
+pub(super) use routes::router;
+pub(crate) use spec::{FIRST, Quotas, TenantSpec, check_tenant};
+pub(crate) use tokens::{Holder, Role, Token};
+
+/// The most tenants, besides the first.
+pub(crate) const MAX_TENANTS: usize = 1000;
+
+/// A tenant that is not served yet.
+pub(crate) struct Founded {
+    pub(crate) name: String,
+    pub(crate) spec: TenantSpec,
+    pub(crate) exports: Arc<Exports>,
+    pub(crate) maker: Maker,
+    /// Its disks, which are among the exports.
+    pub(crate) disks: HashMap<String, (DiskSpec, Arc<Chain>)>,
+    origin: Origin,
+    owner: Owner,
+}
+
+impl Founded {
+    /// Founds a tenant, who may name these grants.
+    pub(crate) fn new(name: &str, spec: TenantSpec, grants: Grants, maker: &Maker) -> Self {
+        Self::of_origin(name, spec, grants, maker, Origin::File)
+    }
+
+    fn of_origin(
+        name: &str,
+        spec: TenantSpec,
+        grants: Grants,
+        maker: &Maker,
+        origin: Origin,
+    ) -> Self {
+        let exports = Arc::new(Exports::in_namespace(name));
+        let owner = Owner {
+            exports: Arc::downgrade(&exports),
+            memory: maker.memory().child_up_to(spec.quotas.memory),
+            limits: Arc::new(Limits::default()),
+        };
+        let maker = maker.for_owner(owner.clone(), Arc::new(grants));
+        let (name, disks) = (name.to_owned(), HashMap::new());
+        Self { name, spec, exports, maker, disks, origin, owner }
+    }
+}
+
+/// A tenant.
+pub(super) struct Tenant {
+    name: String,
+    pub(super) api: Arc<Api>,
+    router: Router,
+    /// What bounds it, unless it is the first.
+    bounds: Option<Bounds>,
+    /// Stops when the tenant is gone.
+    idle: AbortHandle,
+}
+
+/// What bounds a tenant.
+struct Bounds {
+    spec: Mutex<TenantSpec>,
+    memory: MemoryBudget,
+    limits: Arc<Limits>,
+    origin: Origin,
+    _namespace: Namespace,
+}
+
+impl Tenant {
+    fn new(name: &str, api: Api, bounds: Option<Bounds>) -> Self {
+        let api = Arc::new(api);
+        events::observe_disks(&api.server, &api.events);
+        let idle = tokio::spawn(idle::close_idle(api.clone())).abort_handle();
+        let router = super::router_of(api.clone());
+        Self { name: name.to_owned(), api, router, bounds, idle }
+    }
+
+    /// Returns true if the configuration file has it.
+    fn is_of_file(&self) -> bool {
+        self.bounds.as_ref().is_some_and(|bounds| bounds.origin == Origin::File)
+    }
+
+    /// Returns what it may have; `None` if it is the first.
+    fn spec(&self) -> Option<TenantSpec> {
+        self.bounds.as_ref().map(|bounds| bounds.spec().clone())
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        self.idle.abort();
+    }
+}
+
+impl Bounds {
+    fn spec(&self) -> MutexGuard<'_, TenantSpec> {
+        self.spec.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All tenants.
+pub(super) struct Tenants {
+    server: Handle,
+    hubs: Hubs,
+    pub(super) entries: Arc<Entries>,
+    first: Arc<Tenant>,
+    others: RwLock<BTreeMap<String, Arc<Tenant>>>,
+    /// Held while tenants come, change or go.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Tenants {
+    /// Creates the tenants of a server, of which the first has this API.
+    pub(super) fn new(first: Api, hubs: Hubs, entries: Arc<Entries>) -> Self {
+        let server = first.server.clone();
+        events::observe_clients(&server, &hubs);
+        let first = Arc::new(Tenant::new(FIRST, first, None));
+        let (others, changing) = (RwLock::default(), tokio::sync::Mutex::default());
+        Self { server, hubs, entries, first, others, changing }
+    }
+
+    /// Returns the API of the first tenant.
+    pub(super) fn first(&self) -> &Arc<Api> {
+        &self.first.api
+    }
+
+    /// Returns a tenant.
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Tenant>> {
+        match name {
+            FIRST => Some(self.first.clone()),
+            name => self.others.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned(),
+        }
+    }
+
+    /// Returns the tenants besides the first, by their names.
+    fn others(&self) -> Vec<Arc<Tenant>> {
+        self.others.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Serves a tenant from now on.
+    ///
+    /// # Errors
+    ///
+    /// Returns a problem if there is one of this name, if there are too many, or if its clients are those of
+    /// another one.
+    pub(super) fn open(&self, founded: Founded) -> Result<Arc<Tenant>, Problem> {
+        let Founded { name, spec, exports, maker, disks, origin, owner } = founded;
+        let count = self.others.read().unwrap_or_else(PoisonError::into_inner).len();
+        if count >= MAX_TENANTS {
+            return Err(Problem::full(format!(
+                "there are {MAX_TENANTS} tenants, and no more are possible; remove some"
+            )));
+        }
+        self.check_names(&name)?;
+        let conflict = |problem: &dyn std::fmt::Display| {
+            Problem::conflict(format!("the tenant {name:?}: {problem}"))
+        };
+        let added = self.server.add_namespace(exports.clone(), spec.quotas.connections);
+        let (namespace, server) = added.map_err(|error| conflict(&error))?;
+        self.entries.ways.set(&name, &spec).map_err(|error| conflict(&error))?;
+        owner.limits.set(Scope::Export, spec.quotas.rates());
+        let room = Room::of(&spec.quotas);
+        let api = Api::new(server, maker, HashMap::new(), self.hubs.add(&name), room);
+        for (disk, (spec, chain)) in disks {
+            api.catalog().insert(&disk, Entry { spec, chain, origin: Some(Origin::File) });
+        }
+        let bounds = Bounds {
+            spec: Mutex::new(spec),
+            memory: owner.memory,
+            limits: owner.limits,
+            origin,
+            _namespace: namespace,
+        };
+        let tenant = Arc::new(Tenant::new(&name, api, Some(bounds)));
+        self.entries.open(&name, &exports);
+        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+        others.insert(name, tenant.clone());
+        Ok(tenant)
+    }
+
+    /// Checks that no disk of the first tenant is called like one of this tenant in the log.
+    fn check_names(&self, tenant: &str) -> Result<(), Problem> {
+        let is_like = |name: &str| name.split_once('/').is_some_and(|(begin, _)| begin == tenant);
+        let exports = self.server.exports();
+        match exports.iter().find(|export| is_like(export.name())) {
+            Some(export) => Err(Problem::conflict(format!(
+                "the disk {:?} of the tenant {FIRST:?} is called like one of the tenant {tenant:?}; choose \
+                 another name for one of them",
+                export.name()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Changes what a tenant may have, and how its clients are recognised.
+    ///
+    /// # Errors
+    ///
+    /// Returns a problem if its clients would be those of another one.
+    fn change(&self, tenant: &Tenant, spec: TenantSpec) -> Result<(), Problem> {
+        let Some(bounds) = &tenant.bounds else {
+            return Err(Problem::conflict(format!("the tenant {FIRST:?} has no quotas")));
+        };
+        let ways = self.entries.ways.set(&tenant.name, &spec);
+        ways.map_err(|error| Problem::conflict(error.to_string()))?;
+        bounds.memory.set_limit(spec.quotas.memory);
+        bounds.limits.set(Scope::Export, spec.quotas.rates());
+        tenant.api.server.set_max_connections(spec.quotas.connections);
+        tenant.api.set_room(Room::of(&spec.quotas));
+        *bounds.spec() = spec;
+        Ok(())
+    }
+
+    /// Removes a tenant with all that it has. Its clients are disconnected.
+    async fn remove(&self, name: &str) -> Result<(), Problem> {
+        let removed = {
+            let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+            others.remove(name)
+        };
+        let Some(tenant) = removed else { return Err(unknown(name)) };
+        self.entries.close(name);
+        tenant.api.remove_everything().await;
+        self.hubs.remove(name);
+        tracing::info!("tenant {name:?}: removed");
+        Ok(())
+    }
+}
+
+/// What the configuration file asks for.
+impl Tenants {
+    /// Returns the names of the tenants of the file that are not in it any more.
+    pub(super) fn without_file(&self, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+        let others = self.others();
+        let gone = others.iter().filter(|tenant| tenant.is_of_file() && !is_there(&tenant.name));
+        gone.map(|tenant| tenant.name.clone()).collect()
+    }
+
+    /// Removes a tenant that is not in the file any more.
+    pub(super) async fn remove_of_file(&self, name: &str) {
+        let _alone = self.changing.lock().await;
+        // It can be gone already.
+        let _ = self.remove(name).await;
+    }
+
+    /// Creates a tenant of the file, or changes it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a problem if the tenant cannot be what the file says.
+    pub(super) async fn put_of_file(
+        &self,
+        name: &str,
+        spec: &TenantSpec,
+        grants: Grants,
+    ) -> Result<Arc<Tenant>, Problem> {
+        let _alone = self.changing.lock().await;
+        let Some(tenant) = self.get(name) else {
+            return self.open(Founded::new(name, spec.clone(), grants, &self.first.api.maker));
+        };
+        if !tenant.is_of_file() {
+            return Err(Problem::conflict(format!(
+                "the tenant {name:?} was made through the control API; remove it there first"
+            )));
+        }
+        if tenant.spec().as_ref() != Some(spec) {
+            self.change(&tenant, spec.clone())?;
+        }
+        Ok(tenant)
+    }
+}
+
+/// There is no such tenant, or none for whoever asks.
+pub(super) fn unknown(name: &str) -> Problem {
+    Problem::not_found(format!("there is no tenant {name:?}"))
+}
