@@ -4,6 +4,7 @@
 //! A test that needs a client which is not installed is skipped, or fails where `CI` is set.
 
 mod support;
+mod tenants;
 
 mod backends;
 mod bench_driver;

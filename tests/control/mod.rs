@@ -41,7 +41,7 @@ pub(crate) fn controlled(arguments: &[&str]) -> Server {
     controlled_in(directory, arguments)
 }
 
-fn controlled_in(directory: TempDir, arguments: &[&str]) -> Server {
+pub(crate) fn controlled_in(directory: TempDir, arguments: &[&str]) -> Server {
     let options = ["-U", "socket", "--control", "unix:control"];
     let mut command = memnbd(directory.path(), options);
     command.args(arguments);
@@ -64,21 +64,21 @@ pub(crate) fn control(server: &Server, arguments: &[&str]) -> Finished {
 }
 
 /// The answer to an HTTP request.
-struct Answer {
-    status: u16,
-    head: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
     body: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| {
             panic!("{error}: {}", String::from_utf8_lossy(&self.body));
         })
     }
 
     /// The detail of a problem, which has to be one by RFC 9457.
-    fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         let kind = "content-type: application/problem+json";
         assert!(self.head.to_lowercase().contains(kind), "{}", self.head);
         let problem = self.json();
@@ -99,8 +99,30 @@ fn exchange(socket: &Path, request: &[u8]) -> Vec<u8> {
     answer
 }
 
-fn http(server: &Server, method: &str, path: &str, body: Option<&str>) -> Answer {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+pub(crate) fn http(server: &Server, method: &str, path: &str, body: Option<&str>) -> Answer {
+    http_with(server, "", method, path, body)
+}
+
+/// Sends a request with the token that has this secret.
+pub(crate) fn http_as(
+    server: &Server,
+    secret: &str,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Answer {
+    http_with(server, &format!("authorization: Bearer {secret}\r\n"), method, path, body)
+}
+
+fn http_with(
+    server: &Server,
+    headers: &str,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Answer {
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}");
     if let Some(body) = body {
         request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
     }

@@ -276,7 +276,7 @@ async fn found(
         founded.disks.insert(disk.name.clone(), (disk.spec.clone(), chain));
     }
     let listen = tenant.listen.iter().map(|text| {
-        let listen = plan::listen_for(text.as_ref());
+        let listen = plan::listen_for(text.as_ref(), file.directory());
         listen.map_err(|problem| of_tenant(&format!("listen = {text:?}: {problem}")))
     });
     let listen = listen.collect::<Result<_, _>>()?;

@@ -173,11 +173,14 @@ fn main_address(args: &Args) -> Result<Option<Address>, Failure> {
     Ok(Some(Address::Tcp { host, port, family }))
 }
 
-/// Parses the address of a socket for the disks of a tenant.
-pub(super) fn listen_for(text: &OsStr) -> Result<Listen, String> {
-    let listen = listen(text, Family::Any)?;
-    match listen.export {
-        None => Ok(listen),
+/// Parses the address of a socket for the disks of a tenant. Relative paths begin at a directory.
+pub(super) fn listen_for(text: &OsStr, directory: &Path) -> Result<Listen, String> {
+    let Listen { mut address, export } = listen(text, Family::Any)?;
+    if let Address::Unix(path) = &mut address {
+        *path = directory.join(&*path);
+    }
+    match export {
+        None => Ok(Listen { address, export }),
         Some(_) => Err("the socket is for all disks of the tenant; leave out export=".into()),
     }
 }

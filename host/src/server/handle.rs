@@ -77,6 +77,11 @@ impl Handle {
         self.exports.places().set_most(most);
     }
 
+    /// Returns the registry of the exports.
+    pub fn all_exports(&self) -> &Arc<Exports> {
+        &self.exports
+    }
+
     /// Returns the name of the namespace; empty if there is none.
     pub fn namespace(&self) -> &str {
         self.exports.namespace()

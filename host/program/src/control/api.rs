@@ -31,7 +31,7 @@ use super::tenants::Quotas;
 use super::upgrade;
 use super::usage::show_usage;
 use crate::chain::Chain;
-use crate::events::{Happening, Hub, TOLD};
+use crate::events::{Happening, Hub, Hubs, TOLD};
 use crate::making::{Layers, Made, Maker, Rights};
 
 /// The most disks, however they were made.
@@ -112,6 +112,8 @@ pub(super) struct Api {
     pub(super) server: Handle,
     pub(super) maker: Maker,
     pub(super) events: Hub,
+    /// All hubs, if this is the first tenant's.
+    hubs: Option<Hubs>,
     catalog: Mutex<Catalog>,
     room: Mutex<Room>,
     /// The places of the streams of events.
@@ -136,7 +138,12 @@ impl Api {
         }
         let (catalog, changing) = (Mutex::new(catalog), tokio::sync::Mutex::default());
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
-        Self { server, maker, events, catalog, room, streams, changing }
+        Self { server, maker, events, hubs: None, catalog, room, streams, changing }
+    }
+
+    /// Makes this the API of the first tenant, among those that these hubs are of.
+    pub(super) fn among(self, hubs: Hubs) -> Self {
+        Self { hubs: Some(hubs), ..self }
     }
 
     pub(super) fn router(self: Arc<Self>) -> Router {
@@ -263,6 +270,11 @@ impl Api {
         spec: &DiskSpec,
         rights: Rights<'_>,
     ) -> Result<Made, Problem> {
+        if self.hubs.as_ref().is_some_and(|hubs| hubs.is_like_of_tenant(name)) {
+            return Err(Problem::bad_request(format!(
+                "{name:?} is what the log calls a disk of a tenant; choose another name"
+            )));
+        }
         let layers = spec.layers();
         let made = match (&spec.snapshot, rights) {
             (Some(snapshot), _) => {

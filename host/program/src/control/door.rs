@@ -5,8 +5,8 @@
 //! looks at the request. A tenant that is not the caller's is as absent as one that does not exist.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Request, State};
@@ -14,6 +14,7 @@ use axum::http::header::{AUTHORIZATION, CONNECTION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::Problem;
 use super::tenants::{Entries, FIRST, Holder, Role, unknown};
@@ -25,6 +26,28 @@ const MAX_PATH: usize = 512;
 
 /// Where the paths of a tenant begin.
 const TENANTS: &str = "/v1/tenants/";
+
+/// The place of a connection whose requests come with tokens, in the quota of the tenant whose was the first
+/// one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seat(Arc<OnceLock<OwnedSemaphorePermit>>);
+
+impl Seat {
+    /// Takes a place if there is none yet. Returns false if the tenant has no more.
+    fn take(&self, entries: &Entries, tenant: &str) -> bool {
+        if self.0.get().is_some() {
+            return true;
+        }
+        match entries.take_seat(tenant) {
+            Some(permit) => {
+                // The requests of a connection come one after the other.
+                let _ = self.0.set(permit);
+                true
+            }
+            None => false,
+        }
+    }
+}
 
 /// Who makes a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +166,15 @@ pub(super) async fn admit(
             return response;
         }
     };
+    let seat = request.extensions().get::<Seat>().cloned().unwrap_or_default();
+    if let Caller::Holder(Holder { tenant, .. }) = &caller
+        && !seat.take(&entries, tenant)
+    {
+        let detail = "there are too many connections with tokens of this tenant; close some";
+        let mut response = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).into_response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = match caller.refused(&method, &path) {
         Some(problem) => problem.into_response(),

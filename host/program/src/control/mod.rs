@@ -80,6 +80,7 @@ use super::privileges::Identity;
 use super::unix;
 use api::{Api, Room};
 pub(super) use api::{MAX_DISKS, MAX_WEIGHT, check_name};
+use door::Seat;
 pub(super) use model::DiskSpec;
 use problem::Problem;
 pub(super) use reload::FromFile;
@@ -224,6 +225,7 @@ pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, 
         return Ok(Serving { tasks, hubs, _tenants: None });
     }
     let first = Api::new(server, maker, disks, hubs.first().clone(), Room::WHOLE);
+    let first = first.among(hubs.clone());
     let tenants = Arc::new(Tenants::new(first, hubs.clone(), entries.clone()));
     for founded in founded {
         tenants.open(founded).map_err(|problem| anyhow::anyhow!("{}", problem.detail()))?;
@@ -345,7 +347,8 @@ async fn accept(socket: impl Accept, accepted: Accepted) {
             }
         };
         while clients.try_join_next().is_some() {}
-        let service = TowerToHyperService::new(Extension(client).layer(router.clone()));
+        let known = (Extension(client), Extension(Seat::default()));
+        let service = TowerToHyperService::new(known.layer(router.clone()));
         let events = events.clone();
         clients.spawn(async move {
             let _place = place;

@@ -41,6 +41,11 @@ impl Hubs {
         }
     }
 
+    /// Returns true if a disk of the administrator would be called like one of a tenant.
+    pub(crate) fn is_like_of_tenant(&self, disk: &str) -> bool {
+        disk.split_once('/').is_some_and(|(tenant, _)| self.read().contains_key(tenant))
+    }
+
     /// Returns the hub of a disk that the log names, and what it is called there.
     pub(crate) fn of_disk(&self, disk: String) -> (Hub, String) {
         if let Some((tenant, name)) = disk.split_once('/')

@@ -5,35 +5,55 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use memnbd::connection::{Entrance, Identity};
 use memnbd::exports::Exports;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::tokens::{Role, Tokens};
 use super::ways::Ways;
+
+/// The most connections to the API with tokens of one tenant: they leave some to the others.
+const MAX_SEATS: usize = 64;
 
 /// The ways of NBD clients to tenants, and the tokens of all.
 #[derive(Default)]
 pub(crate) struct Entries {
     pub(super) ways: Ways,
     pub(crate) tokens: Tokens,
-    exports: RwLock<HashMap<String, Weak<Exports>>>,
+    open: RwLock<HashMap<String, Open>>,
+}
+
+/// A tenant whose clients are let in.
+struct Open {
+    exports: Weak<Exports>,
+    /// The places of those who use the API with its tokens.
+    seats: Arc<Semaphore>,
 }
 
 impl Entries {
     /// Lets clients in to the exports of a tenant.
     pub(super) fn open(&self, tenant: &str, exports: &Arc<Exports>) {
-        let mut all = self.exports.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(tenant.to_owned(), Arc::downgrade(exports));
+        let seats = Arc::new(Semaphore::new(MAX_SEATS));
+        let open = Open { exports: Arc::downgrade(exports), seats };
+        let mut all = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(tenant.to_owned(), open);
+    }
+
+    /// Takes a place for a connection to the API with a token of a tenant, unless it has as many as it may.
+    pub(crate) fn take_seat(&self, tenant: &str) -> Option<OwnedSemaphorePermit> {
+        let all = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let seats = all.get(tenant).map(|open| open.seats.clone())?;
+        seats.try_acquire_owned().ok()
     }
 
     /// Lets no clients in any more, and forgets the tokens of the tenant.
     pub(super) fn close(&self, tenant: &str) {
-        self.exports.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
         self.ways.remove(tenant);
         self.tokens.remove_tenant(tenant);
     }
 
     fn of(&self, tenant: &str) -> Option<Arc<Exports>> {
-        let all = self.exports.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(tenant).and_then(Weak::upgrade)
+        let all = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(tenant).and_then(|open| open.exports.upgrade())
     }
 }
 

@@ -152,6 +152,7 @@ impl Tenants {
         let server = first.server.clone();
         events::observe_clients(&server, &hubs);
         let first = Arc::new(Tenant::new(FIRST, first, None));
+        entries.open(FIRST, server.all_exports());
         let (others, changing) = (RwLock::default(), tokio::sync::Mutex::default());
         Self { server, hubs, entries, first, others, changing }
     }

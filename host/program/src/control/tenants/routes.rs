@@ -10,6 +10,8 @@ use axum::routing::{get, put};
 use axum::{Extension, Router};
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt as _;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
 use super::super::api::{Description as OfTenants, no_method, no_route};
@@ -42,6 +44,33 @@ struct Description;
 pub(crate) fn description() -> utoipa::openapi::OpenApi {
     let mut description = OfTenants::openapi();
     description.merge(Description::openapi());
+    let problem = |text: &str| {
+        let schema = Ref::from_schema_name("Problem");
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        ResponseBuilder::new()
+            .description(text)
+            .content("application/problem+json", content)
+            .build()
+    };
+    for item in description.paths.paths.values_mut() {
+        let methods =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            for (status, text) in [
+                ("401", "There is no token, or none that the server knows"),
+                ("403", "The caller may not do that"),
+                ("429", "There are too many connections with tokens of the tenant"),
+            ] {
+                responses.entry(status.into()).or_insert_with(|| problem(text).into());
+            }
+        }
+    }
+    let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    let components = description.components.get_or_insert_default();
+    components.add_security_scheme("token", token);
+    description.security =
+        Some(vec![SecurityRequirement::default(), SecurityRequirement::new("token", [""; 0])]);
     description
 }
 
