@@ -20,11 +20,10 @@ fn tenants_of_the_file_have_sockets_tokens_grants_and_disks() {
          [tenants.acme.disks.d]\ncomponent = 'data'\nparameters = ['\"a\" * 512']\n\
          [tenants.other.disks.d]\nparameters = ['1M']\n"
     ));
-    script(&server, &format!("
+    script(&server, "
 assert listed('acme.sock') == ['d'] and listed() == ['mine']
 assert open_disk('d', 'acme.sock').pread(512, 0) == b'a' * 512
-assert error_of('d') == error_of('e') and error_of('mine', 'acme.sock') == error_of('e', 'acme.sock')"
-        ),
+assert error_of('d') == error_of('e') and error_of('mine', 'acme.sock') == error_of('e', 'acme.sock')",
     );
     let create = |parameters: &[&str]| control_as(&server, "acme", &token, parameters);
     create(&["create", "granted", "file", "file=image"]).success();
@@ -68,7 +67,7 @@ fn tenants_and_tokens_follow_the_file() {
     reload(&mut server, &next, "read again: 0 disks changed, 1 as they were");
     assert_eq!((ls(&server, &first), ls(&server, &second)), (401, 200));
     assert_eq!(http(&server, "GET", "/v1/tenants/old", None).status, 404);
-    script(&server, &format!("open_disk('d').pwrite(b'x' * 512, 0)"));
+    script(&server, "open_disk('d').pwrite(b'x' * 512, 0)");
     let error = control_as(&server, "acme", &second, &["create", "e", "1M"]).failure(1);
     assert!(error.contains("at most 1"), "{error}");
     reload(&mut server, "[disks]\n[tenants.acme]\nuid = 1", "\"uid\" is not a key of a tenant");
@@ -80,9 +79,7 @@ fn tenants_and_tokens_follow_the_file() {
     reload(&mut server, &more, "read again: 1 disks changed, 1 as they were");
     script(
         &server,
-        &format!(
-            "assert open_disk('d').pread(512, 0) == b'x' * 512\nassert listed() == ['d', 'e']"
-        ),
+        "assert open_disk('d').pread(512, 0) == b'x' * 512\nassert listed() == ['d', 'e']",
     );
     server.allow_log("");
 }

@@ -66,7 +66,7 @@ fn tenants_of_others_are_as_absent_as_those_that_do_not_exist() {
 
 #[test]
 fn names_of_others_are_as_absent_as_those_that_do_not_exist() {
-    let (server, acme, other) = shared();
+    let (mut server, acme, other) = shared();
     control_as(&server, "other", &other, &["create", "theirs", "1M"]).success();
     control_as(&server, "other", &other, &["snapshot", "theirs", "saved"]).success();
     control_as(&server, "acme", &acme, &["create", "mine", "1M"]).success();
@@ -120,6 +120,7 @@ fn names_of_others_are_as_absent_as_those_that_do_not_exist() {
         let disks = http_as(&server, secret, "GET", &format!("/v1/tenants/{path}/disks"), None);
         assert_eq!(disks.json().as_array().map(Vec::len), Some(1), "{path}");
     }
+    server.expect_log("acme/on: base: there is no export");
 }
 
 #[test]

@@ -39,8 +39,7 @@ fn memory_of_one_is_not_used_up_by_others() {
     control_as(&server, "other", &other, &["create", "d", "1G"]).success();
     let written = script(
         &server,
-        &format!(
-            "
+        "
 disk = open_disk('d')
 written = 0
 try:
@@ -49,8 +48,7 @@ try:
         written += 1
 except nbd.Error as error:
     assert error.errno == 'ENOSPC', error
-print(written)"
-        ),
+print(written)",
     );
     let written: u64 = written.trim().parse().unwrap();
     assert!((16..64).contains(&written), "{written} MiB of 64");
@@ -62,10 +60,10 @@ print(written)"
     assert!(used >= written << 20 && used <= 64 << 20, "{used}");
     assert!(usage(&other, "other").as_u64().unwrap() < 16 << 20);
     put(&server, "acme", &json!({"quotas": {"memory": 128 << 20}, "uids": [uid]}));
-    script(&server, &format!("open_disk('d').pwrite(b'y' * (8 << 20), 200 << 20)"));
+    script(&server, "open_disk('d').pwrite(b'y' * (8 << 20), 200 << 20)");
     put(&server, "acme", &json!({}));
     put(&server, "other", &json!({"uids": [uid]}));
-    script(&server, &format!("open_disk('d').pwrite(b'y' * (8 << 20), 0)"));
+    script(&server, "open_disk('d').pwrite(b'y' * (8 << 20), 0)");
 }
 
 #[test]
@@ -79,8 +77,7 @@ fn connections_and_requests_are_limited_for_all_disks_together() {
     }
     script(
         &server,
-        &format!(
-            "
+        "
 import time
 one, two = open_disk('a'), open_disk('b')
 error_of('a')
@@ -98,7 +95,6 @@ while True:
         open_disk('a')
         break
     except nbd.Error:
-        assert time.monotonic() < deadline"
-        ),
+        assert time.monotonic() < deadline",
     );
 }

@@ -18,22 +18,20 @@ fn fill(server: &Server, tenant: &str) {
 fn users_get_the_disks_of_their_tenant() {
     require!("nbdsh");
     let server = controlled(&["1M"]);
-    assert_eq!(script(&server, &format!("print(listed())")), "['disk']\n");
+    assert_eq!(script(&server, "print(listed())"), "['disk']\n");
     let uid = rustix::process::getuid().as_raw();
     put(&server, "acme", &json!({"uids": [uid]}));
     fill(&server, "acme");
     script(
         &server,
-        &format!(
-            "
+        "
 assert listed() == ['d'], listed()
 assert open_disk('d').pread(512, 0) == b'a' * 512
 assert open_disk('').pread(512, 0) == b'a' * 512
-assert error_of('disk') == error_of('dusk')"
-        ),
+assert error_of('disk') == error_of('dusk')",
     );
     control(&server, &["tenant", "acme"]).success();
-    script(&server, &format!("assert listed() == ['disk'], listed()"));
+    script(&server, "assert listed() == ['disk'], listed()");
     let taken = control(&server, &["tenant", "acme", "--uid", "7"]);
     taken.success();
     let error = control(&server, &["tenant", "other", "--uid", "7"]).failure(1);
