@@ -30,14 +30,14 @@
 //! | [`nbd`] | the protocol: bytes to requests, requests to commands, answers to bytes | sockets, clocks, components |
 //! | [`component`] | wasmtime: compiling in a child process, starting and bounding components, checking what they return | NBD, clients |
 //! | [`device`] | the trait of what is served, leases of its bytes, a connection's way to it, and its replacement by another; `guest`: commands to calls of instances, shards, emulation, death; `file`: commands to calls of the kernel on a file or block device; `stacked`: routes of a component to commands of the devices beneath it | NBD's messages, wasmtime |
-//! | [`exports`] | the registry: devices by name, opened when first needed, tried again or failed for good, removed; their accounts and shares of the memory | how they are reached, where components come from |
+//! | [`exports`] | the registry, one for each namespace: devices by name, opened when first needed, tried again or failed for good, removed; their accounts and shares of the memory | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | [`budget`] | bounds on what foreign parties hold | what is counted |
 //! | [`parameters`] | the parameters of components: their types, and parsing what people typed for them | where they are typed |
 //! | [`places`] | places for connections | who has them |
-//! | [`access`] | rules of who may use an export, by where clients connect from | what they use |
+//! | [`access`] | rules of who may use an export, by where clients connect from; who they are by TLS | what they use |
 //! | [`rate`] | limits of what clients transfer and request in a second, and turns of those who wait | what is transferred |
 //! | `clock` | the time as a number | what it is for |
 //! | `client_log` | warnings about clients, throttled | what clients do |
