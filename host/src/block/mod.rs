@@ -284,13 +284,13 @@ impl Status {
     pub const HOLE: Self = Self { hole: true, zero: true };
 }
 
-/// A range of bytes with a single status.
+/// A range of bytes with a single status: that of `base:allocation`, or of another metadata context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct Extent<S = Status> {
     /// The length in bytes, at least one.
     pub length: u64,
     /// The status of all its bytes.
-    pub status: Status,
+    pub status: S,
 }
 
 /// The extents of a span from its beginning, in order and without gaps.
@@ -298,14 +298,14 @@ pub struct Extent {
 /// Adjacent extents differ in status, none is empty, there are no more than the limit, and together
 /// they do not extend past the end of the span.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extents {
-    list: Vec<Extent>,
+pub struct Extents<S = Status> {
+    list: Vec<Extent<S>>,
     limit: usize,
     covered: u64,
     length: u64,
 }
 
-impl Extents {
+impl<S: Copy + PartialEq> Extents<S> {
     /// Creates an empty list of at most `limit` extents for a span of `length` bytes.
     pub fn new(length: u64, limit: usize) -> Self {
         Self { list: Vec::new(), limit: limit.max(1), covered: 0, length }
@@ -313,7 +313,7 @@ impl Extents {
 
     /// Appends an extent, cut off at the end of the span, or extends the last one if the status is
     /// the same. Returns whether more can be appended.
-    pub fn push(&mut self, length: u64, status: Status) -> bool {
+    pub fn push(&mut self, length: u64, status: S) -> bool {
         let length = length.min(self.length - self.covered);
         if length == 0 {
             return !self.is_full();
@@ -342,7 +342,7 @@ impl Extents {
     }
 
     /// Returns the extents, in order.
-    pub fn as_slice(&self) -> &[Extent] {
+    pub fn as_slice(&self) -> &[Extent<S>] {
         &self.list
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Lease, Piped};
+use super::{Lease, Located, Piped};
 use crate::block::{Chunk, Extents};
 
 /// The answer to a command that succeeded.
@@ -17,6 +17,21 @@ pub enum Answer {
     Piped(Piped),
     /// At least one extent, from the beginning of the span.
     Extents(Extents),
+    /// Where the first bytes of the span are ([`Order::locate`]).
+    ///
+    /// [`Order::locate`]: super::Order::locate
+    Located(Located),
+    /// The status of the span in several metadata contexts, with their ids ([`super::describe`]).
+    Described(Vec<(u32, Described)>),
+}
+
+/// The extents of a span in a metadata context, from its beginning: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Described {
+    /// `base:allocation`.
+    Allocation(Extents),
+    /// Another one, whose status is a number.
+    State(Extents<u32>),
 }
 
 impl Answer {

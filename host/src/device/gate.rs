@@ -9,8 +9,10 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::description::memory_of;
 use super::{
-    Buffers, Cancelled, Device, Ended, Execution, Lease, Mode, Order, Outcome, Polled, Port,
+    Buffers, Cancelled, Device, Ended, Execution, Lease, MetaContext, Mode, Order, Outcome, Polled,
+    Port, describe,
 };
 use crate::block::{Command, Span};
 
@@ -186,8 +188,25 @@ impl Gate {
         alone: bool,
     ) -> Execution {
         let (cancelled, to_socket) = (self.cancelled.clone(), self.to_socket);
-        let order = Order { command, payload, cancelled, alone, to_socket };
+        let order = Order { command, payload, cancelled, alone, to_socket, locate: false };
         self.device.clone().execute(order, place)
+    }
+
+    /// Returns how much memory [`Self::describe`] takes for this many contexts, in bytes.
+    pub fn description_memory(&self, contexts: usize, limit: usize) -> u64 {
+        memory_of(&self.device, contexts, limit)
+    }
+
+    /// Describes a span in several metadata contexts ([`describe`]).
+    pub async fn describe(
+        &self,
+        contexts: &[(u32, Arc<MetaContext>)],
+        span: Span,
+        limit: usize,
+    ) -> Outcome {
+        let all = describe(&self.device, contexts, span, limit, &self.cancelled);
+        let ended = AssertUnwindSafe(all).catch_unwind().await;
+        ended.unwrap_or_else(|_| Err(self.device.panicked().into()))
     }
 
     /// [`Device::poll`].

@@ -188,6 +188,7 @@ impl Lowers {
                     Reply::Read(content.into_parts().into_iter().map(OwnedChunk::from).collect())
                 }
                 Answer::Piped(_) => unreachable!("it does not go to a socket"),
+                Answer::Located(_) | Answer::Described(_) => unreachable!("nothing asked for it"),
                 Answer::Extents(extents) => Reply::Extents(extents.as_slice().to_vec()),
             })
         })

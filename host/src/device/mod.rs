@@ -15,10 +15,12 @@ mod beneath;
 mod buffers;
 mod control;
 mod copy;
+mod description;
 pub mod file;
 mod gate;
 pub mod guest;
 mod lease;
+mod located;
 mod lower;
 mod piped;
 mod port;
@@ -45,13 +47,15 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 pub use account::{Account, Entry, Latency, Meter, OperationTotals, Totals};
-pub use answer::{Answer, Chunks, Content, Part};
+pub use answer::{Answer, Chunks, Content, Described, Part};
 pub use beneath::{Divided, NotReplacedBeneath};
 pub use buffers::{Buffer, Buffers, ProcessBuffers};
 pub use control::{Control, ControlError};
 pub use copy::{CopyError, copy, copy_stream};
+pub use description::{MetaContext, describe};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
+pub use located::{Located, LowerLayer};
 pub use lower::{Lower, LowerError, LowerSource, OpenDevice};
 pub use piped::Piped;
 pub use port::{Drained, Ended, InUse, Port, Ports, Replacing};
@@ -172,12 +176,15 @@ pub struct Order {
     pub alone: bool,
     /// The content of a read goes into a socket as it is, and the answer may be [`Answer::Piped`].
     pub to_socket: bool,
+    /// Of a command for extents: a device whose bytes are on others answers with
+    /// [`Answer::Located`], and does not ask those. Other devices answer as usual.
+    pub locate: bool,
 }
 
 impl Order {
     /// Creates an order that is not known to run on a connection's own thread.
     pub fn new(command: Command, payload: Bytes, cancelled: Cancelled) -> Self {
-        Self { command, payload, cancelled, alone: false, to_socket: false }
+        Self { command, payload, cancelled, alone: false, to_socket: false, locate: false }
     }
 }
 

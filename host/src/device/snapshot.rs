@@ -7,6 +7,9 @@
 //! The module does not know exports: whoever takes a snapshot of a disk in use has it drained first
 //! ([`Export::hold`](crate::exports::Export::hold)).
 
+mod difference;
+mod mark;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,12 +20,17 @@ use super::{Cancelled, Device, LowerSource, OpenDevice, Order, ScratchDisk, open
 use crate::block::{Command, Error};
 use crate::component::{BuiltIn, Component, Engine};
 use crate::parameters::Argument;
+pub use difference::{Difference, NotCompared, Side};
+pub use mark::Mark;
 
 /// The most overlays of a snapshot. Beyond that, the uppermost disk becomes the base of the next layer.
 const MAX_OVERLAYS: usize = 128;
 
 /// The size of blocks, unless the disk is larger than 256 TiB.
 const BLOCK: u64 = 64 << 10;
+
+/// The length of what a map has before the layers of blocks, in bytes.
+const HEADER: u64 = 4096;
 
 /// What a disk held at a moment. It takes the memory of what it holds until the last clone and the last
 /// layer on it are gone.
@@ -33,6 +41,8 @@ pub struct Snapshot {
     overlays: Vec<Arc<dyn Device>>,
     /// The metadata of the uppermost overlay's disk; `None` if there is no overlay.
     map: Option<Arc<dyn Device>>,
+    /// The snapshot that the base is, if that is a layer.
+    beneath: Option<Arc<Snapshot>>,
 }
 
 /// A disk that begins with what a snapshot holds.
@@ -73,7 +83,7 @@ impl Snapshot {
     }
 
     fn of_flushed(device: Arc<dyn Device>) -> Self {
-        Self { base: device, overlays: Vec::new(), map: None }
+        Self { base: device, overlays: Vec::new(), map: None, beneath: None }
     }
 
     /// Returns the size in bytes.
@@ -172,12 +182,13 @@ impl Layer {
     /// Returns an error if the disk cannot be flushed.
     pub async fn freeze(&self) -> Result<Snapshot, Error> {
         flush(&self.device).await?;
-        if self.below.overlays.len() >= MAX_OVERLAYS {
-            return Ok(Snapshot::of_flushed(self.device.clone()));
-        }
         let mut frozen = self.below.clone();
         frozen.overlays.push(self.changes.overlay.clone());
         frozen.map = Some(self.changes.map.clone());
+        if self.below.overlays.len() >= MAX_OVERLAYS {
+            let beneath = Some(Arc::new(frozen));
+            return Ok(Snapshot { beneath, ..Snapshot::of_flushed(self.device.clone()) });
+        }
         Ok(frozen)
     }
 }
@@ -205,8 +216,8 @@ impl LayerContext {
     /// Returns an error if there is no memory for them.
     pub async fn changes(&self, size: u64) -> Result<Changes, OpenError> {
         let overlay = self.memory("overlay", size).await?;
-        // A header, and a byte for each block.
-        let map = self.memory("metadata", 4096 + size.div_ceil(block(size))).await?;
+        // A byte for each block.
+        let map = self.memory("metadata", HEADER + size.div_ceil(block(size))).await?;
         Ok(Changes { overlay, map })
     }
 
@@ -236,4 +247,4 @@ impl LayerContext {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -316,6 +316,9 @@ where
             Ok(Answer::Extents(extents)) => {
                 reply.block_status(span, &extents, self.output.batch());
             }
+            Ok(Answer::Located(_) | Answer::Described(_)) => {
+                unreachable!("nothing asked for it")
+            }
             Err(error) if entry.operation == Operation::Read => {
                 let text = error_text(&error);
                 reply.error_at(error.code, text, span.offset, self.output.batch());

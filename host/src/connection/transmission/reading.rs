@@ -239,7 +239,7 @@ where
                         Answer::Piped(piped) => {
                             reading.send_piped(piece, piped, buffer, to.output);
                         }
-                        Answer::Done | Answer::Extents(_) => unreachable!("it is a read"),
+                        _ => unreachable!("it is a read"),
                     }
                     self.reading = Some(reading);
                 }

@@ -1,5 +1,7 @@
 //! Snapshots of disks in memory.
 
+mod changes;
+
 use super::*;
 use crate::block::Span;
 use crate::component::tests::LONG;
@@ -54,6 +56,20 @@ async fn read(device: &Arc<dyn Device>, offset: u64) -> u8 {
     }
     assert_eq!(bytes, vec![bytes[0]; 512]);
     bytes[0]
+}
+
+/// A disk on a snapshot, of which every other block was changed since: with the lengths and states that its
+/// bitmap has.
+pub(in crate::device) async fn fragmented() -> (Layer, Snapshot, Vec<(u64, u32)>) {
+    let context = context();
+    let snapshot = Snapshot::of(memory(&context, "4M").await).await.unwrap();
+    let layer = snapshot.layer(&context).await.unwrap();
+    let blocks = (4 << 20) / BLOCK;
+    for block in (0..blocks).step_by(2) {
+        write(layer.device(), block * BLOCK, 1).await;
+    }
+    let states = (0..blocks as u32).map(|block| (BLOCK, 1 - block % 2));
+    (layer, snapshot, states.collect())
 }
 
 #[tokio::test]

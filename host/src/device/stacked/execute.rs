@@ -197,7 +197,7 @@ impl StackedDevice {
     /// Returns the lower device that a stable route gives a whole command to, and what to execute there.
     fn passed(&self, order: &Order) -> Option<(Arc<dyn Device>, Order)> {
         let command = order.command;
-        if self.guest.is_dead() {
+        if self.guest.is_dead() || order.locate {
             return None;
         }
         let (device, span) = self.passed_span(command.operation(), command.span())?;
@@ -212,6 +212,7 @@ impl StackedDevice {
             // A component may keep what was there from being overwritten, and pages of a file are those
             // that it has when they are received.
             to_socket: false,
+            locate: false,
         };
         Some((device.clone(), order))
     }

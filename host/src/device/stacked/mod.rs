@@ -11,6 +11,7 @@
 //! - `routed`: the execution of a route (rules 1 to 6).
 //! - `segments`: the execution of its parts.
 //! - `holds`: requests that wait until the component releases them.
+//! - `located`: where the parts of a span are, for those who ask for layers.
 //! - `below`: the time limit on what lower devices are asked for.
 //!
 //! Locks are taken downwards only: while an instance of this device is called, only the import of a
@@ -20,6 +21,7 @@ mod below;
 mod execute;
 mod granules;
 mod holds;
+mod located;
 mod routed;
 mod segments;
 mod stable;

@@ -25,6 +25,9 @@ impl StackedDevice {
     ) -> Outcome {
         let span = order.command.span();
         let segment = Segment { place, length: span.length };
+        if order.locate {
+            return Ok(Answer::Located(self.located(vec![segment])));
+        }
         let answer = self.execute_segment(segment, span, &order, None).await?;
         // The component may be withdrawing its routes, and cannot be called then.
         drop(under_way);
@@ -122,6 +125,9 @@ impl StackedDevice {
             }
         }
         let outcome = match (&route.segments[..], request.operation) {
+            (segments, Operation::Extents) if order.locate => {
+                Ok(Answer::Located(self.located(segments.to_vec())))
+            }
             ([segment], _) => {
                 let span = Span { length: segment.length, ..request.span };
                 let outcome = self.execute_part(*segment, span, order, &late).await;

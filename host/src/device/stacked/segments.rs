@@ -78,7 +78,7 @@ impl StackedDevice {
         };
         let command = moved(order.command, to, part.length);
         let cancelled = order.cancelled.clone();
-        let part = Order { command, payload, cancelled, alone: order.alone, to_socket: false };
+        let part = Order { alone: order.alone, ..Order::new(command, payload, cancelled) };
         match segment.place {
             Place::Lower(Location { device, .. }) => match late {
                 Some(late) => self.execute_below(device, part, late).await,
@@ -222,9 +222,7 @@ impl StackedDevice {
             let read = order(Command::Read { span }, Default::default());
             let content = match self.execute_below(copy.from.device, read, late).await? {
                 Answer::Read(content) => content.into_parts(),
-                Answer::Done | Answer::Piped(_) | Answer::Extents(_) => {
-                    return Err(ErrorCode::Io.into());
-                }
+                _ => return Err(ErrorCode::Io.into()),
             };
             let mut offset = copy.to.offset + at;
             for part in content {

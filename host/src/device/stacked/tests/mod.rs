@@ -8,6 +8,7 @@ mod copies;
 mod events;
 mod held;
 mod late;
+mod located;
 mod lower;
 mod lower_memory;
 pub(in crate::device) mod native;

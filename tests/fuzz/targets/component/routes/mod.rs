@@ -233,7 +233,9 @@ async fn execute(device: &Arc<dyn Device>, request: &Request) -> Result<Vec<u8>,
             let sum: u64 = extents.as_slice().iter().map(|extent| extent.length).sum();
             assert!((1..=request.span.length).contains(&sum), "{sum} bytes of extents");
         }
-        Answer::Piped(_) => panic!("no socket asked for it"),
+        Answer::Piped(_) | Answer::Located(_) | Answer::Described(_) => {
+            panic!("nobody asked for it")
+        }
         Answer::Done => {}
     }
     Ok(bytes)
