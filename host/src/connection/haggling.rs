@@ -13,9 +13,11 @@ use tokio::time::Instant;
 use super::entrance::can_be_overheard;
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
-use crate::device::{Device, Meter, Port};
-use crate::exports::{Client, Export, Exports, ListedExport, Requested};
-use crate::nbd::{self, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session};
+use crate::device::{Device, MetaContext, Meter, Port};
+use crate::exports::{self, Client, Export, Exports, ListedExport, Requested};
+use crate::nbd::{
+    self, ContextName, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session,
+};
 use crate::places::{Full, Place};
 use crate::rate::Allowance;
 use crate::transport::Stream;
@@ -38,6 +40,8 @@ pub(super) enum Haggled {
 /// What the transmission phase starts with.
 pub(super) struct Agreed {
     pub(super) session: Session,
+    /// The metadata contexts that were selected besides `base:allocation`.
+    pub(super) contexts: Box<[Arc<MetaContext>]>,
     pub(super) port: Arc<Port>,
     /// The namespace of the export.
     pub(super) namespace: Arc<str>,
@@ -144,9 +148,11 @@ impl<S: Stream> Haggling<'_, S> {
         let description =
             opened.as_ref().map_or_else(|_| String::new(), |o| o.export.description());
         let geometry = opened.as_ref().ok().map(Opened::geometry);
+        let bitmaps = opened.as_ref().ok().and_then(|opened| opened.export.bitmaps()).map(Bitmaps);
         let info = match (&opened, &geometry) {
             (Ok(Opened { name, .. }), Some(geometry)) => {
-                Ok(ExportInfo { name, description: &description, geometry })
+                let bitmaps = bitmaps.as_ref().map(|bitmaps| bitmaps as &dyn nbd::Bitmaps);
+                Ok(ExportInfo { name, description: &description, geometry, bitmaps })
             }
             (Ok(_), None) => unreachable!("an open device has a geometry"),
             (Err(Unavailable::Unknown), _) => Err(nbd::OpenError::Unknown),
@@ -160,6 +166,8 @@ impl<S: Stream> Haggling<'_, S> {
         else {
             return Ok(None);
         };
+        let selected = self.handshake.take_contexts();
+        let contexts = selected.into_iter().map(|name| Arc::new(context(&export, name))).collect();
         tracing::debug!("export {:?}: served with {} replies", export.name(), session.style());
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
@@ -169,6 +177,7 @@ impl<S: Stream> Haggling<'_, S> {
         let time_limit = export.policy().time_limit;
         Ok(Some(Agreed {
             session,
+            contexts,
             port,
             namespace: exports.namespace().into(),
             export: exports.local_name(&export).into(),
@@ -235,6 +244,30 @@ impl<S: Stream> Haggling<'_, S> {
             self.output.clear();
         }
         Ok(())
+    }
+}
+
+/// The dirty bitmaps of an export.
+struct Bitmaps<'a>(&'a dyn exports::Bitmaps);
+
+impl nbd::Bitmaps for Bitmaps<'_> {
+    fn exists(&self, name: &str) -> bool {
+        self.0.exists(name)
+    }
+
+    fn names(&self, most: usize) -> Vec<String> {
+        self.0.names(most)
+    }
+}
+
+/// Returns the metadata context of this name.
+fn context(export: &Export, name: ContextName) -> MetaContext {
+    match name {
+        ContextName::AllocationDepth => MetaContext::AllocationDepth,
+        ContextName::DirtyBitmap(name) => {
+            let mark = export.bitmaps().and_then(|bitmaps| bitmaps.find(&name));
+            mark.map_or(MetaContext::Gone, MetaContext::DirtyBitmap)
+        }
     }
 }
 

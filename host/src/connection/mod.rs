@@ -200,15 +200,16 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, port, namespace, export, meter, allowance, _place, time_limit, rest } =
-        agreed;
+    let Agreed { session, contexts, port, namespace, export, meter, allowance, .. } = agreed;
+    let (_place, time_limit, rest) = (agreed._place, agreed.time_limit, agreed.rest);
     let Context { mut phase, in_use, threads, peers, peer, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
     let gate = Gate::new(port, to_socket);
     let peer = peers.enter(peer, namespace, export);
     let _limit = time_limit.map(|limit| peer.close_after(limit));
-    let mut transmission = Transmission::new(stream, session, gate, meter, allowance, peer, rest);
+    let transmission = Transmission::new(stream, session, gate, meter, allowance, peer, rest);
+    let mut transmission = transmission.with_contexts(contexts);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();
         if let Exit::End(reason) = transmission.run(&mut phase, may_be_busy).await {

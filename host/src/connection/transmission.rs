@@ -8,6 +8,7 @@
 
 mod ahead;
 mod begin;
+mod description;
 mod execution;
 mod input;
 mod inside;
@@ -34,7 +35,7 @@ use tokio::time::Sleep;
 use super::output::Output;
 use super::peers::{Peer, Waits};
 use super::{End, Phase};
-use crate::device::{Execution, Gate, Meter};
+use crate::device::{Execution, Gate, MetaContext, Meter};
 use crate::nbd::{Request, Session, Verdict};
 use crate::rate::Allowance;
 use crate::transport::Stream;
@@ -54,6 +55,8 @@ const HUNG_UP_TIME: Duration = Duration::from_secs(10);
 pub(super) struct Transmission<S> {
     pub(super) stream: S,
     session: Session,
+    /// The metadata contexts that were selected besides `base:allocation`, in the order of their ids.
+    contexts: Box<[Arc<MetaContext>]>,
     gate: Arc<Gate>,
     /// On the heap, for futures are moved.
     meter: Box<Meter>,
@@ -145,6 +148,7 @@ where
         Self {
             stream,
             session,
+            contexts: Box::default(),
             gate,
             meter,
             allowance,
@@ -167,6 +171,12 @@ where
             seen: 0,
             begun: 0,
         }
+    }
+
+    /// Returns it with the metadata contexts that were selected besides `base:allocation`.
+    pub(super) fn with_contexts(mut self, contexts: Box<[Arc<MetaContext>]>) -> Self {
+        self.contexts = contexts;
+        self
     }
 
     /// Serves until the connection ends or, if `may_be_busy`, until it is busy. The future is
@@ -369,6 +379,9 @@ where
                 match self.session.admit_filter(&request, &data) {
                     Verdict::Execute(command) => {
                         self.execute(&request, command, cx)?;
+                    }
+                    Verdict::Describe { span, limit, contexts } => {
+                        self.describe(&request, span, limit, contexts, cx)?;
                     }
                     Verdict::Refuse { error, reason } => {
                         self.refuse(&request, 0, error, reason.text())

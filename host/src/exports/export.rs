@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::attempt::Attempt;
+use super::bitmaps::Bitmaps;
 use super::observer::{Change, Observer};
 use super::policy::Policy;
 use super::uppers::{Conflict, Uppers};
@@ -93,6 +94,8 @@ pub struct Export {
     client: Option<Client>,
     /// Somebody may change the device without a connection.
     handed_out: AtomicBool,
+    /// The dirty bitmaps of its disk.
+    bitmaps: OnceLock<Arc<dyn Bitmaps>>,
     /// Set when the export is added to a registry. Disks of single clients are in none.
     registered: OnceLock<Registered>,
 }
@@ -249,6 +252,7 @@ impl Export {
             uppers: Uppers::default(),
             client: None,
             handed_out: AtomicBool::new(false),
+            bitmaps: OnceLock::new(),
             registered: OnceLock::new(),
         }
     }
@@ -267,6 +271,7 @@ impl Export {
             uppers: Uppers::default(),
             client: None,
             handed_out: AtomicBool::new(false),
+            bitmaps: OnceLock::new(),
             registered: OnceLock::new(),
         })
     }
@@ -290,6 +295,16 @@ impl Export {
         if let Some(registered) = self.registered.get() {
             registered.observer.tell(self, change);
         }
+    }
+
+    /// Offers dirty bitmaps to clients that negotiate from now on. The first call of this method counts.
+    pub fn offer_bitmaps(&self, bitmaps: Arc<dyn Bitmaps>) {
+        let _ = self.bitmaps.set(bitmaps);
+    }
+
+    /// Returns the dirty bitmaps that clients are offered.
+    pub(crate) fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        self.bitmaps.get().map(|bitmaps| &**bitmaps)
     }
 
     /// Returns true if each client has a disk of its own.

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod backoff;
+mod bitmaps;
 mod budgets;
 mod export;
 mod links;
@@ -20,6 +21,7 @@ mod uppers;
 
 pub use crate::component::{Client, Listed, ListedExport};
 pub use backoff::Backoff;
+pub use bitmaps::Bitmaps;
 pub use budgets::ProcessBudgets;
 pub use export::{Export, Held, Loading, NotReplaced, Source, Supplied};
 pub use links::{KnownExports, LowerExport};

@@ -1,6 +1,7 @@
 //! Admission of requests: the only place that decides whether a request is executed.
 
-use super::codes::{ALLOCATION_ID, CommandCode, command_flag, transmission_flag};
+use super::codes::{CommandCode, command_flag, transmission_flag};
+use super::contexts::Contexts;
 use super::error::ProtocolError;
 use super::limits::MAX_EXTENTS;
 use super::request::Request;
@@ -9,9 +10,12 @@ use super::style::ReplyStyle;
 use crate::block::{Command, ErrorCode, Span};
 use std::fmt;
 
-/// The length of the payload by which BLOCK_STATUS selects our only context: the effect length and
-/// one context id.
-const FILTER_LEN: u64 = 12;
+/// The length of the beginning of the payload by which BLOCK_STATUS selects contexts: the effect
+/// length. Ids of contexts follow, of [`ID_LEN`] bytes each.
+const EFFECT_LEN: usize = 8;
+
+/// The length of the id of a context.
+const ID_LEN: usize = 4;
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,16 @@ pub struct Admission {
 pub enum Verdict {
     /// Execute the command. A write has [`Admission::payload`] bytes of data.
     Execute(Command),
+    /// Report the status of a span in several metadata contexts, or in one that is not
+    /// `base:allocation`. With that alone, the verdict is [`Self::Execute`].
+    Describe {
+        /// The span to describe.
+        span: Span,
+        /// The maximum number of extents for each context, at least one.
+        limit: usize,
+        /// The contexts.
+        contexts: Contexts,
+    },
     /// Read the payload, which is a few bytes long, and call [`Session::admit_filter`].
     Filter,
     /// Reply with an error.
@@ -127,14 +141,22 @@ impl Session {
     /// Decides on a request for which [`Self::admit`] returned [`Verdict::Filter`], by its payload:
     /// an effect length of 64 bits and context ids of 32 bits (spec: NBD_CMD_BLOCK_STATUS).
     pub fn admit_filter(&self, request: &Request, payload: &[u8]) -> Verdict {
-        let (Some(length), Some(id)) = (payload.first_chunk(), payload.last_chunk()) else {
+        let Some((length, ids)) = payload.split_first_chunk::<EFFECT_LEN>() else {
             return inval(Refusal::Filter);
         };
-        if payload.len() as u64 != FILTER_LEN || u32::from_be_bytes(*id) != ALLOCATION_ID {
+        let (ids, rest) = ids.as_chunks::<ID_LEN>();
+        let mut contexts = Contexts::default();
+        for id in ids.iter().map(|id| u32::from_be_bytes(*id)) {
+            if !self.contexts.contains(id) || contexts.contains(id) {
+                return inval(Refusal::Filter);
+            }
+            contexts = contexts.with(id);
+        }
+        if contexts.is_empty() || !rest.is_empty() {
             return inval(Refusal::Filter);
         }
         let request = Request { length: u64::from_be_bytes(*length), ..*request };
-        self.judge_block_status(&request).unwrap_or_else(|verdict| verdict)
+        self.judge_block_status(&request, contexts).unwrap_or_else(|verdict| verdict)
     }
 
     /// Decides on a request. `Err` is only an early return: both variants hold a verdict.
@@ -186,29 +208,38 @@ impl Session {
                 }
             }
             C::BLOCK_STATUS if has(request.flags, command_flag::PAYLOAD_LEN) => {
-                return match request.length {
-                    FILTER_LEN => Ok(Verdict::Filter),
+                let longest = EFFECT_LEN + ID_LEN * self.contexts.count();
+                return match request.length as usize {
+                    length if length > EFFECT_LEN && length <= longest => Ok(Verdict::Filter),
                     _ => Err(inval(Refusal::Filter)),
                 };
             }
-            C::BLOCK_STATUS => return self.judge_block_status(request),
+            C::BLOCK_STATUS => return self.judge_block_status(request, self.contexts),
             _ => return Err(inval(Refusal::UnknownCommand)),
         };
         Ok(Verdict::Execute(command))
     }
 
-    fn judge_block_status(&self, request: &Request) -> Result<Verdict, Verdict> {
-        if !self.allocation {
+    fn judge_block_status(
+        &self,
+        request: &Request,
+        contexts: Contexts,
+    ) -> Result<Verdict, Verdict> {
+        if contexts.is_empty() {
             return Err(inval(Refusal::NoContext));
         }
         let span = self.span(request, ErrorCode::Inval)?;
         // Descriptors of up to 16 bytes make up the variable part of a chunk, which must not exceed
         // the maximum payload (spec: "Structured reply types").
+        let most = MAX_EXTENTS / contexts.count();
         let limit = match has(request.flags, command_flag::REQ_ONE) {
             true => 1,
-            false => MAX_EXTENTS.min(self.maximum_payload() as usize / 16).max(1),
+            false => most.min(self.maximum_payload() as usize / 16).max(1),
         };
-        Ok(Verdict::Execute(Command::Extents { span, limit }))
+        Ok(match contexts {
+            Contexts::ALLOCATION => Verdict::Execute(Command::Extents { span, limit }),
+            contexts => Verdict::Describe { span, limit, contexts },
+        })
     }
 
     /// Checks that all flags apply to this command and were offered (spec: "Error values").

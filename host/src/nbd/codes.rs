@@ -194,7 +194,7 @@ pub mod state_flag {
     pub const ZERO: u32 = 1 << 1;
 }
 
-/// The name of the only supported metadata context.
+/// The name of the metadata context that the spec defines.
 pub const BASE_ALLOCATION: &str = "base:allocation";
 
 /// The query that lists all contexts in the namespace of [`BASE_ALLOCATION`].

@@ -2,6 +2,7 @@
 
 use super::codes::{OptionCode, OptionReplyType, handshake_flag, magic};
 use super::config::{HandshakeConfig, TlsMode};
+use super::contexts::{ContextName, Selected};
 use super::error::ProtocolError;
 use super::limits::{MAX_HANDSHAKE_BYTES, MAX_OPTIONS, MAX_STRING, OPTION_HEADER_LEN};
 use super::option::{ContextRequest, InfoRequest, export_name};
@@ -66,8 +67,8 @@ pub struct Handshake {
 #[derive(Debug, Default)]
 pub(super) struct Haggled {
     pub(super) style: ReplyStyle,
-    /// The export for which `base:allocation` is selected.
-    pub(super) selected: Option<String>,
+    /// The metadata contexts that are selected.
+    pub(super) selected: Option<Selected>,
 }
 
 #[derive(Debug)]
@@ -212,6 +213,12 @@ impl Handshake {
         self.state = State::Header;
         self.tls = true;
         self.haggled = Haggled::default();
+    }
+
+    /// Returns the metadata contexts besides `base:allocation` that the session has selected, if
+    /// [`Self::opened`] has returned one. [`index_of`](super::index_of) an id is the index here.
+    pub fn take_contexts(&mut self) -> Vec<ContextName> {
+        self.haggled.selected.take().map_or_else(Vec::new, |selected| selected.others)
     }
 
     /// Refuses all further options but ABORT (spec: "Termination of the session during option

@@ -23,6 +23,12 @@ pub const MAX_HANDSHAKE_BYTES: u64 = 32 << 20;
 /// How many metadata context queries one option may contain.
 pub const MAX_QUERIES: u32 = 4096;
 
+/// How many metadata contexts a client may select, besides `base:allocation`.
+pub const MAX_CONTEXTS: usize = 16;
+
+/// How many dirty bitmaps are listed. Others can be selected by their names.
+pub const MAX_LISTED_BITMAPS: usize = 256;
+
 /// The maximum payload that clients may rely on if no block sizes were advertised (spec: "Size
 /// constraints").
 pub const DEFAULT_MAXIMUM_PAYLOAD: u32 = 32 << 20;
@@ -34,5 +40,5 @@ pub const MAX_PAYLOAD: u32 = MAX_TRANSFER;
 /// client. A client that announces more is disconnected.
 pub const MAX_DRAIN: u64 = 2 * MAX_PAYLOAD as u64;
 
-/// How many extents one reply contains at most. The spec allows 2^20; this many take 256 KiB.
+/// How many extents one reply contains at most, of all contexts together. The spec allows 2^20; this many take 256 KiB.
 pub const MAX_EXTENTS: usize = 1 << 14;

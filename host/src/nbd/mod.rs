@@ -14,6 +14,7 @@
 //! | `config` | what the handshake offers |
 //! | `handshake` | option haggling as a state machine |
 //! | `screen`, `opened` | its decisions: by an option's header, by the requested export |
+//! | `contexts` | metadata contexts: their names and ids |
 //! | `option`, `option_reply` | option data and option replies |
 //! | `style`, `session` | what was negotiated |
 //! | `request` | request headers |
@@ -27,6 +28,7 @@
 mod admit;
 pub mod codes;
 mod config;
+mod contexts;
 mod error;
 mod handshake;
 pub mod limits;
@@ -45,12 +47,13 @@ mod text;
 
 pub use admit::{Admission, Refusal, Verdict};
 pub use config::{HandshakeConfig, TlsMode};
+pub use contexts::{Bitmaps, ContextName, Contexts, index_of};
 pub use error::ProtocolError;
 pub use handshake::{Event, Handshake, Purpose};
 pub use opened::OpenError;
 pub use option_reply::{ExportInfo, ExportSummary};
 pub use read::{Piece, Run, Runs};
-pub use reply::ReplyTo;
+pub use reply::{ReplyTo, State};
 pub use request::{MAX_HEADER_LEN, Request};
 pub use session::{Negotiated, Session};
 pub use style::ReplyStyle;

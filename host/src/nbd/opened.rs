@@ -1,9 +1,11 @@
 //! Answers the options that open an export.
 
-use super::codes::{ALLOCATION_ID, OptionCode, OptionReplyType, handshake_flag};
+use super::codes::{BASE_ALLOCATION, OptionCode, OptionReplyType, handshake_flag};
 use super::config::TlsMode;
+use super::contexts::{ContextName, Contexts, select};
 use super::error::ProtocolError;
 use super::handshake::{Handshake, Pending, State};
+use super::limits::{MAX_CONTEXTS, MAX_LISTED_BITMAPS};
 use super::option::{ContextRequest, InfoRequest};
 use super::option_reply::{ExportInfo, OptionReply};
 use super::session::{Negotiated, Session};
@@ -135,13 +137,36 @@ impl Handshake {
         output: &mut Vec<u8>,
     ) {
         let mut reply = OptionReply { option: OptionCode::LIST_META_CONTEXT, out: output };
-        if let Err(error) = export {
-            let (kind, text) = self.describe_for_contexts(error);
-            return reply.error(kind, text);
-        }
+        let export = match export {
+            Ok(export) => export,
+            Err(error) => {
+                let (kind, text) = self.describe_for_contexts(error);
+                return reply.error(kind, text);
+            }
+        };
+        // The id is reserved here and SHOULD be zero.
+        let mut list = |name: &str| reply.context(0, name);
         if request.all || request.wildcard || request.allocation {
-            // The id is reserved here and SHOULD be zero.
-            reply.allocation(0);
+            list(BASE_ALLOCATION);
+        }
+        let all = request.all || request.qemu_wildcard;
+        if all && offers(export, &ContextName::AllocationDepth) {
+            list(&ContextName::AllocationDepth.to_string());
+        }
+        let all_bitmaps = all || request.bitmap_wildcard;
+        if all_bitmaps && let Some(bitmaps) = export.bitmaps {
+            for name in bitmaps.names(MAX_LISTED_BITMAPS) {
+                list(&ContextName::DirtyBitmap(name).to_string());
+            }
+        }
+        for name in request.others.iter().filter(|name| offers(export, name)) {
+            let is_listed = match name {
+                ContextName::AllocationDepth => all,
+                ContextName::DirtyBitmap(_) => all_bitmaps,
+            };
+            if !is_listed {
+                list(&name.to_string());
+            }
         }
         reply.ack();
     }
@@ -153,24 +178,34 @@ impl Handshake {
         output: &mut Vec<u8>,
     ) {
         let mut reply = OptionReply { option: OptionCode::SET_META_CONTEXT, out: output };
-        if let Err(error) = export {
-            let (kind, text) = self.describe_for_contexts(error);
-            return reply.error(kind, text);
-        }
-        if request.allocation {
-            reply.allocation(ALLOCATION_ID);
-            self.haggled.selected = Some(request.name);
-        }
+        let export = match export {
+            Ok(export) => export,
+            Err(error) => {
+                let (kind, text) = self.describe_for_contexts(error);
+                return reply.error(kind, text);
+            }
+        };
+        let others = request.others.into_iter().filter(|name| offers(export, name)).collect();
+        let Some(selected) = select(request.name, request.allocation, others) else {
+            let text = format!("at most {MAX_CONTEXTS} contexts can be selected");
+            return reply.error(OptionReplyType::ERR_TOO_BIG, &text);
+        };
+        selected.list().for_each(|(id, name)| reply.context(id, &name));
         reply.ack();
+        self.haggled.selected = Some(selected);
     }
 
     /// Returns the session that begins, or would begin, with an export requested as `name`.
     /// Metadata contexts are active only if they were selected for the same name.
     fn session(&self, name: &str, export: &ExportInfo<'_>, block_sizes: bool) -> Session {
         let style = self.haggled.style;
-        let selected = self.haggled.selected.as_deref() == Some(name);
-        let allocation = selected && style != ReplyStyle::Simple;
-        Session::new(export.geometry, Negotiated { style, block_sizes, allocation })
+        let selected = self
+            .haggled
+            .selected
+            .as_ref()
+            .filter(|selected| selected.export == name && style != ReplyStyle::Simple);
+        let contexts = selected.map_or(Contexts::default(), |selected| selected.contexts);
+        Session::new(export.geometry, Negotiated { style, block_sizes, contexts })
     }
 
     /// Returns the type and the message of the reply to INFO or GO for an export that cannot be
@@ -207,5 +242,13 @@ impl Handshake {
     /// Returns whether STARTTLS would be accepted.
     fn can_start_tls(&self) -> bool {
         self.config.tls != TlsMode::Off && !self.tls && self.is_fixed()
+    }
+}
+
+/// Returns whether an export has a metadata context.
+fn offers(export: &ExportInfo<'_>, name: &ContextName) -> bool {
+    match name {
+        ContextName::AllocationDepth => export.bitmaps.is_some(),
+        ContextName::DirtyBitmap(name) => export.bitmaps.is_some_and(|all| all.exists(name)),
     }
 }

@@ -1,6 +1,9 @@
 //! Parsers for option data.
 
+use std::collections::BTreeSet;
+
 use super::codes::{BASE_ALLOCATION, BASE_WILDCARD, InfoType, OptionReplyType};
+use super::contexts::{BITMAP_WILDCARD, ContextName, QEMU_WILDCARD};
 use super::limits::{MAX_QUERIES, MAX_STRING};
 
 /// Why the data of an option was refused.
@@ -74,15 +77,21 @@ impl InfoRequest {
 }
 
 /// The data of a LIST_META_CONTEXT or SET_META_CONTEXT option.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ContextRequest {
     pub(super) name: String,
     /// Whether there are no queries, which in LIST_META_CONTEXT asks for all contexts.
     pub(super) all: bool,
-    /// Whether the wildcard of the namespace is among the queries.
+    /// Whether the wildcard of the namespace `base` is among the queries.
     pub(super) wildcard: bool,
+    /// Whether that of the namespace `qemu` is.
+    pub(super) qemu_wildcard: bool,
+    /// Whether that of the dirty bitmaps is.
+    pub(super) bitmap_wildcard: bool,
     /// Whether `base:allocation` is among the queries.
     pub(super) allocation: bool,
+    /// The other contexts that are among the queries, whether or not they exist.
+    pub(super) others: BTreeSet<ContextName>,
 }
 
 impl ContextRequest {
@@ -90,7 +99,7 @@ impl ContextRequest {
         let mut reader = Reader { rest: data };
         let name = reader.string()?.to_owned();
         let count = reader.u32()?;
-        let mut request = Self { name, all: count == 0, wildcard: false, allocation: false };
+        let mut request = Self { name, all: count == 0, ..Self::default() };
         // A query takes at least four bytes, so a count that the data cannot hold is malformed, not
         // too big.
         if count as usize > reader.rest.len() / 4 {
@@ -102,7 +111,10 @@ impl ContextRequest {
         for _ in 0..count {
             let query = reader.string()?;
             request.wildcard |= query == BASE_WILDCARD;
+            request.qemu_wildcard |= query == QEMU_WILDCARD;
+            request.bitmap_wildcard |= query == BITMAP_WILDCARD;
             request.allocation |= query == BASE_ALLOCATION;
+            request.others.extend(ContextName::parse(query));
         }
         reader.end()?;
         Ok(request)

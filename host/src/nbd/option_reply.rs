@@ -1,6 +1,7 @@
 //! Encodes option replies.
 
-use super::codes::{BASE_ALLOCATION, InfoType, OptionCode, OptionReplyType, magic};
+use super::codes::{InfoType, OptionCode, OptionReplyType, magic};
+use super::contexts::Bitmaps;
 use super::limits::{MAX_STRING, MAX_TEXT};
 use super::option::Wanted;
 use super::session::{Session, advertised};
@@ -17,7 +18,7 @@ pub struct ExportSummary<'a> {
 }
 
 /// An export that was found and opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct ExportInfo<'a> {
     /// The canonical name, as in [`ExportSummary`].
     pub name: &'a str,
@@ -25,6 +26,8 @@ pub struct ExportInfo<'a> {
     pub description: &'a str,
     /// The size of the export, its block sizes and what it offers.
     pub geometry: &'a Geometry,
+    /// Its dirty bitmaps, if it can have any. It then also has `qemu:allocation-depth`.
+    pub bitmaps: Option<&'a dyn Bitmaps>,
 }
 
 /// Appends the replies to one option to a buffer.
@@ -71,10 +74,9 @@ impl OptionReply<'_> {
         }
     }
 
-    /// Appends the metadata context `base:allocation`.
-    pub(super) fn allocation(&mut self, id: u32) {
-        let id = id.to_be_bytes();
-        self.put(OptionReplyType::META_CONTEXT, &[&id, BASE_ALLOCATION.as_bytes()]);
+    /// Appends a metadata context.
+    pub(super) fn context(&mut self, id: u32, name: &str) {
+        self.put(OptionReplyType::META_CONTEXT, &[&id.to_be_bytes(), name.as_bytes()]);
     }
 
     fn info(&mut self, kind: InfoType, parts: &[&[u8]]) {

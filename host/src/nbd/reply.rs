@@ -135,45 +135,75 @@ impl ReplyTo {
         }
     }
 
-    /// Appends the complete reply to a BLOCK_STATUS for `span`: the known extents from its
-    /// beginning. If there are none, all of the span is reported as data, which is always safe.
+    /// Appends the complete reply to a BLOCK_STATUS for `span` in `base:allocation`: the known
+    /// extents from its beginning. If there are none, all of the span is reported as data, which is
+    /// always safe.
     pub fn block_status(&self, span: Span, extents: &Extents, out: &mut Vec<u8>) {
-        let unknown = [Extent { length: span.length, status: Status::DATA }];
+        self.context_status(ALLOCATION_ID, true, span, extents, out);
+    }
+
+    /// Appends the part of the reply to a BLOCK_STATUS for `span` that is about the context with
+    /// this id. The reply has one for each context, and ends with the `last`. If no extents are
+    /// known, the status is what is always safe.
+    pub fn context_status<S: State>(
+        &self,
+        id: u32,
+        last: bool,
+        span: Span,
+        extents: &Extents<S>,
+        out: &mut Vec<u8>,
+    ) {
+        let unknown = [Extent { length: span.length, status: S::UNKNOWN }];
         let extents = match extents.as_slice() {
             [] => &unknown,
             extents => extents,
         };
+        let done = if last { reply_flag::DONE } else { 0 };
         match self.style {
-            ReplyStyle::Extended => self.long_extents(extents, out),
-            ReplyStyle::Simple | ReplyStyle::Structured => self.short_extents(extents, out),
+            ReplyStyle::Extended => self.long_extents(id, done, extents, out),
+            ReplyStyle::Simple | ReplyStyle::Structured => {
+                self.short_extents(id, done, extents, out);
+            }
         }
     }
 
-    fn long_extents(&self, extents: &[Extent], out: &mut Vec<u8>) {
+    fn long_extents<S: State>(
+        &self,
+        id: u32,
+        flags: u16,
+        extents: &[Extent<S>],
+        out: &mut Vec<u8>,
+    ) {
         let length = 8 + 16 * extents.len() as u64;
         out.reserve(32 + length as usize);
-        self.chunk(reply_flag::DONE, ChunkType::BLOCK_STATUS_EXT, length, out);
-        out.extend_from_slice(&ALLOCATION_ID.to_be_bytes());
+        self.chunk(flags, ChunkType::BLOCK_STATUS_EXT, length, out);
+        out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(&(extents.len() as u32).to_be_bytes());
         for extent in extents {
             out.extend_from_slice(&extent.length.to_be_bytes());
-            out.extend_from_slice(&u64::from(state(extent.status)).to_be_bytes());
+            out.extend_from_slice(&u64::from(extent.status.bits()).to_be_bytes());
         }
     }
 
     /// An extent whose length does not fit into 32 bits is shortened, and is the last one.
-    fn short_extents(&self, extents: &[Extent], out: &mut Vec<u8>) {
+    fn short_extents<S: State>(
+        &self,
+        id: u32,
+        flags: u16,
+        extents: &[Extent<S>],
+        out: &mut Vec<u8>,
+    ) {
         let fitting =
             extents.iter().take_while(|extent| extent.length <= u64::from(u32::MAX)).count();
         let extents = &extents[..extents.len().min(fitting + 1)];
         let length = 4 + 8 * extents.len() as u64;
         out.reserve(20 + length as usize);
-        self.chunk(reply_flag::DONE, ChunkType::BLOCK_STATUS, length, out);
-        out.extend_from_slice(&ALLOCATION_ID.to_be_bytes());
+        self.chunk(flags, ChunkType::BLOCK_STATUS, length, out);
+        out.extend_from_slice(&id.to_be_bytes());
         for extent in extents {
             let length = u32::try_from(extent.length).unwrap_or(MAX_SHORT_EXTENT as u32);
             out.extend_from_slice(&length.to_be_bytes());
-            out.extend_from_slice(&state(extent.status).to_be_bytes());
+            out.extend_from_slice(&extent.status.bits().to_be_bytes());
         }
     }
 
@@ -213,8 +243,31 @@ fn put_error(error: ErrorCode, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn state(status: Status) -> u32 {
-    let hole = if status.hole { state_flag::HOLE } else { 0 };
-    let zero = if status.zero { state_flag::ZERO } else { 0 };
-    hole | zero
+/// The status of an extent in a metadata context.
+pub trait State: Copy + PartialEq {
+    /// What is reported where nothing is known.
+    const UNKNOWN: Self;
+
+    /// Returns the status as it is on the wire.
+    fn bits(self) -> u32;
+}
+
+/// That of `base:allocation`.
+impl State for Status {
+    const UNKNOWN: Self = Self::DATA;
+
+    fn bits(self) -> u32 {
+        let hole = if self.hole { state_flag::HOLE } else { 0 };
+        let zero = if self.zero { state_flag::ZERO } else { 0 };
+        hole | zero
+    }
+}
+
+/// That of QEMU's contexts, in which 1 is allocated in the uppermost disk, or dirty.
+impl State for u32 {
+    const UNKNOWN: Self = 1;
+
+    fn bits(self) -> u32 {
+        self
+    }
 }

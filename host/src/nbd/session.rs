@@ -1,6 +1,7 @@
 //! The transmission phase as it was negotiated.
 
 use super::codes::transmission_flag::*;
+use super::contexts::Contexts;
 use super::error::ProtocolError;
 use super::limits::{DEFAULT_MAXIMUM_PAYLOAD, MAX_DRAIN, MAX_PAYLOAD};
 use super::reply::ReplyTo;
@@ -15,8 +16,8 @@ pub struct Negotiated {
     pub style: ReplyStyle,
     /// Whether GO requested the block sizes: such a client has to respect them.
     pub block_sizes: bool,
-    /// Whether `base:allocation` was selected for this export.
-    pub allocation: bool,
+    /// The metadata contexts that were selected for this export.
+    pub contexts: Contexts,
 }
 
 /// The transmission phase of one connection: the style of its messages, and what may be requested
@@ -24,7 +25,7 @@ pub struct Negotiated {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     pub(super) style: ReplyStyle,
-    pub(super) allocation: bool,
+    pub(super) contexts: Contexts,
     pub(super) flags: u16,
     pub(super) size: u64,
     /// The bits that must not be set in offsets and lengths.
@@ -54,7 +55,7 @@ impl Session {
         };
         Self {
             style: negotiated.style,
-            allocation: negotiated.allocation,
+            contexts: negotiated.contexts,
             flags: transmission_flags(geometry.capabilities, negotiated),
             size: geometry.size,
             misaligned: match negotiated.block_sizes {
@@ -139,7 +140,7 @@ fn transmission_flags(capabilities: Capabilities, negotiated: Negotiated) -> u16
         (multi_conn, CAN_MULTI_CONN),
         (cache, SEND_CACHE),
         (writable && zero && fast_zero, SEND_FAST_ZERO),
-        (extended && negotiated.allocation, BLOCK_STATUS_PAYLOAD),
+        (extended && !negotiated.contexts.is_empty(), BLOCK_STATUS_PAYLOAD),
     ]
     .into_iter()
     .filter(|(offered, _)| *offered)

@@ -3,8 +3,8 @@
 use memnbd::block::{BlockSizes, Capabilities, Geometry};
 use memnbd::nbd::limits::{MAX_OPTION_DATA, MAX_TEXT};
 use memnbd::nbd::{
-    Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, OpenError, ProtocolError,
-    Session, TlsMode,
+    Bitmaps, Event, ExportInfo, ExportSummary, Handshake, HandshakeConfig, OpenError,
+    ProtocolError, Session, TlsMode,
 };
 
 use super::Choices;
@@ -108,7 +108,8 @@ fn open(
         capabilities: Capabilities { writable: true, ..Capabilities::default() },
         description: String::new(),
     };
-    let info = ExportInfo { name: "disk", description: "a disk", geometry: &geometry };
+    let (name, description) = ("disk", "a disk");
+    let info = ExportInfo { name, description, geometry: &geometry, bitmaps: Some(&Some20) };
     let export = match name {
         "" | "disk" => Ok(&info),
         "broken" => Err(OpenError::Failed { text: "it is broken" }),
@@ -117,6 +118,19 @@ fn open(
         _ => Err(OpenError::Unknown),
     };
     handshake.opened(export, output)
+}
+
+/// Bitmaps of which there are more than can be selected, and fewer than are listed.
+struct Some20;
+
+impl Bitmaps for Some20 {
+    fn exists(&self, name: &str) -> bool {
+        name.parse().is_ok_and(|number: u32| number < 20)
+    }
+
+    fn names(&self, most: usize) -> Vec<String> {
+        (0..20).map(|number: u32| number.to_string()).take(most).collect()
+    }
 }
 
 /// Whether the replies to options are whole and in order.
@@ -131,7 +145,17 @@ fn check(mut replies: &[u8]) {
             1 => assert!(data.is_empty()),
             2 => assert_eq!(option, 3),
             3 => assert!(option == 6 || option == 7),
-            4 => assert!((option == 9 || option == 10) && data[4..] == *b"base:allocation"),
+            4 => {
+                assert!(option == 9 || option == 10);
+                let name = &data[4..];
+                let bitmap = name.strip_prefix(b"qemu:dirty-bitmap:");
+                let is_bitmap =
+                    bitmap.is_some_and(|name| Some20.exists(str::from_utf8(name).unwrap()));
+                assert!(
+                    is_bitmap
+                        || [&b"base:allocation"[..], b"qemu:allocation-depth"].contains(&name)
+                );
+            }
             0x8000_0001..=0x8000_000a => {
                 let text = str::from_utf8(data).expect("a text");
                 assert!(!text.is_empty() && text.len() <= MAX_TEXT);

@@ -4,7 +4,7 @@ use memnbd::block::{
     BlockSizes, Capabilities, Command, ErrorCode, Extents, Geometry, MAX_SIZE, Span, Status,
 };
 use memnbd::nbd::limits::{MAX_DRAIN, MAX_EXTENTS, MAX_PAYLOAD};
-use memnbd::nbd::{Admission, Negotiated, Piece, ReplyStyle, Request, Session, Verdict};
+use memnbd::nbd::{Admission, Contexts, Negotiated, Piece, ReplyStyle, Request, Session, Verdict};
 
 use super::Choices;
 
@@ -39,8 +39,11 @@ pub(crate) fn transmission(data: &[u8]) {
         description: String::new(),
     };
     // Contexts cannot be selected where no reply could carry them.
-    let allocation = bit(10) && style != ReplyStyle::Simple;
-    let negotiated = Negotiated { style, block_sizes: bit(9), allocation };
+    let contexts = match style {
+        ReplyStyle::Simple => Contexts::default(),
+        _ => (1..6).filter(|id| bit(9 + id)).fold(Contexts::default(), Contexts::with),
+    };
+    let negotiated = Negotiated { style, block_sizes: bit(9), contexts };
     let session = Session::new(&geometry, negotiated);
     while !choices.0.is_empty() {
         let Some(header) = choices.0.get(..session.header_len()) else { return };
@@ -53,6 +56,11 @@ pub(crate) fn transmission(data: &[u8]) {
                 check_command(&command, &session, &geometry, negotiated);
                 answer(&session, &request, &command, &mut choices);
             }
+            Verdict::Describe { span, limit, contexts } => {
+                assert!(limit > 0 && limit * contexts.count() <= MAX_EXTENTS);
+                check_command(&Command::Extents { span, limit }, &session, &geometry, negotiated);
+                describe(&session, &request, span, contexts);
+            }
             Verdict::Refuse { error, reason } => {
                 let mut out = Vec::new();
                 session.reply_to(&request).error(error, reason.text(), &mut out);
@@ -62,6 +70,18 @@ pub(crate) fn transmission(data: &[u8]) {
             Verdict::Filter => panic!("a filter was judged"),
         }
     }
+}
+
+fn describe(session: &Session, request: &Request, span: Span, contexts: Contexts) {
+    let mut out = Vec::new();
+    let reply = session.reply_to(request);
+    let ids: Vec<u32> = contexts.ids().collect();
+    for id in &ids {
+        let mut extents = Extents::new(span.length, 1);
+        extents.push(span.length, *id);
+        reply.context_status(*id, Some(id) == ids.last(), span, &extents, &mut out);
+    }
+    check_replies(&out, session.style(), request, None);
 }
 
 /// Takes what follows the header. None where the input ends.
@@ -74,7 +94,7 @@ fn judge(
     let Admission { payload, verdict } = admission;
     assert!(payload <= MAX_DRAIN);
     let filter = verdict == Verdict::Filter;
-    assert!(!filter || payload <= 64, "a filter is a few bytes");
+    assert!(!filter || payload <= 76, "a filter is a few bytes");
     let payload = choices.0.get(..payload as usize)?;
     choices.0 = &choices.0[payload.len()..];
     Some(if filter { session.admit_filter(request, payload) } else { verdict })

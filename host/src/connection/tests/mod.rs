@@ -21,13 +21,14 @@ mod streams;
 mod waiting;
 
 use crate::block::{BlockSizes, Capabilities, Geometry};
-use crate::nbd::{Negotiated, ReplyStyle, Session};
+use crate::nbd::{Contexts, Negotiated, ReplyStyle, Session};
 
 const STYLES: [ReplyStyle; 3] = [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended];
 
 /// A session on a disk of 1 GiB that can do everything.
 fn session(style: ReplyStyle) -> Session {
-    Session::new(&geometry(1 << 30), Negotiated { style, block_sizes: false, allocation: true })
+    let contexts = Contexts::ALLOCATION;
+    Session::new(&geometry(1 << 30), Negotiated { style, block_sizes: false, contexts })
 }
 
 /// That of a disk which can do everything.

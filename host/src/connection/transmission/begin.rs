@@ -40,6 +40,9 @@ where
                 self.begin_write(&request, span, fua, cx)?;
             }
             Verdict::Execute(command) => self.execute(&request, command, cx)?,
+            Verdict::Describe { span, limit, contexts } => {
+                self.describe(&request, span, limit, contexts, cx)?;
+            }
             Verdict::Filter => {
                 let missing = payload as usize;
                 self.state = State::Filter { request, data: Vec::new(), missing };

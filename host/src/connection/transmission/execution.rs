@@ -12,7 +12,7 @@ use super::reading::{Outlet, PIECE, Reading};
 use super::request::{Executed, Waiting, error_text};
 use crate::block::{Command, ErrorCode, Extent, Operation, Span};
 use crate::connection::End;
-use crate::device::{Answer, Buffer, Execution, Outcome, Pass};
+use crate::device::{Answer, Buffer, Described, Execution, Outcome, Pass};
 use crate::nbd::Request;
 use crate::transport::Stream;
 
@@ -316,9 +316,22 @@ where
             Ok(Answer::Extents(extents)) => {
                 reply.block_status(span, &extents, self.output.batch());
             }
-            Ok(Answer::Located(_) | Answer::Described(_)) => {
-                unreachable!("nothing asked for it")
+            Ok(Answer::Described(all)) => {
+                let mut left = all.len();
+                for (id, described) in &all {
+                    left -= 1;
+                    let (last, out) = (left == 0, self.output.batch());
+                    match described {
+                        Described::Allocation(extents) => {
+                            reply.context_status(*id, last, span, extents, out);
+                        }
+                        Described::State(extents) => {
+                            reply.context_status(*id, last, span, extents, out);
+                        }
+                    }
+                }
             }
+            Ok(Answer::Located(_)) => unreachable!("nothing asked for it"),
             Err(error) if entry.operation == Operation::Read => {
                 let text = error_text(&error);
                 reply.error_at(error.code, text, span.offset, self.output.batch());

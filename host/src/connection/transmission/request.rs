@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::input::INPUT_MAX;
 use crate::block::{Command, Error, ErrorCode, Span};
 use crate::device::{Buffer, Entry, Outcome};
-use crate::nbd::ReplyTo;
+use crate::nbd::{Contexts, ReplyTo};
 
 /// The text of EIO. The cause is in the server's log; it is not for clients.
 const FAILED: &str = "the disk failed; see the server's log";
@@ -61,6 +61,8 @@ impl Write {
 pub(super) enum Waiting {
     /// A request whose payload has arrived.
     Execute { executed: Executed, command: Command, data: Bytes },
+    /// A request for the status of its span in metadata contexts.
+    Describe { executed: Executed, contexts: Contexts, limit: usize },
     /// A write whose payload is to be collected.
     Collect(Write),
 }

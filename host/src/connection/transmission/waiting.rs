@@ -36,6 +36,10 @@ where
             Waiting::Execute { executed, command, data } => {
                 self.execute_called(executed, Some(buffer), command, data, cx)
             }
+            Waiting::Describe { executed, contexts, limit } => {
+                self.describe_called(executed, buffer, contexts, limit);
+                Ok(())
+            }
             Waiting::Collect(write) => {
                 self.state = State::Write(write.collecting(buffer));
                 Ok(())

@@ -96,8 +96,14 @@ fn misaligned_requests_are_refused_if_the_client_asked_for_block_sizes() {
     let mut geometry = disk(MIB);
     geometry.block_sizes = BlockSizes { minimum: 4096, preferred: 4096, maximum: 1 << 20 };
     let style = ReplyStyle::Structured;
-    let strict = Session::new(&geometry, Negotiated { style, block_sizes: true, allocation: true });
-    let lax = Session::new(&geometry, Negotiated { style, block_sizes: false, allocation: true });
+    let strict = Session::new(
+        &geometry,
+        Negotiated { style, block_sizes: true, contexts: Contexts::ALLOCATION },
+    );
+    let lax = Session::new(
+        &geometry,
+        Negotiated { style, block_sizes: false, contexts: Contexts::ALLOCATION },
+    );
     for command in [C::READ, C::WRITE, C::TRIM, C::CACHE, C::WRITE_ZEROES, C::BLOCK_STATUS] {
         for (offset, length) in [(2048, 4096), (0, 2048), (1, 1), (4096, 4097)] {
             let request = request(0, command, offset, length);
@@ -189,7 +195,8 @@ fn payloads_are_admitted_up_to_the_maximum() {
     ] {
         geometry.block_sizes.maximum = maximum;
         for style in [ReplyStyle::Simple, ReplyStyle::Structured] {
-            let negotiated = Negotiated { style, block_sizes: asked, allocation: false };
+            let negotiated =
+                Negotiated { style, block_sizes: asked, contexts: Contexts::default() };
             let session = Session::new(&geometry, negotiated);
             let too_long = match style {
                 ReplyStyle::Simple => ErrorCode::Inval,
@@ -228,7 +235,7 @@ fn extended_payloads_above_the_maximum_end_the_session() {
     ] {
         geometry.block_sizes.maximum = maximum;
         let style = ReplyStyle::Extended;
-        let negotiated = Negotiated { style, block_sizes: asked, allocation: true };
+        let negotiated = Negotiated { style, block_sizes: asked, contexts: Contexts::ALLOCATION };
         let session = Session::new(&geometry, negotiated);
         for command in [C::READ, C::WRITE, C::BLOCK_STATUS, C(0xff)] {
             let request = |length| request(flag::PAYLOAD_LEN, command, 0, length);
@@ -247,7 +254,7 @@ fn extents_are_limited_to_one_chunk_of_the_maximum_payload() {
     for (maximum, limit) in [(64 << 20, 1 << 14), (4096, 256), (512, 32), (1, 1)] {
         geometry.block_sizes.maximum = maximum;
         let style = ReplyStyle::Extended;
-        let negotiated = Negotiated { style, block_sizes: true, allocation: true };
+        let negotiated = Negotiated { style, block_sizes: true, contexts: Contexts::ALLOCATION };
         let session = Session::new(&geometry, negotiated);
         let extents = Verdict::Execute(Command::Extents { span, limit });
         assert_eq!(verdict(&session, block_status), extents);

@@ -133,8 +133,10 @@ fn random_requests_are_admitted_within_the_disk_or_refused() {
         geometry.capabilities.writable = random.below(2) == 0;
         let style = [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended]
             [random.below(3) as usize];
-        let (block_sizes, allocation) = (random.below(2) == 0, random.below(2) == 0);
-        let session = Session::new(&geometry, Negotiated { style, block_sizes, allocation });
+        let block_sizes = random.below(2) == 0;
+        let ids = (1..=17).filter(|_| random.below(8) == 0);
+        let contexts = ids.fold(Contexts::default(), Contexts::with);
+        let session = Session::new(&geometry, Negotiated { style, block_sizes, contexts });
         let header: Vec<u8> = (0..32).map(|_| random.next() as u8).collect();
         assert!(session.parse(&header).is_err(), "random magic");
         let request = Request {
@@ -146,7 +148,11 @@ fn random_requests_are_admitted_within_the_disk_or_refused() {
         };
         let verdict = match session.admit(&request) {
             Ok(Admission { payload, verdict: Verdict::Filter }) => {
-                let payload: Vec<u8> = (0..payload).map(|_| random.below(2) as u8).collect();
+                assert!(payload <= 8 + 4 * 17, "a filter is a few bytes");
+                let mut payload: Vec<u8> = (0..payload).map(|_| random.below(2) as u8).collect();
+                if let Some(id) = payload.get_mut(11) {
+                    *id = random.below(18) as u8;
+                }
                 session.admit_filter(&request, &payload)
             }
             Ok(Admission { verdict, .. }) => verdict,
@@ -162,6 +168,11 @@ fn random_requests_are_admitted_within_the_disk_or_refused() {
                 | Command::Cache { span }
                 | Command::Extents { span, .. },
             ) => (span, u64::MAX),
+            Verdict::Describe { span, limit, contexts } => {
+                assert!(!contexts.is_empty() && contexts != Contexts::ALLOCATION);
+                assert!(limit > 0 && limit * contexts.count() <= limits::MAX_EXTENTS);
+                (span, u64::MAX)
+            }
             _ => continue,
         };
         assert!(span.length > 0 && span.length <= most);

@@ -37,7 +37,7 @@ fn geometry() -> Geometry {
 }
 
 fn session(geometry: &Geometry, style: ReplyStyle) -> Session {
-    Session::new(geometry, Negotiated { style, block_sizes: false, allocation: true })
+    Session::new(geometry, Negotiated { style, block_sizes: false, contexts: Contexts::ALLOCATION })
 }
 
 /// Haggling that ends in transmission with simple replies.

@@ -177,7 +177,7 @@ fn an_export_opened_while_shutting_down_is_not_served() {
     assert_eq!(event, Event::Open { name: "disk".into(), purpose: Purpose::Transmission });
     handshake.shutting_down();
     let geometry = geometry();
-    let export = ExportInfo { name: "disk", description: "", geometry: &geometry };
+    let export = ExportInfo { name: "disk", description: "", geometry: &geometry, bitmaps: None };
     assert_eq!(handshake.opened(Ok(&export), &mut output), Ok(None));
     assert_eq!(output[8..16], transcript::bytes("00000007 80000007"));
 }

@@ -26,6 +26,22 @@ pub(super) struct Server {
     allocated: Vec<bool>,
 }
 
+/// The bitmaps of the disk: `since`, and 20 that have numbers.
+struct Since;
+
+impl Bitmaps for Since {
+    fn exists(&self, name: &str) -> bool {
+        name == "since" || name.parse().is_ok_and(|number: u32| number < 20)
+    }
+
+    fn names(&self, most: usize) -> Vec<String> {
+        let mut names = vec!["since".to_owned()];
+        names.extend((0..20).map(|number: u32| number.to_string()));
+        names.truncate(most);
+        names
+    }
+}
+
 impl Server {
     pub(super) fn new(config: HandshakeConfig, geometry: Geometry) -> Self {
         let handshake = Handshake::new(config);
@@ -102,6 +118,7 @@ impl Server {
             name: if name == "other" { "other" } else { "disk" },
             description: if name == "other" { "" } else { "a disk for tests" },
             geometry: &self.geometry,
+            bitmaps: if name == "other" { None } else { Some(&Since) },
         };
         let export = match name {
             "" | "disk" | "other" => Ok(&info),
@@ -134,6 +151,13 @@ impl Server {
             let reply = session.reply_to(&request);
             match verdict {
                 Verdict::Execute(command) => self.execute(command, &payload, &reply),
+                Verdict::Describe { span, limit, contexts } => {
+                    let ids: Vec<u32> = contexts.ids().collect();
+                    for id in &ids {
+                        let last = Some(id) == ids.last();
+                        self.describe(*id, last, span, limit, &reply);
+                    }
+                }
                 Verdict::Refuse { error, reason } => {
                     reply.error(error, reason.text(), &mut self.output);
                 }
@@ -182,6 +206,20 @@ impl Server {
                 reply.block_status(span, &extents, &mut self.output);
             }
         }
+    }
+
+    /// Answers for `base:allocation`, and for each other context that all pages have its id as state,
+    /// and the first page has 0.
+    fn describe(&mut self, id: u32, last: bool, span: Span, limit: usize, reply: &ReplyTo) {
+        if id == codes::ALLOCATION_ID {
+            let mut extents = Extents::new(span.length, limit);
+            extents.push(span.length, Status::DATA);
+            return reply.context_status(id, last, span, &extents, &mut self.output);
+        }
+        let mut extents = Extents::new(span.length, limit);
+        extents.push((PAGE as u64).saturating_sub(span.offset), 0);
+        extents.push(u64::MAX, id);
+        reply.context_status(id, last, span, &extents, &mut self.output);
     }
 
     fn pages(&self, span: Span) -> std::ops::Range<usize> {

@@ -1,0 +1,65 @@
+//! Requests for the status of a span in several metadata contexts, or in one of QEMU's.
+//!
+//! They are rare, so each is a task.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use super::Transmission;
+use super::request::{Executed, Waiting};
+use crate::block::{Operation, Span};
+use crate::connection::End;
+use crate::device::{Buffer, MetaContext};
+use crate::nbd::{Contexts, Request, index_of};
+use crate::transport::Stream;
+
+impl<S> Transmission<S>
+where
+    S: Stream,
+{
+    /// Describes a span in metadata contexts, once there is memory for that.
+    pub(super) fn describe(
+        &mut self,
+        request: &Request,
+        span: Span,
+        limit: usize,
+        contexts: Contexts,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let entry = self.meter.entry(Operation::Extents);
+        let held = self.gate.description_memory(contexts.count(), limit);
+        let executed = Executed { reply: self.session.reply_to(request), entry, span, held };
+        match self.gate.buffers().try_take(held) {
+            Some(buffer) => {
+                self.describe_called(executed, buffer, contexts, limit);
+                Ok(())
+            }
+            None => {
+                let waiting = Waiting::Describe { executed, contexts, limit };
+                self.wait_for_buffer(held, waiting, cx)
+            }
+        }
+    }
+
+    /// As [`Self::describe`], with the memory.
+    pub(super) fn describe_called(
+        &mut self,
+        executed: Executed,
+        buffer: Buffer,
+        contexts: Contexts,
+        limit: usize,
+    ) {
+        let allocation = Arc::new(MetaContext::Allocation);
+        let context = |id| match index_of(id) {
+            Some(index) => self.contexts.get(index).cloned(),
+            None => Some(allocation.clone()),
+        };
+        let asked: Vec<_> = contexts.ids().filter_map(|id| Some((id, context(id)?))).collect();
+        let pass = self.gate.pass();
+        let describing = async move {
+            let described = pass.describe(&asked, executed.span, limit).await;
+            (described, pass)
+        };
+        self.spawn_request(executed, Some(buffer), false, describing);
+    }
+}
