@@ -2,6 +2,7 @@
 
 mod apply;
 mod authority;
+mod bitmaps;
 mod config;
 mod disks;
 mod events;

@@ -4,7 +4,7 @@
 //! that is taken of it, it is a layer on that. The module knows neither chains nor exports.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use memnbd::block::Error;
 use memnbd::component::{Client, Description, Engine, Executing};
@@ -19,6 +19,8 @@ pub(super) struct Volume {
     context: LayerContext,
     /// Where it is written to, if it has a snapshot beneath it.
     layer: Mutex<Option<Arc<Layer>>>,
+    /// The snapshot of what a backend holds that cannot be written to.
+    unchanging: OnceLock<Snapshot>,
 }
 
 impl Volume {
@@ -31,7 +33,7 @@ impl Volume {
     ) -> Arc<Self> {
         let (engine, budgets) = (engine.clone(), budgets.clone());
         let context = LayerContext { engine, export_name: export_name.to_owned(), budgets };
-        Arc::new(Self { begin, context, layer: Mutex::default() })
+        Arc::new(Self { begin, context, layer: Mutex::default(), unchanging: OnceLock::new() })
     }
 
     /// Creates another volume of the same disk, or of one that is like it and has this name.
@@ -87,7 +89,13 @@ impl Volume {
             (None, _) => Snapshot::of(device.clone()).await,
         };
         let snapshot = snapshot.map_err(NotTaken::Flush)?;
-        let Some(changes) = prepared else { return Ok((snapshot, None)) };
+        let Some(changes) = prepared else {
+            if self.begin.is_none() {
+                // Its device stays open as long as the disk exists.
+                let _ = self.unchanging.set(snapshot.clone());
+            }
+            return Ok((snapshot, None));
+        };
         let layer = snapshot.layer_with(&self.context, changes).await.map_err(NotTaken::Open)?;
         Ok((snapshot, Some(Arc::new(layer))))
     }
@@ -103,7 +111,15 @@ impl Volume {
         layer.take_if(|layer| Arc::ptr_eq(layer.device(), device));
     }
 
-    fn layer(&self) -> Option<Arc<Layer>> {
+    /// Returns the snapshot from which what it holds descends: the last one that was taken of it, or else that
+    /// with which it begins.
+    pub(super) fn origin(&self) -> Option<Snapshot> {
+        let beneath = self.layer().map(|layer| layer.below().clone());
+        beneath.or_else(|| self.begin.clone()).or_else(|| self.unchanging.get().cloned())
+    }
+
+    /// Returns where it is written to, if that is on a snapshot.
+    pub(super) fn layer(&self) -> Option<Arc<Layer>> {
         self.layer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

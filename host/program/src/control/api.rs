@@ -17,6 +17,7 @@ use memnbd::server::Handle;
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 
+use super::bitmaps;
 use super::catalog::{Catalog, Entry};
 use super::filters;
 use super::model::{
@@ -114,7 +115,7 @@ pub(super) struct Api {
     pub(super) events: Hub,
     /// All hubs, if this is the first tenant's.
     hubs: Option<Hubs>,
-    catalog: Mutex<Catalog>,
+    catalog: Arc<Mutex<Catalog>>,
     room: Mutex<Room>,
     /// The places of the streams of events.
     pub(super) streams: Arc<Semaphore>,
@@ -136,7 +137,10 @@ impl Api {
         for (name, (layers, chain)) in disks {
             catalog.insert(&name, Entry { spec: layers.into(), chain, origin: None });
         }
-        let (catalog, changing) = (Mutex::new(catalog), tokio::sync::Mutex::default());
+        let (catalog, changing) = (Arc::new(Mutex::new(catalog)), tokio::sync::Mutex::default());
+        for export in server.exports() {
+            bitmaps::offer(&export, &catalog);
+        }
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
         Self { server, maker, events, hubs: None, catalog, room, streams, changing }
     }
@@ -286,7 +290,9 @@ impl Api {
             }
             (None, Rights::Grants) => self.maker.export(name, &layers).await,
         };
-        made.map_err(|failure| Problem::bad_request(failure.to_string()))
+        let made = made.map_err(|failure| Problem::bad_request(failure.to_string()))?;
+        bitmaps::offer(&made.export, &self.catalog);
+        Ok(made)
     }
 
     fn shown(&self, export: &Arc<Export>) -> Disk {

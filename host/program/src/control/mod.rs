@@ -5,6 +5,7 @@
 //! nothing that NBD clients need.
 //!
 //! - `api`: the routes and what they do.
+//! - `bitmaps`: dirty bitmaps for NBD clients.
 //! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
 //! - `door`: who uses it, and what they may do.
@@ -23,6 +24,7 @@
 //! - `upgrade`: connections that become NBD connections.
 
 mod api;
+mod bitmaps;
 mod catalog;
 mod changes;
 mod door;
