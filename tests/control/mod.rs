@@ -4,6 +4,7 @@ mod apply;
 mod authority;
 mod bitmaps;
 mod config;
+mod diff;
 mod disks;
 mod events;
 mod filters;

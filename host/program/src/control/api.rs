@@ -19,6 +19,7 @@ use utoipa::OpenApi;
 
 use super::bitmaps;
 use super::catalog::{Catalog, Entry};
+use super::diff;
 use super::filters;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
@@ -78,6 +79,8 @@ const MAX_NAME: usize = 255;
         snapshots::take_snapshot,
         snapshots::delete_snapshot,
         snapshots::reset_disk,
+        super::diff::diff_snapshot,
+        super::diff::diff_disk,
         super::usage::show_usage,
         super::upgrade::connect_nbd
     )
@@ -162,8 +165,10 @@ impl Api {
                 get(list_commands).post(execute_command),
             )
             .route("/v1/tenants/{tenant}/disks/{disk}/reset", snapshots::reset_route())
+            .route("/v1/tenants/{tenant}/disks/{disk}/diff", diff::disk_route())
             .route("/v1/tenants/{tenant}/snapshots", snapshots::list_route())
             .route("/v1/tenants/{tenant}/snapshots/{snapshot}", snapshots::route())
+            .route("/v1/tenants/{tenant}/snapshots/{snapshot}/diff", diff::snapshot_route())
             .route("/v1/tenants/{tenant}/disks/{disk}/nbd", get(upgrade::connect_nbd))
             .route("/v1/tenants/{tenant}/connections", get(list_connections))
             .route("/v1/tenants/{tenant}/connections/{id}", delete(disconnect))

@@ -8,6 +8,7 @@
 //! - `bitmaps`: dirty bitmaps for NBD clients.
 //! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
+//! - `diff`: what differs between snapshots.
 //! - `door`: who uses it, and what they may do.
 //! - `events`: events, sent as they happen.
 //! - `filters`: other filters for disks in use.
@@ -27,6 +28,7 @@ mod api;
 mod bitmaps;
 mod catalog;
 mod changes;
+mod diff;
 mod door;
 mod events;
 mod filters;

@@ -211,6 +211,20 @@ pub(crate) enum Action {
     },
     /// List the snapshots
     Snapshots,
+    /// Print what may differ between two snapshots, or a snapshot and a disk: a line OFFSET LENGTH for each
+    /// extent, in bytes, and the sum. They must stem from the same data. What was written since counts as
+    /// different, in whole blocks
+    Diff {
+        /// The name of the snapshot
+        #[arg(value_name = "SNAPSHOT")]
+        snapshot: String,
+        /// The name of the other snapshot, or of a disk if there is no such snapshot
+        #[arg(value_name = "SNAPSHOT | DISK")]
+        other: String,
+        /// The other one is a disk, even if there is a snapshot of this name
+        #[arg(long)]
+        disk: bool,
+    },
     /// Create a disk that begins with what a snapshot holds
     Clone {
         /// The name of the snapshot

@@ -4,6 +4,7 @@
 
 mod apply;
 mod args;
+mod diff;
 mod http;
 #[path = "../../image.rs"]
 mod image;
@@ -123,6 +124,10 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
         Action::Snapshots => {
             let snapshots = server.get(SNAPSHOTS).await?;
             Ok(if args.json { lines(&snapshots) } else { snapshots_table(&snapshots) })
+        }
+        Action::Diff { snapshot, other, disk } => {
+            diff::diff(server, snapshot, other, *disk, args.json).await?;
+            Ok(String::new())
         }
         Action::Reset { disks, to } => {
             let mut shown = String::new();
