@@ -2,6 +2,7 @@
 
 mod apply;
 mod authority;
+mod backup;
 mod bitmaps;
 mod config;
 mod diff;
