@@ -38,6 +38,8 @@ fn tenants_of_others_are_as_absent_as_those_that_do_not_exist() {
         ("GET", "/snapshots", None),
         ("DELETE", "/snapshots/s", None),
         ("PUT", "/snapshots/t", Some("{\"disk\": \"d\"}")),
+        ("GET", "/snapshots/s/diff?from=s", None),
+        ("GET", "/disks/d/diff?from=s", None),
         ("GET", "/connections", None),
         ("DELETE", "/connections/0", None),
         ("GET", "/events", None),

@@ -142,7 +142,7 @@ impl Api {
         }
         let (catalog, changing) = (Arc::new(Mutex::new(catalog)), tokio::sync::Mutex::default());
         for export in server.exports() {
-            bitmaps::offer(&export, &catalog);
+            bitmaps::offer(&export, server.local_name(&export), &catalog);
         }
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
         Self { server, maker, events, hubs: None, catalog, room, streams, changing }
@@ -296,7 +296,7 @@ impl Api {
             (None, Rights::Grants) => self.maker.export(name, &layers).await,
         };
         let made = made.map_err(|failure| Problem::bad_request(failure.to_string()))?;
-        bitmaps::offer(&made.export, &self.catalog);
+        bitmaps::offer(&made.export, name, &self.catalog);
         Ok(made)
     }
 

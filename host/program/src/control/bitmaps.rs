@@ -15,10 +15,10 @@ struct DiskBitmaps {
     disk: String,
 }
 
-/// Offers the clients of a disk its bitmaps.
-pub(super) fn offer(export: &Export, catalog: &Arc<Mutex<Catalog>>) {
+/// Offers the clients of a disk of this name its bitmaps.
+pub(super) fn offer(export: &Export, disk: &str, catalog: &Arc<Mutex<Catalog>>) {
     let catalog = Arc::downgrade(catalog);
-    export.offer_bitmaps(Arc::new(DiskBitmaps { catalog, disk: export.name().to_owned() }));
+    export.offer_bitmaps(Arc::new(DiskBitmaps { catalog, disk: disk.to_owned() }));
 }
 
 impl DiskBitmaps {
