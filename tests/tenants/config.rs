@@ -70,6 +70,8 @@ fn tenants_and_tokens_follow_the_file() {
     script(&server, "open_disk('d').pwrite(b'x' * 512, 0)");
     let error = control_as(&server, "acme", &second, &["create", "e", "1M"]).failure(1);
     assert!(error.contains("at most 1"), "{error}");
+    let moved = text(&two, &format!("uids = [{uid}]\nquotas.disks = 1\nlisten = ['unix:new']"));
+    reload(&mut server, &moved, "the sockets of the tenant \"acme\" differ");
     reload(&mut server, "[disks]\n[tenants.acme]\nuid = 1", "\"uid\" is not a key of a tenant");
     assert_eq!(ls(&server, &second), 200, "nothing was changed");
     let more = format!(

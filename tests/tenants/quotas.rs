@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{control_as, put, script, shared};
 use crate::control::http_as;
-use crate::support::require;
+use crate::support::{LIMIT, require, wait_until};
 
 #[test]
 fn quotas_are_refused_and_can_change() {
@@ -19,6 +19,13 @@ fn quotas_are_refused_and_can_change() {
     let error = run(&["snapshot", "a", "t"]).failure(1);
     assert!(error.contains("there are 1 snapshots"), "{error}");
     control_as(&server, "other", &other, &["create", "c", "1M"]).success();
+    for quota in ["disks", "snapshots"] {
+        let told = format!("\"quota\":\"{quota}\"");
+        let is_told = || run(&["logs", "--json"]).success().contains(&told);
+        assert!(wait_until(LIMIT, is_told), "{quota}");
+    }
+    let of_other = control_as(&server, "other", &other, &["logs", "--json"]).success();
+    assert!(!of_other.contains("quota-near"), "{of_other}");
     put(&server, "acme", &json!({"quotas": {"disks": 3, "snapshots": 0}}));
     run(&["create", "c", "1M"]).success();
     run(&["show", "a"]).success();
@@ -97,4 +104,29 @@ while True:
     except nbd.Error:
         assert time.monotonic() < deadline",
     );
+}
+
+#[test]
+fn sizes_of_all_disks_are_bounded_together() {
+    let (mut server, acme, _) = shared();
+    put(&server, "acme", &json!({"quotas": {"size": 3_u64 << 30}}));
+    let run = |arguments: &[&str]| control_as(&server, "acme", &acme, arguments);
+    for (disk, size) in [("a", "2G"), ("b", "2G"), ("c", "1G")] {
+        run(&["create", disk, size]).success();
+    }
+    // They are charged when they are opened.
+    run(&["fault", "a"]).success();
+    let error = run(&["fault", "b"]).failure(1);
+    assert!(error.contains("1073741824 of 3221225472 bytes"), "{error}");
+    run(&["fault", "c"]).success();
+    run(&["snapshot", "a", "s"]).success();
+    let error = run(&["clone", "s", "d"]).success();
+    assert_eq!(error, "");
+    run(&["fault", "d"]).failure(1);
+    run(&["rm", "a"]).success();
+    run(&["fault", "d"]).success();
+    run(&["reset", "d"]).success();
+    let usage = http_as(&server, &acme, "GET", "/v1/tenants/acme", None).json()["usage"].clone();
+    assert_eq!(usage["size"], 3_u64 << 30);
+    server.expect_log("exceeds what is left of the quota for the sizes of all disks");
 }

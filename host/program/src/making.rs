@@ -14,6 +14,7 @@ use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
 use super::wish::Wish;
 use memnbd::access::Access;
+use memnbd::budget::Budget;
 use memnbd::component::MemoryBudget;
 use memnbd::device::guest::Budgets;
 use memnbd::device::snapshot::Snapshot;
@@ -65,6 +66,8 @@ pub(super) struct Owner {
     pub(super) exports: Weak<Exports>,
     /// The memory that their disks take together.
     pub(super) memory: MemoryBudget,
+    /// What the sizes of their disks take together, in bytes.
+    pub(super) sizes: Budget,
     /// The limits of all their clients together.
     pub(super) limits: Arc<Limits>,
 }
@@ -251,7 +254,7 @@ impl Maker {
         &self,
         filters: &[String],
         bottom: Bottom<'_>,
-        wish: Wish,
+        mut wish: Wish,
         policy: &Policy,
     ) -> Result<Made, Failure> {
         let mut policy = policy.clone();
@@ -259,6 +262,7 @@ impl Maker {
             None => wish.export_name.clone(),
             Some(owner) => {
                 policy.shared_limits = Some(owner.limits.clone());
+                wish.sizes = Some(owner.sizes.clone());
                 let exports = owner.exports.upgrade();
                 let exports = exports.ok_or_else(|| anyhow::anyhow!("the tenant is gone"))?;
                 exports.full_name(&wish.export_name)

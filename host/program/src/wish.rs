@@ -7,6 +7,7 @@ use super::Failure;
 use super::args::Args;
 use super::grants::Grants;
 use super::secrets::Secrets;
+use memnbd::budget::Budget;
 use memnbd::device::guest::Budgets;
 use memnbd::exports::ProcessBudgets;
 use memnbd::output::Outputs;
@@ -37,6 +38,8 @@ pub(super) struct Wish {
     pub(super) secrets: Secrets,
     /// The files to which components write, of all exports.
     pub(super) outputs: Outputs,
+    /// What the sizes of all disks of whom they belong to are charged to, if they are limited.
+    pub(super) sizes: Option<Budget>,
 }
 
 impl Wish {
@@ -60,6 +63,7 @@ impl Wish {
             budgets: process.export(),
             secrets: Secrets::default(),
             outputs: outputs.clone(),
+            sizes: None,
         })
     }
 
@@ -87,6 +91,7 @@ impl Wish {
             directory: PathBuf::new(),
             budgets,
             secrets: Secrets::default(),
+            sizes: None,
         })
     }
 

@@ -33,6 +33,8 @@ pub enum Problem {
         /// The reason.
         error: file::OpenError,
     },
+    /// Whoever it belongs to may have no more, as this text says.
+    Quota(String),
     /// The server panicked.
     Panicked,
     /// The export is being removed, or was.
@@ -47,7 +49,7 @@ impl Problem {
             Self::Load { error, .. } => error.may_pass(),
             Self::Open { error, .. } => error.may_pass(),
             // Files come and go, and so do their permissions.
-            Self::File { .. } => true,
+            Self::File { .. } | Self::Quota(_) => true,
             Self::Parameters(_) | Self::Panicked | Self::Removed => false,
         }
     }
@@ -57,7 +59,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Load { component, error } => write!(f, "load component {component}: {error}"),
-            Self::Parameters(text) => f.write_str(text),
+            Self::Parameters(text) | Self::Quota(text) => f.write_str(text),
             Self::Open { what, error } if what.is_empty() => error.fmt(f),
             Self::Open { what, error } => write!(f, "{what}: {error}"),
             Self::File { what, error } => write!(f, "file {what}: {error}"),

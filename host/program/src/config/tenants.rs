@@ -19,7 +19,8 @@ const TENANT_KEYS: [&str; 8] =
     ["listen", "uids", "keys", "certificates", "quotas", "tokens", "grants", "disks"];
 
 /// The keys of the quotas of a tenant.
-const QUOTA_KEYS: [&str; 6] = ["disks", "snapshots", "connections", "memory", "rate", "requests"];
+const QUOTA_KEYS: [&str; 7] =
+    ["disks", "snapshots", "connections", "memory", "size", "rate", "requests"];
 
 /// The keys of a token.
 const TOKEN_KEYS: [&str; 2] = ["role", "digest"];
@@ -120,6 +121,7 @@ fn read_quotas(quotas: &DeTable<'_>, spec: &mut TenantSpec) -> Result<(), Mistak
             "snapshots" => quota.snapshots = count()?,
             "connections" => quota.connections = number()?,
             "memory" => quota.memory = size(value, key)?,
+            "size" => quota.size = Some(size(value, key)?),
             "rate" => quota.rate = Some(positive(size(value, key)?)?),
             "requests" => quota.requests = Some(positive(number()?)?),
             _ => return Err(unknown(key, at, "quotas", &QUOTA_KEYS)),

@@ -62,6 +62,7 @@ pub(super) struct OfToken {
     #[param(example = "default")]
     pub(super) tenant: String,
     /// The name of the token: at most 63 lower-case letters, digits and -, of which the first is a letter.
+    #[param(pattern = "^[a-z][a-z0-9-]{0,62}$")]
     pub(super) token: String,
 }
 
@@ -70,7 +71,7 @@ pub(super) struct OfToken {
 #[into_params(parameter_in = Path)]
 pub(super) struct TheTenant {
     /// The name of the tenant: at most 63 lower-case letters, digits and -, of which the first is a letter.
-    #[param(example = "default")]
+    #[param(example = "default", pattern = "^[a-z][a-z0-9-]{0,62}$")]
     pub(super) tenant: String,
 }
 

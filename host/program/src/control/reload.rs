@@ -20,6 +20,8 @@ pub(crate) struct FromFile {
     file: ConfigFile,
     /// What it said when it was read first.
     config: Option<(Config, HashMap<String, Arc<Chain>>)>,
+    /// The sockets of its tenants, which are bound at the start.
+    listen: HashMap<String, Vec<String>>,
     /// The grants of the command line, besides those of the file.
     grants: Grants,
 }
@@ -32,7 +34,9 @@ impl FromFile {
         chains: HashMap<String, Arc<Chain>>,
         grants: Grants,
     ) -> Self {
-        Self { file, config: Some((config, chains)), grants }
+        let tenants = config.tenants.iter();
+        let listen = tenants.map(|tenant| (tenant.name.clone(), tenant.listen.clone())).collect();
+        Self { file, config: Some((config, chains)), listen, grants }
     }
 
     /// Records its disks, which are served already.
@@ -86,6 +90,13 @@ impl FromFile {
                 self.file.of_file(&config.located_tenant(name, problem.detail()))
             })?;
             self.warn_of_grants(name, grants != *served.api.maker.grants());
+            if self.listen.get(name).map_or(&[][..], Vec::as_slice) != tenant.listen {
+                let text = format!(
+                    "the sockets of the tenant {name:?} differ, and stay as they are until the server is \
+                     started anew"
+                );
+                tracing::warn!("{}", self.file.of_file(&text));
+            }
             let changed = self.populate(&served.api, tenant.specs(), &config, Some(name)).await?;
             all.unchanged += changed.unchanged;
             let full =

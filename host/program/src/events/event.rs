@@ -97,6 +97,15 @@ pub(crate) enum Happening {
         /// The seconds since it chose the disk.
         seconds: u64,
     },
+    /// The tenant has more than four fifths of what it may have, and did not before.
+    QuotaNear {
+        /// Which quota: `disks`, `snapshots`, `connections`, `memory` or `size`.
+        quota: &'static str,
+        /// How much of it is used.
+        used: u64,
+        /// The quota.
+        most: u64,
+    },
     /// The server logged a line.
     Log {
         level: Level,
@@ -176,6 +185,7 @@ impl Happening {
             Self::Command { .. } => "command",
             Self::ClientConnected { .. } => "client-connected",
             Self::ClientDisconnected { .. } => "client-disconnected",
+            Self::QuotaNear { .. } => "quota-near",
             Self::Log { .. } => "log",
             Self::Lost { .. } => "lost",
         }
@@ -198,6 +208,7 @@ impl Happening {
             | Self::DiskFailed { .. }
             | Self::ClientConnected { .. }
             | Self::ClientDisconnected { .. }
+            | Self::QuotaNear { .. }
             | Self::Log { .. }
             | Self::Lost { .. } => true,
         }

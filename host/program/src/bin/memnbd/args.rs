@@ -89,6 +89,9 @@ pub(crate) struct TenantOptions {
     /// The most memory of all disks and snapshots together
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
+    /// The most that the sizes of all disks are together, whatever is stored on them
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) size: Option<u64>,
     /// The most that all clients together read in a second, and likewise write, in bits
     #[arg(long, value_name = "BITS", value_parser = size)]
     pub(crate) rate: Option<u64>,

@@ -45,12 +45,14 @@ pub(crate) async fn put(
     options: &TenantOptions,
     json: bool,
 ) -> anyhow::Result<String> {
-    let TenantOptions { disks, snapshots, connections, memory, rate, requests, .. } = options;
+    let TenantOptions { disks, snapshots, connections, memory, size, .. } = options;
+    let TenantOptions { rate, requests, .. } = options;
     let quotas = [
         ("disks", disks),
         ("snapshots", snapshots),
         ("connections", connections),
         ("memory", memory),
+        ("size", size),
         ("rate", rate),
         ("requests", requests),
     ];

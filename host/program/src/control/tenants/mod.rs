@@ -6,12 +6,14 @@
 //! knows.
 //!
 //! - `entries`: whose disks an NBD client gets.
+//! - `near`: telling tenants that they come near their quotas.
 //! - `routes`: tenants and tokens in the API.
 //! - `spec`: what a tenant may have.
 //! - `tokens`: secrets, and what they are good for.
 //! - `ways`: how clients are recognised.
 
 mod entries;
+mod near;
 mod routes;
 mod spec;
 mod tokens;
@@ -21,6 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use axum::Router;
+use memnbd::budget::Budget;
 use memnbd::component::MemoryBudget;
 use memnbd::exports::Exports;
 use memnbd::rate::{Limits, Scope};
@@ -75,6 +78,7 @@ impl Founded {
         let owner = Owner {
             exports: Arc::downgrade(&exports),
             memory: maker.memory().child_up_to(spec.quotas.memory),
+            sizes: Budget::new(spec.quotas.size.unwrap_or(u64::MAX)),
             limits: Arc::new(Limits::default()),
         };
         let maker = maker.for_owner(owner.clone(), Arc::new(grants));
@@ -98,6 +102,7 @@ pub(super) struct Tenant {
 struct Bounds {
     spec: Mutex<TenantSpec>,
     memory: MemoryBudget,
+    sizes: Budget,
     limits: Arc<Limits>,
     origin: Origin,
     _namespace: Namespace,
@@ -115,6 +120,21 @@ impl Tenant {
     /// Returns true if the configuration file has it.
     fn is_of_file(&self) -> bool {
         self.bounds.as_ref().is_some_and(|bounds| bounds.origin == Origin::File)
+    }
+
+    /// Returns how much of what it may have it has, by the names of the quotas; `None` if it is the first.
+    fn levels(&self) -> Option<[(&'static str, u64, u64); 5]> {
+        let Bounds { memory, sizes, .. } = self.bounds.as_ref()?;
+        let quotas = self.spec()?.quotas;
+        let server = &self.api.server;
+        let snapshots = self.api.catalog().snapshots().len();
+        Some([
+            ("disks", server.export_count() as u64, quotas.disks as u64),
+            ("snapshots", snapshots as u64, quotas.snapshots as u64),
+            ("connections", server.clients().len() as u64, quotas.connections),
+            ("memory", memory.used(), quotas.memory),
+            ("size", sizes.used(), quotas.size.unwrap_or(u64::MAX)),
+        ])
     }
 
     /// Returns what it may have; `None` if it is the first.
@@ -205,11 +225,13 @@ impl Tenants {
         let bounds = Bounds {
             spec: Mutex::new(spec),
             memory: owner.memory,
+            sizes: owner.sizes,
             limits: owner.limits,
             origin,
             _namespace: namespace,
         };
         let tenant = Arc::new(Tenant::new(&name, api, Some(bounds)));
+        tokio::spawn(near::watch(Arc::downgrade(&tenant)));
         self.entries.open(&name, &exports);
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         others.insert(name, tenant.clone());
@@ -242,6 +264,7 @@ impl Tenants {
         let ways = self.entries.ways.set(&tenant.name, &spec);
         ways.map_err(|error| Problem::conflict(error.to_string()))?;
         bounds.memory.set_limit(spec.quotas.memory);
+        bounds.sizes.set_limit(spec.quotas.size.unwrap_or(u64::MAX));
         bounds.limits.set(Scope::Export, spec.quotas.rates());
         tenant.api.server.set_max_connections(spec.quotas.connections);
         tenant.api.set_room(Room::of(&spec.quotas));

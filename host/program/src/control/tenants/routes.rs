@@ -125,6 +125,9 @@ pub(crate) struct TenantUsage {
     connections: usize,
     /// The memory in use of the quota, in bytes; of the tenant `default`, that of the whole server.
     memory: u64,
+    /// The sizes of the disks that are or were open, in bytes; absent for the tenant `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
 }
 
 impl TenantState {
@@ -139,6 +142,7 @@ impl TenantState {
             snapshots: api.catalog().snapshots().len(),
             connections: api.server.clients().len(),
             memory,
+            size: bounds.as_ref().map(|bounds| bounds.sizes.used()),
         };
         Self { name: name.clone(), spec: tenant.spec(), usage }
     }

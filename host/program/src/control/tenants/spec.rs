@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 
 use memnbd::rate::{BURST, Rates};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Number;
 use utoipa::ToSchema;
 
 /// The tenant that is always there: the administrator's.
@@ -38,23 +40,51 @@ pub(crate) struct TenantSpec {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Quotas {
     /// The number of disks.
+    #[serde(deserialize_with = "whole")]
     pub(crate) disks: usize,
     /// The number of snapshots.
+    #[serde(deserialize_with = "whole")]
     pub(crate) snapshots: usize,
     /// The number of connections of NBD clients at a time.
+    #[serde(deserialize_with = "whole")]
     pub(crate) connections: u64,
     /// The memory of all disks and snapshots together, in bytes: what is stored, and what their components
     /// take. When it is used up, writes fail with ENOSPC.
+    #[serde(deserialize_with = "whole")]
     pub(crate) memory: u64,
+    /// The sizes of all disks that are or were open, in bytes, whatever is stored on them; without a limit if
+    /// absent. Disks that would exceed it are not opened.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
+    pub(crate) size: Option<u64>,
     /// What all clients together may read in a second, and likewise write, in bits; without a limit if absent.
     /// Requests beyond it wait.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub(crate) rate: Option<NonZeroU64>,
     /// How many requests all clients together may make in a second, likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub(crate) requests: Option<NonZeroU64>,
+}
+
+/// Reads a whole number, which JSON may write as 1.0 as well.
+fn whole<'de, D: Deserializer<'de>, N: TryFrom<u64>>(from: D) -> Result<N, D::Error> {
+    let number = Number::deserialize(from)?;
+    let whole = || {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
+        // Exact, up to where floating-point numbers have no fractions.
+        (0.0..=9_007_199_254_740_992.0).contains(&float).then_some(float as u64)
+    };
+    let read = number.as_u64().or_else(whole).and_then(|number| N::try_from(number).ok());
+    read.ok_or_else(|| {
+        D::Error::custom(format!("{number} is no whole number that is possible here"))
+    })
+}
+
+/// The same where there may be none.
+fn some_whole<'de, D: Deserializer<'de>, N: TryFrom<u64>>(from: D) -> Result<Option<N>, D::Error> {
+    let number = Option::<Number>::deserialize(from)?;
+    number.map(|number| whole(number).map_err(D::Error::custom)).transpose()
 }
 
 impl Default for Quotas {
@@ -64,6 +94,7 @@ impl Default for Quotas {
             snapshots: 100,
             connections: 100,
             memory: 1 << 30,
+            size: None,
             rate: None,
             requests: None,
         }
@@ -125,6 +156,18 @@ mod tests {
         {
             assert!(check_tenant(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_json_writes_them() {
+        let quotas = |text: &str| serde_json::from_str::<Quotas>(text).ok();
+        let read = quotas("{\"disks\": 7.0, \"rate\": 1e3, \"size\": null}").unwrap();
+        assert_eq!((read.disks, read.rate, read.size), (7, NonZeroU64::new(1000), None));
+        assert_eq!(quotas("{\"size\": 18446744073709551615}").unwrap().size, Some(u64::MAX));
+        for wrong in ["7.5", "-1", "-1.0", "1e300", "\"7\"", "null"] {
+            assert_eq!(quotas(&format!("{{\"disks\": {wrong}}}")), None, "{wrong}");
+        }
+        assert_eq!(quotas("{\"rate\": 0}"), None);
     }
 
     #[test]
