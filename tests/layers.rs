@@ -42,7 +42,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "exports",
-        &["access", "block", "component", "device", "parameters", "places", "rate", "throttle"],
+        &[
+            "access",
+            "block",
+            "budget",
+            "component",
+            "device",
+            "parameters",
+            "places",
+            "rate",
+            "throttle",
+        ],
     ),
     ("remote", &["block", "device", "nbd"]),
     ("last_flush", &["exports"]),

@@ -2,6 +2,7 @@
 //! have.
 
 mod config;
+mod day;
 mod isolation;
 mod quotas;
 mod remote;

@@ -254,7 +254,7 @@ impl Maker {
         &self,
         filters: &[String],
         bottom: Bottom<'_>,
-        mut wish: Wish,
+        wish: Wish,
         policy: &Policy,
     ) -> Result<Made, Failure> {
         let mut policy = policy.clone();
@@ -262,7 +262,7 @@ impl Maker {
             None => wish.export_name.clone(),
             Some(owner) => {
                 policy.shared_limits = Some(owner.limits.clone());
-                wish.sizes = Some(owner.sizes.clone());
+                policy.sizes = Some(owner.sizes.clone());
                 let exports = owner.exports.upgrade();
                 let exports = exports.ok_or_else(|| anyhow::anyhow!("the tenant is gone"))?;
                 exports.full_name(&wish.export_name)

@@ -7,7 +7,6 @@ use super::Failure;
 use super::args::Args;
 use super::grants::Grants;
 use super::secrets::Secrets;
-use memnbd::budget::Budget;
 use memnbd::device::guest::Budgets;
 use memnbd::exports::ProcessBudgets;
 use memnbd::output::Outputs;
@@ -38,8 +37,6 @@ pub(super) struct Wish {
     pub(super) secrets: Secrets,
     /// The files to which components write, of all exports.
     pub(super) outputs: Outputs,
-    /// What the sizes of all disks of whom they belong to are charged to, if they are limited.
-    pub(super) sizes: Option<Budget>,
 }
 
 impl Wish {
@@ -63,7 +60,6 @@ impl Wish {
             budgets: process.export(),
             secrets: Secrets::default(),
             outputs: outputs.clone(),
-            sizes: None,
         })
     }
 
@@ -91,7 +87,6 @@ impl Wish {
             directory: PathBuf::new(),
             budgets,
             secrets: Secrets::default(),
-            sizes: None,
         })
     }
 

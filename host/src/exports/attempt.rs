@@ -33,7 +33,11 @@ struct Opened {
 
 impl Attempt {
     pub(super) async fn open(mut self, keep: bool) -> Result<(), Failed> {
-        let opened = self.load_and_open().await.map_err(|problem| self.fail(problem))?;
+        let opened = self.load_and_open().await.and_then(|opened| {
+            self.export.charge(&*opened.device)?;
+            Ok(opened)
+        });
+        let opened = opened.map_err(|problem| self.fail(problem))?;
         let phase = if keep || opened.keep {
             Phase::Open(opened.device)
         } else {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use super::policy::Policy;
 use super::uppers::{Conflict, Uppers};
 use super::{Failed, Problem, Stage, State};
 use crate::block::{ErrorCode, Operation};
+use crate::budget;
 use crate::component::Client;
 use crate::device::guest::DiskConfig;
 use crate::device::{Account, Control, Device, Drained, InUse, Port, Ports, Replacing};
@@ -94,6 +95,8 @@ pub struct Export {
     client: Option<Client>,
     /// Somebody may change the device without a connection.
     handed_out: AtomicBool,
+    /// What is charged for the size of the disk.
+    charged: Mutex<Option<budget::Held>>,
     /// The dirty bitmaps of its disk.
     bitmaps: OnceLock<Arc<dyn Bitmaps>>,
     /// Set when the export is added to a registry. Disks of single clients are in none.
@@ -252,6 +255,7 @@ impl Export {
             uppers: Uppers::default(),
             client: None,
             handed_out: AtomicBool::new(false),
+            charged: Mutex::default(),
             bitmaps: OnceLock::new(),
             registered: OnceLock::new(),
         }
@@ -271,9 +275,28 @@ impl Export {
             uppers: Uppers::default(),
             client: None,
             handed_out: AtomicBool::new(false),
+            charged: Mutex::default(),
             bitmaps: OnceLock::new(),
             registered: OnceLock::new(),
         })
+    }
+
+    /// Charges the size of a device that was opened, in place of what was charged before.
+    pub(super) fn charge(&self, device: &dyn Device) -> Result<(), Problem> {
+        let Some(sizes) = &self.policy.sizes else { return Ok(()) };
+        let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
+        *charged = None;
+        let size = device.geometry().size;
+        *charged = budget::Held::take(sizes, size);
+        match *charged {
+            Some(_) => Ok(()),
+            None => Err(Problem::Quota(format!(
+                "its size, {size} bytes, exceeds what is left of the quota for the sizes of all disks: {} \
+                 of {} bytes",
+                sizes.available(),
+                sizes.limit()
+            ))),
+        }
     }
 
     /// Tells an observer that the export is in a registry, and what happens to it from now on. The first

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{Access, Origin};
+use crate::budget::Budget;
 use crate::places::{Full, Place, Places};
 use crate::rate::Limits;
 
@@ -20,6 +21,9 @@ pub struct Policy {
     pub limits: Arc<Limits>,
     /// The same for several exports together, if there are such limits.
     pub shared_limits: Option<Arc<Limits>>,
+    /// What the size of the disk is charged to from when it is first opened until the export is gone, if such
+    /// sizes are limited. The disk is not opened if there is too little left.
+    pub sizes: Option<Budget>,
 }
 
 impl Policy {

@@ -6,7 +6,9 @@
 mod content;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Mutex;
 
 use super::Failure;
 use super::file::{self, FileConfig};
@@ -18,7 +20,6 @@ use super::wish::Wish;
 use super::words::{self, Words};
 use content::Parsed;
 pub(super) use content::{Content, Kept};
-use memnbd::budget::Held;
 use memnbd::component::{BASE, Client, Component, Description, Engine, Executing, Listed};
 use memnbd::device::guest::DiskConfig;
 use memnbd::device::snapshot::Snapshot;
@@ -89,8 +90,6 @@ pub(super) struct Chain {
     /// What the expression of the built-in component `data` reads, once it is known. All exports that
     /// are made of this chain read the same.
     inputs: Arc<OnceLock<Result<Inputs, String>>>,
-    /// What is charged for the size of the disk, of all that are made of this chain one after the other.
-    charged: Arc<Mutex<Option<Held>>>,
 }
 
 /// A layer whose parameters are known.
@@ -180,7 +179,6 @@ impl Chain {
             wish,
             engine,
             inputs: Arc::default(),
-            charged: Arc::default(),
         };
         let loaded = chain.layers.iter().map(Layer::known);
         if let Some(known) = loaded.collect::<Option<Vec<_>>>() {
@@ -238,7 +236,7 @@ impl Chain {
     /// parameters are invalid.
     pub(super) async fn with_filters(
         &self,
-        loader: &tokio::sync::Mutex<Loader>,
+        loader: &Mutex<Loader>,
         filters: &[String],
         words: Vec<String>,
         grants: Option<Arc<Grants>>,
@@ -304,31 +302,11 @@ impl Chain {
     async fn open_resolved(&self, resolved: Resolved) -> Result<Arc<dyn Device>, Problem> {
         let opened = match resolved {
             Resolved::Guest(config) => device::open(*config).await,
-            Resolved::File(config) => return self.charge(config.open().await?),
+            Resolved::File(config) => return config.open().await,
             Resolved::Volume(OwnVolume { volume, read_only }) => volume.open(read_only).await,
             Resolved::Open(device) => Ok(device),
         };
-        let device = opened.map_err(|error| Problem::Open { what: self.label.clone(), error })?;
-        self.charge(device)
-    }
-
-    /// Charges the size of a device to whom the disk belongs, in place of what was charged before.
-    fn charge(&self, device: Arc<dyn Device>) -> Result<Arc<dyn Device>, Problem> {
-        let Some(sizes) = &self.wish.sizes else { return Ok(device) };
-        let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
-        *charged = None;
-        let size = device.geometry().size;
-        *charged = Held::take(sizes, size);
-        match *charged {
-            Some(_) => Ok(device),
-            None => Err(Problem::Quota(format!(
-                "{}: its size, {size} bytes, exceeds what is left of the quota for the sizes of all disks: {} \
-                 of {} bytes",
-                self.label,
-                sizes.available(),
-                sizes.limit()
-            ))),
-        }
+        opened.map_err(|error| Problem::Open { what: self.label.clone(), error })
     }
 
     /// Tells where a snapshot of the disk is taken: beneath the filters, except for those that keep

@@ -177,6 +177,7 @@ impl HostFilters {
             time_limit: self.time_limit.filter(|limit| !limit.is_zero()),
             limits,
             shared_limits: None,
+            sizes: None,
         }
     }
 

@@ -26,6 +26,7 @@ const MAX_CLIENT: usize = 1024;
 pub(crate) struct TenantSpec {
     pub(crate) quotas: Quotas,
     /// The users whose NBD clients, over Unix domain sockets, get the disks of the tenant.
+    #[serde(deserialize_with = "wholes")]
     pub(crate) uids: BTreeSet<u32>,
     /// The identities of the pre-shared keys (`--tls-psk`) of its NBD clients.
     pub(crate) keys: BTreeSet<String>,
@@ -79,6 +80,14 @@ fn whole<'de, D: Deserializer<'de>, N: TryFrom<u64>>(from: D) -> Result<N, D::Er
     read.ok_or_else(|| {
         D::Error::custom(format!("{number} is no whole number that is possible here"))
     })
+}
+
+/// The same for a set of such numbers.
+fn wholes<'de, D: Deserializer<'de>, N: TryFrom<u64> + Ord>(
+    from: D,
+) -> Result<BTreeSet<N>, D::Error> {
+    let numbers = Vec::<Number>::deserialize(from)?;
+    numbers.into_iter().map(|number| whole(number).map_err(D::Error::custom)).collect()
 }
 
 /// The same where there may be none.
