@@ -5,13 +5,14 @@
 //! its builder guarantees.
 
 mod chunk;
+mod error;
 mod operation;
 mod scatter;
 
-use std::fmt;
 use std::ops::Range;
 
 pub use chunk::Chunk;
+pub use error::{Error, ErrorCode};
 pub use operation::Operation;
 pub(crate) use scatter::MAX_RUNS;
 pub use scatter::Scatter;
@@ -22,57 +23,6 @@ pub const MAX_SIZE: u64 = i64::MAX as u64;
 /// The longest read or write, in bytes: the most that a client may send, or a component may be
 /// given, at once. A power of two. QEMU and libnbd send up to 32 MiB.
 pub const MAX_TRANSFER: u32 = 64 << 20;
-
-/// Why a request failed: the errors that NBD can carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorCode {
-    /// EPERM: not permitted, such as a write to a read-only disk.
-    Perm,
-    /// EIO: an I/O error.
-    Io,
-    /// ENOMEM: not enough memory for the request.
-    NoMem,
-    /// EINVAL: the request is invalid.
-    Inval,
-    /// ENOSPC: no space left, or a write past the end of the disk.
-    NoSpc,
-    /// EOVERFLOW: the request is too large.
-    Overflow,
-    /// ENOTSUP: zeroing is not fast here. Used only to answer a fast zero.
-    NotSup,
-    /// ESHUTDOWN: the server is shutting down.
-    Shutdown,
-}
-
-impl fmt::Display for ErrorCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Perm => "operation not permitted",
-            Self::Io => "input/output error",
-            Self::NoMem => "out of memory",
-            Self::Inval => "invalid argument",
-            Self::NoSpc => "no space left on the disk",
-            Self::Overflow => "value too large",
-            Self::NotSup => "operation not supported",
-            Self::Shutdown => "the server is shutting down",
-        })
-    }
-}
-
-/// Why a request failed: a code, and a message for people if there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// The code, which all clients get.
-    pub code: ErrorCode,
-    /// A printable line, which clients get with structured replies.
-    pub message: Option<Box<str>>,
-}
-
-impl From<ErrorCode> for Error {
-    fn from(code: ErrorCode) -> Self {
-        Self { code, message: None }
-    }
-}
 
 /// What a client may request of a disk. The names are those of the contract's `capabilities`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

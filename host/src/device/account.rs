@@ -13,12 +13,15 @@ use std::fmt;
 use std::mem;
 use std::time::Duration;
 
-use crate::block::Operation;
+use crate::block::{ErrorCode, Operation};
 use crate::clock;
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// The number of operations.
 const OPERATIONS: usize = Operation::ALL.len();
+
+/// The number of codes of errors.
+const CODES: usize = ErrorCode::ALL.len();
 
 /// The account of an export.
 #[derive(Clone, Default)]
@@ -136,6 +139,19 @@ impl Meter {
         add(&self.counters.refused, 1);
     }
 
+    /// Counts the code of an error that was answered, besides the request itself.
+    #[cold]
+    pub fn failed(&mut self, code: ErrorCode) {
+        add(&self.counters.errors[code as usize], 1);
+    }
+
+    /// Counts time for which a request was held back, because it exceeds a limit.
+    #[cold]
+    pub fn held_back(&mut self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        add(&self.counters.held_back, nanos);
+    }
+
     /// Ends a batch: its replies were sent.
     #[inline]
     pub fn end(&mut self) {
@@ -168,6 +184,9 @@ impl Drop for Meter {
 #[derive(Default)]
 struct Counters {
     refused: AtomicU64,
+    errors: [AtomicU64; CODES],
+    /// In nanoseconds.
+    held_back: AtomicU64,
     operations: [OperationCounters; OPERATIONS],
 }
 
@@ -212,6 +231,9 @@ pub struct Totals {
     /// The number of requests that were not admitted: they are malformed, or against what was
     /// negotiated.
     pub refused: u64,
+    errors: [u64; CODES],
+    /// In nanoseconds.
+    held_back: u64,
     operations: [OperationTotals; OPERATIONS],
 }
 
@@ -219,6 +241,17 @@ impl Totals {
     /// Returns the totals of an operation.
     pub fn of(&self, operation: Operation) -> &OperationTotals {
         &self.operations[operation as usize]
+    }
+
+    /// Returns how often each code was answered, to requests that were not admitted as well.
+    pub fn errors(&self) -> impl Iterator<Item = (ErrorCode, u64)> {
+        ErrorCode::ALL.into_iter().zip(self.errors)
+    }
+
+    /// Returns the time for which requests were held back because they exceeded a limit. With each of
+    /// them, the connection is: what follows it on the connection is not counted again.
+    pub fn held_back(&self) -> Duration {
+        Duration::from_nanos(self.held_back)
     }
 
     /// Returns the totals of all operations.
@@ -231,6 +264,10 @@ impl Totals {
             *sum = sum.saturating_add(counter.load(Ordering::Relaxed));
         };
         add(&mut self.refused, &counters.refused);
+        add(&mut self.held_back, &counters.held_back);
+        for (sum, counter) in self.errors.iter_mut().zip(&counters.errors) {
+            add(sum, counter);
+        }
         for (totals, counters) in self.operations.iter_mut().zip(&counters.operations) {
             add(&mut totals.requests, &counters.requests);
             add(&mut totals.bytes, &counters.bytes);
@@ -388,7 +425,9 @@ mod tests {
         second.begin();
         second.answered(second.entry(Operation::Read), 4096, true);
         second.answered(second.entry(Operation::Flush), 0, false);
+        second.failed(ErrorCode::NoSpc);
         second.refused();
+        second.held_back(Duration::from_millis(3));
         second.end();
         let check = || {
             let totals = account.totals();
@@ -398,6 +437,9 @@ mod tests {
             assert_eq!(totals.of(Operation::Flush).requests, 1);
             assert_eq!(totals.of(Operation::Write).requests, 0);
             assert_eq!(totals.refused, 1);
+            let errors: Vec<_> = totals.errors().filter(|&(_, count)| count > 0).collect();
+            assert_eq!(errors, [(ErrorCode::NoSpc, 1)]);
+            assert_eq!(totals.held_back(), Duration::from_millis(3));
         };
         check();
         drop(first);

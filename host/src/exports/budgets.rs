@@ -1,7 +1,7 @@
 //! The memory budget of the process, and how its exports share it.
 
 use crate::component::MemoryBudget;
-use crate::device::guest::Budgets;
+use crate::device::guest::{Budgets, GuestUse};
 use crate::device::{Buffers, ProcessBuffers};
 
 /// The minimum and the maximum memory for request buffers, in bytes: two requests of the maximum
@@ -52,6 +52,7 @@ impl ProcessBudgets {
         Budgets {
             memory: memory.child_up_to(limit),
             buffers: self.buffers.share(LEAST_BUFFERS / 2),
+            used: GuestUse::default(),
         }
     }
 
@@ -67,7 +68,7 @@ impl ProcessBudgets {
             enough if enough >= least => Buffers::own(enough),
             _ => self.buffers.share(least),
         };
-        Budgets { memory: self.memory.child(limit, guaranteed), buffers }
+        Budgets { memory: self.memory.child(limit, guaranteed), buffers, used: GuestUse::default() }
     }
 
     /// The number of exports, and the memory limit of each if one was given.

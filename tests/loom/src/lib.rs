@@ -34,6 +34,18 @@ pub mod block {
             "read"
         }
     }
+
+    /// The code of an error.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ErrorCode {
+        /// EIO.
+        Io,
+    }
+
+    impl ErrorCode {
+        /// All codes.
+        pub const ALL: [Self; 1] = [Self::Io];
+    }
 }
 
 #[path = "../../../host/src/device/account.rs"]

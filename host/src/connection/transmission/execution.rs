@@ -293,7 +293,10 @@ where
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let Executed { reply, entry, span, .. } = request;
-        let failed = result.is_err();
+        let failed = result.as_ref().err().map(|error| error.code);
+        if let Some(code) = failed {
+            self.meter.failed(code);
+        }
         match result {
             Ok(Answer::Done) => reply.success(self.output.batch()),
             Ok(Answer::Read(content)) => {
@@ -338,7 +341,7 @@ where
             }
             Err(error) => reply.error(error.code, error_text(&error), self.output.batch()),
         }
-        self.meter.answered(entry, span.length, failed);
+        self.meter.answered(entry, span.length, failed.is_some());
         Ok(())
     }
 

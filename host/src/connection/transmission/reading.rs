@@ -243,12 +243,14 @@ where
                     }
                     self.reading = Some(reading);
                 }
-                Poll::Ready((_, (Err(_), _))) if reading.owed.length > 0 => {
+                Poll::Ready((_, (Err(error), _))) if reading.owed.length > 0 => {
+                    self.meter.failed(error.code);
                     self.meter.answered(reading.entry, reading.length, true);
                     return Err(End::Unanswerable);
                 }
                 Poll::Ready((_, (Err(error), _))) => {
                     let text = error_text(&error);
+                    self.meter.failed(error.code);
                     self.meter.answered(reading.entry, reading.length, true);
                     reading.reply.error_at(error.code, text, piece.offset, self.output.batch());
                 }

@@ -43,6 +43,7 @@ where
 
     pub(super) fn answer_refused(&mut self, refused: Refused) {
         let Refused { reply, entry, error, text } = refused;
+        self.meter.failed(error);
         match entry {
             Some(entry) => self.meter.answered(entry, 0, true),
             None => self.meter.refused(),

@@ -27,9 +27,19 @@ pub(super) struct Throttled {
     admission: Admission,
     /// `None` once it was paid for.
     payment: Option<Payment>,
+    /// Until when the time is counted for which it is held back.
+    counted: Instant,
     look: Pin<Box<Sleep>>,
     /// When the client was first seen to have closed its side of the stream.
     hung_up: Option<Instant>,
+}
+
+impl Throttled {
+    /// Returns the time since it was last counted.
+    fn count(&mut self) -> Duration {
+        let counted = std::mem::replace(&mut self.counted, Instant::now());
+        self.counted.saturating_duration_since(counted)
+    }
 }
 
 impl<S> Transmission<S>
@@ -58,7 +68,8 @@ where
     ) -> Result<(), End> {
         let look = Box::pin(tokio::time::sleep(LOOK));
         let payment = Some(payment);
-        let throttled = Throttled { request, admission, payment, look, hung_up: None };
+        let counted = Instant::now();
+        let throttled = Throttled { request, admission, payment, counted, look, hung_up: None };
         self.state = State::Throttled(Box::new(throttled));
         self.poll_throttled(cx)
     }
@@ -70,6 +81,9 @@ where
         let State::Throttled(throttled) = &mut self.state else { return Ok(()) };
         while throttled.look.as_mut().poll(cx).is_ready() {
             throttled.look.as_mut().reset(Instant::now() + LOOK);
+            if throttled.payment.is_some() {
+                self.meter.held_back(throttled.count());
+            }
             let Some(socket) = self.stream.socket() else { continue };
             if socket.is_hung_up() {
                 return Err(End::Transport(io::ErrorKind::ConnectionReset.into()));
@@ -85,8 +99,8 @@ where
         }
         let paid =
             throttled.payment.as_mut().is_none_or(|payment| payment.as_mut().poll(cx).is_ready());
-        if paid {
-            throttled.payment = None;
+        if paid && throttled.payment.take().is_some() {
+            self.meter.held_back(throttled.count());
         }
         let may_begin =
             paid && self.reading.is_none() && self.in_flight.has_room() && self.has_room();

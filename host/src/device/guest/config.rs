@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::{error, fmt, io};
 
+use super::used::GuestUse;
 use crate::block::MAX_TRANSFER;
 use crate::component::{Client, Component, Fault, MemoryBudget};
 use crate::device::{Buffers, LowerError, LowerSource};
@@ -28,13 +29,15 @@ pub struct DiskConfig {
     pub client: Option<Client>,
 }
 
-/// The memory budgets of a device.
+/// What the devices of an export may use, and what their guests used.
 #[derive(Clone, Debug)]
 pub struct Budgets {
     /// For all of its instances together.
     pub memory: MemoryBudget,
     /// For the payloads of requests.
     pub buffers: Buffers,
+    /// What the guests used.
+    pub used: GuestUse,
 }
 
 impl Budgets {
@@ -42,7 +45,11 @@ impl Budgets {
     /// the longest requests.
     pub fn alone(max_memory: u64) -> Self {
         let most = 2 * u64::from(MAX_TRANSFER);
-        Self { memory: MemoryBudget::new(max_memory), buffers: Buffers::own(most) }
+        Self {
+            memory: MemoryBudget::new(max_memory),
+            buffers: Buffers::own(most),
+            used: GuestUse::default(),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod shard;
 mod shards;
 #[cfg(test)]
 mod tests;
+mod used;
 mod zero;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(in crate::device) use listing::list_exports;
 use schedule::Schedule;
 use shard::Locked;
 use shards::Shards;
+pub use used::GuestUse;
 
 /// The most stripes that one cache command reaches.
 const MAX_CACHED_STRIPES: usize = 1024;
@@ -85,13 +87,13 @@ impl GuestDevice {
         below: Option<Arc<dyn Below>>,
     ) -> Result<Self, OpenError> {
         let compute = Compute::default();
-        let built_in = config.component.is_built_in();
+        let (built_in, used) = (config.component.is_built_in(), config.budgets.used.clone());
         // On the heap: each of the futures around this one would have a copy or two of it, and the pages
         // of the stack that they take are a good part of what a start costs.
         let opening = Box::pin(Self::open_with(config, below, compute.clone()));
         match built_in {
             true => opening.await,
-            false => compute.run(opening).await.map_err(OpenError::Threads)?,
+            false => compute.run(used.timed(opening)).await.map_err(OpenError::Threads)?,
         }
     }
 
@@ -100,12 +102,17 @@ impl GuestDevice {
         below: Option<Arc<dyn Below>>,
         compute: Compute,
     ) -> Result<Self, OpenError> {
-        let schedule = Schedule::new(compute, config.component.is_built_in());
+        let used = config.budgets.used.clone();
+        let schedule = Schedule::new(compute, config.component.is_built_in(), used.clone());
         let buffers = config.budgets.buffers.clone();
         let export_name = config.export_name.clone();
         let outputs = parameters::outputs(&config.arguments).cloned().collect();
         let read_only = config.read_only;
-        let (shards, component) = Shards::open(config, below).await?;
+        let opened = Shards::open(config, below).await;
+        if let Err(OpenError::Fault(_)) = &opened {
+            used.fault();
+        }
+        let (shards, component) = opened?;
         let writable = component.capabilities.writable && !read_only;
         let geometry = Geometry {
             size: component.size,
@@ -159,6 +166,7 @@ impl GuestDevice {
                 lines if lines.is_empty() => String::new(),
                 lines => format!("; the component last printed {lines:?}"),
             };
+            self.schedule.used().fault();
             tracing::error!(
                 "export {:?}: {fault}{printed}; the export is dead, all requests to it fail from \
                  now on",
@@ -230,6 +238,7 @@ impl GuestDevice {
             Ok(()) => Ok(shard),
             Err(failure) => {
                 if let Some(fault) = failure {
+                    self.schedule.used().fault();
                     let name = &self.export_name;
                     tracing::warn!("export {name:?}: cannot start another instance: {fault}");
                 }

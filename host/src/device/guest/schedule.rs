@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::used::GuestUse;
 use crate::component::poll_guest;
 use crate::compute::Compute;
 use crate::device::Task;
@@ -31,14 +32,20 @@ pub(super) struct Schedule {
     compute: Compute,
     /// The component is built in.
     built_in: bool,
+    used: GuestUse,
     start: Instant,
     /// The end of the penalty, in nanoseconds after `start`; 0 if there was none.
     resting: AtomicU64,
 }
 
 impl Schedule {
-    pub(super) fn new(compute: Compute, built_in: bool) -> Self {
-        Self { compute, built_in, start: Instant::now(), resting: AtomicU64::new(0) }
+    pub(super) fn new(compute: Compute, built_in: bool, used: GuestUse) -> Self {
+        Self { compute, built_in, used, start: Instant::now(), resting: AtomicU64::new(0) }
+    }
+
+    /// What the guests of the disk used.
+    pub(super) fn used(&self) -> &GuestUse {
+        &self.used
     }
 
     /// Whether a guest may run on the calling thread. `own_thread` says that it serves a single
@@ -73,7 +80,9 @@ impl Schedule {
         }
         let begin = Instant::now();
         let polled = poll_guest(request, cx);
-        if let Some(excess) = begin.elapsed().checked_sub(SHORT) {
+        let took = begin.elapsed();
+        self.used.add(took);
+        if let Some(excess) = took.checked_sub(SHORT) {
             self.rest(excess);
         }
         polled
@@ -94,7 +103,7 @@ impl Schedule {
     {
         match self.built_in {
             true => Ok(task.await),
-            false => self.compute.run(task).await,
+            false => self.compute.run(self.used.clone().timed(task)).await,
         }
     }
 
@@ -102,18 +111,18 @@ impl Schedule {
     /// it.
     pub(super) fn spawn(&self, request: Task, interrupted: bool) {
         if !self.built_in || interrupted {
-            return spawn_on(&self.compute, request);
+            return spawn_on(&self.compute, self.used.clone().timed(request));
         }
-        let compute = self.compute.clone();
+        let (compute, used) = (self.compute.clone(), self.used.clone());
         tokio::spawn(async move {
             if let Some(request) = until_interrupted(request).await {
-                spawn_on(&compute, request);
+                spawn_on(&compute, used.timed(request));
             }
         });
     }
 }
 
-fn spawn_on(compute: &Compute, request: Task) {
+fn spawn_on(compute: &Compute, request: impl Future<Output = ()> + Send + 'static) {
     if let Err(error) = compute.spawn(request) {
         tracing::warn!(
             "cannot start the threads of a component: {error}; its requests fail with ENOMEM"
@@ -141,7 +150,7 @@ mod tests {
     use super::*;
 
     fn schedule(built_in: bool) -> Schedule {
-        Schedule::new(Compute::default(), built_in)
+        Schedule::new(Compute::default(), built_in, GuestUse::default())
     }
 
     fn poll(schedule: &Schedule, time: Duration) {
@@ -162,6 +171,7 @@ mod tests {
         assert!(again > Duration::from_secs(1).as_nanos(), "it rests for longer than it took");
         poll(&slow, Duration::from_millis(100));
         assert!(u128::from(slow.resting.load(Ordering::Relaxed)) > again + again / 2);
+        assert!(slow.used.time() >= Duration::from_millis(200));
     }
 
     #[test]
