@@ -20,7 +20,7 @@ DRIVER = python3 -B tests/bench
 NULL = target/release/null-server
 
 .PHONY: run help build dist setup test lint check-format clippy doc deny components check-components check-aarch64
-.PHONY: unit loom e2e package real-run install clean
+.PHONY: unit loom e2e test-metrics package real-run install clean
 .PHONY: bench bench-scale bench-filters bench-snapshots instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
@@ -94,6 +94,12 @@ loom:
 # The real program and real clients.
 e2e:
 	$(CARGO) test $(CARGO_FLAGS) --workspace --test e2e
+
+## test-metrics: let a real Prometheus scrape a server, and run the queries of the dashboard
+test-metrics:
+	.ci/setup metrics
+	$(CARGO) build $(CARGO_FLAGS)
+	/usr/bin/python3 -B tests/metrics/run target/debug/memnbd-host
 
 ## package: the crates as they are published, each built from its package; ten minutes
 package:

@@ -123,6 +123,11 @@ impl Maker {
         }
     }
 
+    /// Returns the budgets of the process.
+    pub(super) fn process(&self) -> &ProcessBudgets {
+        &self.process
+    }
+
     /// Returns what those may name who use the control API.
     pub(super) fn grants(&self) -> &Grants {
         &self.grants

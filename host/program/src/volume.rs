@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use memnbd::block::Error;
 use memnbd::component::{Client, Description, Engine, Executing};
@@ -21,6 +22,19 @@ pub(super) struct Volume {
     layer: Mutex<Option<Arc<Layer>>>,
     /// The snapshot of what a backend holds that cannot be written to.
     unchanging: OnceLock<Snapshot>,
+}
+
+/// What a disk costs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Costs {
+    /// The memory that is charged to it now, in bytes.
+    pub(super) memory: u64,
+    /// The most memory that it may take, in bytes.
+    pub(super) limit: u64,
+    /// The processor time of its components so far, as far as that is measured.
+    pub(super) guest: Duration,
+    /// How often an instance of its components failed.
+    pub(super) faults: u64,
 }
 
 impl Volume {
@@ -116,6 +130,17 @@ impl Volume {
     pub(super) fn origin(&self) -> Option<Snapshot> {
         let beneath = self.layer().map(|layer| layer.below().clone());
         beneath.or_else(|| self.begin.clone()).or_else(|| self.unchanging.get().cloned())
+    }
+
+    /// Returns what the disk costs, with its filters.
+    pub(super) fn costs(&self) -> Costs {
+        let Budgets { memory, used, .. } = &self.context.budgets;
+        Costs {
+            memory: memory.used(),
+            limit: memory.limit(),
+            guest: used.time(),
+            faults: used.faults(),
+        }
     }
 
     /// Returns where it is written to, if that is on a snapshot.

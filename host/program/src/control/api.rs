@@ -21,6 +21,7 @@ use super::bitmaps;
 use super::catalog::{Catalog, Entry};
 use super::diff;
 use super::filters;
+use super::metrics;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
 };
@@ -82,6 +83,7 @@ const MAX_NAME: usize = 255;
         super::diff::diff_snapshot,
         super::diff::diff_disk,
         super::usage::show_usage,
+        metrics::show_metrics,
         super::upgrade::connect_nbd
     )
 )]
@@ -122,6 +124,7 @@ pub(super) struct Api {
     room: Mutex<Room>,
     /// The places of the streams of events.
     pub(super) streams: Arc<Semaphore>,
+    pub(super) board: Mutex<metrics::Board>,
     /// Held while the disks and snapshots change.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
@@ -145,7 +148,8 @@ impl Api {
             bitmaps::offer(&export, server.local_name(&export), &catalog);
         }
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
-        Self { server, maker, events, hubs: None, catalog, room, streams, changing }
+        let board = Mutex::default();
+        Self { server, maker, events, hubs: None, catalog, room, streams, board, changing }
     }
 
     /// Makes this the API of the first tenant, among those that these hubs are of.

@@ -13,6 +13,7 @@
 //! - `events`: events, sent as they happen.
 //! - `filters`: other filters for disks in use.
 //! - `idle`: closing disks that nobody uses.
+//! - `metrics`: numbers for Prometheus.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
 //! - `path`: what paths name.
@@ -33,6 +34,7 @@ mod door;
 mod events;
 mod filters;
 mod idle;
+mod metrics;
 mod model;
 mod object;
 mod path;

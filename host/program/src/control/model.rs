@@ -229,6 +229,20 @@ impl Requests {
     }
 }
 
+impl DiskState {
+    /// Returns the name of the state, as in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Opening => "opening",
+            Self::Live => "live",
+            Self::Failed => "failed",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 impl From<&State> for DiskState {
     fn from(state: &State) -> Self {
         match state {

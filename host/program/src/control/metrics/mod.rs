@@ -1,0 +1,117 @@
+//! Metrics, in the text format of OpenMetrics, which Prometheus reads.
+//!
+//! A scrape adds up accounts that are kept anyway, so it costs NBD clients nothing; one scrape is answered
+//! at a time. What it takes is bounded: see [`board`].
+//!
+//! - `board`: which disks have series of their own.
+//! - `process`: what the system says of the process.
+//! - `sums`: the counters of a disk.
+//! - `text`: the names of the metrics, and their descriptions.
+
+mod board;
+mod process;
+mod sums;
+mod text;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use memnbd::exports::Export;
+
+use super::api::{Api, Shared};
+use super::problem::Problem;
+use crate::volume::Costs;
+pub(super) use board::Board;
+use sums::Sums;
+use text::{Disk, Metrics, Server};
+
+/// The type of the response.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The tenant and the name of a disk, as in labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Name {
+    tenant: String,
+    disk: String,
+}
+
+impl Name {
+    /// Returns the name of an export.
+    fn of(export: &Export) -> Self {
+        Self { tenant: "default".into(), disk: export.name().to_owned() }
+    }
+
+    /// Returns the name of all disks together that have no series of their own. No disk is called so.
+    fn of_others() -> Self {
+        Self { tenant: String::new(), disk: String::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.tenant.len() + self.disk.len()
+    }
+}
+
+/// Shows metrics, in the text format of OpenMetrics, for Prometheus. Counters of requests are of disks that
+/// were used since they were created. The first 1000 of those have series of their own, fewer if their names
+/// are longer than 64 KiB together. All later ones are summed up in series whose labels `tenant` and `disk`
+/// are empty.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses(
+        (status = 200, description = "The metrics", body = String,
+            content_type = "application/openmetrics-text"),
+    )
+)]
+pub(super) async fn show_metrics(
+    State(api): Shared,
+) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
+    // Adding up thousands of accounts would keep NBD clients waiting for the thread.
+    let collecting = tokio::task::spawn_blocking(move || {
+        let mut board = api.board.lock().unwrap_or_else(PoisonError::into_inner);
+        collect(&api, &mut board).encode()
+    });
+    let text = collecting.await.ok().flatten().ok_or_else(Problem::failed)?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))
+}
+
+fn collect(api: &Api, board: &mut Board) -> Metrics {
+    let mut exports = api.server.exports();
+    // In the order in which they were created.
+    exports.sort_unstable_by_key(|export| export.id());
+    let (costs, snapshots) = {
+        let mut catalog = api.catalog();
+        let of = |export: &Arc<Export>| {
+            let chain = &catalog.disk(export.name())?.chain;
+            Some((export.id(), chain.volume().costs()))
+        };
+        let costs: HashMap<u64, Costs> = exports.iter().filter_map(of).collect();
+        (costs, catalog.snapshots().len())
+    };
+    let mut states = HashMap::new();
+    for export in &exports {
+        *states.entry(super::model::DiskState::from(&export.state()).name()).or_default() += 1;
+    }
+    board.keep(exports.iter().map(|export| export.id()));
+    let mut disks = Vec::new();
+    for export in &exports {
+        let costs = costs.get(&export.id()).copied();
+        let connections = export.connections();
+        let name = Name::of(export);
+        let sums = || Sums::of(&export.account().totals(), costs);
+        if let Some(sums) = board.enter(export.id(), name.len(), connections > 0, sums) {
+            let size = export.size();
+            disks.push(Disk { name, sums, connections, size, costs });
+        }
+    }
+    let memory = api.maker.process().memory();
+    let server = Server {
+        states,
+        snapshots,
+        connections: api.server.clients().len(),
+        memory: (memory.used(), memory.limit()),
+    };
+    Metrics { disks, others: board.others(), server, process: process::Process::look() }
+}
