@@ -213,7 +213,7 @@ impl From<Part> for OwnedChunk {
 /// Executes a command that the device supports, or which needs no support: a trim or a cache of a
 /// device without it does nothing. The future must be driven to its end: if it is dropped, the device
 /// finishes what is under way, but a command that consists of several is not completed.
-pub(super) async fn execute(device: Arc<dyn Device>, order: Order) -> Outcome {
+pub(crate) async fn execute(device: Arc<dyn Device>, order: Order) -> Outcome {
     let offers = device.geometry().capabilities;
     let possible = match order.command {
         Command::Trim { .. } => offers.trim,

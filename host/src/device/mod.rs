@@ -56,6 +56,7 @@ pub use description::{MetaContext, describe};
 pub use gate::{Gate, Pass};
 pub use lease::{Lease, Leased, Mode};
 pub use located::{Located, LowerLayer};
+pub(crate) use lower::execute;
 pub use lower::{Lower, LowerError, LowerSource, OpenDevice};
 pub use piped::Piped;
 pub use port::{Drained, Ended, InUse, Port, Ports, Replacing};

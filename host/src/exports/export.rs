@@ -717,7 +717,12 @@ impl Export {
         }
     }
 
-    fn opened(&self) -> Option<Arc<dyn Device>> {
+    /// Waits for the exclusive right to replace the device.
+    pub(super) async fn replacing(&self) -> Replacing<'_> {
+        self.ports.replacing().await
+    }
+
+    pub(super) fn opened(&self) -> Option<Arc<dyn Device>> {
         match &self.status.borrow().phase {
             Phase::Open(disk) => Some(disk.clone()),
             _ => None,

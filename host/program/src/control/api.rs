@@ -21,6 +21,7 @@ use super::bitmaps;
 use super::catalog::{Catalog, Entry};
 use super::diff;
 use super::filters;
+use super::map;
 use super::metrics;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
@@ -83,6 +84,7 @@ const MAX_NAME: usize = 255;
         super::diff::diff_snapshot,
         super::diff::diff_disk,
         super::usage::show_usage,
+        map::show_map,
         metrics::show_metrics,
         super::upgrade::connect_nbd
     )
@@ -168,6 +170,7 @@ impl Api {
                 "/v1/tenants/{tenant}/disks/{disk}/commands",
                 get(list_commands).post(execute_command),
             )
+            .route("/v1/tenants/{tenant}/disks/{disk}/map", get(map::show_map))
             .route("/v1/tenants/{tenant}/disks/{disk}/reset", snapshots::reset_route())
             .route("/v1/tenants/{tenant}/disks/{disk}/diff", diff::disk_route())
             .route("/v1/tenants/{tenant}/snapshots", snapshots::list_route())

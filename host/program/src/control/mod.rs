@@ -13,6 +13,7 @@
 //! - `events`: events, sent as they happen.
 //! - `filters`: other filters for disks in use.
 //! - `idle`: closing disks that nobody uses.
+//! - `map`: how much of each part of a disk is stored.
 //! - `metrics`: numbers for Prometheus.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
@@ -34,6 +35,7 @@ mod door;
 mod events;
 mod filters;
 mod idle;
+mod map;
 mod metrics;
 mod model;
 mod object;

@@ -6,11 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use memnbd::block::Operation;
 use memnbd::exports::Export;
-use memnbd::server::Handle;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::api::Shared;
+use super::api::{Api, Shared};
+use super::catalog::Entry;
 use super::path::{At, OfTenant};
 use super::problem::{NotFound, Problem};
 
@@ -23,7 +23,7 @@ pub(super) struct Usage {
     disks: Vec<DiskUsage>,
 }
 
-/// What is asked of a disk. All but the connections is counted since the disk was created.
+/// What is asked of a disk. All but the connections and the memory is counted since the disk was created.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DiskUsage {
     /// The name of the disk.
@@ -42,10 +42,13 @@ pub(super) struct DiskUsage {
     written_bytes: u64,
     /// The time that all requests took together, in nanoseconds.
     latency_sum_ns: u64,
+    /// The memory that it takes now, in bytes; absent for one that a client asked for by a pattern.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
 }
 
 impl DiskUsage {
-    fn of(server: &Handle, export: &Arc<Export>) -> Option<Self> {
+    fn of(export: &Arc<Export>, api: &Api) -> Option<Self> {
         let connections = export.connections();
         let totals = export.account().totals();
         let mut usage = Self {
@@ -57,6 +60,7 @@ impl DiskUsage {
             read_bytes: totals.of(Operation::Read).bytes,
             written_bytes: totals.of(Operation::Write).bytes,
             latency_sum_ns: 0,
+            memory_bytes: None,
         };
         for (_, of) in totals.iter() {
             usage.requests = usage.requests.saturating_add(of.requests);
@@ -65,7 +69,10 @@ impl DiskUsage {
             usage.latency_sum_ns = usage.latency_sum_ns.saturating_add(took);
         }
         (usage.requests > 0 || connections > 0).then(|| {
-            usage.disk = server.local_name(export).to_owned();
+            let name = api.server.local_name(export);
+            usage.disk = name.to_owned();
+            let memory = |entry: &Entry| entry.chain.volume().costs().memory;
+            usage.memory_bytes = api.catalog().disk(name).map(memory);
             usage
         })
     }
@@ -86,11 +93,11 @@ pub(super) async fn show_usage(
     State(api): Shared,
     _: At<OfTenant>,
 ) -> Result<Json<Usage>, Problem> {
-    let (server, exports) = (api.server.clone(), api.server.exports());
+    let exports = api.server.exports();
     // Adding up thousands of accounts would keep NBD clients waiting for the thread.
     let adding = tokio::task::spawn_blocking(move || Usage {
         total: exports.len(),
-        disks: exports.iter().filter_map(|export| DiskUsage::of(&server, export)).collect(),
+        disks: exports.iter().filter_map(|export| DiskUsage::of(export, &api)).collect(),
     });
     adding.await.map(Json).map_err(|_| Problem::failed())
 }
