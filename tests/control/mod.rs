@@ -13,6 +13,7 @@ mod hostile;
 mod impostor;
 mod map;
 mod metrics;
+mod origin;
 mod snapshots;
 mod transfer;
 mod watching;

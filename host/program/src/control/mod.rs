@@ -17,6 +17,7 @@
 //! - `metrics`: numbers for Prometheus.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
+//! - `origin`: what pages of other sites cause is refused.
 //! - `path`: what paths name.
 //! - `populate`: making the disks those of a configuration.
 //! - `problem`: errors, by RFC 9457.
@@ -39,6 +40,7 @@ mod map;
 mod metrics;
 mod model;
 mod object;
+mod origin;
 mod path;
 mod populate;
 mod problem;
@@ -248,24 +250,27 @@ pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, 
             }
         });
     }
-    let router = front_door(&tenants);
     for (listener, file) in sockets.unix {
-        let accepted = Accepted { router: router.clone(), events: hubs.first().clone() };
+        let router = front_door(&tenants, origin::Names::Local);
+        let accepted = Accepted { router, events: hubs.first().clone() };
         tasks.spawn(accept(Local { listener, _file: file }, accepted));
     }
     for listener in sockets.tcp {
         let tls = tls.clone().context("TLS is off, which the control API over TCP needs")?;
-        let accepted = Accepted { router: router.clone(), events: hubs.first().clone() };
+        // Whoever it is has a token.
+        let router = front_door(&tenants, origin::Names::Any);
+        let accepted = Accepted { router, events: hubs.first().clone() };
         tasks.spawn(accept(Remote { listener, tls }, accepted));
     }
     Ok(Serving { tasks, hubs, _tenants: Some(tenants) })
 }
 
-/// Returns all that the API has, for those who may use it.
-fn front_door(tenants: &Arc<Tenants>) -> Router {
+/// Returns all that the API has, for those who may use it and call the server by one of these names.
+fn front_door(tenants: &Arc<Tenants>, names: origin::Names) -> Router {
     tenants::router(tenants.clone())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(tenants.entries.clone(), door::admit))
+        .layer(from_fn(move |request: Request, next: Next| origin::check(names, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))
 }
 
