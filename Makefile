@@ -20,7 +20,7 @@ DRIVER = python3 -B tests/bench
 NULL = target/release/null-server
 
 .PHONY: run help build dist setup test lint check-format clippy doc deny components check-components check-aarch64
-.PHONY: unit loom e2e test-metrics package real-run install clean
+.PHONY: unit loom e2e test-metrics test-page package real-run install clean
 .PHONY: bench bench-scale bench-filters bench-snapshots instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
@@ -100,6 +100,12 @@ test-metrics:
 	.ci/setup metrics
 	$(CARGO) build $(CARGO_FLAGS)
 	/usr/bin/python3 -B tests/metrics/run target/debug/memnbd-host
+
+## test-page: use the page of a server in a real Chromium
+test-page:
+	.ci/setup page
+	$(CARGO) build $(CARGO_FLAGS)
+	MEMNBD_HOST_PROGRAM=target/debug/memnbd-host node --test tests/page/
 
 ## package: the crates as they are published, each built from its package; ten minutes
 package:

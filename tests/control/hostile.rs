@@ -15,7 +15,7 @@ fn wrong_requests_get_problems() {
     let disk = format!("{DISKS}/a");
     let long = "x".repeat(300);
     for (method, path, body, status, words) in [
-        ("GET", "/", None, 404, "/v1/openapi.json"),
+        ("GET", "/v2", None, 404, "/v1/openapi.json"),
         ("GET", "/v1/tenants/other/disks", None, 404, "no tenant \"other\""),
         ("GET", &format!("{DISKS}/dsik"), None, 404, "did you mean \"disk\"?"),
         ("POST", DISKS, None, 405, "POST is not possible"),

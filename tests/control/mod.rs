@@ -14,6 +14,7 @@ mod impostor;
 mod map;
 mod metrics;
 mod origin;
+mod page;
 mod snapshots;
 mod transfer;
 mod watching;

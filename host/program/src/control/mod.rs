@@ -18,6 +18,7 @@
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
 //! - `origin`: what pages of other sites cause is refused.
+//! - `page`: the page for browsers.
 //! - `path`: what paths name.
 //! - `populate`: making the disks those of a configuration.
 //! - `problem`: errors, by RFC 9457.
@@ -41,6 +42,7 @@ mod metrics;
 mod model;
 mod object;
 mod origin;
+mod page;
 mod path;
 mod populate;
 mod problem;
@@ -270,6 +272,8 @@ fn front_door(tenants: &Arc<Tenants>, names: origin::Names) -> Router {
     tenants::router(tenants.clone())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(tenants.entries.clone(), door::admit))
+        // It has no secrets, and asks for a token by itself.
+        .merge(page::router())
         .layer(from_fn(move |request: Request, next: Next| origin::check(names, request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))
 }
