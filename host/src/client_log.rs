@@ -16,13 +16,13 @@ static THROTTLE: Throttle = Throttle::new(
 /// warning is admitted earlier.
 const REPORT_AFTER: Duration = Duration::from_secs(1);
 
-/// Logs a warning about a client, or only counts it if there are too many.
-pub(crate) fn warn(warning: impl Display) {
+/// Logs a warning about a client and its connection, or only counts it if there are too many.
+pub(crate) fn warn(connection: Option<u64>, warning: impl Display) {
     let line = warning.to_string();
     match THROTTLE.admit(line.len()) {
         Verdict::Admitted { refused } => {
             report(refused);
-            tracing::warn!("{line}");
+            tracing::warn!(connection, "{line}");
         }
         Verdict::Refused { refused: 1 } => {
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -159,6 +159,7 @@ impl Server {
         let peers = Peers::default();
         let (handle, controlled) = Handle::new(exports.clone(), namespaces.clone(), peers.clone());
         let context = Context {
+            id: 0,
             peer: "".into(),
             origin: Origin::Unknown,
             exports,
@@ -315,7 +316,10 @@ async fn accept(socket: Socket, context: Context, places: Places, connected: InU
                 };
                 context.enter(None);
                 if !context.exports.permit(&context.origin) {
-                    client_log::warn(format_args!("client {peer}: closed: no export is for it"));
+                    client_log::warn(
+                        None,
+                        format_args!("client {peer}: closed: no export is for it"),
+                    );
                     continue;
                 }
                 // If no place is free, the client waits after it was accepted. A listener that
@@ -379,16 +383,18 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, held: Option<
     // The server waits until all receivers are dropped, so everything below is logged before it
     // ends.
     let _phase = context.phase.clone();
-    tracing::debug!("client {peer}: connected");
+    let id = context.peers.number();
+    tracing::debug!(connection = id, "client {peer}: connected");
+    let context = Context { id, ..context };
     match connection::serve(stream, context).await {
         end @ (End::Protocol(_)
         | End::Tls(_)
         | End::HandshakeTimeout
         | End::Stalled
         | End::Unanswerable) => {
-            client_log::warn(format_args!("client {peer}: {end}"));
+            client_log::warn(Some(id), format_args!("client {peer}: {end}"));
         }
-        end => tracing::debug!("client {peer}: {end}"),
+        end => tracing::debug!(connection = id, "client {peer}: {end}"),
     }
     drop(held);
 }

@@ -97,6 +97,31 @@ fn lines_are_objects_of_json_when_asked_for() {
 }
 
 #[test]
+fn lines_of_json_say_which_disk_and_connection_they_are_about() {
+    let server = start(&["--log-format", "json"]);
+    drop(probe(&server));
+    drop(probe(&server));
+    let ends = |line: &String| line.contains("disconnected") || line.contains("lost: ");
+    assert!(wait_until(LIMIT, || server.log().iter().filter(|line| ends(line)).count() == 2));
+    let (mut connections, mut disks) = (Vec::new(), 0);
+    for line in server.log() {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let message = line["message"].as_str().unwrap();
+        assert!(!message.contains("connection="), "{message}");
+        if message.starts_with("client ") {
+            connections.push(line["connection"].as_u64().unwrap());
+        }
+        if message.starts_with("export ") {
+            assert_eq!((&line["tenant"], &line["disk"]), (&"default".into(), &"".into()), "{line}");
+            disks += 1;
+        }
+    }
+    connections.sort_unstable();
+    assert_eq!(connections, [0, 0, 1, 1], "each comes and goes");
+    assert!(disks >= 2);
+}
+
+#[test]
 fn what_clients_asked_for_is_told_in_the_end() {
     require!("qemu-io");
     let directory = TempDir::new().unwrap();

@@ -35,6 +35,7 @@ mod log;
 mod making;
 mod manual;
 mod nbdkit;
+mod owned;
 mod pidfile;
 mod plan;
 mod preload;

@@ -168,7 +168,9 @@ impl<S: Stream> Haggling<'_, S> {
         };
         let selected = self.handshake.take_contexts();
         let contexts = selected.into_iter().map(|name| Arc::new(context(&export, name))).collect();
-        tracing::debug!("export {:?}: served with {} replies", export.name(), session.style());
+        let connection = self.context.id;
+        let style = session.style();
+        tracing::debug!(connection, "export {:?}: served with {style} replies", export.name());
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
         let meter = Box::new(export.account().open());

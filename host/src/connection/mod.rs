@@ -50,9 +50,11 @@ pub enum Phase {
     Closing,
 }
 
-/// What all connections share, but for `peer`.
+/// What all connections share, but for the first fields.
 #[derive(Clone)]
 pub struct Context {
+    /// The number of the connection, for the log and for whoever lists connections.
+    pub id: u64,
     /// Where the client comes from, for people.
     pub peer: Arc<str>,
     /// Where the client comes from, for the rules of who may use an export.
@@ -186,7 +188,7 @@ async fn serve_inside_tls<S: Stream>(
         Ok(stream) => stream,
         Err(reason) => return reason,
     };
-    tracing::debug!("TLS established: {}", acceptor.describe(&stream));
+    tracing::debug!(connection = context.id, "TLS established: {}", acceptor.describe(&stream));
     context.enter(Some(&acceptor.identity(&stream)));
     handshake.tls_established();
     match negotiate(&mut stream, &mut handshake, Vec::new(), &mut deadline, &context).await {
@@ -202,11 +204,11 @@ async fn serve_inside_tls<S: Stream>(
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
     let Agreed { session, contexts, port, namespace, export, meter, allowance, .. } = agreed;
     let (_place, time_limit, rest) = (agreed._place, agreed.time_limit, agreed.rest);
-    let Context { mut phase, in_use, threads, peers, peer, .. } = context;
+    let Context { mut phase, in_use, threads, peers, peer, id, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
     let gate = Gate::new(port, to_socket);
-    let peer = peers.enter(peer, namespace, export);
+    let peer = peers.enter(id, peer, namespace, export);
     let _limit = time_limit.map(|limit| peer.close_after(limit));
     let transmission = Transmission::new(stream, session, gate, meter, allowance, peer, rest);
     let mut transmission = transmission.with_contexts(contexts);

@@ -153,8 +153,8 @@ impl Waits {
 }
 
 impl Peers {
-    /// Returns the clients that are connected to exports of a namespace, in the order in which they chose
-    /// one.
+    /// Returns the clients that are connected to exports of a namespace, in the order in which they
+    /// connected.
     pub fn list(&self, namespace: &str) -> Vec<ConnectedClient> {
         let peers = self.0.peers();
         let clients = peers.values().map(|watched| &watched.client);
@@ -182,10 +182,20 @@ impl Peers {
         let _ = self.0.observe.set(observe);
     }
 
-    /// Registers the connection of a client to an export.
-    pub(super) fn enter(&self, peer: Arc<str>, namespace: Arc<str>, export: Arc<str>) -> Peer {
+    /// Returns a number for a connection, which no other connection has or had.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Registers the connection of a client to an export, by its number.
+    pub(super) fn enter(
+        &self,
+        key: u64,
+        peer: Arc<str>,
+        namespace: Arc<str>,
+        export: Arc<str>,
+    ) -> Peer {
         let activity = Arc::new(Activity::default());
-        let key = self.0.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let seen = Seen { moved: 0, at: since };
         let client = ConnectedClient { id: key, peer, namespace, export, since };
@@ -328,7 +338,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn enter(peers: &Peers) -> Peer {
-        peers.enter("peer".into(), "".into(), "export".into())
+        peers.enter(peers.number(), "peer".into(), "".into(), "export".into())
     }
 
     /// What becomes of a connection that waits and moves so many bytes each second.
@@ -382,9 +392,9 @@ mod tests {
     #[test]
     fn connections_are_listed_and_can_be_closed() {
         let peers = Peers::default();
-        let first = peers.enter("one".into(), "".into(), "a".into());
-        let second = peers.enter("two".into(), "".into(), "b".into());
-        let _other = peers.enter("three".into(), "other".into(), "b".into());
+        let first = peers.enter(peers.number(), "one".into(), "".into(), "a".into());
+        let second = peers.enter(peers.number(), "two".into(), "".into(), "b".into());
+        let _other = peers.enter(peers.number(), "three".into(), "other".into(), "b".into());
         let listed: Vec<_> = peers.list("").into_iter().map(|it| (it.peer, it.export)).collect();
         assert_eq!(listed, [("one".into(), "a".into()), ("two".into(), "b".into())]);
         let id = peers.list("")[1].id;

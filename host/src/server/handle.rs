@@ -147,7 +147,7 @@ impl Handle {
         removing.await.unwrap_or(Err(NotRemoved::Unflushed(ErrorCode::Io)))
     }
 
-    /// Returns the clients that are connected to an export, in the order in which they chose it.
+    /// Returns the clients that are connected to an export, in the order in which they connected.
     pub fn clients(&self) -> Vec<ConnectedClient> {
         self.peers.list(self.exports.namespace())
     }

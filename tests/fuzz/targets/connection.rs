@@ -56,6 +56,7 @@ pub(crate) fn connection(data: &[u8]) {
         let exports = exports.into_iter().map(Export::new);
         let (phase, receiver) = watch::channel(Phase::Serving);
         let context = Context {
+            id: 0,
             peer: "".into(),
             origin: Default::default(),
             exports: Arc::new(Exports::new(exports).unwrap()),

@@ -55,7 +55,7 @@ impl fmt::Write for Message {
 }
 
 /// Returns the disk that a line is about: those begin with it.
-fn disk_of(message: &str) -> Option<String> {
+pub(crate) fn disk_of(message: &str) -> Option<String> {
     let rest = message.strip_prefix("export ").or_else(|| message.strip_prefix("disk "))?;
     unquoted(rest)
 }

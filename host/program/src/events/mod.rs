@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 pub(super) use event::{Event, Happening};
-pub(super) use feed::Feed;
+pub(super) use feed::{Feed, disk_of};
 pub(super) use hubs::Hubs;
 pub(super) use ring::Kept;
 use ring::Ring;

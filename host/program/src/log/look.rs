@@ -12,11 +12,14 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::format::{Format, Full, Writer, debug_fn};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::events::disk_of;
+use crate::owned::Owned;
 
 /// The level of the log and the format of its lines.
 #[derive(Clone)]
@@ -51,6 +54,11 @@ impl Look {
             .with_writer(writer)
             .with_ansi(self.colored)
             .log_internal_errors(false)
+            // In text, the message says all of it.
+            .fmt_fields(debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                _ => Ok(()),
+            }))
             .event_format(format);
         tracing_subscriber::registry().with(lines).with(targets)
     }
@@ -123,6 +131,12 @@ where
             object.insert("name".into(), name.as_str().into());
         }
         event.record(&mut Fields(&mut object));
+        let message = object.get("message").and_then(Value::as_str).unwrap_or_default();
+        if let Some(name) = disk_of(message) {
+            let Owned { tenant, disk } = Owned::of(&name);
+            object.insert("tenant".into(), tenant.into());
+            object.insert("disk".into(), disk.into());
+        }
         writeln!(writer, "{}", Value::Object(object))
     }
 }

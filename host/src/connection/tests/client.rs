@@ -43,6 +43,7 @@ pub(super) fn context_of(configs: Vec<DiskConfig>) -> (Context, watch::Sender<Ph
 pub(super) fn context_of_exports(exports: Vec<Arc<Export>>) -> (Context, watch::Sender<Phase>) {
     let (sender, phase) = watch::channel(Phase::Serving);
     let context = Context {
+        id: 0,
         peer: "test".into(),
         origin: Default::default(),
         exports: Arc::new(Exports::new(exports).unwrap()),

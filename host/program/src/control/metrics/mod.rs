@@ -22,6 +22,7 @@ use memnbd::exports::Export;
 
 use super::api::{Api, Shared};
 use super::problem::Problem;
+use crate::owned::Owned;
 use crate::volume::Costs;
 pub(super) use board::Board;
 use sums::Sums;
@@ -40,7 +41,8 @@ struct Name {
 impl Name {
     /// Returns the name of an export.
     fn of(export: &Export) -> Self {
-        Self { tenant: "default".into(), disk: export.name().to_owned() }
+        let Owned { tenant, disk } = Owned::of(export.name());
+        Self { tenant: tenant.to_owned(), disk: disk.to_owned() }
     }
 
     /// Returns the name of all disks together that have no series of their own. No disk is called so.
