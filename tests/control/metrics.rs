@@ -1,6 +1,8 @@
 //! `/metrics`, read by the parser of Prometheus' own client for Python, which is strict.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -183,6 +185,19 @@ c.shutdown()
     assert_eq!(scraped.one("memnbd_component_faults_total", &bad), 1.0);
     assert!(scraped.one("memnbd_component_cpu_seconds_total", &bad) > 0.0);
     assert_eq!(scraped.one("memnbd_errors_total", &json!({"disk": "bad", "code": "EIO"})), 2.0);
+}
+
+#[test]
+fn scrapes_that_nobody_reads_keep_nobody_waiting() {
+    let server = controlled(&["1M"]);
+    // They are small, so they are taken by the sockets' buffers: none waits for another.
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        let mut stream = UnixStream::connect(server.path("control")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        unread.push(stream);
+    }
+    assert_eq!(http(&server, "GET", "/metrics", None).status, 200);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Metrics, in the text format of OpenMetrics, which Prometheus reads.
 //!
-//! A scrape adds up accounts that are kept anyway, so it costs NBD clients nothing; one scrape is answered
-//! at a time. What it takes is bounded: see [`board`].
+//! A scrape adds up accounts that are kept anyway, so it costs NBD clients nothing; accounts are added up for
+//! one scrape at a time. What it takes is bounded: see [`board`] and [`PLACES`].
 //!
 //! - `board`: which disks have series of their own.
 //! - `process`: what the system says of the process.
@@ -18,7 +18,9 @@ use std::sync::{Arc, PoisonError};
 
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
+use bytes::Bytes;
 use memnbd::exports::Export;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::api::{Api, Shared};
 use super::problem::Problem;
@@ -27,6 +29,21 @@ use crate::volume::Costs;
 pub(super) use board::Board;
 use sums::Sums;
 use text::{Disk, Metrics, Server};
+
+/// How many scrapes are in memory at a time, until their clients have taken all of them.
+static PLACES: Semaphore = Semaphore::const_new(4);
+
+/// A scrape.
+struct Scrape {
+    text: String,
+    _place: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for Scrape {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
 
 /// The type of the response.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -69,14 +86,17 @@ impl Name {
 )]
 pub(super) async fn show_metrics(
     State(api): Shared,
-) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
+) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
+    // It is never closed.
+    let place = PLACES.acquire().await.map_err(|_| Problem::failed())?;
     // Adding up thousands of accounts would keep NBD clients waiting for the thread.
     let collecting = tokio::task::spawn_blocking(move || {
         let mut board = api.board.lock().unwrap_or_else(PoisonError::into_inner);
         collect(&api, &mut board).encode()
     });
     let text = collecting.await.ok().flatten().ok_or_else(Problem::failed)?;
-    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))
+    let scrape = Bytes::from_owner(Scrape { text, _place: place });
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], scrape))
 }
 
 fn collect(api: &Api, board: &mut Board) -> Metrics {
