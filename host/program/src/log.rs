@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::{LogFormat, Logging};
-use super::events::Feed;
+use super::events::{Feed, Hubs};
 use look::Look;
 use sink::Sink;
 use writer::Queue;
@@ -44,7 +44,7 @@ impl Log {
     /// # Errors
     ///
     /// Returns an error if the destination cannot be opened, or SIGXFSZ cannot be handled.
-    pub(super) fn start(options: &Logging, feed: Option<Feed>) -> anyhow::Result<Self> {
+    pub(super) fn start(options: &Logging, hubs: Hubs, feed: Option<Feed>) -> anyhow::Result<Self> {
         // Exceeding the file size limit must be an ordinary write error, not kill the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).context("handle SIGXFSZ")?;
         let name = options.program().to_owned();
@@ -64,6 +64,7 @@ impl Log {
             name: options.name.clone(),
             timed: Arc::new(AtomicBool::new(!matches!(sink, Sink::Syslog { .. }))),
             colored: to_stderr && io::stderr().is_terminal(),
+            hubs,
         };
         let own_look = look.clone();
         let queue = Arc::new(Queue::new(sink, Box::new(move |log| own_look.format(log))));

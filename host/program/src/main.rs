@@ -35,7 +35,6 @@ mod log;
 mod making;
 mod manual;
 mod nbdkit;
-mod owned;
 mod pidfile;
 mod plan;
 mod preload;
@@ -204,7 +203,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let hubs = Hubs::default();
     let feed = (!args.control.control.is_empty()).then(|| Feed(hubs.clone()));
-    let log = Log::start(&args.logging, feed)?;
+    let log = Log::start(&args.logging, hubs.clone(), feed)?;
     let _flushed = log.flush_on_drop();
     let hangup = match args.control.config {
         Some(_) => Hangup::Reload,

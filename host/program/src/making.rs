@@ -111,11 +111,6 @@ impl Maker {
         Self { shop: self.shop.clone(), known, grants, owner: Some(owner) }
     }
 
-    /// The memory of all disks of the process.
-    pub(super) fn memory(&self) -> &MemoryBudget {
-        self.shop.process.memory()
-    }
-
     fn budgets(&self) -> Budgets {
         match &self.owner {
             Some(owner) => self.shop.process.extra_of(&owner.memory),
@@ -125,7 +120,7 @@ impl Maker {
 
     /// Returns the budgets of the process.
     pub(super) fn process(&self) -> &ProcessBudgets {
-        &self.process
+        &self.shop.process
     }
 
     /// Returns what those may name who use the control API.

@@ -22,7 +22,6 @@ use super::catalog::{Catalog, Entry};
 use super::diff;
 use super::filters;
 use super::map;
-use super::metrics;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
 };
@@ -85,7 +84,6 @@ const MAX_NAME: usize = 255;
         super::diff::diff_disk,
         super::usage::show_usage,
         map::show_map,
-        metrics::show_metrics,
         super::upgrade::connect_nbd
     )
 )]
@@ -126,7 +124,6 @@ pub(super) struct Api {
     room: Mutex<Room>,
     /// The places of the streams of events.
     pub(super) streams: Arc<Semaphore>,
-    pub(super) board: Mutex<metrics::Board>,
     /// Held while the disks and snapshots change.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
@@ -150,8 +147,7 @@ impl Api {
             bitmaps::offer(&export, server.local_name(&export), &catalog);
         }
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
-        let board = Mutex::default();
-        Self { server, maker, events, hubs: None, catalog, room, streams, board, changing }
+        Self { server, maker, events, hubs: None, catalog, room, streams, changing }
     }
 
     /// Makes this the API of the first tenant, among those that these hubs are of.

@@ -23,8 +23,7 @@ const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 pub(super) enum Names {
     /// Addresses, `localhost` and names without a dot, which no site of others has.
     Local,
-    /// Any, because requests prove who sends them in another way: by tokens, for example.
-    #[allow(dead_code, reason = "for listeners that demand tokens")]
+    /// Any, because requests prove by tokens who sends them.
     Any,
 }
 

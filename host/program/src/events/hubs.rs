@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Hub;
+use crate::control::FIRST;
 
 /// The hubs of all tenants. Clones are the same.
 #[derive(Clone, Default)]
@@ -44,6 +45,13 @@ impl Hubs {
     /// Returns true if a disk of the administrator would be called like one of a tenant.
     pub(crate) fn is_like_of_tenant(&self, disk: &str) -> bool {
         disk.split_once('/').is_some_and(|(tenant, _)| self.read().contains_key(tenant))
+    }
+
+    /// Returns the tenant of a disk that the log names, and what it is called there.
+    pub(crate) fn owner_of<'a>(&self, disk: &'a str) -> (&'a str, &'a str) {
+        let of_tenant =
+            disk.split_once('/').filter(|(tenant, _)| self.read().contains_key(*tenant));
+        of_tenant.unwrap_or((FIRST, disk))
     }
 
     /// Returns the hub of a disk that the log names, and what it is called there.

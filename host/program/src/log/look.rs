@@ -18,8 +18,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::events::disk_of;
-use crate::owned::Owned;
+use crate::events::{Hubs, disk_of};
 
 /// The level of the log and the format of its lines.
 #[derive(Clone)]
@@ -30,6 +29,8 @@ pub(super) struct Look {
     /// True while lines begin with a timestamp; syslog adds its own.
     pub(super) timed: Arc<AtomicBool>,
     pub(super) colored: bool,
+    /// Whose events there are, by which tenants are known.
+    pub(super) hubs: Hubs,
 }
 
 impl Look {
@@ -49,6 +50,7 @@ impl Look {
             text: Format::default().with_target(false).with_timer(Clock(self.timed.clone())),
             json: self.json,
             name: self.name.clone(),
+            hubs: self.hubs.clone(),
         };
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(writer)
@@ -103,6 +105,7 @@ struct Lines {
     text: Format<Full, Clock>,
     json: bool,
     name: Option<String>,
+    hubs: Hubs,
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -133,7 +136,7 @@ where
         event.record(&mut Fields(&mut object));
         let message = object.get("message").and_then(Value::as_str).unwrap_or_default();
         if let Some(name) = disk_of(message) {
-            let Owned { tenant, disk } = Owned::of(&name);
+            let (tenant, disk) = self.hubs.owner_of(&name);
             object.insert("tenant".into(), tenant.into());
             object.insert("disk".into(), disk.into());
         }

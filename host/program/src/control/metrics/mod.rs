@@ -22,9 +22,9 @@ use bytes::Bytes;
 use memnbd::exports::Export;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::api::{Api, Shared};
+use super::api::Api;
 use super::problem::Problem;
-use crate::owned::Owned;
+use super::tenants::Tenants;
 use crate::volume::Costs;
 pub(super) use board::Board;
 use sums::Sums;
@@ -56,12 +56,6 @@ struct Name {
 }
 
 impl Name {
-    /// Returns the name of an export.
-    fn of(export: &Export) -> Self {
-        let Owned { tenant, disk } = Owned::of(export.name());
-        Self { tenant: tenant.to_owned(), disk: disk.to_owned() }
-    }
-
     /// Returns the name of all disks together that have no series of their own. No disk is called so.
     fn of_others() -> Self {
         Self { tenant: String::new(), disk: String::new() }
@@ -72,7 +66,7 @@ impl Name {
     }
 }
 
-/// Shows metrics, in the text format of OpenMetrics, for Prometheus. Counters of requests are of disks that
+/// Shows metrics of all tenants, in the text format of OpenMetrics, for Prometheus. Counters of requests are of disks that
 /// were used since they were created. The first 1000 of those have series of their own, fewer if their names
 /// are longer than 64 KiB together. All later ones are summed up in series whose labels `tenant` and `disk`
 /// are empty.
@@ -85,55 +79,64 @@ impl Name {
     )
 )]
 pub(super) async fn show_metrics(
-    State(api): Shared,
+    State(tenants): State<Arc<Tenants>>,
 ) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
     // It is never closed.
     let place = PLACES.acquire().await.map_err(|_| Problem::failed())?;
     // Adding up thousands of accounts would keep NBD clients waiting for the thread.
     let collecting = tokio::task::spawn_blocking(move || {
-        let mut board = api.board.lock().unwrap_or_else(PoisonError::into_inner);
-        collect(&api, &mut board).encode()
+        let mut board = tenants.board.lock().unwrap_or_else(PoisonError::into_inner);
+        collect(&tenants, &mut board).encode()
     });
     let text = collecting.await.ok().flatten().ok_or_else(Problem::failed)?;
     let scrape = Bytes::from_owner(Scrape { text, _place: place });
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], scrape))
 }
 
-fn collect(api: &Api, board: &mut Board) -> Metrics {
-    let mut exports = api.server.exports();
+/// An export, and whose it is.
+struct Found {
+    export: Arc<Export>,
+    name: Name,
+    costs: Option<Costs>,
+}
+
+/// Returns the exports of a tenant.
+fn exports_of(tenant: &str, api: &Api) -> Vec<Found> {
+    let exports = api.server.exports();
+    let catalog = api.catalog();
+    let found = exports.into_iter().map(|export| {
+        let disk = api.server.local_name(&export).to_owned();
+        let costs = catalog.disk(&disk).map(|entry| entry.chain.volume().costs());
+        Found { name: Name { tenant: tenant.to_owned(), disk }, costs, export }
+    });
+    found.collect()
+}
+
+fn collect(tenants: &Tenants, board: &mut Board) -> Metrics {
+    let (mut exports, mut snapshots, mut connections) = (Vec::new(), 0, 0);
+    for (tenant, api) in tenants.all() {
+        exports.extend(exports_of(&tenant, &api));
+        snapshots += api.catalog().snapshots().len();
+        connections += api.server.clients().len();
+    }
     // In the order in which they were created.
-    exports.sort_unstable_by_key(|export| export.id());
-    let (costs, snapshots) = {
-        let mut catalog = api.catalog();
-        let of = |export: &Arc<Export>| {
-            let chain = &catalog.disk(export.name())?.chain;
-            Some((export.id(), chain.volume().costs()))
-        };
-        let costs: HashMap<u64, Costs> = exports.iter().filter_map(of).collect();
-        (costs, catalog.snapshots().len())
-    };
+    exports.sort_unstable_by_key(|found| found.export.id());
     let mut states = HashMap::new();
-    for export in &exports {
+    for Found { export, .. } in &exports {
         *states.entry(super::model::DiskState::from(&export.state()).name()).or_default() += 1;
     }
-    board.keep(exports.iter().map(|export| export.id()));
+    board.keep(exports.iter().map(|found| found.export.id()));
     let mut disks = Vec::new();
-    for export in &exports {
-        let costs = costs.get(&export.id()).copied();
+    for Found { export, name, costs } in exports {
         let connections = export.connections();
-        let name = Name::of(export);
         let sums = || Sums::of(&export.account().totals(), costs);
         if let Some(sums) = board.enter(export.id(), name.len(), connections > 0, sums) {
             let size = export.size();
             disks.push(Disk { name, sums, connections, size, costs });
         }
     }
-    let memory = api.maker.process().memory();
-    let server = Server {
-        states,
-        snapshots,
-        connections: api.server.clients().len(),
-        memory: (memory.used(), memory.limit()),
-    };
+    let memory = tenants.first().maker.process().memory();
+    let memory = (memory.used(), memory.limit());
+    let server = Server { states, snapshots, connections, memory };
     Metrics { disks, others: board.others(), server, process: process::Process::look() }
 }

@@ -33,6 +33,7 @@ use tokio::task::AbortHandle;
 use super::api::{Api, Room};
 use super::catalog::Entry;
 use super::changes::Origin;
+use super::metrics::Board;
 use super::model::DiskSpec;
 use super::problem::Problem;
 use super::{events, idle};
@@ -77,7 +78,7 @@ impl Founded {
         let exports = Arc::new(Exports::in_namespace(name));
         let owner = Owner {
             exports: Arc::downgrade(&exports),
-            memory: maker.memory().child_up_to(spec.quotas.memory),
+            memory: maker.process().memory().child_up_to(spec.quotas.memory),
             sizes: Budget::new(spec.quotas.size.unwrap_or(u64::MAX)),
             limits: Arc::new(Limits::default()),
         };
@@ -162,6 +163,8 @@ pub(super) struct Tenants {
     pub(super) entries: Arc<Entries>,
     first: Arc<Tenant>,
     others: RwLock<BTreeMap<String, Arc<Tenant>>>,
+    /// Which disks have metrics of their own.
+    pub(super) board: Mutex<Board>,
     /// Held while tenants come, change or go.
     changing: tokio::sync::Mutex<()>,
 }
@@ -174,12 +177,19 @@ impl Tenants {
         let first = Arc::new(Tenant::new(FIRST, first, None));
         entries.open(FIRST, server.all_exports());
         let (others, changing) = (RwLock::default(), tokio::sync::Mutex::default());
-        Self { server, hubs, entries, first, others, changing }
+        let board = Mutex::default();
+        Self { server, hubs, entries, first, others, board, changing }
     }
 
     /// Returns the API of the first tenant.
     pub(super) fn first(&self) -> &Arc<Api> {
         &self.first.api
+    }
+
+    /// Returns the names of all tenants, and their APIs.
+    pub(super) fn all(&self) -> impl Iterator<Item = (String, Arc<Api>)> {
+        let all = [self.first.clone()].into_iter().chain(self.others());
+        all.map(|tenant| (tenant.name.clone(), tenant.api.clone()))
     }
 
     /// Returns a tenant.

@@ -17,6 +17,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::super::api::{Description as OfTenants, no_method, no_route};
 use super::super::changes::Origin;
 use super::super::door::Caller;
+use super::super::metrics;
 use super::super::object::Object;
 use super::super::path::{At, OfTenant, OfToken, TheTenant};
 use super::super::problem::{BadBody, BadRequest, NotFound, Problem};
@@ -36,7 +37,8 @@ type Shared = State<Arc<Tenants>>;
     remove_tenant,
     list_tokens,
     put_token,
-    remove_token
+    remove_token,
+    metrics::show_metrics
 ))]
 struct Description;
 
@@ -78,6 +80,7 @@ pub(crate) fn description() -> utoipa::openapi::OpenApi {
 pub(crate) fn router(tenants: Arc<Tenants>) -> Router {
     Router::new()
         .route("/v1/openapi.json", get(async || Json(description())))
+        .route("/metrics", get(metrics::show_metrics))
         .route("/v1/tenants", get(list_tenants))
         .route("/v1/tenants/{tenant}", get(show_tenant).put(put_tenant).delete(remove_tenant))
         .route("/v1/tenants/{tenant}/tokens", get(list_tokens))
@@ -135,7 +138,7 @@ impl TenantState {
         let Tenant { name, api, bounds, .. } = tenant;
         let memory = match bounds {
             Some(bounds) => bounds.memory.used(),
-            None => api.maker.memory().used(),
+            None => api.maker.process().memory().used(),
         };
         let usage = TenantUsage {
             disks: api.server.export_count(),
