@@ -47,6 +47,7 @@ pub(super) struct Agreed {
     pub(super) namespace: Arc<str>,
     /// The name of the export there.
     pub(super) export: Arc<str>,
+    pub(super) id_of_export: u64,
     pub(super) meter: Box<Meter>,
     pub(super) allowance: Allowance,
     /// The client's places in quotas.
@@ -183,6 +184,7 @@ impl<S: Stream> Haggling<'_, S> {
             port,
             namespace: exports.namespace().into(),
             export: exports.local_name(&export).into(),
+            id_of_export: export.registered_id(),
             meter,
             allowance,
             _place: place,

@@ -96,6 +96,8 @@ pub struct ConnectedClient {
     pub namespace: Arc<str>,
     /// The name of the export there.
     pub export: Arc<str>,
+    /// The number of the export ([`Export::id`](crate::exports::Export::id)).
+    pub id_of_export: u64,
     /// When the client chose the export.
     pub since: Instant,
 }
@@ -194,11 +196,12 @@ impl Peers {
         peer: Arc<str>,
         namespace: Arc<str>,
         export: Arc<str>,
+        id_of_export: u64,
     ) -> Peer {
         let activity = Arc::new(Activity::default());
         let since = Instant::now();
         let seen = Seen { moved: 0, at: since };
-        let client = ConnectedClient { id: key, peer, namespace, export, since };
+        let client = ConnectedClient { id: key, peer, namespace, export, id_of_export, since };
         let watched = Watched { client, activity: activity.clone(), progress: seen, byte: seen };
         let mut peers = self.0.peers();
         if let Some(observe) = self.0.observe.get() {
@@ -338,7 +341,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn enter(peers: &Peers) -> Peer {
-        peers.enter(peers.number(), "peer".into(), "".into(), "export".into())
+        peers.enter(peers.number(), "peer".into(), "".into(), "export".into(), 1)
     }
 
     /// What becomes of a connection that waits and moves so many bytes each second.
@@ -392,9 +395,9 @@ mod tests {
     #[test]
     fn connections_are_listed_and_can_be_closed() {
         let peers = Peers::default();
-        let first = peers.enter(peers.number(), "one".into(), "".into(), "a".into());
-        let second = peers.enter(peers.number(), "two".into(), "".into(), "b".into());
-        let _other = peers.enter(peers.number(), "three".into(), "other".into(), "b".into());
+        let first = peers.enter(peers.number(), "one".into(), "".into(), "a".into(), 1);
+        let second = peers.enter(peers.number(), "two".into(), "".into(), "b".into(), 2);
+        let _other = peers.enter(peers.number(), "three".into(), "other".into(), "b".into(), 3);
         let listed: Vec<_> = peers.list("").into_iter().map(|it| (it.peer, it.export)).collect();
         assert_eq!(listed, [("one".into(), "a".into()), ("two".into(), "b".into())]);
         let id = peers.list("")[1].id;

@@ -78,6 +78,8 @@ impl std::error::Error for NotReplaced {}
 /// A named disk.
 pub struct Export {
     id: u64,
+    /// The number of the export that clients find: for the disk of a single client, not its own.
+    registered_id: u64,
     name: String,
     pub(super) source: Option<Arc<dyn Source>>,
     pub(super) status: watch::Sender<Status>,
@@ -233,7 +235,10 @@ impl Export {
     /// Returns the export for a client that will send requests: this one, or one with a disk of its own.
     pub(crate) fn for_client(self: &Arc<Self>, client: Client) -> Arc<Self> {
         match self.private {
-            true => Arc::new(Self { client: Some(client), ..self.twin() }),
+            true => {
+                let (client, registered_id) = (Some(client), self.registered_id);
+                Arc::new(Self { client, registered_id, ..self.twin() })
+            }
             false => self.clone(),
         }
     }
@@ -242,8 +247,10 @@ impl Export {
     /// one disconnects the clients of both.
     fn twin(&self) -> Self {
         let config = self.status.borrow().config.clone();
+        let id = next_id();
         Self {
-            id: next_id(),
+            id,
+            registered_id: id,
             name: self.name.clone(),
             source: self.source.clone(),
             status: watch::Sender::new(Status { config, phase: Phase::Closed }),
@@ -262,8 +269,10 @@ impl Export {
     }
 
     fn with_status(name: &str, source: Option<Arc<dyn Source>>, status: Status) -> Arc<Self> {
+        let id = next_id();
         Arc::new(Self {
-            id: next_id(),
+            id,
+            registered_id: id,
             name: name.to_owned(),
             source,
             status: watch::Sender::new(status),
@@ -343,6 +352,11 @@ impl Export {
     /// Returns a number that no other export of this process has or had.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Returns the number of the export that clients find under its name.
+    pub(crate) fn registered_id(&self) -> u64 {
+        self.registered_id
     }
 
     /// Returns the name by which clients request the export.
