@@ -14,8 +14,8 @@ use crate::control::{DiskSpec, MAX_DISKS, MAX_WEIGHT, check_name};
 const TABLES: [&str; 4] = ["disks", "grants", "tenants", "tokens"];
 
 /// The keys of a disk.
-const DISK_KEYS: [&str; 6] =
-    ["component", "snapshot", "filters", "parameters", "read_only", "labels"];
+const DISK_KEYS: [&str; 8] =
+    ["component", "snapshot", "filters", "parameters", "read_only", "labels", "ttl", "ephemeral"];
 
 /// The longest text of a configuration that a message repeats, in characters.
 const MAX_QUOTED: usize = 64;
@@ -140,10 +140,14 @@ fn read_disk(table: &DeTable<'_>, author: Author) -> Result<DiskSpec, Mistake> {
             "snapshot" => spec.snapshot = Some(string(value, key, "\"clean\"")?),
             "filters" => spec.filters = strings(value, key, "[\"error\"]")?,
             "parameters" => spec.parameters = strings(value, key, "[\"size=1G\"]")?,
-            "read_only" => match value.get_ref() {
-                DeValue::Boolean(read_only) => spec.read_only = *read_only,
-                other => return Err(other_type(value, key, "true or false", other)),
-            },
+            "read_only" => spec.read_only = boolean(value, key)?,
+            "ttl" => {
+                let ttl = string(value, key, "\"10m\"")?.parse();
+                let at = value.span().start;
+                let wrong = |problem| Mistake { at, message: format!("ttl: {problem}") };
+                spec.ttl = Some(ttl.map_err(wrong)?);
+            }
+            "ephemeral" => spec.ephemeral = boolean(value, key)?,
             "labels" => {
                 let labels = self::table(value, key, "{ suite = \"nightly\" }")?;
                 let label = |(key, _, value): Entry<'_, '_>| {
@@ -193,6 +197,13 @@ pub(super) fn table<'a, 'i>(
     match value.get_ref() {
         DeValue::Table(table) => Ok(table),
         other => Err(other_type(value, key, &format!("a table, as {example}"), other)),
+    }
+}
+
+fn boolean(value: &Spanned<DeValue<'_>>, key: &str) -> Result<bool, Mistake> {
+    match value.get_ref() {
+        DeValue::Boolean(boolean) => Ok(*boolean),
+        other => Err(other_type(value, key, "true or false", other)),
     }
 }
 

@@ -21,6 +21,7 @@ use super::bitmaps;
 use super::catalog::{Catalog, Entry};
 use super::diff;
 use super::filters;
+use super::lives::{Key, Lives};
 use super::map;
 use super::model::{
     CommandAnswer, CommandRequest, Connection, Controlled, Disk, DiskSpec, check_parameters,
@@ -118,6 +119,7 @@ pub(super) struct Api {
     pub(super) server: Handle,
     pub(super) maker: Maker,
     pub(super) events: Hub,
+    pub(super) lives: Lives,
     /// All hubs, if this is the first tenant's.
     hubs: Option<Hubs>,
     catalog: Arc<Mutex<Catalog>>,
@@ -147,7 +149,8 @@ impl Api {
             bitmaps::offer(&export, server.local_name(&export), &catalog);
         }
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
-        Self { server, maker, events, hubs: None, catalog, room, streams, changing }
+        let lives = Lives::default();
+        Self { server, maker, events, hubs: None, lives, catalog, room, streams, changing }
     }
 
     /// Makes this the API of the first tenant, among those that these hubs are of.
@@ -194,6 +197,12 @@ impl Api {
     /// Changes how much the tenant may have. What it has beyond that stays.
     pub(super) fn set_room(&self, room: Room) {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
+    }
+
+    /// Records what a disk is made of, and when it ends.
+    pub(super) fn record(&self, export: &Arc<Export>, entry: Entry) {
+        self.lives.set_disk(export, &entry.spec);
+        self.catalog().insert(self.server.local_name(export), entry);
     }
 
     pub(super) fn export(&self, name: &str) -> Option<Arc<Export>> {
@@ -304,8 +313,9 @@ impl Api {
     }
 
     fn shown(&self, export: &Arc<Export>) -> Disk {
+        let left = self.lives.left(&Key::Disk(export.id()));
         let name = self.server.local_name(export);
-        Disk::of(name, export, self.catalog().spec(name).cloned())
+        Disk::of(name, export, self.catalog().spec(name).cloned(), left)
     }
 }
 
@@ -341,7 +351,7 @@ async fn show_disk(
     Ok(tagged(StatusCode::OK, &api, &export))
 }
 
-/// Creates a disk. If there is one that is made of the same, nothing happens.
+/// Creates a disk. If there is one that is made of the same, only its `ttl` begins anew, if it has one.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{tenant}/disks/{disk}",
@@ -371,6 +381,7 @@ async fn put_disk(
     let _alone = api.changing.lock().await;
     if let Some(export) = api.export(&name) {
         if api.catalog().spec(&name) == Some(&spec) {
+            api.lives.renew(&export);
             return Ok(tagged(StatusCode::OK, &api, &export));
         }
         return Err(Problem::conflict(format!(
@@ -380,7 +391,7 @@ async fn put_disk(
     api.check_room(1, spec.weight())?;
     let Made { export, chain } = api.make(&name, &spec, Rights::Grants).await?;
     api.server.add(export.clone()).map_err(|error| Problem::conflict(error.to_string()))?;
-    api.catalog().insert(&name, Entry { spec, chain, origin: None });
+    api.record(&export, Entry { spec, chain, origin: None });
     tracing::info!(target: TOLD, "disk {name:?}: created");
     Ok(tagged(StatusCode::CREATED, &api, &export))
 }

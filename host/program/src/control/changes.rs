@@ -93,7 +93,7 @@ pub(super) enum Action {
     Create,
     /// It is not described any more.
     Remove,
-    /// Its labels are others; clients notice nothing.
+    /// Its labels are others, or when it ends; clients notice nothing.
     Relabel,
     /// Its filters or their parameters are others; clients notice nothing but that.
     Refilter,

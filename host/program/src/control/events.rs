@@ -6,7 +6,8 @@
 //! when it takes nothing for a while.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -24,9 +25,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::IntoParams;
 
 use super::api::{Api, MAX_STREAMS, Shared, no_method};
+use super::lives::{Key, Lives};
 use super::path::{At, OfTenant};
 use super::problem::{self, BadRequest, NotFound, Problem};
-use crate::events::{After, Event, Happening, Hub, Hubs, Id, Read, Reader};
+use crate::events::{After, Event, Happening, Hubs, Id, Read, Reader};
 
 /// How long nothing is sent before a comment says that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -157,13 +159,17 @@ fn sent(id: Id, name: &str, json: &str) -> Sent {
 }
 
 /// Tells what happens to the disks of a server or tenant.
-pub(super) fn observe_disks(server: &Handle, events: &Hub) {
-    let (events, namespace) = (events.clone(), server.namespace().to_owned());
+pub(super) fn observe_disks(api: &Api) {
+    let (events, lives) = (api.events.clone(), api.lives.clone());
+    let namespace = api.server.namespace().to_owned();
     let prefix = if namespace.is_empty() { namespace } else { namespace + "/" };
-    server.observe_exports(Box::new(move |export: &Export, change: Change| {
+    api.server.observe_exports(Box::new(move |export: &Export, change: Change| {
         let happening = match change {
             Change::Added => Happening::DiskCreated,
-            Change::Removed => Happening::DiskRemoved,
+            Change::Removed => {
+                let reason = lives.forget(&Key::Disk(export.id()));
+                Happening::DiskRemoved { reason }
+            }
             Change::Replaced { generation } => Happening::DiskReplaced { generation },
             Change::State(DiskState::Live) => Happening::DiskOpened,
             Change::State(DiskState::Closed) => Happening::DiskClosed,
@@ -181,10 +187,18 @@ pub(super) fn observe_disks(server: &Handle, events: &Hub) {
     }));
 }
 
+/// The lives of the disks of each tenant, by namespace.
+pub(super) type AllLives = Arc<RwLock<HashMap<String, Lives>>>;
+
 /// Tells who uses the disks of a server, each tenant of its own.
-pub(super) fn observe_clients(server: &Handle, hubs: &Hubs) {
-    let hubs = hubs.clone();
+pub(super) fn observe_clients(server: &Handle, hubs: &Hubs, lives: &AllLives) {
+    let (hubs, lives) = (hubs.clone(), lives.clone());
     server.observe_clients(Box::new(move |client, is_connected| {
+        let lives = lives.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lives) = lives.get(&*client.namespace) {
+            lives.client(client.id_of_export, is_connected);
+        }
+        drop(lives);
         let Some(hub) = hubs.of(&client.namespace) else { return };
         let (connection, peer) = (client.id, client.peer.to_string());
         let happening = match is_connected {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use memnbd::device::Divided;
 use memnbd::exports::Export;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -18,6 +18,7 @@ use super::object::Object;
 use super::path::{At, OfDisk};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use super::snapshots::{PATIENCE, discard};
+use super::ttl::Ttl;
 use crate::Failure;
 use crate::chain::Chain;
 use crate::events::{Happening, TOLD};
@@ -39,6 +40,18 @@ pub(super) struct DiskPatch {
     /// What those who use the disk want to remember.
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
+    /// How long the disk stays from now on; null for as long as nobody removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Ttl>)]
+    ttl: Option<Option<Ttl>>,
+    /// Whether the disk is removed when its last client has gone.
+    #[serde(default)]
+    ephemeral: Option<bool>,
+}
+
+/// Tells null from nothing.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Ttl>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 impl DiskPatch {
@@ -47,6 +60,8 @@ impl DiskPatch {
             filters: self.filters.unwrap_or(spec.filters),
             parameters: self.parameters.unwrap_or(spec.parameters),
             labels: self.labels.unwrap_or(spec.labels),
+            ttl: self.ttl.unwrap_or(spec.ttl),
+            ephemeral: self.ephemeral.unwrap_or(spec.ephemeral),
             ..spec
         }
     }
@@ -97,7 +112,7 @@ impl Api {
         let next = opened.map_err(|error| not_changed(&error))?;
         discard(held.replace(next).map_err(|error| not_changed(&error))?);
         let origin = entry.origin;
-        self.catalog().insert(name, Entry { spec: after, chain: Arc::new(chain), origin });
+        self.record(&export, Entry { spec: after, chain: Arc::new(chain), origin });
         self.events.tell(Some(name.to_owned()), Happening::DiskUpdated);
         Ok(export)
     }
@@ -108,25 +123,28 @@ impl Api {
         let entry = self.catalog().disk(name).cloned().ok_or_else(|| {
             Problem::conflict(format!("the disk {name:?} was opened for a client by a pattern"))
         })?;
-        let before = entry.spec.clone();
+        let (before, renews) = (entry.spec.clone(), patch.ttl.is_some());
         let after = patch.of(before.clone()).checked().map_err(Problem::bad_request)?;
         let added = after.weight().saturating_sub(before.weight());
         self.check_room(0, added)?;
         if (&before.filters, &before.parameters) == (&after.filters, &after.parameters) {
-            if before.labels != after.labels {
+            if before != after {
                 self.events.tell(Some(name.to_owned()), Happening::DiskRelabelled);
             }
-            self.catalog().insert(name, Entry { spec: after, ..entry });
-            return Ok(export);
+            self.record(&export, Entry { spec: after, ..entry });
+        } else {
+            self.refilter(name, after, Rights::Grants).await?;
+            tracing::info!(target: TOLD, "disk {name:?}: given other filters");
         }
-        let export = self.refilter(name, after, Rights::Grants).await?;
-        tracing::info!(target: TOLD, "disk {name:?}: given other filters");
+        if renews {
+            self.lives.renew(&export);
+        }
         Ok(export)
     }
 }
 
-/// Changes the filters, their parameters, or the labels of a disk while its clients stay connected. No
-/// request is lost. The size and what the disk offers stay the same.
+/// Changes the filters, their parameters, the labels of a disk, or when it ends, while its clients stay
+/// connected. No request is lost. The size and what the disk offers stay the same. A `ttl` begins anew.
 #[utoipa::path(
     patch,
     path = "/v1/tenants/{tenant}/disks/{disk}",

@@ -13,6 +13,7 @@
 //! - `events`: events, sent as they happen.
 //! - `filters`: other filters for disks in use.
 //! - `idle`: closing disks that nobody uses.
+//! - `lives`: removing disks whose time is over, or whose last client has gone.
 //! - `map`: how much of each part of a disk is stored.
 //! - `metrics`: numbers for Prometheus.
 //! - `model`: the resources, as JSON.
@@ -25,6 +26,7 @@
 //! - `reload`: the configuration file, read again.
 //! - `snapshots`: snapshots, and resets of disks to them.
 //! - `tenants`: parties that do not know of each other, and tokens.
+//! - `ttl`: how long a disk or a snapshot stays.
 //! - `usage`: what is asked of the disks.
 //! - `upgrade`: connections that become NBD connections.
 
@@ -37,6 +39,7 @@ mod door;
 mod events;
 mod filters;
 mod idle;
+mod lives;
 mod map;
 mod metrics;
 mod model;
@@ -49,6 +52,7 @@ mod problem;
 mod reload;
 mod snapshots;
 mod tenants;
+mod ttl;
 mod upgrade;
 mod usage;
 

@@ -10,6 +10,7 @@ use memnbd::exports::{Export, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::ttl::Ttl;
 use crate::making::Layers;
 
 /// The most filters of a disk.
@@ -56,6 +57,13 @@ pub(crate) struct DiskSpec {
     /// Anything that those who use the disk want to remember, at most 64 entries.
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    /// How long the disk stays, from when it was created or this was last given: then it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ttl: Option<Ttl>,
+    /// Whether the disk is removed when its last client has gone, unless another comes within 5 seconds. It
+    /// waits for the first one.
+    #[serde(default)]
+    pub(crate) ephemeral: bool,
 }
 
 /// The backend of disks that name none.
@@ -85,7 +93,14 @@ impl DiskSpec {
                  values of at most {MAX_LABEL_VALUE}"
             ));
         }
+        self.ttl.map_or(Ok(()), Ttl::check)?;
         Ok(self)
+    }
+
+    /// Returns the same disk with the labels of another description, and when that ends.
+    pub(super) fn relabelled(&self, after: &Self) -> Self {
+        let Self { labels, ttl, ephemeral, .. } = after.clone();
+        Self { labels, ttl, ephemeral, ..self.clone() }
     }
 
     /// Returns how much memory its texts take.
@@ -115,6 +130,8 @@ impl Default for DiskSpec {
             parameters: Vec::new(),
             read_only: false,
             labels: BTreeMap::new(),
+            ttl: None,
+            ephemeral: false,
         }
     }
 }
@@ -152,6 +169,9 @@ pub(super) struct Disk {
     generation: u64,
     /// The number of connected clients.
     connections: usize,
+    /// The seconds until the disk is removed, if it has a `ttl`, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
     /// What clients asked for since the disk was created, by operation; operations that were not used are
     /// left out.
     operations: BTreeMap<&'static str, Requests>,
@@ -194,7 +214,12 @@ pub(super) struct Requests {
 }
 
 impl Disk {
-    pub(super) fn of(name: &str, export: &Arc<Export>, spec: Option<DiskSpec>) -> Self {
+    pub(super) fn of(
+        name: &str,
+        export: &Arc<Export>,
+        spec: Option<DiskSpec>,
+        left: Option<Duration>,
+    ) -> Self {
         let state = export.state();
         let totals = export.account().totals();
         let operations = Operation::ALL.into_iter().filter_map(|operation| {
@@ -209,9 +234,15 @@ impl Disk {
             size: export.size(),
             generation: export.generation(),
             connections: export.connections(),
+            expires_in: left.map(seconds),
             operations: operations.collect(),
         }
     }
+}
+
+/// Returns a time in whole seconds, rounded up.
+pub(super) fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 impl Requests {

@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, post};
+use memnbd::exports::Export;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -67,7 +68,7 @@ impl Api {
     ) -> Result<Populated, Refused> {
         let _alone = self.changing.lock().await;
         let Wanted { origin, rights, differing, dry_run, .. } = wanted;
-        let mut populated = self.compare(wanted)?;
+        let (mut populated, unchanged) = self.compare(wanted)?;
         self.keep_content(&mut populated.changes, rights).await;
         refuse_replacing(&mut populated.changes, differing, dry_run)?;
         let mut made = HashMap::new();
@@ -81,6 +82,7 @@ impl Api {
             }
         }
         if !dry_run {
+            unchanged.iter().for_each(|export| self.lives.renew(export));
             self.remove_all(&mut populated.changes).await;
             for change in &mut populated.changes {
                 let made = made.remove(&change.disk);
@@ -92,8 +94,8 @@ impl Api {
         Ok(populated)
     }
 
-    /// Compares the disks that there are with those that are wanted.
-    fn compare(&self, wanted: Wanted<'_>) -> Result<Populated, Refused> {
+    /// Compares the disks that there are with those that are wanted. Also returns those that are the same.
+    fn compare(&self, wanted: Wanted<'_>) -> Result<(Populated, Vec<Arc<Export>>), Refused> {
         let Wanted { disks, origin, dry_run, .. } = wanted;
         let most = self.room().disks;
         if disks.len() > most {
@@ -109,7 +111,7 @@ impl Api {
         });
         let disks: BTreeMap<String, DiskSpec> = checked.collect::<Result<_, _>>()?;
         let catalog = self.catalog();
-        let (mut changes, mut unchanged) = (Vec::new(), 0);
+        let (mut changes, mut unchanged) = (Vec::new(), Vec::new());
         let (mut added, mut weight) = (0_usize, 0_usize);
         let ours = catalog.of_origin(origin);
         let mut gone: Vec<&String> = ours.filter(|name| !disks.contains_key(*name)).collect();
@@ -122,12 +124,12 @@ impl Api {
             let before = catalog.spec(&name);
             let action = match before {
                 Some(before) if *before == spec => {
-                    unchanged += 1;
+                    unchanged.extend(self.export(&name));
                     continue;
                 }
                 None if self.export(&name).is_none() => Action::Create,
                 Some(before) if catalog.of_this(&name, origin) => {
-                    let relabelled = DiskSpec { labels: spec.labels.clone(), ..before.clone() };
+                    let relabelled = before.relabelled(&spec);
                     if relabelled == spec { Action::Relabel } else { Action::Replace }
                 }
                 _ => {
@@ -147,7 +149,7 @@ impl Api {
         let removed: usize = removed.map(DiskSpec::weight).sum();
         let gone = changes.iter().filter(|change| change.action == Action::Remove).count();
         self.check_room(added.saturating_sub(gone), weight.saturating_sub(removed))?;
-        Ok(Populated { dry_run, changes, unchanged })
+        Ok((Populated { dry_run, changes, unchanged: unchanged.len() }, unchanged))
     }
 
     /// Finds the disks that keep their content, because only their filters are others.
@@ -205,7 +207,7 @@ impl Api {
     ) -> Result<(), String> {
         let name = &change.disk;
         let Some(after) = change.after.clone() else { return Ok(()) };
-        let chain = match change.action {
+        let (export, chain) = match change.action {
             Action::Remove | Action::Keep => return Ok(()),
             Action::Refilter => {
                 let changed = self.refilter(name, after, rights).await;
@@ -213,8 +215,9 @@ impl Api {
             }
             Action::Relabel => {
                 let entry = self.catalog().disk(name).cloned().ok_or("it is gone")?;
+                let export = self.export(name).ok_or("it is gone")?;
                 self.events.tell(Some(name.clone()), Happening::DiskRelabelled);
-                entry.chain
+                (export, entry.chain)
             }
             Action::Create | Action::Replace => {
                 if change.action == Action::Replace {
@@ -227,12 +230,11 @@ impl Api {
                     }
                 }
                 let Made { export, chain } = made.ok_or("it was not made")?;
-                self.server.add(export).map_err(|error| error.to_string())?;
-                chain
+                self.server.add(export.clone()).map_err(|error| error.to_string())?;
+                (export, chain)
             }
         };
-        let origin = Some(origin);
-        self.catalog().insert(name, Entry { spec: after, chain, origin });
+        self.record(&export, Entry { spec: after, chain, origin: Some(origin) });
         Ok(())
     }
 }

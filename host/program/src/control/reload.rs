@@ -43,8 +43,8 @@ impl FromFile {
     pub(super) fn adopt(&mut self, api: &Api) {
         let Some((config, mut chains)) = self.config.take() else { return };
         for (name, spec) in config.specs() {
-            if let Some(chain) = chains.remove(&name) {
-                api.catalog().insert(&name, Entry { spec, chain, origin: Some(Origin::File) });
+            if let (Some(chain), Some(export)) = (chains.remove(&name), api.export(&name)) {
+                api.record(&export, Entry { spec, chain, origin: Some(Origin::File) });
             }
         }
     }

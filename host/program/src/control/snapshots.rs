@@ -16,12 +16,14 @@ use utoipa::ToSchema;
 
 use super::api::{Api, Shared, Tagged, check_name, tagged};
 use super::catalog::{Entry, Taken};
-use super::model::Disk;
+use super::lives::{Key, Lives};
+use super::model::{Disk, seconds};
 use super::object::Object;
 use super::path::{At, OfDisk, OfSnapshot, OfTenant};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
+use super::ttl::Ttl;
 use crate::chain::{Content, Kept};
-use crate::events::{Happening, TOLD};
+use crate::events::{Happening, Reason, TOLD};
 
 /// The most snapshots.
 pub(super) const MAX_SNAPSHOTS: usize = 10_000;
@@ -40,6 +42,9 @@ pub(super) struct SnapshotSpec {
     /// before. Without it, no snapshot is taken of a disk that writes to files.
     #[serde(default)]
     in_memory: bool,
+    /// How long the snapshot stays, from when this was last given: then it is deleted.
+    #[serde(default)]
+    ttl: Option<Ttl>,
 }
 
 /// What a disk held at a moment.
@@ -52,6 +57,9 @@ pub(super) struct Snapshot {
     size: u64,
     /// The seconds since it was taken.
     seconds: u64,
+    /// The seconds until it is deleted, if it has a `ttl`, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
 }
 
 /// The snapshot to which a disk is to be reset.
@@ -65,12 +73,13 @@ pub(super) struct ResetRequest {
 }
 
 impl Snapshot {
-    fn of(name: &str, taken: &Taken) -> Self {
+    fn of(name: &str, taken: &Taken, lives: &Lives) -> Self {
         Self {
             name: name.to_owned(),
             disk: taken.disk.clone(),
             size: taken.snapshot.size(),
             seconds: taken.at.elapsed().as_secs(),
+            expires_in: lives.left(&Key::Snapshot(name.to_owned())).map(seconds),
         }
     }
 }
@@ -93,10 +102,12 @@ impl Api {
         name: &str,
         spec: SnapshotSpec,
     ) -> Result<(StatusCode, Snapshot), Problem> {
+        spec.ttl.map_or(Ok(()), Ttl::check).map_err(Problem::bad_request)?;
         let _alone = self.changing.lock().await;
         if let Some(taken) = self.catalog().snapshots().get(name) {
             if taken.disk == spec.disk {
-                return Ok((StatusCode::OK, Snapshot::of(name, taken)));
+                self.lives.set_snapshot(name, spec.ttl);
+                return Ok((StatusCode::OK, Snapshot::of(name, taken, &self.lives)));
             }
             return Err(Problem::conflict(format!(
                 "the snapshot {name:?} exists and was taken of the disk {:?}; choose another name, or \
@@ -139,7 +150,8 @@ impl Api {
         }
         let held_for = begin.elapsed();
         let taken = Taken { snapshot, disk: spec.disk, at: Instant::now() };
-        let shown = Snapshot::of(name, &taken);
+        self.lives.set_snapshot(name, spec.ttl);
+        let shown = Snapshot::of(name, &taken, &self.lives);
         let (disk, snapshot) = (&taken.disk, name.to_owned());
         let held_us = held_for.as_micros() as u64;
         self.events.tell(Some(disk.clone()), Happening::SnapshotTaken { snapshot, held_us });
@@ -154,12 +166,19 @@ impl Api {
     /// Deletes a snapshot. Its content stays until nothing stands on it any more.
     async fn forget(&self, name: &str) -> Result<(), Problem> {
         let _alone = self.changing.lock().await;
+        self.forget_alone(name, None)
+    }
+
+    /// Deletes a snapshot, while nothing else changes them. `reason` is why, if nobody asked for that.
+    pub(super) fn forget_alone(&self, name: &str, reason: Option<Reason>) -> Result<(), Problem> {
         let Taken { disk, .. } = self.snapshot(name)?;
         let taken = self.catalog().snapshots().remove(name);
         tokio::task::spawn_blocking(move || drop(taken));
         let snapshot = name.to_owned();
-        self.events.tell(Some(disk), Happening::SnapshotDeleted { snapshot });
-        tracing::info!(target: TOLD, "snapshot {name:?}: deleted");
+        self.lives.forget(&Key::Snapshot(snapshot.clone()));
+        self.events.tell(Some(disk), Happening::SnapshotDeleted { snapshot, reason });
+        let why = reason.map_or_else(String::new, |reason| format!(", {reason}"));
+        tracing::info!(target: TOLD, "snapshot {name:?}: deleted{why}");
         Ok(())
     }
 
@@ -256,7 +275,8 @@ pub(super) fn discard(device: Arc<dyn Device>) {
 )]
 pub(super) async fn list_snapshots(State(api): Shared, _: At<OfTenant>) -> Json<Vec<Snapshot>> {
     let mut catalog = api.catalog();
-    Json(catalog.snapshots().iter().map(|(name, taken)| Snapshot::of(name, taken)).collect())
+    let snapshots = catalog.snapshots().iter();
+    Json(snapshots.map(|(name, taken)| Snapshot::of(name, taken, &api.lives)).collect())
 }
 
 /// Shows a snapshot.
@@ -273,11 +293,11 @@ pub(super) async fn show_snapshot(
     State(api): Shared,
     At(OfSnapshot { snapshot: name, .. }): At<OfSnapshot>,
 ) -> Result<Json<Snapshot>, Problem> {
-    api.snapshot(&name).map(|taken| Json(Snapshot::of(&name, &taken)))
+    api.snapshot(&name).map(|taken| Json(Snapshot::of(&name, &taken, &api.lives)))
 }
 
 /// Takes a snapshot of a disk while its clients go on: each request is part of it, or comes after it. If
-/// there is one of this name and disk, nothing happens.
+/// there is one of this name and disk, only its `ttl` begins anew, or ends where none is given.
 ///
 /// Filters keep their state, and are not part of the snapshot, except for those that keep content on devices
 /// of their own. The memory that the content takes is charged to the disk of which the snapshot was taken,

@@ -1,5 +1,7 @@
 //! The events, as they are in JSON.
 
+use std::fmt;
+
 use serde::Serialize;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -38,8 +40,12 @@ pub(crate) enum Happening {
     /// Clients find the disk from now on.
     DiskCreated,
     /// The disk is gone.
-    DiskRemoved,
-    /// The labels of the disk are others.
+    DiskRemoved {
+        /// Why, unless somebody asked for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Reason>,
+    },
+    /// The labels of the disk are others, or when it ends.
     DiskRelabelled,
     /// The filters of the disk, or their parameters, are others.
     DiskUpdated,
@@ -59,6 +65,9 @@ pub(crate) enum Happening {
     SnapshotDeleted {
         /// The name of the snapshot.
         snapshot: String,
+        /// Why, unless somebody asked for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Reason>,
     },
     /// The disk was pointed at something else, while its clients stayed.
     DiskReplaced {
@@ -123,6 +132,25 @@ pub(crate) enum Happening {
     },
 }
 
+/// Why a disk or a snapshot was removed that nobody asked to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reason {
+    /// Its `ttl` is over.
+    Expired,
+    /// It was ephemeral, and its last client has gone.
+    Unused,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "because its ttl is over",
+            Self::Unused => "because it is ephemeral and its last client has gone",
+        })
+    }
+}
+
 /// How serious a line of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -172,7 +200,7 @@ impl Happening {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::DiskCreated => "disk-created",
-            Self::DiskRemoved => "disk-removed",
+            Self::DiskRemoved { .. } => "disk-removed",
             Self::DiskRelabelled => "disk-relabelled",
             Self::DiskUpdated => "disk-updated",
             Self::DiskReset { .. } => "disk-reset",
@@ -195,7 +223,7 @@ impl Happening {
     pub(super) fn is_by_clients(&self) -> bool {
         match self {
             Self::DiskCreated
-            | Self::DiskRemoved
+            | Self::DiskRemoved { .. }
             | Self::DiskRelabelled
             | Self::DiskUpdated
             | Self::DiskReset { .. }

@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-pub(super) use event::{Event, Happening};
+pub(super) use event::{Event, Happening, Reason};
 pub(super) use feed::{Feed, disk_of};
 pub(super) use hubs::Hubs;
 pub(super) use ring::Kept;

@@ -136,7 +136,7 @@ pub(crate) enum Action {
         /// The name of the disk
         disk: String,
     },
-    /// Create a disk. If there is one that is made of the same, nothing happens
+    /// Create a disk. If there is one that is made of the same, only its --ttl begins anew
     Create {
         /// The name of the disk
         disk: String,
@@ -158,6 +158,14 @@ pub(crate) enum Action {
         /// are removed
         #[arg(long = "filter", value_name = "NAME")]
         filters: Vec<String>,
+        /// Remove it so long after now, as 90s, 10m, 8h or 7d; none is never. With this or --ephemeral, and
+        /// neither parameters nor filters, those stay
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        /// Remove it when its last client has gone, or do not
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+            default_missing_value = "true")]
+        ephemeral: Option<bool>,
     },
     /// Fill a disk from an image of this machine: raw, qcow2, gzip or xz, which is decoded in the sandbox.
     /// Holes of the image are holes of the disk, and what is behind the image reads as zeroes. Backing
@@ -211,6 +219,9 @@ pub(crate) enum Action {
         /// lost when the disk is removed
         #[arg(long)]
         in_memory: bool,
+        /// Delete it so long after now, as 90s, 10m, 8h or 7d
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
     },
     /// List the snapshots
     Snapshots,
@@ -350,6 +361,12 @@ pub(crate) struct DiskOptions {
     /// Remember this with the disk; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
+    /// Remove the disk so long after it was created or this was given again, as 90s, 10m, 8h or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) ttl: Option<String>,
+    /// Remove the disk when its last client has gone, unless another comes within 5 seconds
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

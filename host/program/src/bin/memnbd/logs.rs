@@ -183,14 +183,14 @@ fn line(event: &Value) -> String {
     let of = |key: &str| plain(&text(&event[key]));
     let what = match event["event"].as_str().unwrap_or_default() {
         "disk-created" => "created".into(),
-        "disk-removed" => "removed".into(),
-        "disk-relabelled" => "relabelled".into(),
+        "disk-removed" => format!("removed{}", why(event)),
+        "disk-relabelled" => "labels, ttl or ephemeral changed".into(),
         "disk-updated" => "given other filters".into(),
         "disk-reset" => format!("reset to the snapshot {}", of("snapshot")),
         "snapshot-taken" => {
             format!("snapshot {} taken, held for {} us", of("snapshot"), of("held_us"))
         }
-        "snapshot-deleted" => format!("snapshot {} deleted", of("snapshot")),
+        "snapshot-deleted" => format!("snapshot {} deleted{}", of("snapshot"), why(event)),
         "disk-replaced" => format!("replaced (generation {})", of("generation")),
         "disk-opened" => "opened".into(),
         "disk-closed" => "closed".into(),
@@ -214,6 +214,15 @@ fn line(event: &Value) -> String {
     format!("{} {} {what}", of("time"), of("disk"))
 }
 
+/// Returns why something was removed that nobody asked to remove.
+fn why(event: &Value) -> &'static str {
+    match event["reason"].as_str() {
+        Some("expired") => ": its ttl is over",
+        Some("unused") => ": its last client has gone",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -224,6 +233,10 @@ mod tests {
     fn lines_tell_what_happened_and_do_not_move_the_cursor() {
         for (event, expected) in [
             (json!({"time": "t", "disk": "a\u{1b}", "event": "disk-created"}), "t a? created"),
+            (
+                json!({"time": "t", "disk": "a", "event": "disk-removed", "reason": "expired"}),
+                "t a removed: its ttl is over",
+            ),
             (
                 json!({"time": "t", "disk": "a", "event": "command", "component": "error",
                     "command": "set", "parameters": ["x=1", "y=\n"]}),

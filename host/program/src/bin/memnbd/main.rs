@@ -38,6 +38,9 @@ const DISKS: &str = "disks";
 /// Where its snapshots are.
 const SNAPSHOTS: &str = "snapshots";
 
+/// The ttl of a disk that has none.
+const NEVER: &str = "none";
+
 /// Where its connections are.
 const CONNECTIONS: &str = "connections";
 
@@ -106,8 +109,8 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
             let made = server.put(&path(disk, ""), &spec).await?;
             Ok(if args.json { lines(&made) } else { String::new() })
         }
-        Action::Update { disk, words, filters } => {
-            let change = json!({ "parameters": words, "filters": filters });
+        Action::Update { disk, words, filters, ttl, ephemeral } => {
+            let change = change_of(words, filters, ttl.as_deref(), *ephemeral);
             let changed = server.patch(&path(disk, ""), &change).await?;
             Ok(if args.json { lines(&changed) } else { String::new() })
         }
@@ -116,8 +119,8 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
             let made = server.put(&path(disk, ""), &spec).await?;
             Ok(if args.json { lines(&made) } else { String::new() })
         }
-        Action::Snapshot { disk, snapshot, in_memory } => {
-            let spec = json!({ "disk": disk, "in_memory": in_memory });
+        Action::Snapshot { disk, snapshot, in_memory, ttl } => {
+            let spec = json!({ "disk": disk, "in_memory": in_memory, "ttl": ttl });
             let taken = server.put(&path_in(SNAPSHOTS, snapshot), &spec).await?;
             Ok(if args.json { lines(&taken) } else { String::new() })
         }
@@ -226,7 +229,7 @@ fn path_in(collection: &str, name: &str) -> String {
 
 /// Returns what a disk is to be made of: what it begins with, and the rest.
 fn spec_of(begin: (&str, &str), parameters: &[String], options: &DiskOptions) -> Value {
-    let DiskOptions { filters, read_only, labels } = options;
+    let DiskOptions { filters, read_only, labels, ttl, ephemeral } = options;
     let labels: serde_json::Map<String, Value> =
         labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     json!({
@@ -235,7 +238,30 @@ fn spec_of(begin: (&str, &str), parameters: &[String], options: &DiskOptions) ->
         "parameters": parameters,
         "read_only": read_only,
         "labels": labels,
+        "ttl": ttl,
+        "ephemeral": ephemeral,
     })
+}
+
+/// Returns what is to change about a disk. Its filters and parameters stay if only its end is given.
+fn change_of(
+    words: &[String],
+    filters: &[String],
+    ttl: Option<&str>,
+    ephemeral: Option<bool>,
+) -> Value {
+    let mut change = json!({});
+    let only_the_end = ttl.is_some() || ephemeral.is_some();
+    if !only_the_end || !words.is_empty() || !filters.is_empty() {
+        change = json!({ "parameters": words, "filters": filters });
+    }
+    if let Some(ttl) = ttl {
+        change["ttl"] = if ttl == NEVER { Value::Null } else { json!(ttl) };
+    }
+    if let Some(ephemeral) = ephemeral {
+        change["ephemeral"] = json!(ephemeral);
+    }
+    change
 }
 
 /// Splits the words after the name of a disk: a first word that is no parameter names the component.
@@ -266,7 +292,7 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn disks_table(disks: &Value) -> String {
-    let mut table = Table::new(&["NAME", "SIZE", "STATE", "CLIENTS", "MADE OF"]);
+    let mut table = Table::new(&["NAME", "SIZE", "STATE", "CLIENTS", "EXPIRES", "MADE OF"]);
     for disk in items(disks) {
         let spec = &disk["spec"];
         let strings = |key: &str| items(&spec[key]).map(text).collect::<Vec<_>>();
@@ -282,17 +308,24 @@ fn disks_table(disks: &Value) -> String {
             size,
             text(&disk["state"]),
             text(&disk["connections"]),
+            expires(disk),
             made,
         ]);
     }
     table.to_string()
 }
 
+/// Returns in which time a disk or a snapshot is removed.
+fn expires(one: &Value) -> String {
+    one["expires_in"].as_u64().map_or_else(|| "-".into(), table::time)
+}
+
 fn snapshots_table(snapshots: &Value) -> String {
-    let mut table = Table::new(&["NAME", "SIZE", "DISK", "SECONDS"]);
+    let mut table = Table::new(&["NAME", "SIZE", "DISK", "SECONDS", "EXPIRES"]);
     for one in items(snapshots) {
         let size = one["size"].as_u64().map_or_else(|| "-".into(), table::size);
-        table.row([text(&one["name"]), size, text(&one["disk"]), text(&one["seconds"])]);
+        let [name, disk, seconds] = ["name", "disk", "seconds"].map(|key| text(&one[key]));
+        table.row([name, size, disk, seconds, expires(one)]);
     }
     table.to_string()
 }
@@ -344,6 +377,16 @@ mod tests {
         assert_eq!(of(&["size=1G"]), ("memory".into(), words(&["size=1G"])));
         assert_eq!(of(&["data", "0 1"]), ("data".into(), words(&["0 1"])));
         assert_eq!(of(&[]), ("memory".into(), words(&[])));
+    }
+
+    #[test]
+    fn filters_stay_where_only_the_end_of_a_disk_changes() {
+        let words = ["1M".to_owned()];
+        let both = json!({"parameters": ["1M"], "filters": [], "ttl": null});
+        assert_eq!(change_of(&words, &[], Some("none"), None), both);
+        assert_eq!(change_of(&[], &[], Some("9s"), None), json!({"ttl": "9s"}));
+        assert_eq!(change_of(&[], &[], None, Some(false)), json!({"ephemeral": false}));
+        assert_eq!(change_of(&[], &[], None, None), json!({"parameters": [], "filters": []}));
     }
 
     #[test]

@@ -49,6 +49,19 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{number}{}", unit.map(String::from).unwrap_or_default())
 }
 
+/// Returns a number of seconds in the two longest units of which it has any.
+pub(crate) fn time(seconds: u64) -> String {
+    let parts = [
+        (seconds / 86_400, 'd'),
+        (seconds / 3600 % 24, 'h'),
+        (seconds / 60 % 60, 'm'),
+        (seconds % 60, 's'),
+    ];
+    let first = parts.iter().position(|&(number, _)| number > 0).unwrap_or(3);
+    let shown = parts[first..].iter().take(2).filter(|&&(number, _)| number > 0 || first == 3);
+    shown.map(|(number, unit)| format!("{number}{unit}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +72,15 @@ mod tests {
         table.row(["a".into(), "1".into()]);
         table.row(["longer\n".into(), "2".into()]);
         assert_eq!(table.to_string(), "NAME     N\na        1\nlonger?  2\n");
+    }
+
+    #[test]
+    fn times_have_two_units() {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (90_061, "1d1h")]
+        {
+            assert_eq!(time(seconds), text);
+        }
     }
 
     #[test]

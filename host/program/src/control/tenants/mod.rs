@@ -20,7 +20,7 @@ mod tokens;
 mod ways;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use axum::Router;
 use memnbd::budget::Budget;
@@ -33,10 +33,12 @@ use tokio::task::AbortHandle;
 use super::api::{Api, Room};
 use super::catalog::Entry;
 use super::changes::Origin;
+use super::lives::Lives;
 use super::metrics::Board;
 use super::model::DiskSpec;
 use super::problem::Problem;
-use super::{events, idle};
+use super::events::{self, AllLives};
+use super::{idle, lives};
 use crate::chain::Chain;
 use crate::events::Hubs;
 use crate::grants::Grants;
@@ -95,8 +97,8 @@ pub(super) struct Tenant {
     router: Router,
     /// What bounds it, unless it is the first.
     bounds: Option<Bounds>,
-    /// Stops when the tenant is gone.
-    idle: AbortHandle,
+    /// What ends with the tenant.
+    tasks: [AbortHandle; 2],
 }
 
 /// What bounds a tenant.
@@ -112,10 +114,13 @@ struct Bounds {
 impl Tenant {
     fn new(name: &str, api: Api, bounds: Option<Bounds>) -> Self {
         let api = Arc::new(api);
-        events::observe_disks(&api.server, &api.events);
-        let idle = tokio::spawn(idle::close_idle(api.clone())).abort_handle();
+        events::observe_disks(&api);
+        let tasks = [
+            tokio::spawn(idle::close_idle(api.clone())).abort_handle(),
+            tokio::spawn(lives::end_lives(api.clone())).abort_handle(),
+        ];
         let router = super::router_of(api.clone());
-        Self { name: name.to_owned(), api, router, bounds, idle }
+        Self { name: name.to_owned(), api, router, bounds, tasks }
     }
 
     /// Returns true if the configuration file has it.
@@ -146,7 +151,7 @@ impl Tenant {
 
 impl Drop for Tenant {
     fn drop(&mut self) {
-        self.idle.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -163,6 +168,7 @@ pub(super) struct Tenants {
     pub(super) entries: Arc<Entries>,
     first: Arc<Tenant>,
     others: RwLock<BTreeMap<String, Arc<Tenant>>>,
+    lives: AllLives,
     /// Which disks have metrics of their own.
     pub(super) board: Mutex<Board>,
     /// Held while tenants come, change or go.
@@ -173,12 +179,14 @@ impl Tenants {
     /// Creates the tenants of a server, of which the first has this API.
     pub(super) fn new(first: Api, hubs: Hubs, entries: Arc<Entries>) -> Self {
         let server = first.server.clone();
-        events::observe_clients(&server, &hubs);
+        let lives = AllLives::default();
+        events::observe_clients(&server, &hubs, &lives);
+        lives_of(&lives).insert(String::new(), first.lives.clone());
         let first = Arc::new(Tenant::new(FIRST, first, None));
         entries.open(FIRST, server.all_exports());
         let (others, changing) = (RwLock::default(), tokio::sync::Mutex::default());
         let board = Mutex::default();
-        Self { server, hubs, entries, first, others, board, changing }
+        Self { server, hubs, entries, first, others, lives, board, changing }
     }
 
     /// Returns the API of the first tenant.
@@ -230,8 +238,11 @@ impl Tenants {
         let room = Room::of(&spec.quotas);
         let api = Api::new(server, maker, HashMap::new(), self.hubs.add(&name), room);
         for (disk, (spec, chain)) in disks {
-            api.catalog().insert(&disk, Entry { spec, chain, origin: Some(Origin::File) });
+            if let Some(export) = api.server.named(&disk) {
+                api.record(&export, Entry { spec, chain, origin: Some(Origin::File) });
+            }
         }
+        lives_of(&self.lives).insert(name.clone(), api.lives.clone());
         let bounds = Bounds {
             spec: Mutex::new(spec),
             memory: owner.memory,
@@ -291,6 +302,7 @@ impl Tenants {
         let Some(tenant) = removed else { return Err(unknown(name)) };
         self.entries.close(name);
         tenant.api.remove_everything().await;
+        lives_of(&self.lives).remove(name);
         self.hubs.remove(name);
         tracing::info!("tenant {name:?}: removed");
         Ok(())
@@ -338,6 +350,10 @@ impl Tenants {
         }
         Ok(tenant)
     }
+}
+
+fn lives_of(all: &AllLives) -> RwLockWriteGuard<'_, HashMap<String, Lives>> {
+    all.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// There is no such tenant, or none for whoever asks.
