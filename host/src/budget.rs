@@ -47,8 +47,8 @@ impl Budget {
         self.0.limit.load(Ordering::Relaxed)
     }
 
-    /// Changes the limit. What was taken beyond it is not taken back, but nothing more is given until that
-    /// much was given back. The guarantee stays as it is.
+    /// Changes the limit. What is in use beyond it stays so until it is given back. What was guaranteed
+    /// stays reserved.
     pub fn set_limit(&self, limit: u64) {
         self.0.limit.store(limit, Ordering::Relaxed);
     }

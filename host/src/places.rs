@@ -39,6 +39,22 @@ impl Places {
         (0..parties).map(places).collect()
     }
 
+    /// Creates places that are divided among nobody, and whose number can change.
+    pub fn new(most: u64) -> Self {
+        Self { budget: Budget::new(most), freed: Arc::default() }
+    }
+
+    /// Returns the number of places, free or not.
+    pub fn most(&self) -> u64 {
+        self.budget.limit()
+    }
+
+    /// Changes the number of places that were made by [`Self::new`]. Those who have one keep it.
+    pub fn set_most(&self, most: u64) {
+        self.budget.set_limit(most);
+        self.freed.notify_waiters();
+    }
+
     /// Takes a place if one is free.
     pub fn try_enter(&self) -> Option<Place> {
         let held = Held::take(&self.budget, 1)?;
@@ -175,6 +191,21 @@ mod tests {
         let few = Places::divide(3, u64::MAX, 2);
         assert_eq!(fill(&few[0]).len(), 3, "too few to be shared out");
         assert_eq!(fill(&few[1]).len(), 3);
+    }
+
+    #[test]
+    fn number_of_places_can_change() {
+        let places = Places::new(3);
+        let mut taken = fill(&places);
+        assert_eq!((taken.len(), places.most()), (3, 3));
+        places.set_most(1);
+        taken.truncate(1);
+        assert!(places.try_enter().is_none(), "the one that is left has the only place");
+        places.set_most(5);
+        assert_eq!(fill(&places).len(), 4);
+        drop(taken);
+        places.set_most(0);
+        assert!(places.try_enter().is_none());
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl<S: Stream> Haggling<'_, S> {
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
         let meter = Box::new(export.account().open());
-        let allowance = Allowance::new(export.limits().clone());
+        let allowance = Allowance::new(export.limits());
         let allowance = allowance.sharing(export.policy().shared_limits.clone());
         let time_limit = export.policy().time_limit;
         Ok(Some(Agreed {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -86,7 +86,7 @@ pub struct Export {
     /// The connections that use the disk.
     ports: Arc<Ports>,
     account: Account,
-    policy: Policy,
+    policy: RwLock<Arc<Policy>>,
     /// How often the device was replaced.
     generation: AtomicU64,
     /// Each client has a disk of its own.
@@ -229,7 +229,7 @@ impl Export {
     pub fn with_policy(self: Arc<Self>, policy: Policy) -> Arc<Self> {
         // Nobody else has it yet, or else there is another disk.
         let export = Arc::try_unwrap(self).unwrap_or_else(|shared| shared.twin());
-        Arc::new(Self { policy, ..export })
+        Arc::new(Self { policy: RwLock::new(Arc::new(policy)), ..export })
     }
 
     /// Returns the export for a client that will send requests: this one, or one with a disk of its own.
@@ -256,7 +256,7 @@ impl Export {
             status: watch::Sender::new(Status { config, phase: Phase::Closed }),
             ports: self.ports.clone(),
             account: self.account.clone(),
-            policy: self.policy.clone(),
+            policy: RwLock::new(self.policy()),
             generation: AtomicU64::new(0),
             private: self.private,
             uppers: Uppers::default(),
@@ -278,7 +278,7 @@ impl Export {
             status: watch::Sender::new(status),
             ports: Arc::default(),
             account: Account::default(),
-            policy: Policy::default(),
+            policy: RwLock::default(),
             generation: AtomicU64::new(0),
             private: false,
             uppers: Uppers::default(),
@@ -292,7 +292,8 @@ impl Export {
 
     /// Charges the size of a device that was opened, in place of what was charged before.
     pub(super) fn charge(&self, device: &dyn Device) -> Result<(), Problem> {
-        let Some(sizes) = &self.policy.sizes else { return Ok(()) };
+        let policy = self.policy();
+        let Some(sizes) = &policy.sizes else { return Ok(()) };
         let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
         *charged = None;
         let size = device.geometry().size;
@@ -464,13 +465,21 @@ impl Export {
 
     /// Returns the limits of what clients transfer and request in a second. They can be changed at any
     /// time.
-    pub fn limits(&self) -> &Arc<Limits> {
-        &self.policy.limits
+    pub fn limits(&self) -> Arc<Limits> {
+        self.policy().limits.clone()
     }
 
     /// Returns what the export demands of its clients.
-    pub(crate) fn policy(&self) -> &Policy {
-        &self.policy
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what the export demands of its clients. The rates, and the number of clients if it was limited
+    /// by [`Places::new`](crate::places::Places::new), are those of the present limits from now on, so they
+    /// apply to connected clients as well. The rest applies to clients that come later.
+    pub fn set_policy(&self, policy: Policy) {
+        let mut present = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        *present = Arc::new(present.changed_to(policy));
     }
 
     /// Returns the device for another one to stand on, and opens it if need be. It is not replaced, and the

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::access::{Access, Origin};
 use crate::budget::Budget;
 use crate::places::{Full, Place, Places};
-use crate::rate::Limits;
+use crate::rate::{Limits, Scope};
 
 /// What an export demands of its clients. Several exports can share it.
 #[derive(Clone, Default)]
@@ -30,6 +30,22 @@ impl Policy {
     /// Returns true if the export is for this client.
     pub(crate) fn permits(&self, origin: &Origin) -> bool {
         self.access.iter().all(|access| access.permits(origin))
+    }
+
+    /// Returns this policy with the demands of another one. The limits and places stay the same, and are
+    /// changed, so they apply to clients that are connected already.
+    pub(super) fn changed_to(&self, next: Self) -> Self {
+        for scope in [Scope::Export, Scope::Connection] {
+            self.limits.set(scope, next.limits.rates(scope));
+        }
+        let places = match (&self.places, next.places) {
+            (Some(places), next) => {
+                places.set_most(next.map_or(u64::MAX, |next| next.most()));
+                Some(places.clone())
+            }
+            (None, next) => next,
+        };
+        Self { places, limits: self.limits.clone(), ..next }
     }
 
     /// Takes a place for a connection, if they are limited.

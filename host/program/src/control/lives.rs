@@ -267,7 +267,7 @@ impl Api {
         if reason == Reason::Unused && disk.connections() > 0 {
             return self.lives.still_used(&key);
         }
-        let name = disk.name();
+        let name = self.server.local_name(&disk);
         match self.remove_alone(name).await {
             Ok(()) => tracing::info!(target: TOLD, "disk {name:?}: removed, {reason}"),
             Err(problem) if problem.is(StatusCode::CONFLICT) => {
