@@ -11,6 +11,7 @@ mod events;
 mod filters;
 mod hostile;
 mod impostor;
+mod limits;
 mod lives;
 mod map;
 mod metrics;

@@ -20,6 +20,7 @@ use memnbd::device::guest::Budgets;
 use memnbd::device::snapshot::Snapshot;
 use memnbd::exports::{Export, Exports, KnownExports, Policy, ProcessBudgets};
 use memnbd::output::Outputs;
+use memnbd::places::Places;
 use memnbd::rate::Limits;
 
 /// What a disk is made of: the words of the command line, in their parts.
@@ -39,6 +40,14 @@ pub(super) struct Made {
     pub(super) export: Arc<Export>,
     /// What it is made of.
     pub(super) chain: Arc<Chain>,
+}
+
+/// In what a disk in use is to differ.
+pub(super) struct Differences {
+    /// The layers or their parameters are others.
+    pub(super) layers: bool,
+    /// What it is to demand of its clients, if that is something else.
+    pub(super) policy: Option<Policy>,
 }
 
 /// Whose rights the disks of a configuration have.
@@ -140,17 +149,11 @@ impl Maker {
         layers: &Layers,
         directory: &Path,
     ) -> Result<Made, Failure> {
-        let (mut filters, mut words) = (layers.filters.clone(), layers.parameters.clone());
-        let own = HostFilters::take(&mut filters, &mut words, Place::Item, directory);
-        let own = own.map_err(Failure::Usage)?;
-        let policy = own.policy(self.shop.access.as_ref());
-        if own.rate_files(&policy.limits).is_some() {
-            let problem = "rates that are in files belong on the command line; give rate= instead";
-            return Err(Failure::Usage(problem.into()));
-        }
-        let (component, words) = components::for_words(&layers.component, &words);
+        let (own, layers) = split(layers)?;
+        let policy = self.policy(&own);
+        let (component, words) = components::for_words(&layers.component, &layers.parameters);
         let component = components::located(&component, directory);
-        let filters = filters.iter().map(|filter| components::located(filter, directory));
+        let filters = layers.filters.iter().map(|filter| components::located(filter, directory));
         let filters: Vec<String> = filters.collect();
         let budgets = self.budgets();
         let wish = Wish {
@@ -169,10 +172,11 @@ impl Maker {
     ///
     /// Returns an error if a component does not exist, or the parameters are wrong.
     pub(super) async fn export(&self, name: &str, layers: &Layers) -> Result<Made, Failure> {
+        let (own, layers) = split(layers)?;
         let component = self.grants.component(&layers.component).map_err(Failure::Usage)?;
         let (component, words) = components::for_words(&component, &layers.parameters);
-        let layers = Layers { parameters: words, ..layers.clone() };
-        self.granted(name, &layers, Bottom::Component(&component)).await
+        let layers = Layers { parameters: words, ..layers };
+        self.granted(name, &layers, Bottom::Component(&component), &own).await
     }
 
     /// Makes an export that begins with what a snapshot holds, with these filters. `component` does not
@@ -187,7 +191,23 @@ impl Maker {
         name: &str,
         layers: &Layers,
     ) -> Result<Made, Failure> {
-        self.granted(name, layers, Bottom::Snapshot(snapshot)).await
+        let (own, layers) = split(layers)?;
+        self.granted(name, &layers, Bottom::Snapshot(snapshot), &own).await
+    }
+
+    /// Compares what a disk in use is made of with what it is to be made of.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a parameter of a filter that is a part of the server is wrong.
+    pub(super) fn differences(
+        &self,
+        before: &Layers,
+        after: &Layers,
+    ) -> Result<Differences, Failure> {
+        let ((before, layers_before), (after, layers_after)) = (split(before)?, split(after)?);
+        let policy = (!before.says_the_same(&after)).then(|| self.policy(&after));
+        Ok(Differences { layers: layers_before != layers_after, policy })
     }
 
     /// Returns what a disk that is in use would be made of with other filters, or other parameters of them.
@@ -203,6 +223,7 @@ impl Maker {
         after: &Layers,
         rights: Rights<'_>,
     ) -> Result<Chain, Failure> {
+        let ((_, before), (_, after)) = (split(before)?, split(after)?);
         let content = chain.content().await;
         let content = content.map_err(|problem| Failure::Failed(anyhow::anyhow!("{problem}")))?;
         let staying = &before.filters[content.filters.min(before.filters.len())..];
@@ -240,14 +261,25 @@ impl Maker {
         name: &str,
         layers: &Layers,
         bottom: Bottom<'_>,
+        own: &HostFilters,
     ) -> Result<Made, Failure> {
         let filters = layers.filters.iter().map(|filter| self.grants.component(filter));
         let filters = filters.collect::<Result<Vec<_>, _>>().map_err(Failure::Usage)?;
         let (outputs, budgets) = (&self.shop.outputs, self.budgets());
         let mut wish = Wish::granted(&self.grants, outputs, budgets, name, &layers.parameters)?;
         wish.read_only = self.shop.read_only || layers.read_only;
-        let policy = HostFilters::default().policy(self.shop.access.as_ref());
-        self.make(&filters, bottom, wish, &policy).await
+        self.make(&filters, bottom, wish, &self.policy(own)).await
+    }
+
+    /// Returns what an export demands of its clients. The number of clients can be limited later.
+    fn policy(&self, own: &HostFilters) -> Policy {
+        let mut policy = own.policy(self.shop.access.as_ref());
+        policy.places.get_or_insert_with(|| Places::new(u64::MAX));
+        if let Some(owner) = &self.owner {
+            policy.shared_limits = Some(owner.limits.clone());
+            policy.sizes = Some(owner.sizes.clone());
+        }
+        policy
     }
 
     async fn make(
@@ -257,12 +289,9 @@ impl Maker {
         wish: Wish,
         policy: &Policy,
     ) -> Result<Made, Failure> {
-        let mut policy = policy.clone();
         let name = match &self.owner {
             None => wish.export_name.clone(),
             Some(owner) => {
-                policy.shared_limits = Some(owner.limits.clone());
-                policy.sizes = Some(owner.sizes.clone());
                 let exports = owner.exports.upgrade();
                 let exports = exports.ok_or_else(|| anyhow::anyhow!("the tenant is gone"))?;
                 exports.full_name(&wish.export_name)
@@ -270,8 +299,23 @@ impl Maker {
         };
         let mut loader = self.shop.loader.lock().await;
         let chain = Chain::new(&mut loader, &name, filters, bottom, wish, &self.known).await?;
-        Ok(export(chain, &name, self.shop.private, &policy))
+        Ok(export(chain, &name, self.shop.private, policy))
     }
+}
+
+/// Takes the filters that are parts of the server out of what a disk is made of.
+fn split(layers: &Layers) -> Result<(HostFilters, Layers), Failure> {
+    let mut rest = layers.clone();
+    let (filters, words) = (&mut rest.filters, &mut rest.parameters);
+    // There are no paths.
+    let own = HostFilters::take(filters, words, Place::Item, Path::new(""));
+    let own = own.map_err(Failure::Usage)?;
+    if own.has_files() {
+        let problem = "rates that are in files belong on the command line; give rate= instead, \
+                       which memnbd update changes";
+        return Err(Failure::Usage(problem.into()));
+    }
+    Ok((own, rest))
 }
 
 /// Makes an export of a disk.

@@ -1,6 +1,6 @@
 //! The routes of the control API, and what they do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,8 @@ pub(super) struct Api {
     room: Mutex<Room>,
     /// The places of the streams of events.
     pub(super) streams: Arc<Semaphore>,
+    /// The numbers of the exports whose limits are those of the command line.
+    pub(super) fixed: HashSet<u64>,
     /// Held while the disks and snapshots change.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
@@ -140,8 +142,9 @@ impl Api {
         events: Hub,
         room: Room,
     ) -> Self {
-        let mut catalog = Catalog::default();
+        let (mut catalog, mut fixed) = (Catalog::default(), HashSet::new());
         for (name, (layers, chain)) in disks {
+            fixed.extend(server.export(&name).map(|export| export.id()));
             catalog.insert(&name, Entry { spec: layers.into(), chain, origin: None });
         }
         let (catalog, changing) = (Arc::new(Mutex::new(catalog)), tokio::sync::Mutex::default());
@@ -150,7 +153,7 @@ impl Api {
         }
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
         let lives = Lives::default();
-        Self { server, maker, events, hubs: None, lives, catalog, room, streams, changing }
+        Self { server, maker, events, hubs: None, lives, catalog, fixed, room, streams, changing }
     }
 
     /// Makes this the API of the first tenant, among those that these hubs are of.

@@ -22,7 +22,7 @@ use super::ttl::Ttl;
 use crate::Failure;
 use crate::chain::Chain;
 use crate::events::{Happening, TOLD};
-use crate::making::Rights;
+use crate::making::{Differences, Rights};
 
 /// What is to change about a disk. What is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -80,20 +80,47 @@ impl Api {
         }
         let (before, after) = (entry.spec.layers(), after.layers());
         let chain = self.maker.with_filters(&entry.chain, &before, &after, rights).await;
-        chain.map_err(|failure| match failure {
-            Failure::Usage(text) => Problem::bad_request(text),
-            Failure::Failed(error) => Problem::conflict(format!("{error:#}")),
-        })
+        chain.map_err(problem_of)
     }
 
     /// Gives a disk other filters between two requests of each of its clients. Those that it has end, and the
-    /// others begin as they are when they are new. Nothing else changes the disks meanwhile.
+    /// others begin as they are when they are new, except for limits that are parts of the server, which
+    /// alone change without a pause. Nothing else changes the disks meanwhile.
     pub(super) async fn refilter(
         &self,
         name: &str,
         after: DiskSpec,
         rights: Rights<'_>,
     ) -> Result<Arc<Export>, Problem> {
+        let export = self.disk(name)?;
+        let mut entry = self.catalog().disk(name).cloned().ok_or_else(|| {
+            Problem::conflict(format!("the disk {name:?} was opened for a client by a pattern"))
+        })?;
+        let differences = self.maker.differences(&entry.spec.layers(), &after.layers());
+        let Differences { layers, policy } = differences.map_err(problem_of)?;
+        if policy.is_some() && self.fixed.contains(&export.id()) {
+            return Err(Problem::conflict(format!(
+                "the limits of the disk {name:?} are those of the command line, and stay"
+            )));
+        }
+        if layers {
+            entry.chain = self.relayer(name, &after, rights).await?;
+        }
+        if let Some(policy) = policy {
+            export.set_policy(policy);
+        }
+        self.record(&export, Entry { spec: after, ..entry });
+        self.events.tell(Some(name.to_owned()), Happening::DiskUpdated);
+        Ok(export)
+    }
+
+    /// Gives a disk other layers above what it holds. Returns what it is made of then.
+    async fn relayer(
+        &self,
+        name: &str,
+        after: &DiskSpec,
+        rights: Rights<'_>,
+    ) -> Result<Arc<Chain>, Problem> {
         let (export, device, entry) = self.opened(name).await?;
         drop(device);
         let not_changed = |reason: &dyn std::fmt::Display| {
@@ -102,7 +129,7 @@ impl Api {
             ))
         };
         let content = entry.chain.content().await.map_err(|error| not_changed(&error))?;
-        let chain = self.refiltered(&entry, &after, rights).await?;
+        let chain = self.refiltered(&entry, after, rights).await?;
         let held = export.hold(PATIENCE).await.map_err(|error| not_changed(&error))?;
         let divided = Divided::of(held.device(), content.filters);
         let divided = divided.map_err(|error| not_changed(&error))?;
@@ -111,10 +138,7 @@ impl Api {
             opening.map_err(|_| not_changed(&format!("it took longer than {PATIENCE:?}")))?;
         let next = opened.map_err(|error| not_changed(&error))?;
         discard(held.replace(next).map_err(|error| not_changed(&error))?);
-        let origin = entry.origin;
-        self.record(&export, Entry { spec: after, chain: Arc::new(chain), origin });
-        self.events.tell(Some(name.to_owned()), Happening::DiskUpdated);
-        Ok(export)
+        Ok(Arc::new(chain))
     }
 
     async fn patch(&self, name: &str, patch: DiskPatch) -> Result<Arc<Export>, Problem> {
@@ -140,6 +164,13 @@ impl Api {
             self.lives.renew(&export);
         }
         Ok(export)
+    }
+}
+
+fn problem_of(failure: Failure) -> Problem {
+    match failure {
+        Failure::Usage(text) => Problem::bad_request(text),
+        Failure::Failed(error) => Problem::conflict(format!("{error:#}")),
     }
 }
 

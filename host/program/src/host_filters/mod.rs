@@ -45,6 +45,8 @@ pub(super) enum Place {
 /// What the filters of a disk, that are parts of the server, ask for.
 #[derive(Debug, Default)]
 pub(super) struct HostFilters {
+    /// The names and parameters, as they were given.
+    given: Vec<String>,
     rates: Option<(Rates, Rates)>,
     rate_files: RateFiles,
     /// The most clients; 0 is no limit.
@@ -85,6 +87,8 @@ impl HostFilters {
             if count == 0 && own.is_empty() {
                 continue;
             }
+            found.given.push(name.to_owned());
+            found.given.extend(own.iter().cloned());
             if place == Place::Item && describe::is_of_the_server(index) {
                 return Err(format!(
                     "the filter {name} is for the whole server; give it as --filter={name}"
@@ -157,6 +161,16 @@ impl HostFilters {
         Ok(())
     }
 
+    /// Returns true if the same was given, in the same words.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        self.given == other.given
+    }
+
+    /// Returns true if files change the limits.
+    pub(super) fn has_files(&self) -> bool {
+        !self.rate_files.is_empty()
+    }
+
     /// Returns true if anything is asked for a disk, rather than for the server.
     pub(super) fn is_for_a_disk(&self) -> bool {
         self.rates.is_some() || self.limit.is_some() || self.time_limit.is_some()
@@ -170,10 +184,9 @@ impl HostFilters {
             limits.set(Scope::Export, export);
             limits.set(Scope::Connection, connection);
         }
-        let places = |limit| Places::divide(limit, u64::MAX, 1).remove(0);
         Policy {
             access: server.into_iter().chain(&self.access).cloned().collect(),
-            places: self.limit.filter(|&limit| limit > 0).map(places),
+            places: self.limit.filter(|&limit| limit > 0).map(Places::new),
             time_limit: self.time_limit.filter(|limit| !limit.is_zero()),
             limits,
             shared_limits: None,
