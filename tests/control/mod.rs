@@ -8,6 +8,7 @@ mod config;
 mod diff;
 mod disks;
 mod events;
+mod exports;
 mod filters;
 mod hostile;
 mod impostor;

@@ -94,6 +94,8 @@ struct Workshop {
     private: bool,
     /// The scripts of expressions may be run, if whoever names them has the server's rights.
     allow_scripts: bool,
+    /// Clients can use TLS.
+    has_tls: bool,
 }
 
 impl Maker {
@@ -107,8 +109,17 @@ impl Maker {
         args: &Args,
     ) -> Self {
         let Args { read_only, private, allow_scripts, .. } = *args;
-        let loader = Mutex::new(loader);
-        let shop = Workshop { loader, process, outputs, access, read_only, private, allow_scripts };
+        let (loader, has_tls) = (Mutex::new(loader), args.tls.has_credentials());
+        let shop = Workshop {
+            loader,
+            process,
+            outputs,
+            access,
+            read_only,
+            private,
+            allow_scripts,
+            has_tls,
+        };
         Self { shop: Arc::new(shop), known, grants, owner: None }
     }
 
@@ -130,6 +141,28 @@ impl Maker {
     /// Returns the budgets of the process.
     pub(super) fn process(&self) -> &ProcessBudgets {
         &self.shop.process
+    }
+
+    /// Returns true if clients can use TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.shop.has_tls
+    }
+
+    /// Returns what an export demands of its clients that has these filters, and no other layers.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a filter is no part of the server, or a parameter is wrong.
+    pub(super) fn demands(&self, filters: &[String], words: &[String]) -> Result<Policy, Failure> {
+        let (filters, parameters) = (filters.to_vec(), words.to_vec());
+        let (own, rest) = split(&Layers { filters, parameters, ..Layers::default() })?;
+        if let Some(other) = rest.filters.first().or(rest.parameters.first()) {
+            return Err(Failure::Usage(format!(
+                "{other:?}: an export has the filters ip, limit, rate and time-limit, and their \
+                 parameters; others belong to the disk"
+            )));
+        }
+        Ok(self.policy(&own))
     }
 
     /// Returns what those may name who use the control API.

@@ -71,6 +71,11 @@ impl TlsArgs {
         })
     }
 
+    /// Returns true if TLS is to be used.
+    pub(super) fn has_credentials(&self) -> bool {
+        matches!(self.find(), Ok(Credentials::Keys(_) | Credentials::Certificates(_)))
+    }
+
     fn mode(&self) -> TlsMode {
         self.mode.unwrap_or(TlsMode::On)
     }

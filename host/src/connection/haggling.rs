@@ -158,6 +158,7 @@ impl<S: Stream> Haggling<'_, S> {
             (Ok(_), None) => unreachable!("an open device has a geometry"),
             (Err(Unavailable::Unknown), _) => Err(nbd::OpenError::Unknown),
             (Err(Unavailable::Denied), _) => Err(nbd::OpenError::Policy),
+            (Err(Unavailable::NeedsTls), _) => Err(nbd::OpenError::TlsRequired),
             (Err(Unavailable::Failed(text)), _) => Err(nbd::OpenError::Failed { text }),
         };
         let info = info.as_ref().map_err(|error| *error);
@@ -311,6 +312,8 @@ enum Unavailable {
     Unknown,
     /// It is not for this client.
     Denied,
+    /// It is for clients that use TLS, and this one does not.
+    NeedsTls,
     /// It cannot be used now.
     Failed(String),
 }
@@ -360,6 +363,9 @@ async fn use_export(
     if !export.policy().permits(&context.origin) {
         return Err(Unavailable::Denied);
     }
+    if export.policy().tls && !tls {
+        return Err(Unavailable::NeedsTls);
+    }
     let name = exports.local_name(&export).to_owned();
     let exports = exports.clone();
     let export = match purpose {
@@ -371,7 +377,7 @@ async fn use_export(
     };
     if purpose != Purpose::Transmission {
         let device = device().await?;
-        let read_only = export.denies_writes();
+        let read_only = export.denies_writes() || export.is_read_only();
         return Ok(Opened { exports, export, name, device, used: None, read_only });
     }
     let full = |Full| {
@@ -387,6 +393,6 @@ async fn use_export(
             break (device, port);
         }
     };
-    let read_only = export.denies_writes();
+    let read_only = export.denies_writes() || export.is_read_only();
     Ok(Opened { exports, export, name, device, used: Some((place, port)), read_only })
 }

@@ -19,6 +19,8 @@ use super::turnstile::Turnstile;
 
 /// A connection's way to the device of an export.
 pub struct Port {
+    /// The number of the export by which the client asked for the disk.
+    owner: u64,
     turnstile: Turnstile,
     device: Mutex<Arc<dyn Device>>,
     /// How often the port was closed.
@@ -34,11 +36,12 @@ pub struct Port {
 impl Port {
     /// A port of a device that is never replaced.
     pub fn alone(device: Arc<dyn Device>) -> Arc<Self> {
-        Arc::new(Self::new(device, Arc::default()))
+        Arc::new(Self::new(0, device, Arc::default()))
     }
 
-    fn new(device: Arc<dyn Device>, emptied: Arc<Notify>) -> Self {
+    fn new(owner: u64, device: Arc<dyn Device>, emptied: Arc<Notify>) -> Self {
         Self {
+            owner,
             turnstile: Turnstile::default(),
             device: Mutex::new(device),
             generation: AtomicU64::new(0),
@@ -160,10 +163,14 @@ impl std::error::Error for InUse {}
 
 impl Ports {
     /// Creates a port of the device that `current` returns, which is called while the device cannot
-    /// be replaced.
-    pub fn enter(&self, current: impl FnOnce() -> Option<Arc<dyn Device>>) -> Option<Arc<Port>> {
+    /// be replaced. `owner` is the export that the client uses.
+    pub fn enter(
+        &self,
+        owner: u64,
+        current: impl FnOnce() -> Option<Arc<dyn Device>>,
+    ) -> Option<Arc<Port>> {
         let mut list = self.list();
-        let port = Arc::new(Port::new(current()?, self.emptied.clone()));
+        let port = Arc::new(Port::new(owner, current()?, self.emptied.clone()));
         if list.closed {
             port.turnstile.close();
         }
@@ -188,9 +195,18 @@ impl Ports {
         self.list().ports().count()
     }
 
+    /// The number of connections to one of the exports.
+    pub fn count_of(&self, owner: u64) -> usize {
+        self.list().ports().filter(|port| port.owner == owner).count()
+    }
+
     /// Waits for the exclusive right to replace the device.
     pub async fn replacing(&self) -> Replacing<'_> {
         Replacing { ports: self, _turn: self.turn.lock().await }
+    }
+
+    fn ending(&self, owner: u64) -> Ending {
+        Ending(self.list().ports().filter(|port| port.owner == owner).collect())
     }
 
     fn close(&self) -> Closed<'_> {
@@ -202,10 +218,15 @@ impl Ports {
 
     /// Waits until nobody is inside.
     async fn empty(&self) {
+        self.until(|| self.inside() == 0).await;
+    }
+
+    /// Waits until this is true, which may change when somebody leaves a closed port.
+    async fn until(&self, is_empty: impl Fn() -> bool) {
         loop {
             let mut emptied = std::pin::pin!(self.emptied.notified());
             emptied.as_mut().enable();
-            if self.inside() == 0 {
+            if is_empty() {
                 return;
             }
             emptied.await;
@@ -250,6 +271,29 @@ impl<'a> Replacing<'a> {
         let _closed = self.ports.close();
         let _ = tokio::time::timeout(limit, self.ports.empty()).await;
         self.ports.list().ports().for_each(|port| port.end());
+    }
+}
+
+impl Replacing<'_> {
+    /// Closes the ports of one owner for good, when nobody is inside of them or after `limit`. There must
+    /// not be new ones by then. The others stay open.
+    pub async fn end_of(self, owner: u64, limit: Duration) {
+        let ending = self.ports.ending(owner);
+        ending.0.iter().for_each(|port| port.turnstile.close());
+        let are_empty = || ending.0.iter().all(|port| port.turnstile.is_empty());
+        let _ = tokio::time::timeout(limit, self.ports.until(are_empty)).await;
+    }
+}
+
+/// Ports that stay closed when this is dropped.
+struct Ending(Vec<Arc<Port>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        for port in &self.0 {
+            port.end();
+            port.open();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::attempt::Attempt;
 use super::bitmaps::Bitmaps;
 use super::observer::{Change, Observer};
+use super::other_name::OtherName;
 use super::policy::Policy;
 use super::uppers::{Conflict, Uppers};
 use super::{Failed, Problem, Stage, State};
@@ -93,6 +94,10 @@ pub struct Export {
     private: bool,
     /// The devices of other exports that stand on the device.
     uppers: Uppers,
+    /// The export by whose disk this one is served, if it is another name of that.
+    pub(super) other_name: Option<OtherName>,
+    /// The number of exports that are other names of this one.
+    pub(super) other_names: AtomicUsize,
     /// The only client of its disk.
     client: Option<Client>,
     /// Somebody may change the device without a connection.
@@ -260,6 +265,8 @@ impl Export {
             generation: AtomicU64::new(0),
             private: self.private,
             uppers: Uppers::default(),
+            other_name: None,
+            other_names: AtomicUsize::new(0),
             client: None,
             handed_out: AtomicBool::new(false),
             charged: Mutex::default(),
@@ -268,9 +275,21 @@ impl Export {
         }
     }
 
+    /// Creates an export that serves the disk of another one.
+    pub(super) fn of_main(name: &str, other: OtherName) -> Arc<Self> {
+        let (account, registered_id) = (other.main.account.clone(), other.main.id);
+        let mut export = Self::new_with_status(name, None, Status::default());
+        (export.account, export.registered_id) = (account, registered_id);
+        Arc::new(Self { other_name: Some(other), ..export })
+    }
+
     fn with_status(name: &str, source: Option<Arc<dyn Source>>, status: Status) -> Arc<Self> {
+        Arc::new(Self::new_with_status(name, source, status))
+    }
+
+    fn new_with_status(name: &str, source: Option<Arc<dyn Source>>, status: Status) -> Self {
         let id = next_id();
-        Arc::new(Self {
+        Self {
             id,
             registered_id: id,
             name: name.to_owned(),
@@ -282,12 +301,24 @@ impl Export {
             generation: AtomicU64::new(0),
             private: false,
             uppers: Uppers::default(),
+            other_name: None,
+            other_names: AtomicUsize::new(0),
             client: None,
             handed_out: AtomicBool::new(false),
             charged: Mutex::default(),
             bitmaps: OnceLock::new(),
             registered: OnceLock::new(),
-        })
+        }
+    }
+
+    /// Returns the export that has the disk: this one, unless it is another name of one.
+    fn with_disk(&self) -> &Self {
+        self.main().map_or(self, Arc::as_ref)
+    }
+
+    /// Returns the ports of the clients of all names.
+    pub(super) fn ports(&self) -> &Ports {
+        &self.with_disk().ports
     }
 
     /// Charges the size of a device that was opened, in place of what was charged before.
@@ -337,7 +368,7 @@ impl Export {
 
     /// Returns the dirty bitmaps that clients are offered.
     pub(crate) fn bitmaps(&self) -> Option<&dyn Bitmaps> {
-        self.bitmaps.get().map(|bitmaps| &**bitmaps)
+        self.with_disk().bitmaps.get().map(|bitmaps| &**bitmaps)
     }
 
     /// Returns true if each client has a disk of its own.
@@ -367,12 +398,13 @@ impl Export {
 
     /// Returns the state of the export.
     pub fn state(&self) -> State {
-        self.status.borrow().phase.state()
+        let export = if self.has_name() { self.with_disk() } else { self };
+        export.status.borrow().phase.state()
     }
 
     /// Returns how often the export was pointed at another device.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+        self.with_disk().generation.load(Ordering::Relaxed)
     }
 
     /// Returns the size of the disk in bytes, if it is open.
@@ -384,7 +416,7 @@ impl Export {
     /// component's. While there is no disk, it may be the stage of loading, or the reason of a
     /// failure.
     pub fn description(&self) -> String {
-        let status = self.status.borrow();
+        let status = self.with_disk().status.borrow();
         let of_component =
             status.config.as_ref().map(|config| config.component.description().summary.as_str());
         let of_disk = match &status.phase {
@@ -405,20 +437,24 @@ impl Export {
     /// pause makes it.
     pub async fn disk(self: &Arc<Self>) -> Result<Arc<dyn Device>, Failed> {
         // Before the state is read: see `close_unchanged`.
-        self.handed_out.store(true, Ordering::Relaxed);
+        self.with_disk().handed_out.store(true, Ordering::Relaxed);
         self.disk_for_clients().await
     }
 
     /// Returns the disk like [`Self::disk`], for a connection: it executes nothing before it has a port, or
     /// nothing at all.
     pub(crate) async fn disk_for_clients(self: &Arc<Self>) -> Result<Arc<dyn Device>, Failed> {
+        let export = self.main().unwrap_or(self);
         loop {
-            if let Some(attempt) = self.attempt() {
+            if !self.has_name() {
+                return Err(Failed { problem: Arc::new(Problem::Removed), backoff: None });
+            }
+            if let Some(attempt) = export.attempt() {
                 // The caller may be cancelled while the component is at work; the attempt must not
                 // be.
                 tokio::spawn(attempt.open_and_log());
             }
-            match self.settled().await {
+            match export.settled().await {
                 Phase::Open(disk) => return Ok(disk),
                 Phase::Failed(failed) => return Err(failed),
                 Phase::Draining(_) | Phase::Gone => {
@@ -443,8 +479,8 @@ impl Export {
         self: &Arc<Self>,
         keep: bool,
     ) -> impl Future<Output = Result<(), Failed>> + Send + use<> {
-        let attempt = self.attempt();
-        let export = self.clone();
+        let export = self.main().unwrap_or(self).clone();
+        let attempt = export.attempt();
         async move {
             match attempt {
                 Some(attempt) => attempt.open(keep).await,
@@ -455,7 +491,7 @@ impl Export {
 
     /// Returns a port of the disk for a new connection, or `None` if the disk is not open.
     pub fn enter(&self) -> Option<Arc<Port>> {
-        self.ports.enter(|| self.opened())
+        self.ports().enter(self.id, || self.opened())
     }
 
     /// Returns the account of what clients asked of the export, whichever device it had.
@@ -503,14 +539,14 @@ impl Export {
     }
 
     /// Returns true if the device of another export stands on the one of this.
-    pub(super) fn is_stood_on(&self) -> bool {
+    pub fn is_stood_on(&self) -> bool {
         self.uppers.exist()
     }
 
     /// Returns true if clients must not write, because another export relies on the content. Ask after
     /// [`Self::enter`]: while a client that may write has a port, nothing comes to rely on the content.
     pub(crate) fn denies_writes(&self) -> bool {
-        self.uppers.denies_writes()
+        self.with_disk().uppers.denies_writes()
     }
 
     /// Returns the components of the disk that take commands, the one nearest to the client first. There are
@@ -525,8 +561,12 @@ impl Export {
     }
 
     /// The number of connections that use the export.
+    /// For a disk with other names, they are those of all names.
     pub fn connections(&self) -> usize {
-        self.ports.count()
+        match &self.other_name {
+            Some(other) => other.main.ports.count_of(self.id),
+            None => self.ports.count(),
+        }
     }
 
     /// Points the export at another device, between two requests of each of its clients, who notice
@@ -546,10 +586,11 @@ impl Export {
         device: Arc<dyn Device>,
         limit: Duration,
     ) -> Result<Arc<dyn Device>, NotReplaced> {
-        let (replacing, present) = self.replaceable().await?;
+        let export = self.with_disk();
+        let (replacing, present) = export.replaceable().await?;
         check_geometry(&present, &device)?;
         let drained = replacing.drain(limit).await.map_err(NotReplaced::InUse)?;
-        Held { export: self, drained, present }.replace(device)
+        Held { export, drained, present }.replace(device)
     }
 
     /// Holds back the requests of the export's clients, after those under way have come to their end, for
@@ -559,9 +600,10 @@ impl Export {
     ///
     /// Returns an error if the export is not open, or a request takes longer than `limit`.
     pub async fn hold(&self, limit: Duration) -> Result<Held<'_>, NotReplaced> {
-        let (replacing, present) = self.replaceable().await?;
+        let export = self.with_disk();
+        let (replacing, present) = export.replaceable().await?;
         let drained = replacing.drain(limit).await.map_err(NotReplaced::InUse)?;
-        Ok(Held { export: self, drained, present })
+        Ok(Held { export, drained, present })
     }
 
     /// Returns the exclusive right to replace the device, and the device: it stays open meanwhile.
@@ -582,6 +624,9 @@ impl Export {
     /// to a caller of [`Self::disk`], or because it is not open or cannot be opened again. The caller knows
     /// that the disk has the same content whenever it is opened.
     pub async fn close_unchanged(&self) -> Option<Arc<dyn Device>> {
+        if self.other_name.is_some() {
+            return None;
+        }
         let _replacing = self.ports.replacing().await;
         let again = self.source.is_some() || self.status.borrow().config.is_some();
         if self.private || !again || self.is_stood_on() || self.generation() > 0 {
@@ -620,6 +665,10 @@ impl Export {
     ///
     /// Returns an error if the device fails to flush; this is logged.
     pub(super) async fn close(&self, limit: Duration) -> Result<(), ErrorCode> {
+        if let Some(other) = &self.other_name {
+            self.close_name(other, limit).await;
+            return Ok(());
+        }
         // In turn with those who replace the device.
         let replacing = self.ports.replacing().await;
         let device = loop {
@@ -657,7 +706,10 @@ impl Export {
 
     /// Returns false once the export is being removed.
     pub(super) fn may_be_used(&self) -> bool {
-        !matches!(self.status.borrow().phase, Phase::Draining(_) | Phase::Gone)
+        let is_ended = |export: &Self| {
+            matches!(export.status.borrow().phase, Phase::Draining(_) | Phase::Gone)
+        };
+        !is_ended(self) && self.main().is_none_or(|main| !is_ended(main))
     }
 
     /// Waits until the export is open, closed or failed, or its component is being compiled, which
@@ -667,8 +719,8 @@ impl Export {
             let stage = status.stage();
             stage.is_none() || stage == Some(Stage::Compiling)
         };
-        // This cannot fail, because `self` owns the sender.
-        let _ = self.status.subscribe().wait_for(wanted).await;
+        // This cannot fail, because the export owns the sender.
+        let _ = self.with_disk().status.subscribe().wait_for(wanted).await;
     }
 
     /// Returns true if the disk is open.
@@ -685,7 +737,7 @@ impl Export {
 
     /// Returns true if the last attempt to open the disk failed.
     pub fn has_failed(&self) -> bool {
-        matches!(self.status.borrow().phase, Phase::Failed(_))
+        matches!(self.with_disk().status.borrow().phase, Phase::Failed(_))
     }
 
     async fn settled(&self) -> Phase {
@@ -742,11 +794,14 @@ impl Export {
 
     /// Waits for the exclusive right to replace the device.
     pub(super) async fn replacing(&self) -> Replacing<'_> {
-        self.ports.replacing().await
+        self.ports().replacing().await
     }
 
     pub(super) fn opened(&self) -> Option<Arc<dyn Device>> {
-        match &self.status.borrow().phase {
+        if !self.has_name() {
+            return None;
+        }
+        match &self.with_disk().status.borrow().phase {
             Phase::Open(disk) => Some(disk.clone()),
             _ => None,
         }

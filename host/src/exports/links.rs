@@ -101,6 +101,13 @@ impl LowerExport {
         let exports = self.exports.get().and_then(Weak::upgrade);
         let exports = exports.ok_or_else(|| permanent("the server is stopping".into()))?;
         let export = exports.named(name).ok_or_else(|| permanent(exports.unknown(name)))?;
+        if let Some(main) = export.main() {
+            // Links are found by the names of disks.
+            let main = exports.local_name(main);
+            return Err(permanent(format!(
+                "export {name:?} is another name of the disk {main:?}; give that name instead"
+            )));
+        }
         let link = exports.links().add(&self.upper, name);
         let link = link.ok_or_else(|| {
             permanent(format!(

@@ -12,6 +12,7 @@ mod links;
 mod listing;
 mod map;
 mod observer;
+mod other_name;
 mod policy;
 mod problem;
 mod registry;

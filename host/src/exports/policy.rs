@@ -17,6 +17,8 @@ pub struct Policy {
     pub places: Option<Places>,
     /// How long a connection may last; without a limit if `None`.
     pub time_limit: Option<Duration>,
+    /// Whether clients must use TLS, where the server has it.
+    pub tls: bool,
     /// The limits of what clients transfer and request in a second.
     pub limits: Arc<Limits>,
     /// The same for several exports together, if there are such limits.

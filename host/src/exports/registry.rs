@@ -212,13 +212,8 @@ impl Exports {
     /// # Errors
     ///
     /// Returns an error if there is an export of this name.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the name of the export is not in the namespace of this registry.
     pub fn add(&self, export: Arc<Export>) -> Result<(), DuplicateName> {
-        let name = export.name().strip_prefix(&self.prefix);
-        let name = name.expect("the export is named for this registry").to_owned();
+        let name = self.local_name(&export).to_owned();
         let mut list = self.write();
         if list.by_name.contains_key(&name) {
             return Err(DuplicateName(name));
@@ -240,6 +235,9 @@ impl Exports {
         let export = self.named(name).ok_or(NotRemoved::Unknown)?;
         if export.is_stood_on() {
             return Err(NotRemoved::StoodOn);
+        }
+        if export.has_other_names() {
+            return Err(NotRemoved::HasOtherNames);
         }
         let closed = export.close(limit).await;
         self.write().forget(&export);
@@ -428,6 +426,8 @@ pub enum NotRemoved {
     Unknown,
     /// Another export stands on it.
     StoodOn,
+    /// There are exports of its disk by other names.
+    HasOtherNames,
     /// The export was removed, but its disk could not be flushed.
     Unflushed(ErrorCode),
 }
@@ -437,6 +437,7 @@ impl fmt::Display for NotRemoved {
         match self {
             Self::Unknown => f.write_str("there is no export of this name"),
             Self::StoodOn => f.write_str("another export stands on it"),
+            Self::HasOtherNames => f.write_str("its disk is exported by other names as well"),
             Self::Unflushed(error) => {
                 write!(f, "removed, but not flushed, so data may be lost: {error:?}")
             }

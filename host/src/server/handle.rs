@@ -87,6 +87,11 @@ impl Handle {
         self.exports.namespace()
     }
 
+    /// Returns what an export has to be called whose clients call it `name`.
+    pub fn full_name(&self, name: &str) -> String {
+        self.exports.full_name(name)
+    }
+
     /// Returns what the clients of an export call it.
     pub fn local_name<'a>(&self, export: &'a Export) -> &'a str {
         self.exports.local_name(export)
@@ -132,13 +137,16 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such export, if another export stands on it, or if its disk could
-    /// not be flushed.
+    /// Returns an error if there is no such export, if another export stands on it or is another name of its
+    /// disk, or if its disk could not be flushed.
     pub async fn remove(&self, name: &str, limit: Duration) -> Result<(), NotRemoved> {
         let (handle, name) = (self.clone(), name.to_owned());
         let removing = tokio::spawn(async move {
             let removed = handle.exports.remove(&name, limit).await;
-            if !matches!(removed, Err(NotRemoved::Unknown | NotRemoved::StoodOn)) {
+            if !matches!(
+                removed,
+                Err(NotRemoved::Unknown | NotRemoved::StoodOn | NotRemoved::HasOtherNames)
+            ) {
                 handle.exports.places().forget(&handle.exports.full_name(&name));
             }
             removed

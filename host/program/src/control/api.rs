@@ -19,7 +19,9 @@ use utoipa::OpenApi;
 
 use super::bitmaps;
 use super::catalog::{Catalog, Entry};
+use super::changes::named;
 use super::diff;
+use super::exports::{self, Offers};
 use super::filters;
 use super::lives::{Key, Lives};
 use super::map;
@@ -45,7 +47,7 @@ pub(crate) const MAX_DISKS: usize = 10_000;
 pub(crate) const MAX_WEIGHT: usize = 64 << 20;
 
 /// How long requests under way may take when their disk is removed.
-const REMOVAL: Duration = Duration::from_secs(10);
+pub(super) const REMOVAL: Duration = Duration::from_secs(10);
 
 /// The same for the disks of each tenant but the first.
 const TENANT_WEIGHT: usize = 4 << 20;
@@ -76,6 +78,10 @@ const MAX_NAME: usize = 255;
         disconnect,
         super::events::follow_events,
         populate::populate_disks,
+        exports::list_exports,
+        exports::show_export,
+        exports::put_export,
+        exports::remove_export,
         snapshots::list_snapshots,
         snapshots::show_snapshot,
         snapshots::take_snapshot,
@@ -120,6 +126,7 @@ pub(super) struct Api {
     pub(super) maker: Maker,
     pub(super) events: Hub,
     pub(super) lives: Lives,
+    pub(super) offers: Offers,
     /// All hubs, if this is the first tenant's.
     hubs: Option<Hubs>,
     catalog: Arc<Mutex<Catalog>>,
@@ -152,8 +159,20 @@ impl Api {
             bitmaps::offer(&export, server.local_name(&export), &catalog);
         }
         let (room, streams) = (Mutex::new(room), Arc::new(Semaphore::new(MAX_STREAMS)));
-        let lives = Lives::default();
-        Self { server, maker, events, hubs: None, lives, catalog, fixed, room, streams, changing }
+        let (lives, offers) = (Lives::default(), Offers::default());
+        Self {
+            server,
+            maker,
+            events,
+            hubs: None,
+            lives,
+            offers,
+            catalog,
+            fixed,
+            room,
+            streams,
+            changing,
+        }
     }
 
     /// Makes this the API of the first tenant, among those that these hubs are of.
@@ -175,6 +194,8 @@ impl Api {
             .route("/v1/tenants/{tenant}/disks/{disk}/map", get(map::show_map))
             .route("/v1/tenants/{tenant}/disks/{disk}/reset", snapshots::reset_route())
             .route("/v1/tenants/{tenant}/disks/{disk}/diff", diff::disk_route())
+            .route("/v1/tenants/{tenant}/exports", exports::list_route())
+            .route("/v1/tenants/{tenant}/exports/{export}", exports::route())
             .route("/v1/tenants/{tenant}/snapshots", snapshots::list_route())
             .route("/v1/tenants/{tenant}/snapshots/{snapshot}", snapshots::route())
             .route("/v1/tenants/{tenant}/snapshots/{snapshot}/diff", diff::snapshot_route())
@@ -209,11 +230,15 @@ impl Api {
     }
 
     pub(super) fn export(&self, name: &str) -> Option<Arc<Export>> {
-        self.server.named(name)
+        self.server.named(name).filter(|_| !self.offers.has(name))
     }
 
     pub(super) fn disk(&self, name: &str) -> Result<Arc<Export>, Problem> {
         self.export(name).ok_or_else(|| {
+            if self.offers.has(name) {
+                let detail = "is an export, and no disk; memnbd exports tells of which";
+                return Problem::not_found(format!("{name:?} {detail}"));
+            }
             let exports = self.server.exports();
             let known = exports.iter().map(|export| self.server.local_name(export));
             let guess = nearest(name, known)
@@ -267,6 +292,14 @@ impl Api {
                     "another disk stands on {name:?}; remove that one first"
                 )));
             }
+            Err(NotRemoved::HasOtherNames) => {
+                let exports = self.offers.of_disk(name);
+                let names: Vec<&str> = exports.iter().map(String::as_str).collect();
+                return Err(Problem::conflict(format!(
+                    "the disk {name:?} is exported as {}; remove that first (memnbd rm --export)",
+                    named(&names)
+                )));
+            }
             Ok(()) | Err(NotRemoved::Unflushed(_)) => {}
         }
         self.catalog().remove(name);
@@ -277,14 +310,24 @@ impl Api {
     pub(super) fn check_room(&self, disks: usize, weight: usize) -> Result<(), Problem> {
         let Room { disks: most, weight: most_weight, .. } = self.room();
         if self.server.export_count() + disks <= most
-            && self.catalog().weight() + weight <= most_weight
+            && self.catalog().weight() + self.offers.weight() + weight <= most_weight
         {
             return Ok(());
         }
         Err(Problem::full(format!(
-            "there are too many disks: at most {most}, with texts of at most {most_weight} bytes \
+            "there are too many disks and exports: at most {most}, with texts of at most {most_weight} bytes \
              together; remove some"
         )))
+    }
+
+    /// Checks that the log calls no disk of another tenant by this name.
+    pub(super) fn check_free(&self, name: &str) -> Result<(), Problem> {
+        match self.hubs.as_ref().is_some_and(|hubs| hubs.is_like_of_tenant(name)) {
+            true => Err(Problem::bad_request(format!(
+                "{name:?} is what the log calls a disk of a tenant; choose another name"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Makes an export, without opening its disk.
@@ -294,11 +337,7 @@ impl Api {
         spec: &DiskSpec,
         rights: Rights<'_>,
     ) -> Result<Made, Problem> {
-        if self.hubs.as_ref().is_some_and(|hubs| hubs.is_like_of_tenant(name)) {
-            return Err(Problem::bad_request(format!(
-                "{name:?} is what the log calls a disk of a tenant; choose another name"
-            )));
-        }
+        self.check_free(name)?;
         let layers = spec.layers();
         let made = match (&spec.snapshot, rights) {
             (Some(snapshot), _) => {
@@ -333,7 +372,9 @@ impl Api {
     )
 )]
 async fn list_disks(State(api): Shared, _: At<OfTenant>) -> Json<Vec<Disk>> {
-    Json(api.server.exports().iter().map(|export| api.shown(export)).collect())
+    let exports = api.server.exports();
+    let disks = exports.iter().filter(|export| !api.offers.has(api.server.local_name(export)));
+    Json(disks.map(|export| api.shown(export)).collect())
 }
 
 /// Shows a disk.
@@ -407,7 +448,7 @@ async fn put_disk(
     responses(
         (status = 204, description = "It is gone"),
         NotFound,
-        (status = 409, description = "Another disk stands on it", body = Problem,
+        (status = 409, description = "Another disk stands on it, or it has exports", body = Problem,
             content_type = "application/problem+json"),
         (status = 500, description = "It is gone, but could not be flushed", body = Problem,
             content_type = "application/problem+json"),

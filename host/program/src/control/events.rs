@@ -5,8 +5,8 @@
 //! buffers of its connection. It misses events, is told so when it reads on, and is disconnected
 //! when it takes nothing for a while.
 
-use std::convert::Infallible;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
 }
 
 /// Sends events as they happen: disks that are created, removed, relabelled, replaced, opened,
-/// closed or fail, by whomever, commands, clients that come and go, and what the server logs
+/// closed or fail, by whomever, exports, commands, clients that come and go, and what the server logs
 /// (without the details of `--verbose`). The last ones are kept, 1024 of what is done by this API
 /// and as many of the others. Each has an id, greater than those before it; the header
 /// `Last-Event-ID` makes the stream go on after that one. Where events are missing, one of the type
@@ -160,11 +160,14 @@ fn sent(id: Id, name: &str, json: &str) -> Sent {
 
 /// Tells what happens to the disks of a server or tenant.
 pub(super) fn observe_disks(api: &Api) {
-    let (events, lives) = (api.events.clone(), api.lives.clone());
+    let (events, lives, offers) = (api.events.clone(), api.lives.clone(), api.offers.clone());
     let namespace = api.server.namespace().to_owned();
     let prefix = if namespace.is_empty() { namespace } else { namespace + "/" };
     api.server.observe_exports(Box::new(move |export: &Export, change: Change| {
+        let name = export.name().strip_prefix(&prefix).unwrap_or(export.name());
         let happening = match change {
+            // Those who offer and withdraw it tell of that.
+            Change::Added | Change::Removed if offers.has(name) => return,
             Change::Added => Happening::DiskCreated,
             Change::Removed => {
                 let reason = lives.forget(&Key::Disk(export.id()));
@@ -178,7 +181,6 @@ pub(super) fn observe_disks(api: &Api) {
             }
             Change::State(DiskState::Opening(_) | DiskState::Draining | DiskState::Gone) => return,
         };
-        let name = export.name().strip_prefix(&prefix).unwrap_or(export.name());
         let disk = Some(name.to_owned());
         match export.is_on_demand() {
             true => events.tell_of_client(disk, happening),

@@ -167,7 +167,7 @@ impl Api {
     }
 }
 
-fn problem_of(failure: Failure) -> Problem {
+pub(super) fn problem_of(failure: Failure) -> Problem {
     match failure {
         Failure::Usage(text) => Problem::bad_request(text),
         Failure::Failed(error) => Problem::conflict(format!("{error:#}")),

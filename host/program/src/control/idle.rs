@@ -24,7 +24,8 @@ pub(super) async fn close_idle(api: Arc<Api>) {
             continue;
         }
         let exports = api.server.exports();
-        let open = exports.iter().filter(|export| matches!(export.state(), State::Live));
+        let disks = exports.iter().filter(|export| export.main().is_none());
+        let open = disks.filter(|export| matches!(export.state(), State::Live));
         let open: Vec<_> = open.collect();
         let mut excess = open.len().saturating_sub(MAX_OPEN);
         for export in open.into_iter().filter(|export| export.connections() == 0) {

@@ -268,6 +268,12 @@ impl Api {
             return self.lives.still_used(&key);
         }
         let name = self.server.local_name(&disk);
+        if !disk.is_stood_on() {
+            // They would keep it for ever.
+            for export in self.offers.of_disk(name) {
+                let _ = self.withdraw(&export).await;
+            }
+        }
         match self.remove_alone(name).await {
             Ok(()) => tracing::info!(target: TOLD, "disk {name:?}: removed, {reason}"),
             Err(problem) if problem.is(StatusCode::CONFLICT) => {

@@ -11,6 +11,7 @@
 //! - `diff`: what differs between snapshots.
 //! - `door`: who uses it, and what they may do.
 //! - `events`: events, sent as they happen.
+//! - `exports`: further names of disks, and snapshots that are served.
 //! - `filters`: other filters for disks in use.
 //! - `idle`: closing disks that nobody uses.
 //! - `lives`: removing disks whose time is over, or whose last client has gone.
@@ -37,6 +38,7 @@ mod changes;
 mod diff;
 mod door;
 mod events;
+mod exports;
 mod filters;
 mod idle;
 mod lives;

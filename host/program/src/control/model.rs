@@ -14,7 +14,7 @@ use super::ttl::Ttl;
 use crate::making::Layers;
 
 /// The most filters of a disk.
-const MAX_FILTERS: usize = 16;
+pub(super) const MAX_FILTERS: usize = 16;
 
 /// The most parameters of a disk, and of a command.
 const MAX_PARAMETERS: usize = 1024;

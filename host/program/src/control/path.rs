@@ -42,6 +42,18 @@ pub(super) struct OfSnapshot {
     pub(super) snapshot: String,
 }
 
+/// An export.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfExport {
+    /// The tenant, such as `default`.
+    #[allow(dead_code, reason = "the request got here because it is this one's")]
+    #[param(example = "default")]
+    tenant: String,
+    /// The name of the export, at most 255 bytes.
+    pub(super) export: String,
+}
+
 /// A connection.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]

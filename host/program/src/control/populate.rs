@@ -127,7 +127,7 @@ impl Api {
                     unchanged.extend(self.export(&name));
                     continue;
                 }
-                None if self.export(&name).is_none() => Action::Create,
+                None if self.export(&name).is_none() && !self.offers.has(&name) => Action::Create,
                 Some(before) if catalog.of_this(&name, origin) => {
                     let relabelled = before.relabelled(&spec);
                     if relabelled == spec { Action::Relabel } else { Action::Replace }

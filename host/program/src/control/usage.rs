@@ -94,10 +94,16 @@ pub(super) async fn show_usage(
     _: At<OfTenant>,
 ) -> Result<Json<Usage>, Problem> {
     let exports = api.server.exports();
+    // What is asked by other names is asked of the same disk.
+    let is_disk = |export: &&Arc<Export>| export.main().is_none();
     // Adding up thousands of accounts would keep NBD clients waiting for the thread.
     let adding = tokio::task::spawn_blocking(move || Usage {
-        total: exports.len(),
-        disks: exports.iter().filter_map(|export| DiskUsage::of(export, &api)).collect(),
+        total: exports.iter().filter(is_disk).count(),
+        disks: exports
+            .iter()
+            .filter(is_disk)
+            .filter_map(|export| DiskUsage::of(export, &api))
+            .collect(),
     });
     adding.await.map(Json).map_err(|_| Problem::failed())
 }

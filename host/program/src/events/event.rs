@@ -74,6 +74,16 @@ pub(crate) enum Happening {
         /// How often that was done.
         generation: u64,
     },
+    /// Clients find the disk, or a snapshot if it is of no disk, by another name from now on.
+    ExportCreated {
+        /// The name.
+        export: String,
+    },
+    /// The name is gone.
+    ExportRemoved {
+        /// The name.
+        export: String,
+    },
     /// The disk was opened.
     DiskOpened,
     /// The disk was closed.
@@ -207,6 +217,8 @@ impl Happening {
             Self::SnapshotTaken { .. } => "snapshot-taken",
             Self::SnapshotDeleted { .. } => "snapshot-deleted",
             Self::DiskReplaced { .. } => "disk-replaced",
+            Self::ExportCreated { .. } => "export-created",
+            Self::ExportRemoved { .. } => "export-removed",
             Self::DiskOpened => "disk-opened",
             Self::DiskClosed => "disk-closed",
             Self::DiskFailed { .. } => "disk-failed",
@@ -230,6 +242,8 @@ impl Happening {
             | Self::SnapshotTaken { .. }
             | Self::SnapshotDeleted { .. }
             | Self::DiskReplaced { .. }
+            | Self::ExportCreated { .. }
+            | Self::ExportRemoved { .. }
             | Self::Command { .. } => false,
             Self::DiskOpened
             | Self::DiskClosed

@@ -188,6 +188,7 @@ impl HostFilters {
             access: server.into_iter().chain(&self.access).cloned().collect(),
             places: self.limit.filter(|&limit| limit > 0).map(Places::new),
             time_limit: self.time_limit.filter(|limit| !limit.is_zero()),
+            tls: false,
             limits,
             shared_limits: None,
             sizes: None,

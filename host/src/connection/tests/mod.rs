@@ -9,6 +9,7 @@ mod file;
 mod guests;
 mod long_writes;
 mod native;
+mod other_names;
 mod output;
 mod piped;
 mod private;

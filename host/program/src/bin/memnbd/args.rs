@@ -208,7 +208,34 @@ pub(crate) enum Action {
         /// Delete snapshots instead; disks that began with them stay
         #[arg(long)]
         snapshot: bool,
+        /// Remove exports instead; their disks stay
+        #[arg(long, conflicts_with = "snapshot")]
+        export: bool,
     },
+    /// Serve a disk by another name as well, or a snapshot. Clients of both names see each other's writes
+    Export {
+        /// The name of the disk
+        disk: String,
+        /// The name by which clients find it
+        export: String,
+        /// The parameters of the filters
+        #[arg(value_name = "KEY=VALUE")]
+        words: Vec<String>,
+        /// The first name is that of a snapshot, which is served read-only
+        #[arg(long)]
+        snapshot: bool,
+        /// Refuse writes of those who use this name
+        #[arg(short, long)]
+        read_only: bool,
+        /// Require TLS of them
+        #[arg(long)]
+        tls: bool,
+        /// Limit them by a filter: ip, limit, rate or time-limit; may be repeated
+        #[arg(long = "filter", value_name = "NAME")]
+        filters: Vec<String>,
+    },
+    /// List the exports
+    Exports,
     /// Take a snapshot of a disk, while its clients go on
     Snapshot {
         /// The name of the disk

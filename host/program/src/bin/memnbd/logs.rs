@@ -192,6 +192,8 @@ fn line(event: &Value) -> String {
         }
         "snapshot-deleted" => format!("snapshot {} deleted{}", of("snapshot"), why(event)),
         "disk-replaced" => format!("replaced (generation {})", of("generation")),
+        "export-created" => format!("export {} created", of("export")),
+        "export-removed" => format!("export {} removed", of("export")),
         "disk-opened" => "opened".into(),
         "disk-closed" => "closed".into(),
         "disk-failed" => format!("failed: {}", of("reason")),

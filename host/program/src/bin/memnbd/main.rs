@@ -41,6 +41,9 @@ const SNAPSHOTS: &str = "snapshots";
 /// The ttl of a disk that has none.
 const NEVER: &str = "none";
 
+/// Where its exports are.
+const EXPORTS: &str = "exports";
+
 /// Where its connections are.
 const CONNECTIONS: &str = "connections";
 
@@ -142,13 +145,32 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
             }
             Ok(shown)
         }
-        Action::Rm { disks: names, snapshot } => {
-            let (what, all) = if *snapshot { ("delete", SNAPSHOTS) } else { ("remove", DISKS) };
+        Action::Rm { disks: names, snapshot, export } => {
+            let (what, all) = match (snapshot, export) {
+                (true, _) => ("delete", SNAPSHOTS),
+                (_, true) => ("remove", EXPORTS),
+                _ => ("remove", DISKS),
+            };
             for name in names {
                 let removed = server.delete(&path_in(all, name)).await;
                 removed.with_context(|| format!("{what} {name:?}"))?;
             }
             Ok(String::new())
+        }
+        Action::Export { disk, export, words, snapshot, read_only, tls, filters } => {
+            let mut spec = json!({
+                "read_only": read_only,
+                "tls": tls,
+                "filters": filters,
+                "parameters": words,
+            });
+            spec[if *snapshot { "snapshot" } else { "disk" }] = json!(disk);
+            let made = server.put(&path_in(EXPORTS, export), &spec).await?;
+            Ok(if args.json { lines(&made) } else { String::new() })
+        }
+        Action::Exports => {
+            let exports = server.get(EXPORTS).await?;
+            Ok(if args.json { lines(&exports) } else { exports_table(&exports) })
         }
         Action::Fault { disk, command: None, .. } => {
             let layers = server.get(&path(disk, "/commands")).await?;
@@ -326,6 +348,22 @@ fn snapshots_table(snapshots: &Value) -> String {
         let size = one["size"].as_u64().map_or_else(|| "-".into(), table::size);
         let [name, disk, seconds] = ["name", "disk", "seconds"].map(|key| text(&one[key]));
         table.row([name, size, disk, seconds, expires(one)]);
+    }
+    table.to_string()
+}
+
+fn exports_table(exports: &Value) -> String {
+    let mut table = Table::new(&["NAME", "OF", "CLIENTS", "LIMITS"]);
+    for one in items(exports) {
+        let spec = &one["spec"];
+        let of = match &spec["snapshot"] {
+            Value::String(snapshot) => format!("snapshot {snapshot}"),
+            _ => text(&spec["disk"]),
+        };
+        let flags = ["read_only", "tls"].into_iter().filter(|&flag| spec[flag] == true);
+        let words = items(&spec["filters"]).chain(items(&spec["parameters"])).map(text);
+        let limits: Vec<String> = flags.map(|flag| flag.replace('_', "-")).chain(words).collect();
+        table.row([text(&one["name"]), of, text(&one["connections"]), limits.join(" ")]);
     }
     table.to_string()
 }
