@@ -9,6 +9,9 @@ use tokio::sync::Notify;
 
 use crate::budget::{Budget, Held};
 
+/// How many times as large as its content the table of exports may be before it gives back memory.
+const SPARSE: usize = 8;
+
 /// The places for connections of one party, such as a listener.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -151,7 +154,12 @@ impl ExportPlaces {
 
     /// Forgets an export that was removed, with what was guaranteed to it.
     pub fn forget(&self, name: &str) {
-        self.exports().remove(name);
+        let mut exports = self.exports();
+        exports.remove(name);
+        if exports.len() < exports.capacity() / SPARSE {
+            let room = 2 * exports.len();
+            exports.shrink_to(room);
+        }
     }
 
     fn exports(&self) -> MutexGuard<'_, HashMap<String, Places>> {

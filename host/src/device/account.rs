@@ -30,8 +30,33 @@ pub struct Account(Arc<Mutex<Meters>>);
 #[derive(Default)]
 struct Meters {
     open: Vec<Arc<Counters>>,
-    /// The totals of those that are closed, if there are any.
-    closed: Option<Box<Totals>>,
+    /// What those have counted that are closed.
+    closed: Closed,
+}
+
+/// What closed meters have counted. Thousands of disks may have been used for one operation, so there is
+/// room only for those that occurred.
+#[derive(Default)]
+struct Closed {
+    refused: u64,
+    operations: [Option<Box<OperationTotals>>; OPERATIONS],
+}
+
+impl Closed {
+    fn add(&mut self, counters: &Counters) {
+        add_to(&mut self.refused, &counters.refused);
+        for (totals, counters) in self.operations.iter_mut().zip(&counters.operations) {
+            if counters.requests.load(Ordering::Relaxed) > 0 {
+                totals.get_or_insert_default().add(counters);
+            }
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        let operation = |index: usize| self.operations[index].as_deref().cloned();
+        let operations = std::array::from_fn(|index| operation(index).unwrap_or_default());
+        Totals { refused: self.refused, operations }
+    }
 }
 
 impl Account {
@@ -52,7 +77,7 @@ impl Account {
     /// replies were sent. Later totals are never less.
     pub fn totals(&self) -> Totals {
         let meters = self.meters();
-        let mut totals = meters.closed.as_deref().cloned().unwrap_or_default();
+        let mut totals = meters.closed.totals();
         meters.open.iter().for_each(|counters| totals.add(counters));
         totals
     }
@@ -176,7 +201,7 @@ impl Drop for Meter {
         self.end();
         let mut meters = self.account.meters();
         meters.open.retain(|counters| !Arc::ptr_eq(counters, &self.counters));
-        meters.closed.get_or_insert_default().add(&self.counters);
+        meters.closed.add(&self.counters);
     }
 }
 
@@ -260,24 +285,19 @@ impl Totals {
     }
 
     fn add(&mut self, counters: &Counters) {
-        let add = |sum: &mut u64, counter: &AtomicU64| {
-            *sum = sum.saturating_add(counter.load(Ordering::Relaxed));
-        };
-        add(&mut self.refused, &counters.refused);
-        add(&mut self.held_back, &counters.held_back);
+        add_to(&mut self.refused, &counters.refused);
+        add_to(&mut self.held_back, &counters.held_back);
         for (sum, counter) in self.errors.iter_mut().zip(&counters.errors) {
-            add(sum, counter);
+            add_to(sum, counter);
         }
         for (totals, counters) in self.operations.iter_mut().zip(&counters.operations) {
-            add(&mut totals.requests, &counters.requests);
-            add(&mut totals.bytes, &counters.bytes);
-            add(&mut totals.errors, &counters.errors);
-            add(&mut totals.latency.nanos, &counters.nanos);
-            for (sum, counter) in totals.latency.counts.iter_mut().zip(&counters.latency) {
-                add(sum, counter);
-            }
+            totals.add(counters);
         }
     }
+}
+
+fn add_to(sum: &mut u64, counter: &AtomicU64) {
+    *sum = sum.saturating_add(counter.load(Ordering::Relaxed));
 }
 
 /// Lists the operations that there were, as in "read: 3 requests, 12288 bytes, median 9 us, 99 % 14 us".
@@ -308,6 +328,18 @@ pub struct OperationTotals {
     /// How long the requests took, from when the server received their headers until it had sent the
     /// replies, or stored them to be sent when the client reads on.
     pub latency: Latency,
+}
+
+impl OperationTotals {
+    fn add(&mut self, counters: &OperationCounters) {
+        add_to(&mut self.requests, &counters.requests);
+        add_to(&mut self.bytes, &counters.bytes);
+        add_to(&mut self.errors, &counters.errors);
+        add_to(&mut self.latency.nanos, &counters.nanos);
+        for (sum, counter) in self.latency.counts.iter_mut().zip(&counters.latency) {
+            add_to(sum, counter);
+        }
+    }
 }
 
 impl fmt::Display for OperationTotals {

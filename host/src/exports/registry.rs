@@ -16,6 +16,9 @@ use crate::component::Listed;
 use crate::parameters::nearest;
 use crate::places::ExportPlaces;
 
+/// How many times as large as its content the table of names may be before it gives back memory.
+const SPARSE: usize = 8;
+
 /// The exports of a server, to which others may be added while it runs, and from which they may be
 /// removed.
 #[derive(Default)]
@@ -394,6 +397,10 @@ impl List {
         let is_other = |present: &Arc<Export>| !Arc::ptr_eq(present, export);
         self.list.retain(is_other);
         self.by_name.retain(|_, present| is_other(present));
+        if self.by_name.len() < self.by_name.capacity() / SPARSE {
+            self.by_name.shrink_to(2 * self.by_name.len());
+            self.list.shrink_to(2 * self.list.len());
+        }
         if let Some(OnDemand { names, .. }) = &mut self.on_demand {
             names.retain(|name| name != export.name());
         }

@@ -10,6 +10,9 @@ use super::changes::Origin;
 use super::model::DiskSpec;
 use crate::chain::Chain;
 
+/// How many times as large as its content a table may be before it gives back memory.
+const SPARSE: usize = 8;
+
 /// What the API knows of disks and snapshots, besides the exports.
 #[derive(Default)]
 pub(super) struct Catalog {
@@ -49,6 +52,9 @@ impl Catalog {
     /// Forgets a disk.
     pub(super) fn remove(&mut self, name: &str) {
         let removed = self.disks.remove(name);
+        if self.disks.len() < self.disks.capacity() / SPARSE {
+            self.disks.shrink_to(2 * self.disks.len());
+        }
         self.weight -= removed.map_or(0, |entry| entry.spec.weight());
     }
 
