@@ -39,12 +39,18 @@ struct Meters {
 #[derive(Default)]
 struct Closed {
     refused: u64,
+    held_back: u64,
+    errors: [u64; CODES],
     operations: [Option<Box<OperationTotals>>; OPERATIONS],
 }
 
 impl Closed {
     fn add(&mut self, counters: &Counters) {
         add_to(&mut self.refused, &counters.refused);
+        add_to(&mut self.held_back, &counters.held_back);
+        for (sum, counter) in self.errors.iter_mut().zip(&counters.errors) {
+            add_to(sum, counter);
+        }
         for (totals, counters) in self.operations.iter_mut().zip(&counters.operations) {
             if counters.requests.load(Ordering::Relaxed) > 0 {
                 totals.get_or_insert_default().add(counters);
@@ -55,7 +61,8 @@ impl Closed {
     fn totals(&self) -> Totals {
         let operation = |index: usize| self.operations[index].as_deref().cloned();
         let operations = std::array::from_fn(|index| operation(index).unwrap_or_default());
-        Totals { refused: self.refused, operations }
+        let Self { refused, held_back, errors, .. } = *self;
+        Totals { refused, held_back, errors, operations }
     }
 }
 

@@ -93,18 +93,19 @@ pub(super) async fn show_metrics(
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], scrape))
 }
 
-/// An export, and whose it is.
+/// A disk, and whose it is.
 struct Found {
     export: Arc<Export>,
     name: Name,
     costs: Option<Costs>,
 }
 
-/// Returns the exports of a tenant.
+/// Returns the disks of a tenant. What is asked by other names is asked of the same disk.
 fn exports_of(tenant: &str, api: &Api) -> Vec<Found> {
     let exports = api.server.exports();
     let catalog = api.catalog();
-    let found = exports.into_iter().map(|export| {
+    let disks = exports.into_iter().filter(|export| export.main().is_none());
+    let found = disks.map(|export| {
         let disk = api.server.local_name(&export).to_owned();
         let costs = catalog.disk(&disk).map(|entry| entry.chain.volume().costs());
         Found { name: Name { tenant: tenant.to_owned(), disk }, costs, export }
