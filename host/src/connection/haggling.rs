@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::entrance::can_be_overheard;
+use super::peers::Chosen;
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
 use crate::device::{Device, MetaContext, Meter, Port};
@@ -43,11 +44,7 @@ pub(super) struct Agreed {
     /// The metadata contexts that were selected besides `base:allocation`.
     pub(super) contexts: Box<[Arc<MetaContext>]>,
     pub(super) port: Arc<Port>,
-    /// The namespace of the export.
-    pub(super) namespace: Arc<str>,
-    /// The name of the export there.
-    pub(super) export: Arc<str>,
-    pub(super) id_of_export: u64,
+    pub(super) chosen: Box<Chosen>,
     pub(super) meter: Box<Meter>,
     pub(super) allowance: Allowance,
     /// The client's places in quotas.
@@ -183,9 +180,11 @@ impl<S: Stream> Haggling<'_, S> {
             session,
             contexts,
             port,
-            namespace: exports.namespace().into(),
-            export: exports.local_name(&export).into(),
-            id_of_export: export.registered_id(),
+            chosen: Box::new(Chosen {
+                namespace: exports.namespace().into(),
+                export: exports.local_name(&export).into(),
+                id: export.registered_id(),
+            }),
             meter,
             allowance,
             _place: place,

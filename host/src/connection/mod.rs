@@ -202,14 +202,13 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, contexts, port, namespace, export, id_of_export, .. } = agreed;
-    let (meter, allowance, rest) = (agreed.meter, agreed.allowance, agreed.rest);
+    let Agreed { session, contexts, port, chosen, meter, allowance, rest, .. } = agreed;
     let (_place, time_limit) = (agreed._place, agreed.time_limit);
     let Context { mut phase, in_use, threads, peers, peer, id, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
     let gate = Gate::new(port, to_socket);
-    let peer = peers.enter(id, peer, namespace, export, id_of_export);
+    let peer = peers.enter(id, peer, *chosen);
     let _limit = time_limit.map(|limit| peer.close_after(limit));
     let transmission = Transmission::new(stream, session, gate, meter, allowance, peer, rest);
     let mut transmission = transmission.with_contexts(contexts);

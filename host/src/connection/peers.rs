@@ -102,6 +102,15 @@ pub struct ConnectedClient {
     pub since: Instant,
 }
 
+/// The export that a client chose.
+pub(super) struct Chosen {
+    pub(super) namespace: Arc<str>,
+    /// The name of the export there.
+    pub(super) export: Arc<str>,
+    /// The number of the export.
+    pub(super) id: u64,
+}
+
 /// A connection's handle to the registry, which removes it when dropped.
 pub(super) struct Peer {
     peers: Peers,
@@ -190,14 +199,8 @@ impl Peers {
     }
 
     /// Registers the connection of a client to an export, by its number.
-    pub(super) fn enter(
-        &self,
-        key: u64,
-        peer: Arc<str>,
-        namespace: Arc<str>,
-        export: Arc<str>,
-        id_of_export: u64,
-    ) -> Peer {
+    pub(super) fn enter(&self, key: u64, peer: Arc<str>, chosen: Chosen) -> Peer {
+        let Chosen { namespace, export, id: id_of_export } = chosen;
         let activity = Arc::new(Activity::default());
         let since = Instant::now();
         let seen = Seen { moved: 0, at: since };
@@ -340,8 +343,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn chosen(namespace: &str, export: &str, id: u64) -> Chosen {
+        Chosen { namespace: namespace.into(), export: export.into(), id }
+    }
+
     fn enter(peers: &Peers) -> Peer {
-        peers.enter(peers.number(), "peer".into(), "".into(), "export".into(), 1)
+        peers.enter(peers.number(), "peer".into(), chosen("", "export", 1))
     }
 
     /// What becomes of a connection that waits and moves so many bytes each second.
@@ -395,9 +402,9 @@ mod tests {
     #[test]
     fn connections_are_listed_and_can_be_closed() {
         let peers = Peers::default();
-        let first = peers.enter(peers.number(), "one".into(), "".into(), "a".into(), 1);
-        let second = peers.enter(peers.number(), "two".into(), "".into(), "b".into(), 2);
-        let _other = peers.enter(peers.number(), "three".into(), "other".into(), "b".into(), 3);
+        let first = peers.enter(peers.number(), "one".into(), chosen("", "a", 1));
+        let second = peers.enter(peers.number(), "two".into(), chosen("", "b", 2));
+        let _other = peers.enter(peers.number(), "three".into(), chosen("other", "b", 3));
         let listed: Vec<_> = peers.list("").into_iter().map(|it| (it.peer, it.export)).collect();
         assert_eq!(listed, [("one".into(), "a".into()), ("two".into(), "b".into())]);
         let id = peers.list("")[1].id;
