@@ -206,6 +206,9 @@ fn line(event: &Value) -> String {
         "client-disconnected" => {
             format!("client {} gone after {} s: {}", of("connection"), of("seconds"), of("peer"))
         }
+        "quota-near" => {
+            format!("near a quota: {} of {}, {}", of("used"), of("most"), of("quota"))
+        }
         "log" => format!("{}: {}", of("level").to_uppercase(), of("message")),
         "lost" if event["restarted"] == true => {
             "(the server was started anew, and its events begin anew; some may be missing)".into()

@@ -27,9 +27,12 @@ export function pane(name = tab) {
     return replace(place, rows.length ? tableOf(["Snapshot", "Of", "Size", "Taken", ""], rows) : none("There are no snapshots."));
   }
   if (tab === "tenants") {
-    return replace(place, tableOf(["Tenant", "Quotas"], app.tenants.map(({ name, ...more }) => [plain(name),
-      el("td", {}, Object.entries(more).map(([key, value]) => el("span", { className: "tag" },
-        plain(`${key}: ${typeof value === "object" ? JSON.stringify(value) : value}`))))])));
+    const rows = app.tenants.map(({ name, usage = {}, spec = {} }) => {
+      const quotas = spec.quotas ?? {};
+      const of = (key, shown = String) => plain(key in quotas ? `${shown(usage[key])} of ${shown(quotas[key])}` : shown(usage[key] ?? 0));
+      return [plain(name), of("disks"), of("snapshots"), of("connections"), of("memory", bytes), quotas.size ? of("size", bytes) : "-"];
+    });
+    return replace(place, tableOf(["Tenant", "Disks", "Snapshots", "Clients", "Memory", "Sizes"], rows));
   }
   replace(place, events.length ? el("ul", { className: "events" }, events.map(line)) : none("Nothing has happened yet."));
 }
