@@ -245,20 +245,21 @@ test("the page may load and run nothing else", async () => {
 
 test("asks for a token, and sends it in a header", async () => {
   const server = await serve();
+  const { secret } = await server.api("PUT", "tokens/page", { role: "admin" });
   await page.route("**/v1/**", async (route) => {
-    assert.ok(!route.request().url().includes("secret"));
-    if (route.request().headers().authorization === "Bearer secret") return route.continue();
+    assert.ok(!route.request().url().includes(secret));
+    if (route.request().headers().authorization === `Bearer ${secret}`) return route.continue();
     await route.fulfill({ status: 401, contentType: "application/problem+json", body: '{"detail": "a token is missing"}' });
   });
   await page.goto(server.url);
   await page.getByRole("textbox", { name: "Token" }).fill("wrong");
   await page.keyboard.press("Enter");
   await page.getByText("It does not accept the last one.").waitFor();
-  await page.getByRole("textbox", { name: "Token" }).fill("secret");
+  await page.getByRole("textbox", { name: "Token" }).fill(secret);
   await page.keyboard.press("Enter");
   await page.locator("#link.live").waitFor();
   await row("disk").waitFor();
-  assert.equal(await page.evaluate(() => sessionStorage.getItem("memnbd-token")), "secret");
+  assert.equal(await page.evaluate(() => sessionStorage.getItem("memnbd-token")), secret);
   assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0);
   problems = problems.filter((problem) => !problem.includes("401"));
 });
