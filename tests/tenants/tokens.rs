@@ -132,17 +132,20 @@ fn tenants_are_created_once_and_removed_with_all_they_have() {
     control_as(&server, "acme", &acme, &["create", "d", "1M"]).success();
     control_as(&server, "acme", &acme, &["snapshot", "d", "s"]).success();
     control_as(&server, "acme", &acme, &["clone", "s", "c"]).success();
+    control_as(&server, "acme", &acme, &["export", "d", "other"]).success();
     let shown = http(&server, "GET", "/v1/tenants/acme", None).json();
     assert_eq!(shown["spec"]["quotas"]["disks"], 3);
-    assert_eq!((&shown["usage"]["disks"], &shown["usage"]["snapshots"]), (&json!(2), &json!(1)));
+    assert_eq!((&shown["usage"]["disks"], &shown["usage"]["snapshots"]), (&json!(3), &json!(1)));
     let table = control(&server, &["tenants"]).success();
-    assert!(table.contains("2 of 3") && table.contains("of 1G"), "{table}");
+    assert!(table.contains("3 of 3") && table.contains("of 1G"), "{table}");
     assert_eq!(http(&server, "DELETE", "/v1/tenants/default", None).status, 409);
     control(&server, &["tenant", "acme", "--rm"]).success();
     assert_eq!(http_as(&server, &acme, "GET", "/v1/tenants/acme", None).status, 401);
     server.expect_log("this is not Bearer and a token that the server knows");
     assert_eq!(http(&server, "GET", "/v1/tenants/acme", None).status, 404);
     put(&server, "acme", &json!({}));
+    let exports = http(&server, "GET", "/v1/tenants/acme/exports", None).json();
+    assert_eq!(exports.as_array().map(Vec::len), Some(0));
     let disks = http(&server, "GET", "/v1/tenants/acme/disks", None).json();
     assert_eq!(disks.as_array().map(Vec::len), Some(0), "it is another one");
 }

@@ -123,6 +123,11 @@ impl Offers {
         of_it.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Returns the names of all.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.list().specs.keys().cloned().collect()
+    }
+
     fn spec(&self, name: &str) -> Option<ExportSpec> {
         self.list().specs.get(name).cloned()
     }
@@ -251,7 +256,7 @@ impl Api {
     )
 )]
 pub(super) async fn list_exports(State(api): Shared, _: At<OfTenant>) -> Json<Vec<Shown>> {
-    let names: Vec<String> = api.offers.list().specs.keys().cloned().collect();
+    let names = api.offers.names();
     // Those that are removed meanwhile are left out.
     Json(names.iter().filter_map(|name| api.shown_export(name).ok()).collect())
 }

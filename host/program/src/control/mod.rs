@@ -4,11 +4,12 @@
 //! Those who use it create, change and remove disks, but name grants ([`super::grants`]) and no paths. Everything that they can make the server keep is bounded here, and a request that waits holds
 //! nothing that NBD clients need.
 //!
-//! - `api`: the routes and what they do.
+//! - `api`: the API of a tenant.
 //! - `bitmaps`: dirty bitmaps for NBD clients.
 //! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
 //! - `diff`: what differs between snapshots.
+//! - `disks`: disks, their commands and their clients.
 //! - `door`: who uses it, and what they may do.
 //! - `events`: events, sent as they happen.
 //! - `exports`: further names of disks, and snapshots that are served.
@@ -36,6 +37,7 @@ mod bitmaps;
 mod catalog;
 mod changes;
 mod diff;
+mod disks;
 mod door;
 mod events;
 mod exports;
