@@ -51,6 +51,9 @@ const TENANT_WEIGHT: usize = 4 << 20;
 /// The most streams of events of a tenant at a time.
 pub(super) const MAX_STREAMS: usize = 32;
 
+/// How many maps of disks of a tenant are drawn at a time.
+const MAX_MAPS: usize = 4;
+
 /// The longest name of a disk, in bytes.
 const MAX_NAME: usize = 255;
 
@@ -129,6 +132,10 @@ pub(super) struct Api {
     room: Mutex<Room>,
     /// The places of the streams of events.
     pub(super) streams: Arc<Semaphore>,
+    /// The places of maps that are being drawn.
+    pub(super) maps: Semaphore,
+    /// The place of a configuration that is being handled.
+    pub(super) populating: Arc<Semaphore>,
     /// The numbers of the exports whose limits are those of the command line.
     pub(super) fixed: HashSet<u64>,
     /// Held while the disks and snapshots change.
@@ -167,6 +174,8 @@ impl Api {
             fixed,
             room,
             streams,
+            maps: Semaphore::new(MAX_MAPS),
+            populating: Arc::new(Semaphore::new(1)),
             changing,
         }
     }

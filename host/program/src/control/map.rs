@@ -8,7 +8,6 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use memnbd::exports::{MAX_CELLS, NotMapped};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use super::api::Shared;
@@ -17,9 +16,6 @@ use super::problem::{BadRequest, NotFound, Problem};
 
 /// Time limit for a map.
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// How many maps are drawn at a time.
-static PLACES: Semaphore = Semaphore::const_new(4);
 
 /// What is asked for.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -78,7 +74,7 @@ pub(super) async fn show_map(
     }
     let export = api.disk(&disk)?;
     // It is never closed.
-    let _place = PLACES.acquire().await.map_err(|_| Problem::failed())?;
+    let _place = api.maps.acquire().await.map_err(|_| Problem::failed())?;
     let map = export.map(cells, LIMIT).await.map_err(|error| {
         let status = match error {
             NotMapped::Late => StatusCode::GATEWAY_TIMEOUT,

@@ -31,8 +31,10 @@ use crate::making::{Made, Rights};
 /// it is up to 75 times as much.
 const MAX_BODY: usize = 5 << 20;
 
-/// Held while a configuration is handled.
-static PLACE: Semaphore = Semaphore::const_new(1);
+/// The places of bodies that are being received, and of texts that are being parsed. Each tenant has one
+/// configuration under way, so whoever waits here waits for others only as long as these take.
+static RECEIVING: Semaphore = Semaphore::const_new(8);
+static PARSING: Semaphore = Semaphore::const_new(2);
 
 /// A configuration, as an object or as text.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -282,7 +284,7 @@ pub(super) fn route() -> MethodRouter<Arc<Api>> {
         (status = 409, description = "A disk exists and is made of something else", body = Problem,
             content_type = "application/problem+json"),
         BadBody,
-        (status = 429, description = "Another one is being handled", body = Problem,
+        (status = 429, description = "Another one of the tenant is being handled", body = Problem,
             content_type = "application/problem+json"),
         (status = 507, description = "There are too many disks", body = Problem,
             content_type = "application/problem+json"),
@@ -294,11 +296,14 @@ pub(super) async fn populate_disks(
     request: Request,
 ) -> Result<Json<Populated>, Problem> {
     // Requests that wait would keep others from being handled.
-    let place = PLACE.try_acquire().map_err(|_| {
+    let place = api.populating.clone().try_acquire_owned().map_err(|_| {
         let detail = "another configuration is being handled; try again";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
     })?;
+    // It is never closed.
+    let receiving = RECEIVING.acquire().await.map_err(|_| Problem::failed())?;
     let Object(request) = Object::<PopulateRequest>::from_request(request, &()).await?;
+    drop(receiving);
     let populating = tokio::spawn(async move {
         let _place = place;
         populate(&api, request).await
@@ -311,7 +316,9 @@ async fn populate(api: &Arc<Api>, request: PopulateRequest) -> Result<Populated,
     let (disks, config) = match (disks, toml) {
         (Some(disks), None) => (disks, None),
         (None, Some(toml)) => {
+            let parsing = PARSING.acquire().await.map_err(|_| Problem::failed())?;
             let parsed = tokio::task::spawn_blocking(move || parse(toml, Author::Api)).await;
+            drop(parsing);
             let config = parsed.map_err(|_| Problem::failed())?.map_err(Problem::bad_request)?;
             (config.specs(), Some(config))
         }
