@@ -133,6 +133,11 @@ impl ExportPlaces {
         Self(Arc::new(Shared { all, each: *each, freed, exports: Mutex::default() }))
     }
 
+    /// Returns how many places are taken or guaranteed.
+    pub fn used(&self) -> u64 {
+        self.0.all.used()
+    }
+
     /// Changes how many connections all of these exports have at most. Connections beyond that stay.
     pub fn set_most(&self, most: u64) {
         self.0.all.set_limit(most);

@@ -82,6 +82,11 @@ impl Handle {
         &self.exports
     }
 
+    /// Returns how many connections count for [`Self::set_max_connections`] now.
+    pub fn connections(&self) -> u64 {
+        self.exports.places().used()
+    }
+
     /// Returns the name of the namespace; empty if there is none.
     pub fn namespace(&self) -> &str {
         self.exports.namespace()

@@ -137,7 +137,7 @@ impl Tenant {
         Some([
             ("disks", server.export_count() as u64, quotas.disks as u64),
             ("snapshots", snapshots as u64, quotas.snapshots as u64),
-            ("connections", server.clients().len() as u64, quotas.connections),
+            ("connections", server.connections(), quotas.connections),
             ("memory", memory.used(), quotas.memory),
             ("size", sizes.used(), quotas.size.unwrap_or(u64::MAX)),
         ])
