@@ -21,7 +21,7 @@ NULL = target/release/null-server
 
 .PHONY: run help build dist setup test lint check-format clippy doc deny components check-components check-aarch64
 .PHONY: unit loom e2e test-metrics test-page package real-run install clean
-.PHONY: bench bench-scale bench-filters bench-snapshots instructions attacks micro
+.PHONY: bench bench-scale bench-filters bench-snapshots bench-noise instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
 run:
@@ -130,6 +130,10 @@ bench-filters: dist
 ## bench-snapshots: time snapshots, clones and resets, ten minutes; QUICK=1 takes two
 bench-snapshots: dist
 	$(DRIVER) snapshots $(if $(QUICK),--quick) $(BENCH)
+
+## bench-noise: what a tenant notices of another one at its limits, five minutes; QUICK=1 takes one
+bench-noise: dist
+	$(DRIVER) noise $(if $(QUICK),--quick) $(BENCH)
 
 ## instructions: count instructions per request, which hardly differ from run to run
 instructions: dist

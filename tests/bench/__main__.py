@@ -1,4 +1,4 @@
-"""The benchmarks of memnbd, as `python3 tests/bench run|scale|filters|snapshots|instructions|attacks`; see `--help`, and
+"""The benchmarks of memnbd, as `python3 tests/bench run|scale|filters|snapshots|noise|instructions|attacks`; see `--help`, and
 the Makefile for what must be built before.
 """
 
@@ -19,6 +19,7 @@ import fio
 import image
 import instructions
 import machine
+import noise
 import plot
 import report
 import scale
@@ -45,6 +46,7 @@ def main():
         "attacks": attacks.main,
         "filters": filters.main,
         "snapshots": snapshots.main,
+        "noise": noise.main,
     }
     try:
         with places() as place:

@@ -123,10 +123,11 @@ def parser():
     instructions = commands.add_parser("instructions", help="count instructions per request")
     filters = commands.add_parser("filters", help="compare each filter with nbdkit's")
     snapshots = commands.add_parser("snapshots", help="time snapshots, clones and resets")
+    noise = commands.add_parser("noise", help="measure what a tenant notices of another one")
     attacks = commands.add_parser("attacks", help="see what a neighbour notices of attacks")
     # As it is distributed.
     program = ROOT / "target/dist/memnbd-host"
-    for command in (run, scale, filters, snapshots, instructions, attacks):
+    for command in (run, scale, filters, snapshots, noise, instructions, attacks):
         command.add_argument(
             "--binary", metavar="PATH", default=program, help="memnbd-host"
         )
@@ -136,7 +137,7 @@ def parser():
         command.add_argument(
             "--only", metavar="PATTERN", type=pattern, default="", help="a regular expression"
         )
-    for command in (run, scale, filters, snapshots):
+    for command in (run, scale, filters, snapshots, noise):
         command.add_argument("--quick", action="store_true", help="take three minutes at most")
         command.add_argument("--null", metavar="PATH", default=ROOT / "target/release/null-server")
         command.add_argument(
@@ -166,7 +167,7 @@ def parser():
             default=[],
             help="the filters of memnbd and nbdkit, but not of other builds (--also)",
         )
-    for command in (run, filters, snapshots):
+    for command in (run, filters, snapshots, noise):
         command.add_argument("--rounds", metavar="N", type=count, help="3, or 1 with --quick")
         command.add_argument("--seconds", metavar="S", type=positive, help="3, or 0.7 with --quick")
         command.add_argument("--size", type=size, help="of fio's disk: 1g, or 512m with --quick")
