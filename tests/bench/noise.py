@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 
 import fio
 import machine
@@ -98,6 +99,11 @@ class Noise:
             for thread in threads:
                 thread.join()
 
+    def requests(self):
+        """How many requests of NBD clients were answered."""
+        usage = json.loads(Api(self.control, self.token).ask("GET", "usage"))
+        return sum(disk["requests"] for disk in usage["disks"])
+
     def clients(self, disk, rw, block):
         workload = fio.Workload(rw, block, 16, 4)
         uri = f"nbd+unix:///{disk}?socket={self.socket}"
@@ -153,11 +159,14 @@ def main(arguments, place):
         for _ in range(settings.rounds):
             for kinds in each:
                 alone = look(uri, settings)
+                before, start = noise.requests(), time.monotonic()
                 with noise.made(kinds):
                     beside = look(uri, settings)
+                asked = (noise.requests() - before) / (time.monotonic() - start)
                 name = kinds[0] if len(kinds) == 1 else "all of these"
                 found.setdefault(name, []).append((alone, beside))
-                teller.say(f"{name}: {ratios([(alone, beside)])}")
+                other = f"the other one asked {number(asked)} times a second"
+                teller.say(f"{name}: {ratios([(alone, beside)])}; {other}")
     directory = arguments.output or options.ROOT / "target/bench"
     directory.mkdir(parents=True, exist_ok=True)
     text = markdown(about, str(settings), found, teller.notes)
