@@ -149,3 +149,21 @@ fn tenants_are_created_once_and_removed_with_all_they_have() {
     let disks = http(&server, "GET", "/v1/tenants/acme/disks", None).json();
     assert_eq!(disks.as_array().map(Vec::len), Some(0), "it is another one");
 }
+
+#[test]
+fn requests_of_one_tenant_take_turns_and_those_of_others_do_not_wait() {
+    let (server, acme, other) = shared();
+    let look = |tenant: &str, secret: &str| {
+        let path = format!("/v1/tenants/{tenant}/disks");
+        assert_eq!(http_as(&server, secret, "GET", &path, None).status, 200);
+    };
+    let begin = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..100).for_each(|_| look("acme", &acme)));
+        }
+        scope.spawn(|| (0..50).for_each(|_| look("other", &other)));
+    });
+    // 400 at once, and 200 in each second from the first on.
+    assert!(begin.elapsed().as_secs_f64() > 1.5, "{:?}", begin.elapsed());
+}

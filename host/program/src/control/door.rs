@@ -180,6 +180,11 @@ pub(super) async fn admit(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
+    if let Caller::Holder(Holder { tenant, .. }) = &caller
+        && !caller.is_admin()
+    {
+        entries.wait_turn(tenant).await;
+    }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = match caller.refused(&method, &path) {
         Some(problem) => problem.into_response(),

@@ -1,8 +1,10 @@
 //! Whose disks an NBD client gets.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use memnbd::connection::{Entrance, Identity};
 use memnbd::exports::Exports;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,6 +14,10 @@ use super::ways::Ways;
 
 /// The most connections to the API with tokens of one tenant: they leave some to the others.
 const MAX_SEATS: usize = 64;
+
+/// How many requests with tokens of one tenant are handled in a second, and how many at once after a pause.
+const REQUESTS: NonZeroU32 = NonZeroU32::new(200).unwrap();
+const BURST: NonZeroU32 = NonZeroU32::new(400).unwrap();
 
 /// The ways of NBD clients to tenants, and the tokens of all.
 #[derive(Default)]
@@ -26,13 +32,16 @@ struct Open {
     exports: Weak<Exports>,
     /// The places of those who use the API with its tokens.
     seats: Arc<Semaphore>,
+    pace: Arc<DefaultDirectRateLimiter>,
 }
 
 impl Entries {
     /// Lets clients in to the exports of a tenant.
     pub(super) fn open(&self, tenant: &str, exports: &Arc<Exports>) {
         let seats = Arc::new(Semaphore::new(MAX_SEATS));
-        let open = Open { exports: Arc::downgrade(exports), seats };
+        let quota = Quota::per_second(REQUESTS).allow_burst(BURST);
+        let pace = Arc::new(RateLimiter::direct(quota));
+        let open = Open { exports: Arc::downgrade(exports), seats, pace };
         let mut all = self.open.write().unwrap_or_else(PoisonError::into_inner);
         all.insert(tenant.to_owned(), open);
     }
@@ -49,6 +58,18 @@ impl Entries {
         self.open.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
         self.ways.remove(tenant);
         self.tokens.remove_tenant(tenant);
+    }
+
+    /// Waits until a request with a token of a tenant may be handled. Those who wait are as few as there are
+    /// places for connections.
+    pub(crate) async fn wait_turn(&self, tenant: &str) {
+        let pace = {
+            let all = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            all.get(tenant).map(|open| open.pace.clone())
+        };
+        if let Some(pace) = pace {
+            pace.until_ready().await;
+        }
     }
 
     fn of(&self, tenant: &str) -> Option<Arc<Exports>> {
