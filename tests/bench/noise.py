@@ -109,8 +109,9 @@ class Noise:
         uri = f"nbd+unix:///{disk}?socket={self.socket}"
 
         def work():
+            # Threads, for processes would go on without their parent.
             child = subprocess.Popen(
-                fio.command(workload, uri, SIZE, 3600, 0),
+                [*fio.command(workload, uri, SIZE, 3600, 0), "--thread"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=self.place.directory,
