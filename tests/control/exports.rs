@@ -152,6 +152,7 @@ fn fio_verifies_by_two_names_under_snapshots() {
                     let mut fio = std::process::Command::new("fio");
                     fio.args(["--name=verify", "--ioengine=nbd", "--rw=randwrite", "--size=64m"]);
                     fio.args(["--bsrange=4k-256k", "--iodepth=16", "--verify=crc32c"]);
+                    fio.arg("--verify_state_save=0");
                     fio.args(["--verify_backlog=64", "--verify_fatal=1", "--fsync=50"]);
                     fio.args([uri, offset]);
                     run(&mut fio).success();
