@@ -105,11 +105,6 @@ fn unrelated(from: &str, what: &str) -> Problem {
     ))
 }
 
-fn parsed(wanted: Result<Query<Wanted>, QueryRejection>) -> Result<Wanted, Problem> {
-    let wanted = wanted.map_err(|error| Problem::new(error.status(), error.body_text()));
-    wanted.map(|Query(wanted)| wanted)
-}
-
 /// Tells which extents of two snapshots may differ. Both must stem from the same data: one was taken after the
 /// other of a disk that descends from it, or both descend from a third snapshot, even if that was deleted.
 /// The content is not read: what was written since counts as different, in whole blocks.
@@ -130,7 +125,7 @@ pub(super) async fn diff_snapshot(
     At(OfSnapshot { snapshot: name, .. }): At<OfSnapshot>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Diff>, Problem> {
-    let wanted = parsed(wanted)?;
+    let Query(wanted) = wanted?;
     let Taken { snapshot, .. } = api.snapshot(&name)?;
     let what = format!("the snapshot {name:?}");
     api.diff(&wanted, Side::Snapshot(&snapshot), &what).await.map(Json)
@@ -155,7 +150,7 @@ pub(super) async fn diff_disk(
     At(OfDisk { disk, .. }): At<OfDisk>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Diff>, Problem> {
-    let wanted = parsed(wanted)?;
+    let Query(wanted) = wanted?;
     let (_, device, entry) = api.opened(&disk).await?;
     let volume = entry.chain.volume();
     let (layer, origin) = (volume.layer(), volume.origin());

@@ -99,7 +99,7 @@ pub(super) async fn follow_events(
     ([(HeaderName, &'static str); 1], Sse<impl Stream<Item = Result<Sent, Infallible>>>),
     Problem,
 > {
-    let Query(wanted) = wanted.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let Query(wanted) = wanted?;
     let after = match headers.get(LAST_EVENT_ID) {
         Some(id) => {
             After::Id(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
@@ -162,6 +162,7 @@ fn sent(id: Id, name: &str, json: &str) -> Sent {
 pub(super) fn observe_disks(api: &Api) {
     let (events, lives, offers) = (api.events.clone(), api.lives.clone(), api.offers.clone());
     let namespace = api.server.namespace().to_owned();
+    // The handle would keep the exports, whose observer this is.
     let prefix = if namespace.is_empty() { namespace } else { namespace + "/" };
     api.server.observe_exports(Box::new(move |export: &Export, change: Change| {
         let name = export.name().strip_prefix(&prefix).unwrap_or(export.name());

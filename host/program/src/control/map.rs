@@ -67,8 +67,7 @@ pub(super) async fn show_map(
     At(OfDisk { disk, .. }): At<OfDisk>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Map>, Problem> {
-    let Query(Wanted { cells }) =
-        wanted.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let Query(Wanted { cells }) = wanted?;
     if !(1..=MAX_CELLS).contains(&cells) {
         return Err(Problem::bad_request(format!("cells={cells}: it is 1 to {MAX_CELLS}")));
     }

@@ -44,7 +44,7 @@ impl Hubs {
 
     /// Returns true if a disk of the administrator would be called like one of a tenant.
     pub(crate) fn is_like_of_tenant(&self, disk: &str) -> bool {
-        disk.split_once('/').is_some_and(|(tenant, _)| self.read().contains_key(tenant))
+        self.owner_of(disk).0 != FIRST
     }
 
     /// Returns the tenant of a disk that the log names, and what it is called there.
@@ -56,12 +56,11 @@ impl Hubs {
 
     /// Returns the hub of a disk that the log names, and what it is called there.
     pub(crate) fn of_disk(&self, disk: String) -> (Hub, String) {
-        if let Some((tenant, name)) = disk.split_once('/')
-            && let Some(hub) = self.read().get(tenant)
-        {
-            return (hub.clone(), name.to_owned());
+        let (tenant, name) = self.owner_of(&disk);
+        match self.read().get(tenant) {
+            Some(hub) => (hub.clone(), name.to_owned()),
+            None => (self.0.first.clone(), disk),
         }
-        (self.0.first.clone(), disk)
     }
 
     /// Ends all events.

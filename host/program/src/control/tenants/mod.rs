@@ -44,9 +44,8 @@ use crate::events::Hubs;
 use crate::grants::Grants;
 use crate::making::{Maker, Owner};
 pub(crate) use entries::Entries;
-pub(crate) use routes::check_token;
 pub(super) use routes::router;
-pub(crate) use spec::{FIRST, Quotas, TenantSpec, check_tenant};
+pub(crate) use spec::{FIRST, Quotas, TenantSpec, check_tenant, check_token};
 pub(crate) use tokens::{Holder, Role, Token};
 
 /// The most tenants, besides the first.

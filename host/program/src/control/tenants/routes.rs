@@ -22,7 +22,9 @@ use super::super::object::Object;
 use super::super::path::{At, OfTenant, OfToken, TheTenant};
 use super::super::problem::{BadBody, BadRequest, NotFound, Problem};
 use super::tokens::NotSet;
-use super::{FIRST, Founded, Role, Tenant, TenantSpec, Tenants, Token, check_tenant, unknown};
+use super::{
+    FIRST, Founded, Role, Tenant, TenantSpec, Tenants, Token, check_tenant, check_token, unknown,
+};
 use crate::grants::Grants;
 use crate::secret::{Digest, new_secret};
 
@@ -342,12 +344,7 @@ async fn put_token(
             "only tokens of the tenant {FIRST:?} can be those of an admin"
         )));
     }
-    if tenant == FIRST && !caller.is_admin() {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            format!("tokens of the tenant {FIRST:?} are made by admins"),
-        ));
-    }
+    refuse_unless_admin(&tenant, &caller)?;
     let (digest, secret) = match digest {
         Some(text) => {
             let digest: Result<Digest, _> = text.parse();
@@ -387,15 +384,21 @@ async fn remove_token(
     Extension(caller): Extension<Caller>,
     At(OfToken { tenant, token }): At<OfToken>,
 ) -> Result<StatusCode, Problem> {
-    if tenant == FIRST && !caller.is_admin() {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            format!("tokens of the tenant {FIRST:?} are removed by admins"),
-        ));
-    }
+    refuse_unless_admin(&tenant, &caller)?;
     match tenants.entries.tokens.remove(&tenant, &token).map_err(refused)? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found(format!("there is no token {token:?}"))),
+    }
+}
+
+/// Refuses to change the tokens of the first tenant, of which some are those of admins.
+fn refuse_unless_admin(tenant: &str, caller: &Caller) -> Result<(), Problem> {
+    match tenant == FIRST && !caller.is_admin() {
+        true => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!("tokens of the tenant {FIRST:?} are made and removed by admins"),
+        )),
+        false => Ok(()),
     }
 }
 
@@ -403,15 +406,5 @@ fn refused(error: NotSet) -> Problem {
     match error {
         NotSet::Full => Problem::full(error.to_string()),
         NotSet::Taken | NotSet::OfFile => Problem::conflict(error.to_string()),
-    }
-}
-
-/// Checks the name of a token.
-pub(crate) fn check_token(name: &str) -> Result<(), String> {
-    match name == FIRST || check_tenant(name).is_ok() {
-        true => Ok(()),
-        false => Err("the name of a token has 1 to 63 characters, which are lower-case letters, digits and -, \
-                      and begins with a letter"
-            .into()),
     }
 }

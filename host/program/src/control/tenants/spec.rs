@@ -142,11 +142,20 @@ pub(crate) fn check_tenant(name: &str) -> Result<(), String> {
     if name == FIRST {
         return Err(format!("the tenant {FIRST:?} is the administrator's, and always there"));
     }
+    check_label("tenant", name)
+}
+
+/// Checks the name of a token.
+pub(crate) fn check_token(name: &str) -> Result<(), String> {
+    check_label("token", name)
+}
+
+fn check_label(what: &str, name: &str) -> Result<(), String> {
     let letters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     match letters && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.len() <= MAX_NAME {
         true => Ok(()),
         false => Err(format!(
-            "the name of a tenant has 1 to {MAX_NAME} characters, which are lower-case letters, digits and \
+            "the name of a {what} has 1 to {MAX_NAME} characters, which are lower-case letters, digits and \
              -, and begins with a letter"
         )),
     }
