@@ -74,6 +74,27 @@ fn tenants_and_tokens_follow_the_file() {
     reload(&mut server, &moved, "the sockets of the tenant \"acme\" differ");
     reload(&mut server, "[disks]\n[tenants.acme]\nuid = 1", "\"uid\" is not a key of a tenant");
     assert_eq!(ls(&server, &second), 200, "nothing was changed");
+    let both = text(&two, &format!("uids = [{uid}]\nquotas.disks = 1"));
+    let shared = format!("{both}[tenants.second]\nuids = [{uid}]\n");
+    reload(
+        &mut server,
+        &shared,
+        "is of another tenant; each client is of one tenant; nothing was changed",
+    );
+    let bad = format!("{both}[tenants.second.disks.d]\nparameters = ['1Q']\n");
+    reload(&mut server, &bad, "nothing was changed");
+    assert_eq!(http(&server, "GET", "/v1/tenants/second", None).status, 404);
+    // A client goes from one tenant to another one that comes before it.
+    let moved = both.replace("[tenants.acme]", "[tenants.aaa]").replace("acme.disks", "aaa.disks");
+    let moved = format!(
+        "{}[tenants.acme]\ntokens.ci = {{ role = 'tenant', digest = '{two}' }}\nquotas.disks = 1\n\
+         [tenants.acme.disks.d]\nparameters = ['1M']\n",
+        moved.replace(&two, &one)
+    );
+    reload(&mut server, &moved, "read again: 1 disks changed, 1 as they were");
+    script(&server, "assert open_disk('d').pread(512, 0) == bytes(512)");
+    reload(&mut server, &both, "read again: 0 disks changed, 1 as they were");
+    script(&server, "assert open_disk('d').pread(512, 0) == b'x' * 512");
     let more = format!(
         "{}[tenants.acme.disks.e]\nparameters = ['1M']\n",
         text(&two, &format!("uids = [{uid}]"))

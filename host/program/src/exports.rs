@@ -250,7 +250,7 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
 }
 
 /// Founds a tenant of the configuration file, with its disks and sockets.
-async fn found(
+pub(super) async fn found(
     tenant: &ConfiguredTenant,
     config: &Config,
     file: &ConfigFile,

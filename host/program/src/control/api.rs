@@ -320,7 +320,17 @@ impl Api {
 
     /// Checks that there is room for these disks, with texts of this weight, besides those there are.
     pub(super) fn check_room(&self, disks: usize, weight: usize) -> Result<(), Problem> {
-        let Room { disks: most, weight: most_weight, .. } = self.room();
+        self.check_room_of(self.room(), disks, weight)
+    }
+
+    /// The same with another room than there is now.
+    pub(super) fn check_room_of(
+        &self,
+        room: Room,
+        disks: usize,
+        weight: usize,
+    ) -> Result<(), Problem> {
+        let Room { disks: most, weight: most_weight, .. } = room;
         if self.server.export_count() + disks <= most
             && self.catalog().weight() + self.offers.weight() + weight <= most_weight
         {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::api::Room;
 use super::model::DiskSpec;
 use super::problem::Problem;
 use crate::events::TOLD;
@@ -42,6 +43,8 @@ pub(super) struct Wanted<'a> {
     pub(super) origin: Origin,
     pub(super) rights: Rights<'a>,
     pub(super) differing: Differing,
+    /// How much the tenant may have then.
+    pub(super) room: Room,
     pub(super) dry_run: bool,
 }
 

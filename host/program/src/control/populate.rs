@@ -98,8 +98,8 @@ impl Api {
 
     /// Compares the disks that there are with those that are wanted. Also returns those that are the same.
     fn compare(&self, wanted: Wanted<'_>) -> Result<(Populated, Vec<Arc<Export>>), Refused> {
-        let Wanted { disks, origin, dry_run, .. } = wanted;
-        let most = self.room().disks;
+        let Wanted { disks, origin, room, dry_run, .. } = wanted;
+        let most = room.disks;
         if disks.len() > most {
             let problem = format!("{} disks; at most {most} are possible", disks.len());
             return Err(Problem::bad_request(problem).into());
@@ -150,7 +150,8 @@ impl Api {
         let removed = changes.iter().filter_map(|change| change.before.as_ref());
         let removed: usize = removed.map(DiskSpec::weight).sum();
         let gone = changes.iter().filter(|change| change.action == Action::Remove).count();
-        self.check_room(added.saturating_sub(gone), weight.saturating_sub(removed))?;
+        let (added, weight) = (added.saturating_sub(gone), weight.saturating_sub(removed));
+        self.check_room_of(room, added, weight)?;
         Ok((Populated { dry_run, changes, unchanged: unchanged.len() }, unchanged))
     }
 
@@ -329,6 +330,7 @@ async fn populate(api: &Arc<Api>, request: PopulateRequest) -> Result<Populated,
         origin: Origin::Api,
         rights: Rights::Grants,
         differing: if replace { Differing::Replace } else { Differing::Refuse },
+        room: api.room(),
         dry_run,
     };
     api.populate(wanted).await.map_err(|Refused { disk, problem }| match (config, disk) {

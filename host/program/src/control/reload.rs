@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::api::Api;
+use super::api::{Api, Room};
 use super::catalog::Entry;
 use super::changes::{Action, Change, Differing, Origin, Populated, Refused, Wanted, named};
 use super::model::DiskSpec;
-use super::tenants::{FIRST, Tenants};
+use super::problem::Problem;
+use super::tenants::{FIRST, Founded, NotSet, TenantSpec, Tenants, unknown};
 use crate::chain::Chain;
-use crate::config::{Config, ConfigFile};
+use crate::config::{Config, ConfigFile, ConfiguredTenant};
 use crate::grants::Grants;
 use crate::making::Rights;
 
@@ -60,50 +61,149 @@ impl FromFile {
         }
     }
 
-    /// Makes everything what the file says: first the tokens, so that one that was leaked is of no use any
-    /// more whatever happens then.
+    /// Makes everything what the file says. All of it is checked before the first change, as far as that is
+    /// possible.
     async fn reload(&self, tenants: &Arc<Tenants>) -> Result<Populated, String> {
         let file = self.file.clone();
         let loaded = tokio::task::spawn_blocking(move || file.load()).await;
         let config = loaded.map_err(|_| "the configuration could not be read".to_owned())??;
         let mut grants = self.grants.clone();
         self.file.grant(&config, &mut grants)?;
-        let mut of_tenants = Vec::new();
-        for tenant in &config.tenants {
-            of_tenants.push((tenant, self.file.grants_of(&config, tenant)?));
-        }
-        let replaced = tenants.entries.tokens.replace_file(&config.all_tokens());
-        replaced.map_err(|(token, error)| {
-            self.file.of_file(&format!("the token {token:?}: {error}"))
-        })?;
+        let _alone = tenants.changing.lock().await;
+        let mut founded = self.check(tenants, &config).await?;
         let first = tenants.first();
         self.warn_of_grants(FIRST, grants != *first.maker.grants());
-        let mut all = self.populate(first, config.specs(), &config, None).await?;
-        for removed in tenants.without_file(|name| config.tenants.iter().any(|it| it.name == name))
-        {
-            tenants.remove_of_file(&removed).await;
+        let mut all = self.populate(first, config.specs(), &config, None, false).await?;
+        self.set_clients_and_tokens(tenants, &config);
+        for gone in gone(tenants, &config) {
+            // There is nobody else who removes it.
+            let _ = tenants.remove(&gone).await;
         }
-        for (tenant, grants) in of_tenants {
-            let name = &tenant.name;
-            let served = tenants.put_of_file(name, &tenant.spec, grants.clone()).await;
-            let served = served.map_err(|problem| {
-                self.file.of_file(&config.located_tenant(name, problem.detail()))
-            })?;
-            self.warn_of_grants(name, grants != *served.api.maker.grants());
-            if self.listen.get(name).map_or(&[][..], Vec::as_slice) != tenant.listen {
-                let text = format!(
-                    "the sockets of the tenant {name:?} differ, and stay as they are until the server is \
-                     started anew"
-                );
-                tracing::warn!("{}", self.file.of_file(&text));
+        for tenant in &config.tenants {
+            let changed = match founded.remove(&tenant.name) {
+                Some(founded) => self.open(tenants, founded, &config),
+                None => self.update(tenants, tenant, &config).await,
+            };
+            match changed {
+                Ok(changed) => {
+                    all.unchanged += changed.unchanged;
+                    all.changes.extend(changed.changes.into_iter().map(|change| Change {
+                        disk: format!("{}/{}", tenant.name, change.disk),
+                        ..change
+                    }));
+                }
+                Err(problem) => {
+                    tracing::error!(
+                        "{problem}; the tenant {:?} is not yet what the file says",
+                        tenant.name
+                    );
+                }
             }
-            let changed = self.populate(&served.api, tenant.specs(), &config, Some(name)).await?;
-            all.unchanged += changed.unchanged;
-            let full =
-                |change: Change| Change { disk: format!("{name}/{}", change.disk), ..change };
-            all.changes.extend(changed.changes.into_iter().map(full));
         }
         Ok(all)
+    }
+
+    /// Checks tokens and tenants. Returns the tenants that are new, with their disks.
+    async fn check(
+        &self,
+        tenants: &Tenants,
+        config: &Config,
+    ) -> Result<HashMap<String, Founded>, String> {
+        let checked = tenants.entries.tokens.check_file(&config.all_tokens());
+        checked.map_err(|(token, error)| self.of_token(&token, error))?;
+        let gone = gone(tenants, config);
+        let checked = tenants.check_clients(&clients(config, &gone, &TenantSpec::default()));
+        checked.map_err(|problem| self.file.of_file(problem.detail()))?;
+        let mut founded = HashMap::new();
+        for tenant in &config.tenants {
+            let name = &tenant.name;
+            let served = tenants.of_file(name).map_err(|problem| {
+                self.file.of_file(&config.located_tenant(name, problem.detail()))
+            })?;
+            match served {
+                Some(served) => {
+                    let api = &served.api;
+                    self.populate(api, tenant.specs(), config, Some(tenant), true).await?;
+                }
+                None => {
+                    let maker = &tenants.first().maker;
+                    let found = crate::exports::found(tenant, config, &self.file, maker).await;
+                    let (one, _) = found.map_err(|failure| failure.to_string())?;
+                    founded.insert(name.clone(), one);
+                }
+            }
+        }
+        Ok(founded)
+    }
+
+    /// Says whose clients are whose, and which tokens there are. Both were checked.
+    fn set_clients_and_tokens(&self, tenants: &Tenants, config: &Config) {
+        let gone = gone(tenants, config);
+        if let Err(problem) = tenants.set_clients(&clients(config, &gone, &TenantSpec::default())) {
+            tracing::error!("{}", self.file.of_file(problem.detail()));
+        }
+        let replaced = tenants.entries.tokens.replace_file(&config.all_tokens());
+        if let Err((token, error)) = replaced {
+            tracing::error!("{}; the tokens are as they were", self.of_token(&token, error));
+        }
+    }
+
+    fn of_token(&self, token: &str, error: NotSet) -> String {
+        self.file.of_file(&format!("the token {token:?}: {error}"))
+    }
+
+    /// Serves a new tenant.
+    fn open(
+        &self,
+        tenants: &Tenants,
+        founded: Founded,
+        config: &Config,
+    ) -> Result<Populated, String> {
+        let name = founded.name.clone();
+        let created = |(disk, (spec, _)): (&String, &(DiskSpec, Arc<Chain>))| {
+            Change::new(disk, Action::Create, None, Some(spec.clone()))
+        };
+        let changes = founded.disks.iter().map(created).collect();
+        let opened = tenants.open(founded);
+        opened.map_err(|problem| {
+            self.file.of_file(&config.located_tenant(&name, problem.detail()))
+        })?;
+        self.warn_of_sockets(config, &name);
+        Ok(Populated { dry_run: false, changes, unchanged: 0 })
+    }
+
+    /// Makes a tenant that is served already what the file says.
+    async fn update(
+        &self,
+        tenants: &Tenants,
+        tenant: &ConfiguredTenant,
+        config: &Config,
+    ) -> Result<Populated, String> {
+        let name = &tenant.name;
+        let located =
+            |problem: &Problem| self.file.of_file(&config.located_tenant(name, problem.detail()));
+        let served = tenants.of_file(name).map_err(|problem| located(&problem))?;
+        let served = served.ok_or_else(|| located(&unknown(name)))?;
+        if served.spec().as_ref() != Some(&tenant.spec) {
+            let changed = tenants.change(&served, tenant.spec.clone());
+            changed.map_err(|problem| located(&problem))?;
+        }
+        let grants = self.file.grants_of(config, tenant)?;
+        self.warn_of_grants(name, grants != *served.api.maker.grants());
+        self.warn_of_sockets(config, name);
+        self.populate(&served.api, tenant.specs(), config, Some(tenant), false).await
+    }
+
+    fn warn_of_sockets(&self, config: &Config, name: &str) {
+        let listen = config.tenants.iter().find(|tenant| tenant.name == name);
+        let listen = listen.map_or(&[][..], |tenant| &tenant.listen);
+        if self.listen.get(name).map_or(&[][..], Vec::as_slice) != listen {
+            let text = format!(
+                "the sockets of the tenant {name:?} differ, and stay as they are until the server is \
+                 started anew"
+            );
+            tracing::warn!("{}", self.file.of_file(&text));
+        }
     }
 
     fn warn_of_grants(&self, tenant: &str, differ: bool) {
@@ -123,19 +223,23 @@ impl FromFile {
         api: &Arc<Api>,
         disks: BTreeMap<String, DiskSpec>,
         config: &Config,
-        tenant: Option<&str>,
+        tenant: Option<&ConfiguredTenant>,
+        dry_run: bool,
     ) -> Result<Populated, String> {
         let wanted = Wanted {
             disks,
             origin: Origin::File,
             rights: Rights::Server(self.file.directory()),
             differing: Differing::Keep,
-            dry_run: false,
+            room: tenant.map_or(Room::WHOLE, |tenant| Room::of(&tenant.spec.quotas)),
+            dry_run,
         };
         api.populate(wanted).await.map_err(|Refused { disk, problem }| {
             let detail = problem.detail();
             self.file.of_file(&match disk {
-                Some(disk) => config.located(tenant, &disk, detail),
+                Some(disk) => {
+                    config.located(tenant.map(|tenant| tenant.name.as_str()), &disk, detail)
+                }
                 None => detail.to_owned(),
             })
         })
@@ -165,4 +269,19 @@ impl FromFile {
         let text = format!("read again: {changed} disks changed, {unchanged} as they were");
         tracing::info!("{}", self.file.of_file(&text));
     }
+}
+
+/// Returns the names of the tenants that are not in the file any more.
+fn gone(tenants: &Tenants, config: &Config) -> Vec<String> {
+    tenants.without_file(|name| config.tenants.iter().any(|tenant| tenant.name == name))
+}
+
+/// Returns the clients of all tenants of the file, and that those which are gone have none.
+fn clients<'a>(
+    config: &'a Config,
+    gone: &'a [String],
+    none: &'a TenantSpec,
+) -> Vec<(&'a str, &'a TenantSpec)> {
+    let of_file = config.tenants.iter().map(|tenant| (tenant.name.as_str(), &tenant.spec));
+    of_file.chain(gone.iter().map(|name| (name.as_str(), none))).collect()
 }

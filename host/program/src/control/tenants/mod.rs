@@ -46,7 +46,7 @@ use crate::making::{Maker, Owner};
 pub(crate) use entries::Entries;
 pub(super) use routes::router;
 pub(crate) use spec::{FIRST, Quotas, TenantSpec, check_tenant, check_token};
-pub(crate) use tokens::{Holder, Role, Token};
+pub(crate) use tokens::{Holder, NotSet, Role, Token};
 
 /// The most tenants, besides the first.
 pub(crate) const MAX_TENANTS: usize = 1000;
@@ -143,7 +143,7 @@ impl Tenant {
     }
 
     /// Returns what it may have; `None` if it is the first.
-    fn spec(&self) -> Option<TenantSpec> {
+    pub(super) fn spec(&self) -> Option<TenantSpec> {
         self.bounds.as_ref().map(|bounds| bounds.spec().clone())
     }
 }
@@ -171,7 +171,7 @@ pub(super) struct Tenants {
     /// Which disks have metrics of their own.
     pub(super) board: Mutex<Board>,
     /// Held while tenants come, change or go.
-    changing: tokio::sync::Mutex<()>,
+    pub(super) changing: tokio::sync::Mutex<()>,
 }
 
 impl Tenants {
@@ -277,7 +277,7 @@ impl Tenants {
     /// # Errors
     ///
     /// Returns a problem if its clients would be those of another one.
-    fn change(&self, tenant: &Tenant, spec: TenantSpec) -> Result<(), Problem> {
+    pub(super) fn change(&self, tenant: &Tenant, spec: TenantSpec) -> Result<(), Problem> {
         let Some(bounds) = &tenant.bounds else {
             return Err(Problem::conflict(format!("the tenant {FIRST:?} has no quotas")));
         };
@@ -293,7 +293,7 @@ impl Tenants {
     }
 
     /// Removes a tenant with all that it has. Its clients are disconnected.
-    async fn remove(&self, name: &str) -> Result<(), Problem> {
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Problem> {
         let removed = {
             let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
             others.remove(name)
@@ -317,37 +317,39 @@ impl Tenants {
         gone.map(|tenant| tenant.name.clone()).collect()
     }
 
-    /// Removes a tenant that is not in the file any more.
-    pub(super) async fn remove_of_file(&self, name: &str) {
-        let _alone = self.changing.lock().await;
-        // It can be gone already.
-        let _ = self.remove(name).await;
-    }
-
-    /// Creates a tenant of the file, or changes it.
+    /// Returns a tenant of the file, if it is served already.
     ///
     /// # Errors
     ///
-    /// Returns a problem if the tenant cannot be what the file says.
-    pub(super) async fn put_of_file(
-        &self,
-        name: &str,
-        spec: &TenantSpec,
-        grants: Grants,
-    ) -> Result<Arc<Tenant>, Problem> {
-        let _alone = self.changing.lock().await;
-        let Some(tenant) = self.get(name) else {
-            return self.open(Founded::new(name, spec.clone(), grants, &self.first.api.maker));
-        };
-        if !tenant.is_of_file() {
-            return Err(Problem::conflict(format!(
+    /// Returns a problem if the tenant was not made by the file, or cannot be served.
+    pub(super) fn of_file(&self, name: &str) -> Result<Option<Arc<Tenant>>, Problem> {
+        match self.get(name) {
+            None => self.check_names(name).map(|()| None),
+            Some(tenant) if tenant.is_of_file() => Ok(Some(tenant)),
+            Some(_) => Err(Problem::conflict(format!(
                 "the tenant {name:?} was made through the control API; remove it there first"
-            )));
+            ))),
         }
-        if tenant.spec().as_ref() != Some(spec) {
-            self.change(&tenant, spec.clone())?;
-        }
-        Ok(tenant)
+    }
+
+    /// Checks that these can be the clients of these tenants.
+    ///
+    /// # Errors
+    ///
+    /// Returns a problem if two tenants would have the same.
+    pub(super) fn check_clients(&self, all: &[(&str, &TenantSpec)]) -> Result<(), Problem> {
+        let checked = self.entries.ways.check(all);
+        checked.map_err(|error| Problem::conflict(error.to_string()))
+    }
+
+    /// Makes these the clients of these tenants, all at once.
+    ///
+    /// # Errors
+    ///
+    /// Returns a problem if two tenants would have the same.
+    pub(super) fn set_clients(&self, all: &[(&str, &TenantSpec)]) -> Result<(), Problem> {
+        let set = self.entries.ways.replace(all);
+        set.map_err(|error| Problem::conflict(error.to_string()))
     }
 }
 

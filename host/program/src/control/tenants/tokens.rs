@@ -142,25 +142,21 @@ impl Tokens {
         inner.tokens.remove(tenant);
     }
 
-    /// Makes the tokens of the configuration file these, at once. All are checked before: nothing changes if
-    /// one is wrong.
+    /// Checks that the tokens of the configuration file can be these.
+    pub(crate) fn check_file(
+        &self,
+        of_file: &[(String, String, Token)],
+    ) -> Result<(), (String, NotSet)> {
+        self.read().with_file(of_file).map(drop)
+    }
+
+    /// Makes the tokens of the configuration file these, at once. Nothing changes if one is wrong.
     pub(crate) fn replace_file(
         &self,
         of_file: &[(String, String, Token)],
     ) -> Result<(), (String, NotSet)> {
         let mut inner = self.write();
-        let mut next = Inner::default();
-        let all = inner.tokens.iter();
-        let kept =
-            all.flat_map(|(tenant, of)| of.iter().map(move |(name, token)| (tenant, name, *token)));
-        for (tenant, name, token) in kept.filter(|(_, _, token)| token.origin != Origin::File) {
-            next.set(tenant, name, token).map_err(|error| (name.clone(), error))?;
-        }
-        for (tenant, name, token) in of_file {
-            next.forget(tenant, name);
-            next.set(tenant, name, *token).map_err(|error| (name.clone(), error))?;
-        }
-        *inner = next;
+        *inner = inner.with_file(of_file)?;
         Ok(())
     }
 
@@ -174,6 +170,21 @@ impl Tokens {
 }
 
 impl Inner {
+    /// Returns the tokens that there are with these of the configuration file.
+    fn with_file(&self, of_file: &[(String, String, Token)]) -> Result<Self, (String, NotSet)> {
+        let mut next = Self::default();
+        for (tenant, tokens) in &self.tokens {
+            for (name, token) in tokens.iter().filter(|(_, token)| token.origin != Origin::File) {
+                next.set(tenant, name, *token).map_err(|error| (name.clone(), error))?;
+            }
+        }
+        for (tenant, name, token) in of_file {
+            next.forget(tenant, name);
+            next.set(tenant, name, *token).map_err(|error| (name.clone(), error))?;
+        }
+        Ok(next)
+    }
+
     fn set(&mut self, tenant: &str, name: &str, token: Token) -> Result<bool, NotSet> {
         let of_tenant = self.tokens.get(tenant);
         let before = of_tenant.and_then(|of| of.get(name)).copied();

@@ -13,7 +13,7 @@ use super::spec::TenantSpec;
 #[derive(Default)]
 pub(super) struct Ways(RwLock<Inner>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inner {
     uids: HashMap<u32, String>,
     keys: HashMap<String, String>,
@@ -50,25 +50,20 @@ impl Ways {
 
     /// Makes the clients of a tenant these, and no others.
     pub(super) fn set(&self, tenant: &str, spec: &TenantSpec) -> Result<(), Shared> {
+        self.replace(&[(tenant, spec)])
+    }
+
+    /// Makes the clients of these tenants these, and no others, all at once: a client can go from one tenant
+    /// to another one. Nothing changes if two would have the same.
+    pub(super) fn replace(&self, all: &[(&str, &TenantSpec)]) -> Result<(), Shared> {
         let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let of_another = |owner: Option<&String>| owner.is_some_and(|owner| owner != tenant);
-        let taken = |what: String| Err(Shared { what });
-        if let Some(uid) = spec.uids.iter().find(|&uid| of_another(inner.uids.get(uid))) {
-            return taken(format!("the user {uid}"));
-        }
-        if let Some(key) = spec.keys.iter().find(|&key| of_another(inner.keys.get(key))) {
-            return taken(format!("the key {key:?}"));
-        }
-        let mut certificates = spec.certificates.iter();
-        if let Some(subject) = certificates.find(|&one| of_another(inner.certificates.get(one))) {
-            return taken(format!("the certificate {subject:?}"));
-        }
-        inner.forget(tenant);
-        inner.uids.extend(spec.uids.iter().map(|uid| (*uid, tenant.to_owned())));
-        inner.keys.extend(spec.keys.iter().map(|key| (key.clone(), tenant.to_owned())));
-        let certificates = spec.certificates.iter().map(|one| (one.clone(), tenant.to_owned()));
-        inner.certificates.extend(certificates);
+        *inner = inner.with(all)?;
         Ok(())
+    }
+
+    /// Checks that [`Self::replace`] can be done.
+    pub(super) fn check(&self, all: &[(&str, &TenantSpec)]) -> Result<(), Shared> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).with(all).map(drop)
     }
 
     /// Forgets the clients of a tenant.
@@ -78,6 +73,36 @@ impl Ways {
 }
 
 impl Inner {
+    /// Returns what there is with these clients of these tenants.
+    fn with(&self, all: &[(&str, &TenantSpec)]) -> Result<Self, Shared> {
+        let mut next = self.clone();
+        all.iter().for_each(|(tenant, _)| next.forget(tenant));
+        for (tenant, spec) in all {
+            next.add(tenant, spec)?;
+        }
+        Ok(next)
+    }
+
+    fn add(&mut self, tenant: &str, spec: &TenantSpec) -> Result<(), Shared> {
+        let taken = |what: String| Err(Shared { what });
+        for uid in &spec.uids {
+            if self.uids.insert(*uid, tenant.to_owned()).is_some() {
+                return taken(format!("the user {uid}"));
+            }
+        }
+        for key in &spec.keys {
+            if self.keys.insert(key.clone(), tenant.to_owned()).is_some() {
+                return taken(format!("the key {key:?}"));
+            }
+        }
+        for subject in &spec.certificates {
+            if self.certificates.insert(subject.clone(), tenant.to_owned()).is_some() {
+                return taken(format!("the certificate {subject:?}"));
+            }
+        }
+        Ok(())
+    }
+
     fn forget(&mut self, tenant: &str) {
         self.uids.retain(|_, owner| owner != tenant);
         self.keys.retain(|_, owner| owner != tenant);
@@ -124,7 +149,12 @@ mod tests {
         assert_eq!(tenant(unix(3), None), None, "nothing was changed");
         ways.set("a", &of(4, "k", "CN=x")).unwrap();
         assert_eq!((tenant(unix(1), None), tenant(unix(4), None)), (None, Some("a".into())));
-        ways.remove("a");
+        let (a, b) = (of(2, "kb", "CN=b"), of(4, "k", "CN=x"));
+        ways.replace(&[("a", &a), ("b", &b)]).unwrap();
+        assert_eq!(tenant(unix(2), None).as_deref(), Some("a"), "they changed places");
+        assert!(ways.replace(&[("a", &a), ("b", &a)]).is_err());
+        assert_eq!(tenant(unix(4), None).as_deref(), Some("b"), "nothing was changed");
+        ways.remove("b");
         assert_eq!(tenant(unix(4), None), None);
     }
 }
