@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-/// The beginning of every secret, by which tools recognise what was leaked.
+/// The beginning of every secret, by which scanners recognise leaked ones.
 const PREFIX: &str = "mnbd_";
 
 /// The SHA-256 of a secret. Secrets have 256 bits that nobody can guess, so that needs no salt and no more

@@ -11,9 +11,9 @@ pub trait Entrance: Send + Sync {
     /// Returns the exports for a client, or `None` for those of the socket.
     fn exports(&self, client: &Identity<'_>) -> Option<Arc<Exports>>;
 
-    /// Returns the exports that a client gets by the name that it asks for, which then holds a secret, and
-    /// what it asks for there. It is asked about names that the client's own exports do not have, of clients
-    /// that nobody can listen to: those that use TLS, or do not come over a network.
+    /// Returns the exports to which a secret in an export name leads, and the rest of the name. It is called
+    /// for names that the client's own exports do not have, and only for clients that nobody can overhear:
+    /// those that use TLS, or do not come over a network.
     fn exports_by_name<'a>(&self, name: &'a str) -> Option<(Arc<Exports>, &'a str)>;
 }
 

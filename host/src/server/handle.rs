@@ -78,7 +78,7 @@ impl Handle {
     }
 
     /// Returns the registry of the exports.
-    pub fn all_exports(&self) -> &Arc<Exports> {
+    pub fn registry(&self) -> &Arc<Exports> {
         &self.exports
     }
 

@@ -27,8 +27,8 @@ const MAX_PATH: usize = 512;
 /// Where the paths of a tenant begin.
 const TENANTS: &str = "/v1/tenants/";
 
-/// The place of a connection whose requests come with tokens, in the quota of the tenant whose was the first
-/// one.
+/// The place that a connection takes in the quota of a tenant, from its first request with a token of that
+/// tenant until it is closed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seat(Arc<OnceLock<OwnedSemaphorePermit>>);
 

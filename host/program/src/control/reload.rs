@@ -136,7 +136,7 @@ impl FromFile {
         Ok(founded)
     }
 
-    /// Says whose clients are whose, and which tokens there are. Both were checked.
+    /// Sets the clients of all tenants and the tokens of the file. Both were checked.
     fn set_clients_and_tokens(&self, tenants: &Tenants, config: &Config) {
         let gone = gone(tenants, config);
         if let Err(problem) = tenants.set_clients(&clients(config, &gone, &TenantSpec::default())) {

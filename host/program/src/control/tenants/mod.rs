@@ -182,7 +182,7 @@ impl Tenants {
         events::observe_clients(&server, &hubs, &lives);
         lives_of(&lives).insert(String::new(), first.lives.clone());
         let first = Arc::new(Tenant::new(FIRST, first, None));
-        entries.open(FIRST, server.all_exports());
+        entries.open(FIRST, server.registry());
         let (others, changing) = (RwLock::default(), tokio::sync::Mutex::default());
         let board = Mutex::default();
         Self { server, hubs, entries, first, others, lives, board, changing }

@@ -9,7 +9,7 @@ use memnbd::connection::Identity;
 
 use super::spec::TenantSpec;
 
-/// Whose clients are whose.
+/// Which clients belong to which tenant.
 #[derive(Default)]
 pub(super) struct Ways(RwLock<Inner>);
 
