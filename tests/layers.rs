@@ -20,11 +20,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("places", &["budget"]),
     ("rate", &[]),
     ("compute", &["machine"]),
+    ("confinement", &[]),
     ("client_log", &["throttle"]),
     ("tls", &["access", "transport"]),
     ("nbd", &["block"]),
     ("parameters", &["block", "output"]),
-    ("component", &["block", "budget", "compute", "machine", "output", "parameters", "throttle"]),
+    (
+        "component",
+        &[
+            "block",
+            "budget",
+            "compute",
+            "confinement",
+            "machine",
+            "output",
+            "parameters",
+            "throttle",
+        ],
+    ),
     (
         "device",
         &[

@@ -33,6 +33,7 @@
 //! | [`exports`] | the registry, one for each namespace: devices by name, opened when first needed, tried again or failed for good, removed; their accounts and shares of the memory | how they are reached, where components come from |
 //! | [`tls`] | encrypted streams: certificates, keys, OpenSSL | what is said over them |
 //! | [`compute`] | threads of low priority | what is computed |
+//! | [`confinement`] | files and system calls that the kernel refuses to this process | who needs what |
 //! | [`connection`] | one client: the IO of the protocol | listening, what a disk is made of |
 //! | [`budget`] | bounds on what foreign parties hold | what is counted |
 //! | [`parameters`] | the parameters of components: their types, and parsing what people typed for them | where they are typed |
@@ -75,6 +76,7 @@ mod client_log;
 mod clock;
 pub mod component;
 pub mod compute;
+pub mod confinement;
 pub mod connection;
 pub mod device;
 pub mod embed;
