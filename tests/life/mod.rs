@@ -15,4 +15,5 @@ mod nbdkit;
 mod pidfile;
 mod preload;
 mod privileges;
+mod sandbox;
 mod stop;

@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::image::Format;
 use super::nbdkit::{Manner, Refused};
+use super::sandbox::Sandbox;
 use super::tls::TlsArgs;
 use super::values;
 pub(super) use information::Information;
@@ -292,6 +293,16 @@ pub(super) struct Life {
     /// Change to this group, by name or number, and leave all others
     #[arg(short, long, value_name = "GROUP")]
     pub(super) group: Option<String>,
+
+    /// Let the kernel confine the process, as far as it can: to the files that the command line and the
+    /// configuration file name, and to the system calls of a server. With --allow-scripts it is off
+    #[arg(long, value_name = "on|off", value_enum, default_value_t = Sandbox::On)]
+    pub(super) sandbox: Sandbox,
+
+    /// Let the process open this file, or what is in this directory, although nothing names it yet; may be
+    /// repeated
+    #[arg(long = "sandbox-path", value_name = "PATH")]
+    pub(super) sandbox_paths: Vec<PathBuf>,
 
     /// Lock the process into memory, for a disk that the same machine uses as swap space
     #[arg(long)]

@@ -1,7 +1,8 @@
 //! A thread beside the main thread: it loads the default component and looks up the limits of the machine
-//! while the command line is parsed, and handles signals afterwards.
+//! while the command line is parsed, confines itself when the main thread does, and handles signals
+//! afterwards.
 //!
-//! One thread does both, because starting and ending threads is a good part of the time that the
+//! One thread does all that, because starting and ending threads is a good part of the time that the
 //! process takes to start.
 
 use std::io;
@@ -11,7 +12,7 @@ use std::thread;
 /// What the thread does next.
 type Task = Box<dyn FnOnce() + Send>;
 
-/// A handle to the thread. It ends with its first task if this is dropped.
+/// A handle to the thread. It ends after its last task if this is dropped.
 pub(super) struct Companion(io::Result<Sender<Task>>);
 
 impl Companion {
@@ -20,21 +21,23 @@ impl Companion {
         let (next, tasks) = mpsc::channel::<Task>();
         let run = move || {
             first();
-            if let Ok(task) = tasks.recv() {
+            while let Ok(task) = tasks.recv() {
                 task();
             }
         };
         Self(thread::Builder::new().name("companion".into()).spawn(run).map(|_| next))
     }
 
-    /// Has the thread run a second task, until the process exits.
+    /// Has the thread run another task after those before it.
     ///
     /// # Errors
     ///
     /// Returns an error if the thread could not be started.
-    pub(super) fn run(self, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(super) fn run(&self, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let sender = self.0.as_ref();
+        let sender = sender.map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         let gone = |_| io::Error::other("the thread has panicked");
-        self.0?.send(Box::new(task)).map_err(gone)
+        sender.send(Box::new(task)).map_err(gone)
     }
 }
 
@@ -45,12 +48,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_thread_runs_both_tasks_in_order() {
+    fn one_thread_runs_all_tasks_in_order() {
         let (send, received) = mpsc::channel();
         let first = send.clone();
         let companion = Companion::start(move || first.send(thread::current().id()).unwrap());
-        companion.run(move || send.send(thread::current().id()).unwrap()).unwrap();
+        for send in [send.clone(), send] {
+            companion.run(move || send.send(thread::current().id()).unwrap()).unwrap();
+        }
         let next = || received.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert_eq!(next(), next());
+        let threads = [next(), next(), next()];
+        assert!(threads.iter().all(|thread| *thread == threads[0]));
     }
 }

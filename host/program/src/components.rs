@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::file;
+use super::{file, sandbox};
 use memnbd::component::{BuiltIn, Description};
 use memnbd::parameters::{key_value, nearest};
 
@@ -56,7 +56,7 @@ fn is_value(word: &str) -> bool {
 }
 
 /// Returns true if a word names a file rather than a built-in component.
-fn is_path(word: &str) -> bool {
+pub(super) fn is_path(word: &str) -> bool {
     word.contains('/') || word.ends_with(".wasm")
 }
 
@@ -132,7 +132,9 @@ pub(super) fn find(name: &str) -> Result<Source, String> {
             "component {name:?}: no such file, and the built-in components are {}",
             names().join(", ")
         )),
-        (Err(error), _) => Err(format!("component {name:?}: {error}")),
+        (Err(error), _) => {
+            Err(format!("component {name:?}: {}", sandbox::explained(Path::new(name), error)))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::preload::Preload;
 use super::privileges::Identity;
 use super::start::{OfServer, Planned};
 use super::wish::Wish;
-use memnbd::component::{Listed, ListedExport};
+use memnbd::component::{Broker, Listed, ListedExport};
 use memnbd::device::Text;
 use memnbd::device::file::files_in;
 use memnbd::exports::{Export, Exports, Finding, KnownExports, ProcessBudgets};
@@ -47,7 +47,11 @@ const MAX_ON_DEMAND: usize = 256;
 
 /// Plans the exports. No third-party component is run and no disk is opened, but every mistake that
 /// can be detected without that is reported.
-pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Failure> {
+pub(super) async fn plan(
+    args: &Args,
+    identity: &Identity,
+    broker: Option<Broker>,
+) -> Result<Planned, Failure> {
     for flag in &args.logging.debug_flags {
         tracing::debug!("-D {flag} is ignored: components have no debug flags");
     }
@@ -83,7 +87,8 @@ pub(super) async fn plan(args: &Args, identity: &Identity) -> Result<Planned, Fa
         tracing::warn!("{warning}");
     }
     let cache_directory = cache_directory(identity.home());
-    let mut loader = Loader::new(args, cache_directory, Some(process.memory().clone()));
+    let budget = Some(process.memory().clone());
+    let mut loader = Loader::new(args, cache_directory, budget, broker);
     let mut grants = Grants::parse(&args.control.grants, &directory).map_err(Failure::Usage)?;
     let of_command_line = grants.clone();
     let config = args.control.config.as_deref().map(|path| ConfigFile::new(path, &directory));
@@ -350,16 +355,16 @@ fn list_component(exports: &Exports, chain: Chain) {
 
 /// A parsed `--export` option.
 #[derive(Debug, PartialEq, Eq)]
-struct NamedExport {
+pub(super) struct NamedExport {
     name: String,
-    component: String,
+    pub(super) component: String,
     /// The items `filter=NAME`.
-    filters: Vec<String>,
-    values: Vec<String>,
+    pub(super) filters: Vec<String>,
+    pub(super) values: Vec<String>,
 }
 
 /// Parses `NAME=COMPONENT[,filter=NAME][,KEY=VALUE]...`, where two commas stand for a literal comma.
-fn parse(text: &str) -> Option<NamedExport> {
+pub(super) fn parse(text: &str) -> Option<NamedExport> {
     let (name, rest) = text.split_once('=')?;
     let mut parts = vec![String::new()];
     let mut chars = rest.chars().peekable();

@@ -10,6 +10,7 @@ use memnbd::device::{Buffers, Device};
 use memnbd::exports::Problem;
 use memnbd::parameters::{Argument, Parameter, ParameterType, Value};
 
+use super::sandbox;
 use super::wish::Wish;
 
 /// The name of the backend.
@@ -183,7 +184,15 @@ impl FileConfig {
         };
         let opened = tokio::task::spawn_blocking(move || FileDevice::open(options)).await;
         let device = opened.map_err(|_| Problem::Panicked)?;
-        let device = device.map_err(|error| Problem::File { what: what(), error })?;
+        let device = device.map_err(|error| Problem::File {
+            what: what(),
+            error: match error {
+                file::OpenError::System(error) => {
+                    file::OpenError::System(sandbox::explained(Path::new(&what()), error))
+                }
+                error => error,
+            },
+        })?;
         if let Some(error) = device.write_refusal() {
             tracing::warn!(
                 "export {:?}: {} cannot be opened for writing ({error}), so the export is read-only",

@@ -100,6 +100,11 @@ impl Grants {
         }
     }
 
+    /// Returns all grants, with their kinds.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Kind, &Grant)> {
+        self.0.iter().map(|((kind, _), grant)| (*kind, grant))
+    }
+
     /// Returns the names of a kind, in order.
     pub(super) fn names(&self, kind: Kind) -> impl Iterator<Item = &str> {
         self.0.keys().filter(move |(other, _)| *other == kind).map(|(_, name)| name.as_str())

@@ -11,6 +11,7 @@ use super::file;
 use super::host_filters;
 use super::loading::Loader;
 use super::nbdkit::{self, Manner};
+use super::sandbox;
 use super::{Failure, manual};
 use memnbd::block::MAX_TRANSFER;
 use memnbd::component::{self, Component, Description};
@@ -119,7 +120,7 @@ pub(super) async fn answer(args: &Args, question: Question<'_>) -> Result<String
         Question::Version => version(args).await?,
         Question::Help => help(args).await?,
         Question::Config if args.manner == Manner::Nbdkit && !as_json => nbdkit::config(),
-        Question::Config => printed(config(), as_json),
+        Question::Config => printed(config(args), as_json),
         Question::Component if args.manner == Manner::Nbdkit && !as_json => {
             nbdkit::describe(chosen(args).await?.description())
         }
@@ -196,7 +197,7 @@ async fn help(args: &Args) -> Result<String, Failure> {
 }
 
 /// Returns the configuration. Keys that nbdkit has too are named as there.
-fn config() -> Value {
+fn config(args: &Args) -> Value {
     let cache = exports::cache_directory(None).map(|path| path.to_string_lossy().into_owned());
     json!({
         "name": PROGRAM,
@@ -213,6 +214,7 @@ fn config() -> Value {
             memnbd::component::CONTRACT_VERSION
         ),
         "cache_directory": cache,
+        "sandbox": sandbox::told(args),
         "max_transfer": MAX_TRANSFER,
         "max_memory": machine::memory(),
         "tls": "yes",

@@ -15,8 +15,8 @@ use super::args::Args;
 use super::components::{self, Source};
 use super::privileges::Identity;
 use memnbd::component::{
-    BuiltIn, ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError, MAX_COMPONENT,
-    MemoryBudget, Progress,
+    Broker, BuiltIn, ChildCompiler, CompileLimits, Compiler, Component, Engine, LoadError,
+    MAX_COMPONENT, MemoryBudget, Progress,
 };
 use memnbd::exports::{Backoff, Stage};
 
@@ -34,6 +34,7 @@ impl Loader {
         args: &Args,
         cache_directory: Option<PathBuf>,
         budget: Option<MemoryBudget>,
+        broker: Option<Broker>,
     ) -> Self {
         let compiling = &args.compiling;
         let limits = CompileLimits {
@@ -41,7 +42,7 @@ impl Loader {
             processor: compiling.compile_cpu,
             memory: compiling.compile_memory,
         };
-        let compiler = ChildCompiler::new(limits, cache_directory.as_deref(), budget);
+        let compiler = ChildCompiler::new(limits, cache_directory.as_deref(), budget, broker);
         let engine = Engine::with_compiler(args.deadline, Compiler::Child(compiler));
         Self { engine, found: HashMap::new() }
     }
@@ -91,7 +92,7 @@ impl Loader {
     pub(super) async fn component(args: &Args, name: &str) -> Result<Component, Failure> {
         let identity = Identity::find(&args.life)?;
         let cache_directory = super::exports::cache_directory(identity.home());
-        let mut loader = Self::new(args, cache_directory, None);
+        let mut loader = Self::new(args, cache_directory, None, None);
         let supply = loader.supply(name).await?;
         if let Some(component) = supply.loaded() {
             return Ok(component);

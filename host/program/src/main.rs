@@ -1,7 +1,7 @@
 //! The command `memnbd-host`: from parsing the arguments to running and stopping the server.
 //!
-//! Mistakes in the command line are reported before anything listens. Then the sockets are created
-//! and privileges are dropped, and only then are components from files compiled and run. Clients
+//! Mistakes in the command line are reported before anything listens. The process confines itself to
+//! the files that are named. Then the sockets are created and privileges and system calls are dropped, and only then are components from files compiled and run. Clients
 //! are greeted once there is something to serve.
 //!
 //! Exit codes: 0 for a clean stop, 1 for a failure, 2 for wrong usage, and 128 plus the number of a
@@ -41,6 +41,7 @@ mod preload;
 mod privileges;
 mod progress;
 mod ready;
+mod sandbox;
 mod secret;
 mod secrets;
 mod signals;
@@ -80,6 +81,7 @@ use nbdkit::Manner;
 use pidfile::Pidfile;
 use plan::{ClientSource, Life};
 use privileges::Identity;
+use sandbox::Confined;
 use signals::Hangup;
 use start::Planned;
 use tls::{Credentials, Tls};
@@ -175,8 +177,9 @@ fn run(args: &Args, companion: Companion) -> Result<ExitCode, Failure> {
     }
     ready::set_name(args);
     ready::end_with_parent(args, life)?;
+    let confined = sandbox::enter(args, &identity, &companion)?;
     let runtime = runtime(args)?;
-    let result = runtime.block_on(serve(args, source, identity, life, companion));
+    let result = runtime.block_on(serve(args, source, identity, life, companion, confined));
     // A guest that is stuck in its last call must not keep the process alive.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -200,6 +203,7 @@ async fn serve(
     identity: Identity,
     life: Life<'_>,
     companion: Companion,
+    confined: Confined,
 ) -> Result<(), Failure> {
     let hubs = Hubs::default();
     let feed = (!args.control.control.is_empty()).then(|| Feed(hubs.clone()));
@@ -231,7 +235,7 @@ async fn serve(
         false => (Some(args.tls.load(credentials)?), None),
     };
     // On the heap: the pages of a deeper stack would be a part of what a start costs.
-    let mut planned = Box::pin(exports::plan(args, &identity)).await?;
+    let mut planned = Box::pin(exports::plan(args, &identity, confined.broker.clone())).await?;
     let mut of_server = std::mem::take(&mut planned.of_server);
     if of_server.exit_when.has_occurred().await {
         tracing::info!("exitwhen: the event has occurred already");
@@ -262,6 +266,7 @@ async fn serve(
         (None, late) => args.tls.load(late.unwrap_or(Credentials::None))?,
     };
     tracing::debug!("TLS: {:?}, {}", tls.mode, tls.credentials);
+    confined.complete()?;
     if of_server.needs_tls && tls.mode == TlsMode::Off {
         tracing::warn!("tls-fallback: TLS is off, so all clients get the message");
     }

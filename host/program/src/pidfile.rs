@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,9 +88,11 @@ impl Pidfile {
             }
             Target::New => {
                 let directory = self.path.parent().unwrap_or(Path::new("/"));
-                let mut builder = tempfile::Builder::new();
-                let for_all = std::fs::Permissions::from_mode(0o644);
-                let mut file = builder.permissions(for_all).tempfile_in(directory)?;
+                // Not to be read: the sandbox only lets files be created there.
+                let create = |path: &Path| {
+                    File::options().write(true).create_new(true).mode(0o644).open(path)
+                };
+                let mut file = tempfile::Builder::new().make_in(directory, create)?;
                 file.write_all(text.as_bytes())?;
                 file.persist(&self.path)?;
                 OwnedFile::new(&self.path).map(Some)

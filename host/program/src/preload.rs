@@ -61,7 +61,7 @@ impl Preload {
         if let Some(opened) = &self.opened {
             return Ok(opened.clone());
         }
-        let loader = Loader::new(args, None, None);
+        let loader = Loader::new(args, None, None, None);
         let opening = image::open(&self.path, self.format, loader.engine(), &self.budgets);
         let device = opening.await.with_context(|| self.what())?;
         self.opened = Some(device.clone());

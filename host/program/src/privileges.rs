@@ -62,6 +62,16 @@ impl Identity {
         self.uid.is_some() || self.gid.is_some()
     }
 
+    /// Returns the user that the process is to become, if it is to change.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.uid.map(Uid::as_raw)
+    }
+
+    /// Returns the group that the process is to have, if it is to change.
+    pub(super) fn gid(&self) -> Option<u32> {
+        self.gid.map(Gid::as_raw)
+    }
+
     /// Returns the home directory of the user that the process is to become.
     pub(super) fn home(&self) -> Option<PathBuf> {
         self.user.as_ref().map(|user| user.dir.clone())

@@ -40,6 +40,12 @@ pub(super) struct Cache {
 }
 
 impl Cache {
+    /// Makes the directory of a cache if it is not there.
+    pub(super) fn make(path: &Path) {
+        // Whoever opens it later finds out what is wrong with it.
+        let _ = directory::open(path);
+    }
+
     /// Opens the cache in a directory, creating it if needed. Returns `None` if the directory
     /// cannot be used, and logs a warning if using it would be dangerous.
     pub(super) fn open(path: &Path) -> Option<Self> {

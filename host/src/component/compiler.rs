@@ -1,10 +1,12 @@
 //! Compiling components to machine code, in isolation from the server.
 //!
 //! A malicious component may take hours or all of the memory to compile. So the program starts
-//! itself again to compile it (`process`), and that child process limits itself before it reads a
-//! byte (`child`). The result is kept in a cache. This module does not know what the components are
-//! or what they are for.
+//! itself again to compile it (`process`), and that child process limits and confines itself before it
+//! reads a byte (`child`). Where the program is confined and cannot start processes, a broker does
+//! (`broker`). The result is kept in a cache. This module does not know what the components are or what
+//! they are for.
 
+mod broker;
 mod child;
 mod process;
 
@@ -25,6 +27,7 @@ use super::artifact::{Artifact, Key};
 use super::cache::Cache;
 use super::code;
 use super::memory::MemoryBudget;
+pub use broker::Broker;
 pub use child::main as child_main;
 pub use process::{CompileError, CompileLimits};
 
@@ -68,6 +71,8 @@ struct Parts {
     permits: Semaphore,
     /// The budget that the child processes take their memory from, if there is a common limit.
     budget: Option<MemoryBudget>,
+    /// What starts the child processes, unless this process can.
+    broker: Option<Broker>,
 }
 
 /// How far the compiling of a component has got.
@@ -89,17 +94,19 @@ impl ChildCompiler {
     /// cannot be used, or other users could change it, there is no cache.
     ///
     /// A child may use the memory that its limit allows, or half of `budget` if that is less, and
-    /// holds that much of the budget while it runs.
+    /// holds that much of the budget while it runs. The `broker` starts the children; without one, this
+    /// process does.
     pub fn new(
         limits: CompileLimits,
         directory: Option<&Path>,
         budget: Option<MemoryBudget>,
+        broker: Option<Broker>,
     ) -> Self {
         let most = budget.as_ref().map_or(u64::MAX, |budget| budget.limit() / 2);
         let limits = CompileLimits { memory: limits.memory.min(most), ..limits };
         let directory = directory.map(Path::to_owned);
         let (permits, cache) = (Semaphore::new(AT_ONCE), OnceLock::new());
-        Self { parts: Arc::new(Parts { limits, directory, cache, permits, budget }) }
+        Self { parts: Arc::new(Parts { limits, directory, cache, permits, budget, broker }) }
     }
 
     /// Returns the code of a component, from the cache or from a child process. `direct` is whether
@@ -150,13 +157,14 @@ impl ChildCompiler {
         };
         let began = Instant::now();
         let (sender, receiver) = oneshot::channel();
+        let broker = self.parts.broker.clone();
         // This needs a dedicated thread, because the kernel kills the child when the thread that
         // started it ends.
         thread::Builder::new()
             .name("compile".into())
             .spawn(move || {
                 // The receiver may be gone.
-                let _ = sender.send(process::run(&job, &limits));
+                let _ = sender.send(process::run(&job, &limits, broker.as_ref()));
             })
             .map_err(|error| LoadError::Compiler(CompileError::Start(error)))?;
         let done = observed(receiver, |elapsed| observer(Progress::Compiling(elapsed))).await;

@@ -48,8 +48,8 @@ pub use built_in::BuiltIn;
 pub use call::Call;
 pub use check::{BASE, Description, Disk, Sharing};
 pub use compiler::{
-    ChildCompiler, CompileError, CompileLimits, Compiler, MAX_COMPONENT, Observer, Progress,
-    child_main,
+    Broker, ChildCompiler, CompileError, CompileLimits, Compiler, MAX_COMPONENT, Observer,
+    Progress, child_main,
 };
 pub(crate) use contract::LOWER_LIMIT;
 pub use contract::WIT;

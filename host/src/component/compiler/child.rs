@@ -1,13 +1,15 @@
 //! The child process that compiles a component: the same program, started with other arguments.
 //!
-//! It limits itself before it reads a byte of the component, which it reads from stdin. It writes
-//! the code to stdout as a frame, or the reason for its failure to stderr; its exit code says
+//! It limits and confines itself before it reads a byte of the component, which it reads from stdin:
+//! it can open no file and make no system call but those for memory, threads and what is open. It
+//! writes the code to stdout as a frame, or the reason for its failure to stderr; its exit code says
 //! which.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{
@@ -17,7 +19,8 @@ use rustix::thread::set_no_new_privs;
 
 use super::super::artifact::{self, Key, MAX_CODE, MAX_FRAME};
 use super::super::prepared::compiling_engine;
-use super::{CompileLimits, MAX_COMPONENT};
+use super::{CompileLimits, MAX_COMPONENT, broker};
+use crate::confinement::{Calls, Files};
 
 /// The first argument of a child process. No option or parameter is spelled like this.
 const WORD: &str = "--memnbd-compile-stdin";
@@ -48,55 +51,71 @@ const ADDRESSES: u64 = 1 << 30;
 /// The limit on open files. It needs fewer.
 const MAX_FILES: u64 = 32;
 
-/// Returns the arguments for a child process of this process.
-pub(super) fn arguments(direct: bool, key: &Key, limits: &CompileLimits) -> [String; 6] {
-    [
-        WORD.into(),
-        if direct { "direct" } else { "plain" }.into(),
-        key.hex(),
-        limits.processor.to_string(),
-        limits.memory.to_string(),
-        std::process::id().to_string(),
-    ]
+/// What a child process is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    /// Whether the code is for memories mapped by the host.
+    pub(super) direct: bool,
+    pub(super) key: Key,
+    pub(super) limits: CompileLimits,
 }
 
-/// The parsed arguments of a child process.
-struct Orders {
-    direct: bool,
-    key: Key,
-    processor: u64,
-    memory: u64,
-    /// The process ID of the parent.
-    parent: i32,
-}
+impl Order {
+    /// Returns the arguments for a child process of this process.
+    pub(super) fn arguments(&self) -> [String; 3] {
+        [WORD.into(), self.to_string(), std::process::id().to_string()]
+    }
 
-impl Orders {
-    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
-        let mut next = || arguments.next()?.into_string().ok();
-        let orders = Self {
-            direct: match next()?.as_str() {
+    /// Understands what [`fmt::Display`] writes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let mut next = || words.next();
+        let order = Self {
+            direct: match next()? {
                 "direct" => true,
                 "plain" => false,
                 _ => return None,
             },
-            key: Key::from_hex(&next()?)?,
-            processor: next()?.parse().ok()?,
-            memory: next()?.parse().ok()?,
-            parent: next()?.parse().ok()?,
+            key: Key::from_hex(next()?)?,
+            limits: CompileLimits {
+                time: Duration::from_millis(next()?.parse().ok()?),
+                processor: next()?.parse().ok()?,
+                memory: next()?.parse().ok()?,
+            },
         };
-        next().is_none().then_some(orders)
+        next().is_none().then_some(order)
     }
 }
 
-/// Compiles a component if this process was started for that, and returns its exit code. Must be
-/// called before anything else.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.direct { "direct" } else { "plain" };
+        let CompileLimits { time, processor, memory } = self.limits;
+        write!(f, "{kind} {} {} {processor} {memory}", self.key.hex(), time.as_millis())
+    }
+}
+
+/// Parses the arguments after the first: what to do, and the process ID of the parent.
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<(Order, i32)> {
+    let mut next = || arguments.next()?.into_string().ok();
+    let order = Order::parse(&next()?)?;
+    let parent = next()?.parse().ok()?;
+    next().is_none().then_some((order, parent))
+}
+
+/// Compiles a component, or starts processes that do, if this process was started for that, and returns its
+/// exit code. Must be called before anything else.
 pub fn main() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != WORD {
+    let first = arguments.next()?;
+    if first == broker::WORD {
+        return Some(broker::main(arguments).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS));
+    }
+    if first != WORD {
         return None;
     }
-    let code = match Orders::parse(arguments) {
-        Some(orders) => run(&orders).unwrap_or_else(|failure| failure.tell()),
+    let code = match parse(arguments) {
+        Some((order, parent)) => run(&order, parent).unwrap_or_else(|failure| failure.tell()),
         None => Failure(UNCONFINED, "the orders make no sense".into()).tell(),
     };
     Some(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
@@ -117,8 +136,8 @@ impl Failure {
     }
 }
 
-fn run(orders: &Orders) -> Result<i32, Failure> {
-    confine(orders).map_err(|error| Failure::new(UNCONFINED, error))?;
+fn run(orders: &Order, parent: i32) -> Result<i32, Failure> {
+    confine(orders, parent).map_err(|error| Failure::new(UNCONFINED, error))?;
     let mut wasm = Vec::new();
     let read = io::stdin().lock().take(MAX_COMPONENT + 1).read_to_end(&mut wasm);
     read.map_err(|error| Failure::new(UNCONFINED, error))?;
@@ -144,11 +163,11 @@ fn run(orders: &Orders) -> Result<i32, Failure> {
 }
 
 /// Limits this process, so that whatever happens in it harms no other.
-fn confine(orders: &Orders) -> anyhow::Result<()> {
+fn confine(order: &Order, parent: i32) -> anyhow::Result<()> {
     set_no_new_privs(true).context("no new privileges")?;
     set_parent_process_death_signal(Some(Signal::KILL)).context("end with the parent")?;
-    let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
-    anyhow::ensure!(parent == Some(orders.parent), "the parent has ended already");
+    let present = getppid().map(|parent| parent.as_raw_nonzero().get());
+    anyhow::ensure!(present == Some(parent), "the parent has ended already");
     // If memory runs out, this is the process to kill. Not all systems allow this to be set.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     nice(NICENESS).context("nice")?;
@@ -156,12 +175,15 @@ fn confine(orders: &Orders) -> anyhow::Result<()> {
         (Resource::Core, 0),
         (Resource::Fsize, MAX_FRAME),
         (Resource::Nofile, MAX_FILES),
-        (Resource::Data, orders.memory),
-        (Resource::As, orders.memory.saturating_add(ADDRESSES)),
-        (Resource::Cpu, orders.processor),
+        (Resource::Data, order.limits.memory),
+        (Resource::As, order.limits.memory.saturating_add(ADDRESSES)),
+        (Resource::Cpu, order.limits.processor),
     ] {
         limit(resource, most).with_context(|| format!("limit {resource:?}"))?;
     }
+    // There is no other thread yet.
+    Files::default().rules()?.apply_to_thread().context("give up all files")?;
+    Calls::compiling().apply_to_process().context("give up other system calls")?;
     Ok(())
 }
 
@@ -184,15 +206,15 @@ mod tests {
     #[test]
     fn orders_are_understood_as_they_are_given() {
         let key = Key::of(&wasmtime::Engine::default(), b"");
-        let limits = CompileLimits::default();
-        let given = arguments(true, &key, &limits);
-        let parse = |given: &[String]| Orders::parse(given.iter().map(OsString::from));
-        let orders = parse(&given[1..]).unwrap();
-        assert!(orders.direct && orders.key == key);
-        assert_eq!((orders.processor, orders.memory), (limits.processor, limits.memory));
-        assert_eq!(orders.parent.cast_unsigned(), std::process::id());
-        assert!(parse(&given[1..5]).is_none());
+        let order = Order { direct: true, key, limits: CompileLimits::default() };
+        let given = order.arguments();
+        let parse = |given: &[String]| parse(given.iter().map(OsString::from));
+        let (parsed, parent) = parse(&given[1..]).unwrap();
+        assert_eq!(parsed, order);
+        assert_eq!(parent.cast_unsigned(), std::process::id());
+        assert!(parse(&given[1..2]).is_none());
         assert!(parse(&given).is_none());
         assert!(parse(&[&given[1..], &["x".into()]].concat()).is_none());
+        assert!(Order::parse(&format!("{order} 1")).is_none());
     }
 }

@@ -22,7 +22,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::super::LoadError;
 use super::super::artifact::{Artifact, Damage, Key, MAX_CODE, MAX_FRAME};
-use super::child;
+use super::broker::Broker;
+use super::child::{self, Order};
 
 /// The most threads of a child. Each takes memory of its own.
 const MAX_THREADS: usize = 4;
@@ -123,23 +124,41 @@ impl fmt::Display for CompileError {
     }
 }
 
-/// Compiles a component in a child process, and waits for it.
+/// Compiles a component in a child process, started by the broker if there is one, and waits for it.
 ///
 /// # Errors
 ///
 /// Returns an error if the component is invalid, as compiling in this process does, or if the child
 /// fails or exceeds a limit.
-pub(super) fn run(job: &Job, limits: &CompileLimits) -> Result<Artifact, LoadError> {
+pub(super) fn run(
+    job: &Job,
+    limits: &CompileLimits,
+    broker: Option<&Broker>,
+) -> Result<Artifact, LoadError> {
     let failed = |error| LoadError::Compiler(CompileError::Start(error));
     let input = input(&job.wasm).map_err(failed)?;
     let (output, words) = (memory("code").map_err(failed)?, memory("words").map_err(failed)?);
-    let mut child = start(job, limits, input, &output, &words).map_err(failed)?;
-    let status = match end_of(&mut child, limits.time) {
-        Ok(Some(status)) => status,
-        Ok(None) => return Err(LoadError::Compiler(CompileError::Time(limits.time))),
-        Err(error) => return Err(failed(error)),
+    let order = Order { direct: job.direct, key: job.key.clone(), limits: *limits };
+    let files = [&input, &output, &words];
+    let ended = match broker {
+        Some(broker) => broker.run(&order, files),
+        None => given(files).and_then(|files| run_child(&order, files, None)),
     };
-    judge(job, limits, status, output, words)
+    match ended {
+        Ok(Some(status)) => judge(job, limits, status, output, words),
+        Ok(None) => Err(LoadError::Compiler(CompileError::Time(limits.time))),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Runs a child process with these files as stdin, stdout and stderr, and returns how it ended, or
+/// `None` if it was killed because it took too long, or whoever has the other end of `wanted` had gone.
+pub(super) fn run_child(
+    order: &Order,
+    files: [Stdio; 3],
+    wanted: Option<&OwnedFd>,
+) -> io::Result<Option<ExitStatus>> {
+    end_of(&mut start(order, files)?, order.limits.time, wanted)
 }
 
 /// Returns a sealed, read-only memory file that contains the component, positioned at its
@@ -159,36 +178,39 @@ fn memory(name: &str) -> io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-fn start(
-    job: &Job,
-    limits: &CompileLimits,
-    input: File,
-    output: &File,
-    words: &File,
-) -> io::Result<Child> {
+/// Returns the files for a child process.
+fn given(files: [&File; 3]) -> io::Result<[Stdio; 3]> {
+    let [input, output, words] = files.map(|file| file.try_clone().map(Stdio::from));
+    Ok([input?, output?, words?])
+}
+
+fn start(order: &Order, [input, output, words]: [Stdio; 3]) -> io::Result<Child> {
     let threads = available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-    let given = |file: &File| file.try_clone().map(OwnedFd::from).map(Stdio::from);
     // This runs the same program even if its file was replaced, or its directory is inaccessible to
     // this user.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0(env!("CARGO_PKG_NAME"))
-        .args(child::arguments(job.direct, &job.key, limits))
+        .args(order.arguments())
         .env_clear()
         .env(child::THREADS, threads.to_string())
         .current_dir("/")
         // Ctrl-C is meant for the server, not for the child.
         .process_group(0)
-        .stdin(Stdio::from(OwnedFd::from(input)))
-        .stdout(given(output)?)
-        .stderr(given(words)?);
+        .stdin(input)
+        .stdout(output)
+        .stderr(words);
     command.spawn()
 }
 
-/// Waits for the child to end, and returns its exit status, or `None` if it took too long and was
-/// killed.
-fn end_of(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let ended = wait(child, limit);
+/// Waits for the child to end, and returns its exit status, or `None` if it was killed because it took too
+/// long, or nobody wanted to know any more.
+fn end_of(
+    child: &mut Child,
+    limit: Duration,
+    wanted: Option<&OwnedFd>,
+) -> io::Result<Option<ExitStatus>> {
+    let ended = wait(child, limit, wanted);
     if !matches!(ended, Ok(true)) {
         // This fails if the child has just ended.
         let _ = child.kill();
@@ -198,17 +220,19 @@ fn end_of(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> 
     Ok(ended?.then_some(status))
 }
 
-/// Returns whether a child ends in time. Does not reap it.
-fn wait(child: &Child, limit: Duration) -> io::Result<bool> {
+/// Returns whether a child ends in time, and while the other end of `wanted` is open. Does not reap it.
+fn wait(child: &Child, limit: Duration, wanted: Option<&OwnedFd>) -> io::Result<bool> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let end = Instant::now() + limit;
+    let mut watched = vec![PollFd::new(&process, PollFlags::IN)];
+    watched.extend(wanted.map(|wanted| PollFd::new(wanted, PollFlags::empty())));
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut watched, Some(&timeout)) {
             Ok(0) if left.is_zero() => return Ok(false),
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return Ok(true),
+            Ok(_) => return Ok(!watched[0].revents().is_empty()),
             Err(error) => return Err(error.into()),
         }
     }
@@ -287,7 +311,7 @@ mod tests {
         command.stderr(OwnedFd::from(words.try_clone().unwrap()));
         let mut child = command.spawn().unwrap();
         let limits = CompileLimits { time: limit, ..Default::default() };
-        match end_of(&mut child, limit).unwrap() {
+        match end_of(&mut child, limit, None).unwrap() {
             Some(status) => judge(&job(), &limits, status, output, words),
             None => Err(LoadError::Compiler(CompileError::Time(limit))),
         }
@@ -321,6 +345,17 @@ mod tests {
         let error = end("sleep 1000", limit).err().unwrap();
         assert!(error.to_string().contains("longer than 50ms (--compile-timeout)"), "{error}");
         assert!(error.may_pass());
+    }
+
+    #[test]
+    fn child_that_nobody_wants_any_more_is_killed() {
+        let (ours, its) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let wanted = OwnedFd::from(its);
+        let asking = std::thread::spawn(move || drop(ours));
+        let ended = end_of(&mut child, Duration::from_secs(60), Some(&wanted)).unwrap();
+        asking.join().unwrap();
+        assert_eq!(ended, None);
     }
 
     #[test]
