@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::client::{write_keys, write_secret};
 use super::pki::{Use, directory};
-use crate::support::{Server, client, memnbd, require, run};
+use crate::support::{LIMIT, Server, client, memnbd, require, run, wait_until};
 
 /// A server on a free port of localhost, with certificates of its own and for clients.
 fn with_certificates(arguments: &[&str]) -> Server {
@@ -38,7 +38,7 @@ fn keys_uri(server: &Server) -> String {
 }
 
 fn is_in_log(server: &Server, text: &str) -> bool {
-    server.log().iter().any(|line| line.contains(text))
+    wait_until(LIMIT, || server.log().iter().any(|line| line.contains(text)))
 }
 
 /// Copies an image there and back.
