@@ -26,7 +26,9 @@ fn write_images(server: &Server) {
         server,
         "qemu-img convert -f raw -O qcow2 raw plain.qcow2
         qemu-img convert -c -f raw -O qcow2 raw compressed.qcow2
-        gzip -k raw; xz -k --block-size=1MiB raw",
+        qemu-img convert -f raw -O vpc -o force_size=on raw raw.vhd
+        qemu-img convert -f raw -O vmdk -o subformat=streamOptimized raw raw.vmdk
+        gzip -k raw; xz -k --block-size=1MiB raw; zstd -q raw",
     );
 }
 
@@ -77,11 +79,20 @@ fn files(server: &Server, prefix: &str) -> Vec<String> {
 
 #[test]
 fn disks_get_the_content_of_images_of_any_format() {
-    require!("qemu-img", "nbdinfo");
+    require!("qemu-img", "zstd", "nbdinfo");
     let server = controlled(&["1M"]);
     write_images(&server);
     control(&server, &["create", "old", "8M"]).success();
-    for image in ["raw", "plain.qcow2", "compressed.qcow2", "raw.gz", "raw.xz"] {
+    for image in [
+        "raw",
+        "plain.qcow2",
+        "compressed.qcow2",
+        "raw.vhd",
+        "raw.vmdk",
+        "raw.gz",
+        "raw.xz",
+        "raw.zst",
+    ] {
         assert_eq!(memnbd(&server, &["copy", image, "new", "--create"]).success(), "");
         let script = r#"qemu-img compare -f raw -F raw raw "$nbd/new$at" >&2
             nbdinfo --size "$nbd/new$at"; nbdinfo --map --totals "$nbd/new$at""#;
@@ -101,7 +112,7 @@ fn disks_get_the_content_of_images_of_any_format() {
 
 #[test]
 fn stdin_is_a_raw_image() {
-    require!("qemu-img");
+    require!("qemu-img", "zstd");
     let server = controlled(&["9M"]);
     write_images(&server);
     let copy = |image: &str, arguments: &str| {
@@ -129,7 +140,7 @@ fn stdin_is_a_raw_image() {
 
 #[test]
 fn large_images_of_holes_are_copied_and_saved_as_such() {
-    require!("qemu-img", "nbdinfo");
+    require!("qemu-img", "zstd", "nbdinfo");
     let server = controlled(&["1M"]);
     let image = File::create(server.path("image")).unwrap();
     image.set_len(10 << 30).unwrap();
@@ -149,7 +160,7 @@ fn large_images_of_holes_are_copied_and_saved_as_such() {
 
 #[test]
 fn saved_files_have_the_content_of_the_disk_and_can_be_loaded() {
-    require!("qemu-img");
+    require!("qemu-img", "zstd");
     let server = controlled(&["1M"]);
     write_images(&server);
     memnbd(&server, &["copy", "raw", "full", "--create"]).success();
@@ -196,7 +207,7 @@ fn saved_files_have_the_content_of_the_disk_and_can_be_loaded() {
 
 #[test]
 fn mistakes_are_told() {
-    require!("qemu-img");
+    require!("qemu-img", "zstd");
     let server = controlled(&["1M"]);
     write_images(&server);
     control(&server, &["create", "fixed", "8M", "-r"]).success();

@@ -3,7 +3,10 @@
 mod gzip;
 mod qcow2;
 mod tar;
+mod vhd;
+mod vmdk;
 mod xz;
+mod zstd;
 
 use std::path::Path;
 use std::process::Command;

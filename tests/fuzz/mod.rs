@@ -131,3 +131,18 @@ fn gzip_files_of_the_corpus_and_near_it() {
 fn xz_files_of_the_corpus_and_near_it() {
     run("xz", 3_000, targets::xz);
 }
+
+#[test]
+fn zstd_files_of_the_corpus_and_near_it() {
+    run("zstd", 3_000, targets::zstd);
+}
+
+#[test]
+fn vhd_images_of_the_corpus_and_near_it() {
+    run("vhd", 3_000, targets::vhd);
+}
+
+#[test]
+fn vmdk_images_of_the_corpus_and_near_it() {
+    run("vmdk", 3_000, targets::vmdk);
+}

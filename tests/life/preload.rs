@@ -21,7 +21,9 @@ fn images() -> TempDir {
     raw.write_all_at(b"the end", SIZE - 7).unwrap();
     let script = "qemu-img convert -f raw -O qcow2 raw plain.qcow2
         qemu-img convert -c -f raw -O qcow2 raw compressed.qcow2
-        gzip -k raw; xz -k --block-size=1MiB raw";
+        qemu-img convert -f raw -O vpc -o force_size=on raw raw.vhd
+        qemu-img convert -f raw -O vmdk -o subformat=streamOptimized raw raw.vmdk
+        gzip -k raw; xz -k --block-size=1MiB raw; zstd -q raw";
     run(Command::new("sh").arg("-ec").arg(script).current_dir(&directory)).success();
     directory
 }
@@ -34,11 +36,20 @@ fn preloaded(directory: &Path, image: &str, arguments: &[&str], script: &str) ->
 
 #[test]
 fn disk_has_the_content_and_the_size_of_an_image_of_any_format() {
-    require!("qemu-img", "nbdinfo");
+    require!("qemu-img", "zstd", "nbdinfo");
     let directory = images();
     let compare = r#"qemu-img compare -f raw -F raw raw "$uri" &&
         test "$(nbdinfo --size "$uri")" = "$(stat -c %s raw)""#;
-    for image in ["raw", "plain.qcow2", "compressed.qcow2", "raw.gz", "raw.xz"] {
+    for image in [
+        "raw",
+        "plain.qcow2",
+        "compressed.qcow2",
+        "raw.vhd",
+        "raw.vmdk",
+        "raw.gz",
+        "raw.xz",
+        "raw.zst",
+    ] {
         preloaded(directory.path(), image, &[], compare).success();
     }
     preloaded(directory.path(), "plain.qcow2", &["memory", "allocator=zstd"], compare).success();
@@ -46,7 +57,7 @@ fn disk_has_the_content_and_the_size_of_an_image_of_any_format() {
 
 #[test]
 fn holes_and_what_is_behind_the_image_stay_holes() {
-    require!("qemu-img", "nbdinfo");
+    require!("qemu-img", "zstd", "nbdinfo");
     let directory = images();
     let script = r#"qemu-img compare -f raw -F raw raw "$uri" >&2; nbdinfo --map --totals "$uri""#;
     for image in ["raw", "compressed.qcow2", "raw.gz"] {
@@ -60,7 +71,7 @@ fn holes_and_what_is_behind_the_image_stay_holes() {
 
 #[test]
 fn what_a_file_contained_is_replaced() {
-    require!("qemu-img");
+    require!("qemu-img", "zstd");
     let directory = images();
     fs::write(directory.path().join("disk"), vec![1; SIZE as usize + 4096]).unwrap();
     preloaded(directory.path(), "raw.xz", &["file", "disk"], "true").success();
@@ -71,7 +82,7 @@ fn what_a_file_contained_is_replaced() {
 
 #[test]
 fn format_is_as_told() {
-    require!("qemu-img");
+    require!("qemu-img", "zstd");
     let directory = images();
     let compare = r#"qemu-img compare -f raw -F raw plain.qcow2 "$uri""#;
     let raw = ["--preload-format", "raw"];
@@ -84,7 +95,7 @@ fn format_is_as_told() {
 
 #[test]
 fn backing_files_are_not_opened() {
-    require!("qemu-img");
+    require!("qemu-img", "zstd");
     let directory = images();
     let script = "qemu-img create -q -f qcow2 -b raw -F raw above.qcow2";
     run(Command::new("sh").arg("-ec").arg(script).current_dir(&directory)).success();
@@ -95,7 +106,7 @@ fn backing_files_are_not_opened() {
 
 #[test]
 fn mistakes_are_told() {
-    require!("qemu-img");
+    require!("qemu-img", "zstd");
     let directory = images();
     for (image, arguments, code, words) in [
         ("raw", &["1M"][..], 1, "has 8388608 bytes and the disk 1048576"),

@@ -56,8 +56,8 @@ pub(super) struct Args {
     #[arg(long)]
     pub(super) private: bool,
 
-    /// Fill the disk from an image before the server is ready: raw, qcow2, gzip or xz, which is
-    /// decoded in the sandbox. Without a size, a disk in memory is as large as the image; what is
+    /// Fill the disk from an image before the server is ready: raw, qcow2, vhd, vmdk, gzip, xz or
+    /// zstd, which is decoded in the sandbox. Without a size, a disk in memory is as large as the image; what is
     /// behind the image reads as zeroes. Backing files are not opened
     #[arg(long, value_name = "IMAGE", value_hint = clap::ValueHint::FilePath)]
     pub(super) preload: Option<PathBuf>,

@@ -26,19 +26,32 @@ pub(crate) enum Format {
     Raw,
     /// QEMU's format, decoded by the component of this name
     Qcow2,
+    /// The format of Virtual PC and Hyper-V, decoded by the component of this name
+    Vhd,
+    /// VMware's format, decoded by the component of this name
+    Vmdk,
     /// Compressed, decoded by the component of this name
     Gzip,
     /// Compressed, decoded by the component of this name
     Xz,
+    /// Compressed, decoded by the component of this name
+    Zstd,
 }
 
 impl Format {
-    /// Returns the format of an image that begins with these bytes.
+    /// Returns the format of an image that begins with these bytes. A fixed VHD image begins with its disk,
+    /// and counts as raw.
     fn detect(head: &[u8]) -> Self {
         match head {
             [b'Q', b'F', b'I', 0xfb, ..] => Self::Qcow2,
+            [b'c', b'o', b'n', b'e', b'c', b't', b'i', b'x', ..] => Self::Vhd,
+            [b'K', b'D', b'M', b'V', ..] => Self::Vmdk,
+            // A description of other files, which is refused with the reason.
+            _ if head.starts_with(b"# Disk DescriptorFile") => Self::Vmdk,
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            // A frame, or one to skip, with which pzstd begins.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::Raw,
         }
     }
@@ -48,8 +61,11 @@ impl Format {
         match self {
             Self::Raw => None,
             Self::Qcow2 => Some("qcow2"),
+            Self::Vhd => Some("vhd"),
+            Self::Vmdk => Some("vmdk"),
             Self::Gzip => Some("gzip"),
             Self::Xz => Some("xz"),
+            Self::Zstd => Some("zstd"),
         }
     }
 }
@@ -104,7 +120,7 @@ fn open_file(path: &Path, format: Option<Format>) -> io::Result<(File, Format)> 
     if !kind.is_file() && !kind.is_block_device() {
         return Err(io::Error::other("it is neither a regular file nor a block device"));
     }
-    let mut head = [0; 6];
+    let mut head = [0; 21];
     let length = image.read_at(&mut head, 0)?;
     Ok((image, format.unwrap_or_else(|| Format::detect(&head[..length]))))
 }
@@ -116,8 +132,13 @@ mod tests {
     #[test]
     fn formats_are_detected_by_their_first_bytes() {
         assert_eq!(Format::detect(b"QFI\xfb\0\0"), Format::Qcow2);
+        assert_eq!(Format::detect(b"conectix\0"), Format::Vhd);
+        assert_eq!(Format::detect(b"KDMV\x01\0"), Format::Vmdk);
+        assert_eq!(Format::detect(b"# Disk DescriptorFile\n"), Format::Vmdk);
         assert_eq!(Format::detect(b"\x1f\x8b\x08\0\0\0"), Format::Gzip);
         assert_eq!(Format::detect(b"\xfd7zXZ\0"), Format::Xz);
+        assert_eq!(Format::detect(b"\x28\xb5\x2f\xfd\0\0"), Format::Zstd);
+        assert_eq!(Format::detect(b"\x50\x2a\x4d\x18\x04\0"), Format::Zstd);
         for raw in [&b""[..], b"QFI", b"\0QFI\xfb\0"] {
             assert_eq!(Format::detect(raw), Format::Raw);
         }

@@ -186,7 +186,7 @@ pub enum Place {
 
 impl Place {
     /// Returns true if `next` is the place of what follows `length` bytes at this place.
-    fn continues(self, length: u64, next: Self) -> bool {
+    pub fn continues(self, length: u64, next: Self) -> bool {
         match (self, next) {
             (Self::Lower(place), Self::Lower(next)) => {
                 place.device == next.device && place.offset.checked_add(length) == Some(next.offset)

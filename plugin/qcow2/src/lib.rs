@@ -46,9 +46,10 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use memnbd_formats::Pages;
+use memnbd_formats::image::{self, Locate};
 use memnbd_guest::{
-    Backend, Capabilities, Description, Disk, Error, Filter, Lower, OpenRequest, Operation,
-    Parameter, Place, Request, Route, StableRoute,
+    Backend, Description, Disk, Error, Filter, Lower, OpenRequest, Operation, Parameter, Place,
+    Request, Route, StableRoute,
 };
 
 use codec::Codec;
@@ -57,13 +58,6 @@ use table::{Compressed, Mapping, Table};
 
 /// The memory for pages of tables, enough for 128 GiB in clusters of the usual size.
 const TABLES: usize = 16 << 20;
-
-/// The most parts of a route. A request in more parts, of which the contract allows some more, ends
-/// with one that the component reads by itself.
-const MAX_PARTS: usize = 4000;
-
-/// The most clusters that a call looks at to say where a part of the disk is.
-const MAX_STEPS: usize = 8192;
 
 /// The open disk.
 pub struct Qcow2 {
@@ -163,20 +157,8 @@ impl Backend for Qcow2 {
     }
 
     fn disk(&self) -> Disk {
-        let changes = Capabilities::WRITABLE
-            | Capabilities::FUA
-            | Capabilities::TRIM
-            | Capabilities::ZERO
-            | Capabilities::FAST_ZERO;
         let beneath = core::iter::once(self.base).chain(self.backing.map(|it| it.device));
-        let disk = Disk::joining(self.table.size(), beneath.map(|device| (0, device.geometry())));
-        let disk = Disk {
-            minimum_block: disk.minimum_block.min(512),
-            preferred_block: disk.preferred_block.max(self.table.cluster() as u32),
-            capabilities: disk.capabilities.without(changes) | Capabilities::INTERCHANGEABLE,
-            ..disk
-        };
-        disk.in_pieces()
+        image::disk(self.table.size(), beneath, self.table.cluster() as u32)
     }
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
@@ -212,36 +194,21 @@ impl Backend for Qcow2 {
     }
 }
 
+impl Locate for Qcow2 {
+    fn locate(&mut self, at: u64) -> Result<(Place, u64), Error> {
+        let (mapping, length) = self.table.find(at)?;
+        Ok(self.place(at, mapping, length))
+    }
+}
+
 impl Filter for Qcow2 {
     fn route(&mut self, request: &Request) -> Result<Route, Error> {
-        let mut route = Route::new();
-        let mut at = request.offset;
-        for _ in 0..MAX_STEPS {
-            if at >= request.end() || route.parts() >= MAX_PARTS {
-                break;
-            }
-            let (mapping, length) = match self.table.find(at) {
-                Ok(found) => found,
-                // The error is for the client that asks for these bytes, and then again.
-                Err(_) if request.operation == Operation::Extents && at > request.offset => break,
-                Err(error) => return Err(error),
-            };
-            let (place, length) = self.place(at, mapping, length.min(request.end() - at));
-            route.push(place, length);
-            at += length;
-        }
-        // Extents may end early. The rest of a read in very many parts is read here, and the cache is
-        // filled as far as it goes.
-        if at < request.end() && request.operation != Operation::Extents {
-            route.push(Place::Own, request.end() - at);
-        }
-        Ok(route)
+        image::route(self, request)
     }
 
     fn stable(&mut self, _operation: Operation, offset: u64) -> Option<StableRoute> {
-        let (mapping, length) = self.table.find_run(offset, MAX_STEPS).ok()?;
-        let (place, length) = self.place(offset, mapping, length);
-        Some(StableRoute::new(place, length))
+        let size = self.table.size();
+        image::stable(self, offset, size)
     }
 }
 

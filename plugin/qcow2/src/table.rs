@@ -171,29 +171,4 @@ impl Table {
         let length = (sectors + 1) * 512 - offset % 512;
         Compressed { cluster: at - at % self.cluster(), offset, length }
     }
-
-    /// Returns where a byte is, and how many bytes from there on are so, over up to `steps` clusters.
-    pub(crate) fn find_run(&mut self, at: u64, steps: usize) -> Result<(Mapping, u64), Error> {
-        let (first, mut length) = self.find(at)?;
-        for _ in 0..steps {
-            if at + length >= self.size {
-                break;
-            }
-            let (next, more) = match self.find(at + length) {
-                Ok(found) => found,
-                // The error is for those who ask for these bytes.
-                Err(_) => break,
-            };
-            let continues = match (first, next) {
-                (Mapping::Data(first), Mapping::Data(next)) => first + length == next,
-                (Mapping::Compressed(_), Mapping::Compressed(_)) => true,
-                (first, next) => first == next,
-            };
-            if !continues {
-                break;
-            }
-            length += more;
-        }
-        Ok((first, length))
-    }
 }

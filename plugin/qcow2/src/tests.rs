@@ -1,4 +1,4 @@
-use memnbd_guest::{Segment, Value, testing};
+use memnbd_guest::{Capabilities, Segment, Value, testing};
 use zstd_rs::{CompressionConfig, Compressor};
 
 use super::*;

@@ -54,6 +54,27 @@ pub(crate) fn xz(data: &[u8]) {
     alone(data, |_, request| explore::<xz::Xz>(&request));
 }
 
+/// As [`qcow2`], of a file of zstd.
+pub(crate) fn zstd(data: &[u8]) {
+    alone(data, |options, request| {
+        let request = match options {
+            0 => request,
+            size => request.with("zstd-size", Value::Size(u64::from(size) << 10)),
+        };
+        explore::<zstd::Zstd>(&request);
+    });
+}
+
+/// As [`qcow2`], of an image of VHD.
+pub(crate) fn vhd(data: &[u8]) {
+    alone(data, |_, request| explore::<vhd::Vhd>(&request));
+}
+
+/// As [`qcow2`], of an image of VMDK.
+pub(crate) fn vmdk(data: &[u8]) {
+    alone(data, |_, request| explore::<vmdk::Vmdk>(&request));
+}
+
 /// Calls a function with the options and a request for a device with the image. The devices are those
 /// of a thread of its own, and end with it.
 fn alone(data: &[u8], call: impl FnOnce(u8, OpenRequest) + Send) {

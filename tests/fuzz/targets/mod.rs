@@ -13,7 +13,7 @@ mod transmission;
 pub(crate) use client::client;
 pub(crate) use component::{chunks, description, disk, extents, routes};
 pub(crate) use connection::connection;
-pub(crate) use decoders::{gzip, qcow2, tar, xz};
+pub(crate) use decoders::{gzip, qcow2, tar, vhd, vmdk, xz, zstd};
 pub(crate) use handshake::handshake;
 pub(crate) use transmission::transmission;
 

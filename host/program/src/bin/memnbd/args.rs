@@ -167,8 +167,8 @@ pub(crate) enum Action {
             default_missing_value = "true")]
         ephemeral: Option<bool>,
     },
-    /// Fill a disk from an image of this machine: raw, qcow2, gzip or xz, which is decoded in the sandbox.
-    /// Holes of the image are holes of the disk, and what is behind the image reads as zeroes. Backing
+    /// Fill a disk from an image of this machine: raw, qcow2, vhd, vmdk, gzip, xz or zstd, which is
+    /// decoded in the sandbox. Holes of the image are holes of the disk, and what is behind the image reads as zeroes. Backing
     /// files are not opened. If it fails, a part may have been copied
     Copy {
         /// The image; - is stdin, which is raw
