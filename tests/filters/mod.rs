@@ -22,6 +22,7 @@ mod notes;
 mod partition;
 mod programs;
 mod retry;
+mod scan;
 mod silence;
 mod space;
 mod states;
