@@ -10,6 +10,7 @@ mod content;
 mod corruption;
 mod cow;
 mod exits;
+mod exportname;
 mod flushes;
 mod layers;
 mod limits;

@@ -198,6 +198,9 @@ pub(super) async fn plan(
     if let Some(readme) = &of_main.readme {
         exports.serve_without_tls(Export::of_device("", Text::sector(readme)));
     }
+    if let Some(naming) = &of_main.naming {
+        exports.name_by(naming.clone());
+    }
     if let Some((chain, policy)) = on_demand {
         match chain.directory().map_err(Failure::Usage)? {
             Some(directory) => list_directory(&exports, directory)?,

@@ -15,7 +15,7 @@ use super::peers::Chosen;
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
 use crate::device::{Device, MetaContext, Meter, Port};
-use crate::exports::{self, Client, Export, Exports, ListedExport, Requested};
+use crate::exports::{self, Client, Export, Exports, ListedExport, ListedNames, Requested};
 use crate::nbd::{
     self, ContextName, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session,
 };
@@ -143,8 +143,9 @@ impl<S: Stream> Haggling<'_, S> {
         if *self.context.phase.borrow() != Phase::Serving {
             self.handshake.shutting_down();
         }
-        let description =
-            opened.as_ref().map_or_else(|_| String::new(), |o| o.export.description());
+        let description = opened.as_ref().map_or(Cow::Borrowed(""), |opened| {
+            opened.exports.naming().describe(opened.export.description().into())
+        });
         let geometry = opened.as_ref().ok().map(Opened::geometry);
         let bitmaps = opened.as_ref().ok().and_then(|opened| opened.export.bitmaps()).map(Bitmaps);
         let info = match (&opened, &geometry) {
@@ -200,6 +201,29 @@ impl<S: Stream> Haggling<'_, S> {
             self.handshake.listed(&mut self.output);
             return Ok(());
         }
+        match self.context.exports.naming().listed {
+            ListedNames::All => self.list_all().await?,
+            ListedNames::Denied => {
+                self.handshake.list_denied(&mut self.output);
+                return Ok(());
+            }
+            ListedNames::None => {}
+            ListedNames::Default => {
+                let name = self.context.exports.default_name().await;
+                self.list_name(&name, "").await?;
+            }
+            ListedNames::These => {
+                for name in &self.context.exports.naming().names {
+                    self.list_name(name, "").await?;
+                }
+            }
+        }
+        self.handshake.listed(&mut self.output);
+        Ok(())
+    }
+
+    /// Sends the list of all exports that there are.
+    async fn list_all(&mut self) -> Result<(), End> {
         let listed = self.context.exports.listed_on_demand().await;
         let mut made = HashSet::new();
         for export in self.context.exports.list() {
@@ -215,16 +239,21 @@ impl<S: Stream> Haggling<'_, S> {
             }
             let description = export.description();
             let name = self.context.exports.local_name(&export);
-            self.list_one(&ExportSummary { name, description: &description }).await?;
+            self.list_name(name, &description).await?;
         }
         for export in listed.iter().flat_map(|listed| &listed.exports) {
             let ListedExport { name, description } = export;
             if !made.contains(name) {
-                self.list_one(&ExportSummary { name, description }).await?;
+                self.list_name(name, description).await?;
             }
         }
-        self.handshake.listed(&mut self.output);
         Ok(())
+    }
+
+    /// Adds an export that describes itself so.
+    async fn list_name(&mut self, name: &str, own: &str) -> Result<(), End> {
+        let description = self.context.exports.naming().describe(own.into());
+        self.list_one(&ExportSummary { name, description: &description }).await
     }
 
     /// Returns the only export for the client, if it does not use TLS and gets another one then.
@@ -327,16 +356,21 @@ async fn open(
     if !tls && let Some(only) = exports.without_tls() {
         return use_export(context, exports, only.clone(), tls, purpose).await;
     }
-    let default = match name {
-        "" => exports.default_on_demand().await,
-        _ => None,
-    };
     if let Some((exports, asked)) = by_secret(context, tls, name) {
         let export = exports.named(asked).ok_or(Unavailable::Unknown)?;
         let opened = use_export(context, &exports, export, tls, purpose).await?;
         // By the other name it would not find it again.
         return Ok(Opened { name: name.to_owned(), ..opened });
     }
+    let naming = exports.naming();
+    if !naming.permits(name) {
+        return Err(Unavailable::Unknown);
+    }
+    let name = naming.stands_for(name);
+    let default = match name {
+        "" => exports.default_on_demand().await,
+        _ => None,
+    };
     let Requested { export, closed } = exports.request(default.as_deref().unwrap_or(name));
     closed.iter().for_each(|closed| exports.places().forget(closed));
     let export = export.ok_or(Unavailable::Unknown)?;

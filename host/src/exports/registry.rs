@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Export;
 use super::links::Links;
 use super::listing::{FindExports, Listing};
+use super::naming::Naming;
 use super::observer::{Change, Observe, Observer};
 use super::policy::Policy;
 use crate::access::Origin;
@@ -31,6 +32,7 @@ pub struct Exports {
     listing: OnceLock<Listing>,
     /// What clients get that do not use TLS, whatever they ask for; if not set, the same as others.
     without_tls: OnceLock<Arc<Export>>,
+    naming: OnceLock<Naming>,
     observer: Arc<Observer>,
     /// The places of their connections, once they are served.
     places: Arc<OnceLock<ExportPlaces>>,
@@ -152,6 +154,17 @@ impl Exports {
         self.without_tls.get()
     }
 
+    /// Tells clients of names by these rules. They are not for sockets that serve one export. The first call
+    /// of this method counts.
+    pub fn name_by(&self, naming: Naming) {
+        let _ = self.naming.set(naming);
+    }
+
+    /// Returns the rules for names.
+    pub(crate) fn naming(&self) -> &Naming {
+        self.naming.get_or_init(Naming::default)
+    }
+
     /// Returns a registry of one of these exports, for a socket that serves no other.
     pub fn narrowed(&self, export: Arc<Export>) -> Self {
         let narrowed = self.only_one(export);
@@ -196,6 +209,17 @@ impl Exports {
         match self.find("") {
             Some(_) => None,
             None => self.listed_on_demand().await?.default.clone(),
+        }
+    }
+
+    /// Returns the name that stands for the empty one, which is the empty one if there is no other.
+    pub(crate) async fn default_name(&self) -> String {
+        if let Some(default) = &self.naming().default {
+            return default.clone();
+        }
+        match self.find("") {
+            Some(export) => self.local_name(&export).to_owned(),
+            None => self.default_on_demand().await.unwrap_or_default(),
         }
     }
 

@@ -203,6 +203,20 @@ impl Handshake {
         OptionReply { option: OptionCode::LIST, out: output }.ack();
     }
 
+    /// Answers [`Event::List`] with an error: clients are told of no exports.
+    pub fn list_denied(&mut self, output: &mut Vec<u8>) {
+        if !matches!(self.state, State::Waiting(Pending::List)) {
+            debug_assert!(false, "no list is asked for");
+            return;
+        }
+        self.state = State::Header;
+        let mut reply = OptionReply { option: OptionCode::LIST, out: output };
+        reply.error(
+            OptionReplyType::ERR_POLICY,
+            "the exports are not listed; ask for one by its name",
+        );
+    }
+
     /// Answers [`Event::StartTls`] once all further bytes are encrypted. Whatever was negotiated
     /// before is discarded (spec: NBD_OPT_STARTTLS).
     pub fn tls_established(&mut self) {

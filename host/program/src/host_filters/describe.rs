@@ -4,12 +4,12 @@ use memnbd::component::Description;
 use memnbd::parameters::{Parameter, ParameterType};
 
 /// The names of the filters.
-pub(in super::super) const NAMES: [&str; 7] =
-    ["exitlast", "exitwhen", "ip", "limit", "rate", "time-limit", "tls-fallback"];
+pub(in super::super) const NAMES: [&str; 8] =
+    ["exitlast", "exitwhen", "exportname", "ip", "limit", "rate", "time-limit", "tls-fallback"];
 
 /// Returns true if the filter with this index in [`NAMES`] is for the whole server, not for a disk.
 pub(super) fn is_of_the_server(index: usize) -> bool {
-    matches!(NAMES[index], "exitlast" | "exitwhen" | "tls-fallback")
+    matches!(NAMES[index], "exitlast" | "exitwhen" | "exportname" | "tls-fallback")
 }
 
 /// The largest rate: larger ones would be no limits.
@@ -53,6 +53,10 @@ pub(in super::super) fn description(name: &str) -> Option<Description> {
         "tls-fallback" => (
             "serves a message, instead of the disk, to clients that do not use TLS",
             vec![one("tlsreadme", "the message, up to 512 bytes", ParameterType::Text, None)],
+        ),
+        "exportname" => (
+            "changes what clients are told of the names of exports, and which they get",
+            exportname(),
         ),
         "exitlast" => ("exits when the last client has disconnected", Vec::new()),
         "exitwhen" => ("exits when an event has occurred and no client is connected", exit_when()),
@@ -98,6 +102,37 @@ fn rate() -> Vec<Parameter> {
             "what may be caught up on after a pause: as much as is allowed in this time, at least 10 ms",
             ParameterType::Duration,
             Some("2"),
+        ),
+    ]
+}
+
+fn exportname() -> Vec<Parameter> {
+    let modes = ["keep", "error", "empty", "defaultonly", "explicit"].map(Into::into);
+    vec![
+        one(
+            "default-export",
+            "the export that clients get that ask for the empty name",
+            ParameterType::Text,
+            None,
+        ),
+        several("exportname", "a name that is listed with explicit, and permitted with strict"),
+        one(
+            "exportname-list",
+            "what is listed: everything, an error, nothing, the default export, or what exportname names",
+            ParameterType::Choice(modes.into()),
+            Some("keep"),
+        ),
+        one(
+            "exportname-strict",
+            "whether clients can ask for names of exportname alone",
+            ParameterType::Boolean,
+            Some("false"),
+        ),
+        one(
+            "exportdesc",
+            "the description of all exports: keep, none, or fixed: and a text",
+            ParameterType::Text,
+            Some("keep"),
         ),
     ]
 }

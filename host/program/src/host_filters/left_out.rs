@@ -21,10 +21,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("cow", "serve a copy of the image, or the example cow of plugin/guest"),
     ("ddrescue", "use error with error-range= for the ranges that are damaged"),
     ("evil", "use error, which fails requests"),
-    (
-        "exportname",
-        "name exports with -e and --export, and bind sockets to one with --listen ADDRESS,export=NAME",
-    ),
     ("ext2", "mount the image, or copy the file out of it with debugfs(8) or guestfish(1)"),
     ("gzip", "decompress the image with gzip(1) and serve the result"),
     ("indexed-gzip", "decompress the image with gzip(1) and serve the result"),

@@ -4,6 +4,7 @@
 
 mod describe;
 mod exit_when;
+mod export_name;
 mod left_out;
 mod rate_file;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memnbd::access::{Access, parse_rules};
-use memnbd::exports::Policy;
+use memnbd::exports::{Naming, Policy};
 use memnbd::parameters::{Argument, Value, key_value};
 use memnbd::places::Places;
 use memnbd::rate::{BURST, Limits, Rates, Scope};
@@ -57,6 +58,8 @@ pub(super) struct HostFilters {
     /// What clients without TLS read.
     pub(super) readme: Option<String>,
     pub(super) exit_last: bool,
+    /// The rules for names of exports.
+    pub(super) naming: Option<Naming>,
     pub(super) exit_when: ExitWhen,
 }
 
@@ -156,6 +159,7 @@ impl HostFilters {
                 });
             }
             "exitlast" => self.exit_last = true,
+            "exportname" => self.naming = Some(export_name::naming(arguments)?),
             _ => self.exit_when = ExitWhen::new(arguments, directory)?,
         }
         Ok(())
