@@ -90,6 +90,29 @@ fn disks_are_those_of_nbdkit() {
     }
 }
 
+#[test]
+fn names_of_a_gpt_are_where_nbdkit_has_those_of_files() {
+    require!("nbdkit", "nbdcopy", "sfdisk");
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    for (name, length) in [("boot", 5000), ("the root", 70_000)] {
+        fs::write(path.join(name), vec![1; length]).unwrap();
+    }
+    let disk = |program, names: &[&str]| {
+        let words = [&["partitioning", "partition-type=gpt"], names].concat();
+        served(program, path, &words, r#"nbdcopy "$uri" disk"#);
+        let mut disk = fs::read(path.join("disk")).unwrap();
+        let listed = shell(path, "sfdisk --json disk");
+        clear_random(&mut disk, 2);
+        (disk, listed)
+    };
+    let (ours, listed) =
+        disk("memnbd", &["partition-name=boot", "boot", "partition-name=the root", "the root"]);
+    let (theirs, _) = disk("nbdkit", &["boot", "the root"]);
+    assert!(ours == theirs);
+    assert!(listed.contains(r#""name": "boot""#) && listed.contains(r#""name": "the root""#));
+}
+
 /// util-linux verifies the checksums of a GPT.
 #[test]
 fn partitions_are_found_by_others() {

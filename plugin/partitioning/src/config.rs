@@ -22,6 +22,9 @@ const DEFAULT_TYPE: Guid = [
     0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4,
 ];
 
+/// The name of a partition of a GPT as it is stored: 36 units of UTF-16, with zeroes at the end.
+pub(crate) type Name = [u8; 72];
+
 /// A type of partition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TableType {
@@ -41,6 +44,7 @@ pub(crate) struct Partition {
     pub(crate) type_guid: Guid,
     /// The GUID that this partition alone has, which is random.
     pub(crate) unique_guid: Guid,
+    pub(crate) name: Name,
 }
 
 /// The disk that was asked for.
@@ -62,6 +66,7 @@ impl Config {
         let mut alignment = MAX_ALIGNMENT;
         let mut mbr_id = DEFAULT_MBR_ID;
         let mut type_guid = DEFAULT_TYPE;
+        let mut name = None;
         for argument in &request.arguments {
             match (argument.name.as_str(), &argument.value) {
                 ("partition-type", Value::Text(text)) => {
@@ -70,6 +75,7 @@ impl Config {
                 ("alignment", Value::Size(size)) => alignment = power_of_two(*size)?,
                 ("mbr-id", Value::Text(text)) => mbr_id = parse_mbr_id(text)?,
                 ("type-guid", Value::Text(text)) => type_guid = parse_type(text)?,
+                ("partition-name", Value::Text(text)) => name = Some((text, parse_name(text)?)),
                 ("file", Value::Device(device)) => {
                     let size = device.geometry().size;
                     if size == 0 {
@@ -86,10 +92,16 @@ impl Config {
                         mbr_id,
                         type_guid,
                         unique_guid,
+                        name: name.take().map_or([0; 72], |(_, name)| name),
                     });
                 }
                 _ => return Err(Error::EINVAL),
             }
+        }
+        if let Some((text, _)) = name {
+            return Err(Error::EINVAL.because(format!(
+                "partition-name={text} must be followed by the file that gets this name"
+            )));
         }
         let table = choose_table(table, &partitions)?;
         Ok(Self { table, partitions })
@@ -163,6 +175,23 @@ fn parse_type(text: &str) -> Result<Guid, Error> {
     })
 }
 
+/// Returns the name of a partition as it is stored.
+fn parse_name(text: &str) -> Result<Name, Error> {
+    let mut name = [0; 72];
+    let (units, _) = name.as_chunks_mut::<2>();
+    let mut stored = units.iter_mut();
+    for unit in text.encode_utf16() {
+        let place = stored.next().ok_or_else(|| {
+            Error::EINVAL.because(format!(
+                "partition-name={text} is too long; a name has at most 36 characters, of which rare ones \
+                 count twice"
+            ))
+        })?;
+        *place = unit.to_le_bytes();
+    }
+    Ok(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +210,18 @@ mod tests {
         }
         for text in ["", "0x", "256", "0x100", "-1", "+1", "0x+1", "1 ", "82h", "083", "Defaults"] {
             assert!(parse_mbr_id(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_have_up_to_36_units_of_utf_16() {
+        let name = parse_name("a\u{e9}\u{1f4be}").unwrap();
+        assert_eq!(name[..10], [b'a', 0, 0xe9, 0, 0x3d, 0xd8, 0xbe, 0xdc, 0, 0]);
+        assert_eq!(name[10..], [0; 62]);
+        assert!(parse_name(&"x".repeat(36)).is_ok());
+        for long in ["x".repeat(37), "\u{1f4be}".repeat(19)] {
+            let message = parse_name(&long).unwrap_err().message.unwrap();
+            assert!(message.contains("is too long; a name has at most 36 characters"), "{message}");
         }
     }
 

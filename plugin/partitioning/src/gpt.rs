@@ -53,7 +53,7 @@ pub(crate) fn tables(
     vec![(0, first), (backup * SECTOR, last)]
 }
 
-/// Returns the partition array. The entries have no names.
+/// Returns the partition array.
 fn array(partitions: &[Partition], placed: &[Placed]) -> Vec<u8> {
     let mut array = vec![0; entries(partitions.len()) * ENTRY];
     let described = partitions.iter().zip(placed).enumerate();
@@ -64,6 +64,7 @@ fn array(partitions: &[Partition], placed: &[Placed]) -> Vec<u8> {
         entry[32..40].copy_from_slice(&(place.start / SECTOR).to_le_bytes());
         entry[40..48].copy_from_slice(&((place.end() - 1) / SECTOR).to_le_bytes());
         entry[48..56].copy_from_slice(&attributes.to_le_bytes());
+        entry[56..].copy_from_slice(&partition.name);
     }
     array
 }

@@ -2,9 +2,14 @@
 //!
 //! The partition table is an MBR, or a GPT if there are more than 4 files or the disk is too large
 //! for an MBR; `partition-type` chooses one. `alignment`, `mbr-id` and `type-guid` apply to the
-//! files that follow them. The layout and the tables are nbdkit's, with two differences: the
-//! partitions of a GPT have no names, because a component does not learn the names of its files,
-//! and an alignment must be a power of two.
+//! files that follow them, and `partition-name` to the next one. The layout and the tables are
+//! nbdkit's, with two differences: the partitions of a GPT have the names that `partition-name`
+//! gives, and not those of the files, which a component does not learn, and an alignment must be a
+//! power of two.
+//!
+//! ```text
+//! memnbd-host partitioning partition-type=gpt partition-name=boot boot.img partition-name=root root.img
+//! ```
 //!
 //! Requests to the partitions are passed on to the files. The table and the gaps between the
 //! partitions cannot be changed: a write or zeroing succeeds there if it writes what is there
@@ -129,6 +134,11 @@ impl Backend for Partitioning {
                 )
                 .repeatable()
                 .default("0FC63DAF-8483-4772-8E79-3D69D8477DE4, a Linux file system"),
+            )
+            .parameter(
+                Parameter::text("partition-name", "the name of the next partition, in a GPT")
+                    .repeatable()
+                    .default("none"),
             )
             .bare_parameter("file")
     }

@@ -129,6 +129,27 @@ fn gpt_describes_any_number_of_files() {
 }
 
 #[test]
+fn partitions_of_a_gpt_have_the_names_that_are_given() {
+    let mut disk = Given::new()
+        .text("partition-type", "gpt")
+        .text("partition-name", "boot")
+        .file(1000)
+        .file(1000)
+        .text("partition-name", "not this one")
+        .text("partition-name", "root")
+        .file(1000)
+        .open();
+    let names = [0, 1, 2].map(|index| {
+        let bytes = read(&mut disk, 2 * SECTOR + index * 128 + 56, 72);
+        let units = bytes.chunks(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+        String::from_utf16(&units.take_while(|unit| *unit != 0).collect::<Vec<_>>()).unwrap()
+    });
+    assert_eq!(names, ["boot", "", "root"]);
+    let refusal = Given::new().file(1).text("partition-name", "last").refusal();
+    assert!(refusal.contains("partition-name=last must be followed by the file"), "{refusal}");
+}
+
+#[test]
 fn partitions_of_a_gpt_have_types_and_unique_guids() {
     let mut disk = Given::new()
         .text("partition-type", "gpt")
