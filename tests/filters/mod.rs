@@ -6,6 +6,7 @@ mod cache;
 mod capabilities;
 mod chains;
 mod commands;
+mod connecting;
 mod content;
 mod corruption;
 mod cow;

@@ -51,6 +51,8 @@ pub(super) struct Agreed {
     pub(super) _place: Places,
     /// How long the connection may last.
     pub(super) time_limit: Option<Duration>,
+    /// How long the client waits for the connection to be closed.
+    pub(super) close_delay: Duration,
     /// Requests that were received with the last option.
     pub(super) rest: Vec<u8>,
 }
@@ -176,7 +178,8 @@ impl<S: Stream> Haggling<'_, S> {
         let meter = Box::new(export.account().open());
         let allowance = Allowance::new(export.limits());
         let allowance = allowance.sharing(export.policy().shared_limits.clone());
-        let time_limit = export.policy().time_limit;
+        let policy = export.policy();
+        let (time_limit, close_delay) = (policy.time_limit, policy.delays.close);
         Ok(Some(Agreed {
             session,
             contexts,
@@ -190,6 +193,7 @@ impl<S: Stream> Haggling<'_, S> {
             allowance,
             _place: place,
             time_limit,
+            close_delay,
             rest,
         }))
     }
@@ -419,6 +423,7 @@ async fn use_export(
     };
     let own = export.policy().try_enter().map_err(full)?;
     let place = (exports.places().try_enter(export.name()).map_err(full)?, own);
+    tokio::time::sleep(export.policy().delays.open).await;
     let (device, port) = loop {
         let device = device().await?;
         // It may have been closed in between, because nobody used it.

@@ -203,7 +203,7 @@ async fn serve_inside_tls<S: Stream>(
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
     let Agreed { session, contexts, port, chosen, meter, allowance, rest, .. } = agreed;
-    let (_place, time_limit) = (agreed._place, agreed.time_limit);
+    let (_place, time_limit, close_delay) = (agreed._place, agreed.time_limit, agreed.close_delay);
     let Context { mut phase, in_use, threads, peers, peer, id, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
@@ -229,6 +229,10 @@ async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) ->
         }
     };
     transmission.cancel();
+    if matches!(reason, End::Disconnected) && !close_delay.is_zero() {
+        let stopping = phase.wait_for(|phase| *phase != Phase::Serving);
+        let _ = tokio::time::timeout(close_delay, stopping).await;
+    }
     end(&mut transmission.stream, reason).await
 }
 

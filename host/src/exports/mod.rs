@@ -32,7 +32,7 @@ pub use listing::{FindExports, Finding};
 pub use map::{MAX_CELLS, Map, NotMapped};
 pub use naming::{Described, ListedNames, Naming};
 pub use observer::{Change, Observe};
-pub use policy::Policy;
+pub use policy::{Delays, Policy};
 pub use problem::Problem;
 pub(crate) use registry::Requested;
 pub use registry::{DuplicateName, Exports, Make, NotRemoved};

@@ -17,6 +17,9 @@ pub struct Policy {
     pub places: Option<Places>,
     /// How long a connection may last; without a limit if `None`.
     pub time_limit: Option<Duration>,
+    /// How long a client waits before it gets the export, and before its connection is closed after it has
+    /// asked for that. A client waits for neither when the server stops.
+    pub delays: Delays,
     /// Whether clients must use TLS, where the server has it.
     pub tls: bool,
     /// The limits of what clients transfer and request in a second.
@@ -26,6 +29,15 @@ pub struct Policy {
     /// What the size of the disk is charged to from when it is first opened until the export is gone, if such
     /// sizes are limited. The disk is not opened if there is too little left.
     pub sizes: Option<Budget>,
+}
+
+/// How long clients of an export wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delays {
+    /// Before the transmission phase.
+    pub open: Duration,
+    /// Before the connection is closed.
+    pub close: Duration,
 }
 
 impl Policy {

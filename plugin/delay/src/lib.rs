@@ -38,8 +38,11 @@
 //! trace begin anew. `state` tells the state, and how many requests matched and were delayed; `state
 //! state=N` goes to another state.
 //!
-//! nbdkit's `delay-open` and `delay-close` do not exist here: a component is opened once for a
-//! disk, and does not learn of the connections of clients. Flushing is never delayed, as in nbdkit.
+//! `delay-open` and `delay-close` delay clients: before they get the disk, and after they have asked to be
+//! disconnected. They are the server's part of this filter, for a component is opened once for a disk, and
+//! does not learn of the connections of clients; so they are not for commands, `memnbd update` changes them
+//! for clients that connect later. A client that is only told of the disk is not delayed. Flushing is never
+//! delayed, as in nbdkit.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -80,6 +83,15 @@ const DELAYS: [(&str, &str, &[Operation]); 8] = [
     ("delay-trim", "the delay of trims", &[Operation::Trim]),
     ("delay-extents", "the delay of block status requests", &[Operation::Extents]),
     ("delay-cache", "the delay of prefetching", &[Operation::Cache]),
+];
+
+/// The parameters that the server takes, with their summaries.
+const OF_SERVER: [(&str, &str); 2] = [
+    ("delay-open", "the delay of clients that connect, before they get the disk"),
+    (
+        "delay-close",
+        "the delay of clients that disconnect, before the server closes the connection",
+    ),
 ];
 
 /// The open disk.
@@ -143,6 +155,9 @@ impl Backend for Delay {
         let description = DELAYS.iter().fold(description, |description, (name, summary, _)| {
             description.parameter(Parameter::duration(name, summary).default("0"))
         });
+        let description = OF_SERVER.iter().fold(description, |description, (name, summary)| {
+            description.parameter(Parameter::duration(name, summary).default("0"))
+        });
         let description = description
             .parameter(
                 Parameter::boolean(
@@ -187,6 +202,13 @@ impl Backend for Delay {
     }
 
     fn open(request: &OpenRequest) -> Result<Self, Error> {
+        if let Some((name, _)) = OF_SERVER.iter().find(|(name, _)| request.duration(name).is_some())
+        {
+            return Err(Error::EINVAL.because(format!(
+                "{name} is for the server, which takes it with the built-in filter delay, and not for a \
+                 command"
+            )));
+        }
         let base = request.device("base").ok_or(Error::EINVAL)?;
         let size = base.geometry().size;
         let jitter = request.duration("delay-jitter").unwrap_or(Duration::ZERO);

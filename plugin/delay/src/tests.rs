@@ -175,3 +175,13 @@ fn distribution_and_shape_belong_together() {
     let mut constant = open(&[distribution("constant")]).unwrap();
     assert!((0..100).all(|at| read_at(&mut constant, at) == 1000));
 }
+
+#[test]
+fn delays_of_clients_are_not_for_the_component() {
+    for name in ["delay-open", "delay-close"] {
+        assert!(Delay::describe().parameters.iter().any(|parameter| parameter.name == name));
+        let given = OpenRequest::default().with(name, Value::Duration(Duration::from_secs(1)));
+        let message = Delay::open(&given).unwrap_err().message.unwrap();
+        assert!(message.starts_with(&format!("{name} is for the server")), "{message}");
+    }
+}

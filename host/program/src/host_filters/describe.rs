@@ -12,6 +12,9 @@ pub(super) fn is_of_the_server(index: usize) -> bool {
     matches!(NAMES[index], "exitlast" | "exitwhen" | "exportname" | "tls-fallback")
 }
 
+/// The built-in filter that delays requests, and of which the server delays clients.
+pub(super) const DELAY: &str = "delay";
+
 /// The largest rate: larger ones would be no limits.
 const MOST: u64 = i64::MAX as u64;
 
@@ -70,6 +73,20 @@ pub(in super::super) fn description(name: &str) -> Option<Description> {
         bare_parameter: None,
         other_parameters: false,
     })
+}
+
+/// Returns the parameters of a built-in component that the server takes, for they are about connections. The
+/// component describes them, too, for those who read about it.
+pub(super) fn delays() -> Description {
+    let delay = |name| one(name, "a delay of clients", ParameterType::Duration, Some("0"));
+    Description {
+        name: DELAY.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        summary: "delays clients as they connect and disconnect".into(),
+        parameters: vec![delay("delay-open"), delay("delay-close")],
+        bare_parameter: None,
+        other_parameters: false,
+    }
 }
 
 fn rate() -> Vec<Parameter> {

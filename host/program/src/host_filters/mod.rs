@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memnbd::access::{Access, parse_rules};
-use memnbd::exports::{Naming, Policy};
+use memnbd::component::Description;
+use memnbd::exports::{Delays, Naming, Policy};
 use memnbd::parameters::{Argument, Value, key_value};
 use memnbd::places::Places;
 use memnbd::rate::{BURST, Limits, Rates, Scope};
@@ -30,6 +31,9 @@ const RATE: &str = "rate";
 /// What plaintext clients read, unless tlsreadme= is given. It is nbdkit's text.
 const README: &str =
     "This NBD server requires TLS authentication before it will serve useful data.\n";
+
+/// The longest delay of a client, as of a request.
+const MAX_DELAY: Duration = Duration::from_secs(600);
 
 /// How long a connection may last with the filter time-limit, unless it says otherwise.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -53,6 +57,8 @@ pub(super) struct HostFilters {
     /// The most clients; 0 is no limit.
     limit: Option<u64>,
     time_limit: Option<Duration>,
+    /// How long clients wait.
+    delays: Delays,
     /// Who may connect; of the whole server for [`Place::Option`].
     pub(super) access: Option<Arc<Access>>,
     /// What clients without TLS read.
@@ -86,7 +92,8 @@ impl HostFilters {
                 return Err(format!("the filter {name} is given twice; once is enough"));
             }
             filters.retain(|filter| filter != name);
-            let own = take_words(words, name, count > 0, place);
+            let Some(description) = description(name) else { continue };
+            let own = take_words(words, &description, count > 0, place);
             if count == 0 && own.is_empty() {
                 continue;
             }
@@ -97,10 +104,17 @@ impl HostFilters {
                     "the filter {name} is for the whole server; give it as --filter={name}"
                 ));
             }
-            let description = description(name).ok_or("it is not described")?;
             let arguments = description.parse_arguments(&own);
             let arguments = arguments.map_err(|error| error.of(name).to_string())?;
             found.apply(name, &arguments, directory).map_err(|text| format!("{name}: {text}"))?;
+        }
+        if filters.iter().any(|filter| filter == describe::DELAY) {
+            let description = describe::delays();
+            let own = take_words(words, &description, true, place);
+            let arguments = description.parse_arguments(&own);
+            let arguments = arguments.map_err(|error| error.of(describe::DELAY).to_string())?;
+            found.delays = delays(&arguments)?;
+            found.given.extend(own);
         }
         Ok(found)
     }
@@ -192,6 +206,7 @@ impl HostFilters {
             access: server.into_iter().chain(&self.access).cloned().collect(),
             places: self.limit.filter(|&limit| limit > 0).map(Places::new),
             time_limit: self.time_limit.filter(|limit| !limit.is_zero()),
+            delays: self.delays,
             tls: false,
             limits,
             shared_limits: None,
@@ -206,10 +221,32 @@ impl HostFilters {
     }
 }
 
+/// Returns how long clients wait, by the arguments for that.
+fn delays(arguments: &[Argument]) -> Result<Delays, String> {
+    let mut delays = Delays::default();
+    for Argument { name, value } in arguments {
+        let &Value::Duration(nanos) = value else { continue };
+        let delay = Duration::from_nanos(nanos);
+        if delay > MAX_DELAY {
+            return Err(format!("delay: {name} must be at most 10 minutes"));
+        }
+        match name.as_str() {
+            "delay-open" => delays.open = delay,
+            _ => delays.close = delay,
+        }
+    }
+    Ok(delays)
+}
+
 /// Removes the words that are for a filter from those of a disk: NAME.KEY=VALUE, and KEY=VALUE if the
 /// filter is there. Without the filter, the items of `--export` that are rates are meant for it.
-fn take_words(words: &mut Vec<String>, name: &str, given: bool, place: Place) -> Vec<String> {
-    let Some(description) = description(name) else { return Vec::new() };
+fn take_words(
+    words: &mut Vec<String>,
+    description: &Description,
+    given: bool,
+    place: Place,
+) -> Vec<String> {
+    let name = description.name.as_str();
     let implied = place == Place::Item && name == RATE;
     let mut own = Vec::new();
     words.retain(|word| {
@@ -257,6 +294,21 @@ mod tests {
         let places = policy.places.unwrap();
         let taken: Vec<_> = std::iter::from_fn(|| places.try_enter()).take(10).collect();
         assert_eq!(taken.len(), 3);
+    }
+
+    #[test]
+    fn delays_of_clients_are_taken_from_the_filter_that_delays_requests() {
+        let mut filters = strings(&["delay"]);
+        let mut words = strings(&["delay-open=1.5", "rdelay=1", "delay.delay-close=20ms"]);
+        let directory = Path::new("/");
+        let found = HostFilters::take(&mut filters, &mut words, Place::Item, directory).unwrap();
+        assert_eq!((filters, words), (strings(&["delay"]), strings(&["rdelay=1"])));
+        let delays = found.policy(None).delays;
+        assert_eq!(delays.open, Duration::from_millis(1500));
+        assert_eq!(delays.close, Duration::from_millis(20));
+        let mut words = strings(&["delay-open=1"]);
+        HostFilters::take(&mut Vec::new(), &mut words, Place::Item, directory).unwrap();
+        assert_eq!(words, ["delay-open=1"], "without the filter, somebody else may know it");
     }
 
     #[test]
@@ -308,6 +360,13 @@ mod tests {
             (&["exitlast"], &[], Place::Item, "give it as --filter=exitlast"),
             (&["tls-fallback"], &[], Place::Item, "--filter=tls-fallback"),
             (&["exitwhen"], &[], Place::Item, "--filter=exitwhen"),
+            (&["delay"], &["delay-open=11m"], Place::Option, "delay: delay-open: "),
+            (
+                &["delay"],
+                &["delay-close=601"],
+                Place::Item,
+                "delay-close must be at most 10 minutes",
+            ),
             (&["luks"], &[], Place::Option, "luks"),
         ] {
             let error = take(filters, words, place).unwrap_err();
