@@ -8,6 +8,7 @@
 
 mod ahead;
 mod begin;
+mod deferred;
 mod description;
 mod execution;
 mod input;
@@ -39,6 +40,7 @@ use crate::device::{Execution, Gate, MetaContext, Meter};
 use crate::nbd::{Request, Session, Verdict};
 use crate::rate::Allowance;
 use crate::transport::Stream;
+use deferred::Deferred;
 use execution::InFlight;
 use input::INPUT_MIN;
 use pace::Pace;
@@ -76,6 +78,8 @@ pub(super) struct Transmission<S> {
     /// Memory for the next request's execution.
     slot: Option<Execution>,
     in_flight: InFlight,
+    /// Requests whose guest waits for its share of the processors.
+    deferred: Deferred,
     /// A read whose reply exceeds what may be buffered. Nothing else is sent until it is complete.
     reading: Option<Reading>,
     peer: Peer,
@@ -160,6 +164,7 @@ where
             output: Output::default(),
             slot: None,
             in_flight: InFlight::new(),
+            deferred: Deferred::default(),
             reading: None,
             peer,
             blocked: false,
@@ -205,7 +210,7 @@ where
                 exit = poll_fn(|cx| self.poll(cx)) => {
                     if let State::Finished = self.state {
                         tokio::select! {
-                            () = self.await_in_flight() => {}
+                            () = poll_fn(|cx| self.poll_in_flight(cx)) => {}
                             _ = phase.wait_for(|&phase| phase == Phase::Closing) => {}
                         }
                     }
@@ -248,8 +253,8 @@ where
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Result<Exit, End>> {
         loop {
             self.poll_reading(cx)?;
-            let may_complete =
-                |this: &Self| this.reading.is_none() && this.output.waiting() <= this.peer.room();
+            self.poll_deferred(cx)?;
+            let may_complete = |this: &Self| this.reading.is_none() && this.may_answer();
             while may_complete(self)
                 && let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx)
             {
@@ -332,6 +337,11 @@ where
             && self.reading.is_none()
             && !matches!(self.state, State::Waiting { .. } | State::Throttled(_))
             && self.has_room()
+    }
+
+    /// Whether there is room for the answer of a request under way.
+    fn may_answer(&self) -> bool {
+        self.output.waiting() <= self.peer.room()
     }
 
     /// Whether there is room for more output.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::description::memory_of;
+use super::guest::{Begun, GuestTime, MustWait};
 use super::{
     Buffers, Cancelled, Device, Ended, Execution, Lease, MetaContext, Mode, Order, Outcome, Polled,
     Port, describe,
@@ -190,6 +191,30 @@ impl Gate {
         let (cancelled, to_socket) = (self.cancelled.clone(), self.to_socket);
         let order = Order { command, payload, cancelled, alone, to_socket, locate: false };
         self.device.clone().execute(order, place)
+    }
+
+    /// Begins a command that has no lease, unless its guest has to wait for its share of the processors. What
+    /// is returned has to be kept until the command has ended.
+    ///
+    /// # Errors
+    ///
+    /// Returns what to wait for.
+    #[inline]
+    pub(crate) fn try_begin(&self, command: Command) -> Result<Option<Begun>, GuestTime> {
+        match self.device.limited_time(command) {
+            None => Ok(None),
+            Some(time) => time.try_begin().map_err(|MustWait| time),
+        }
+    }
+
+    /// Returns true if a guest whose share of the processors is limited executes a command.
+    pub(crate) fn is_limited(&self, command: Command) -> bool {
+        self.device.limited_time(command).is_some()
+    }
+
+    /// Returns true if a command would have to wait that has no lease ([`Self::try_begin`]).
+    pub(crate) fn must_wait(&self, command: Command) -> bool {
+        self.try_begin(command).is_err()
     }
 
     /// Returns how much memory [`Self::describe`] takes for this many contexts, in bytes.

@@ -49,11 +49,12 @@ use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 pub use account::{Account, Entry, Latency, Meter, OperationTotals, Totals};
 pub use answer::{Answer, Chunks, Content, Described, Part};
 pub use beneath::{Divided, NotReplacedBeneath};
-pub use buffers::{Buffer, Buffers, ProcessBuffers};
+pub use buffers::{Buffer, Buffers, ProcessBuffers, SharedBuffers};
 pub use control::{Control, ControlError};
 pub use copy::{CopyError, copy, copy_stream};
 pub use description::{MetaContext, describe};
 pub use gate::{Gate, Pass};
+use guest::GuestTime;
 pub use lease::{Lease, Leased, Mode};
 pub use located::{Located, LowerLayer};
 pub(crate) use lower::execute;
@@ -99,6 +100,12 @@ pub trait Device: Send + Sync + 'static {
     /// first `here` bytes of its data have come. With 0, a write is executed as a whole.
     fn partial_write_len(&self, _span: Span, _here: u64) -> u64 {
         0
+    }
+
+    /// Returns what the processor time of a command is charged to, if a guest executes it whose share of the
+    /// processors is limited. It is asked for each command that has no lease.
+    fn limited_time(&self, _command: Command) -> Option<GuestTime> {
+        None
     }
 
     /// Whether executions may be polled on the calling thread; if not, they are given to

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, RwLock};
 use tokio::time::timeout_at;
 
+use super::guest::GuestTime;
 use super::lower::{self, LowerError, LowerSource};
 use super::{
     Answer, Buffers, Cancelled, Control, Device, Execution, Lower, Order, Outcome, execution,
@@ -222,6 +223,10 @@ pub(super) fn cannot_be_reopened() -> Error {
 impl Device for Renewable {
     fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn limited_time(&self, command: Command) -> Option<GuestTime> {
+        self.present().limited_time(command)
     }
 
     fn buffers(&self) -> &Buffers {

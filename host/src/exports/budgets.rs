@@ -1,8 +1,8 @@
 //! The memory budget of the process, and how its exports share it.
 
 use crate::component::MemoryBudget;
-use crate::device::guest::{Budgets, GuestUse};
-use crate::device::{Buffers, ProcessBuffers};
+use crate::device::guest::{Budgets, GuestTime, GuestUse};
+use crate::device::{Buffers, ProcessBuffers, SharedBuffers};
 
 /// The minimum and the maximum memory for request buffers, in bytes: two requests of the maximum
 /// length, and enough to keep some hundred clients busy.
@@ -12,6 +12,17 @@ const MOST_BUFFERS: u64 = 512 << 20;
 /// The memory guaranteed to each export, in bytes, as long as all guarantees together do not exceed
 /// half of the total.
 const GUARANTEED: u64 = 64 << 20;
+
+/// What several exports may take together.
+#[derive(Clone, Debug)]
+pub struct SharedBudgets {
+    /// The memory of their disks.
+    pub memory: MemoryBudget,
+    /// The memory of requests that are under way.
+    pub buffers: SharedBuffers,
+    /// The processor time of their guests.
+    pub time: GuestTime,
+}
 
 /// The budgets of the process.
 pub struct ProcessBudgets {
@@ -43,16 +54,21 @@ impl ProcessBudgets {
     /// Creates the budgets of an export to which nothing is guaranteed: it competes for what the others
     /// leave.
     pub fn extra(&self) -> Budgets {
-        self.extra_of(&self.memory)
-    }
-
-    /// Creates the budgets of an export like [`Self::extra`], whose disk takes its memory from this one.
-    pub fn extra_of(&self, memory: &MemoryBudget) -> Budgets {
         let limit = self.max_memory.unwrap_or(self.memory.limit());
         Budgets {
-            memory: memory.child_up_to(limit),
+            memory: self.memory.child_up_to(limit),
             buffers: self.buffers.share(LEAST_BUFFERS / 2),
             used: GuestUse::default(),
+        }
+    }
+
+    /// Creates the budgets of an export like [`Self::extra`], which takes from these what it takes.
+    pub fn extra_of(&self, shared: &SharedBudgets) -> Budgets {
+        let extra = self.extra();
+        Budgets {
+            memory: shared.memory.child_up_to(extra.memory.limit()),
+            buffers: extra.buffers.within(Some(shared.buffers.clone())),
+            used: GuestUse::within(&shared.time),
         }
     }
 

@@ -793,7 +793,7 @@ impl Export {
     }
 
     /// Waits for the exclusive right to replace the device.
-    pub(super) async fn replacing(&self) -> Replacing<'_> {
+    pub(crate) async fn replacing(&self) -> Replacing<'_> {
         self.ports().replacing().await
     }
 

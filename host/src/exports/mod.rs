@@ -25,7 +25,7 @@ mod uppers;
 pub use crate::component::{Client, Listed, ListedExport};
 pub use backoff::Backoff;
 pub use bitmaps::Bitmaps;
-pub use budgets::ProcessBudgets;
+pub use budgets::{ProcessBudgets, SharedBudgets};
 pub use export::{Export, Held, Loading, NotReplaced, Source, Supplied};
 pub use links::{KnownExports, LowerExport};
 pub use listing::{FindExports, Finding};

@@ -5,6 +5,7 @@ mod account;
 mod client;
 mod decode;
 mod dedicated;
+mod deferred;
 mod file;
 mod guests;
 mod long_writes;

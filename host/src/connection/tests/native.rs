@@ -10,6 +10,7 @@ use super::client::*;
 use super::dedicated::make_busy;
 use super::*;
 use crate::block::{Chunk, Command, ErrorCode, Extents, Scatter, Span, Status};
+use crate::device::guest::GuestTime;
 use crate::device::{
     Answer, Buffers, Chunks, Content, Device, Execution, Lease, Leased, Mode, Order, Outcome, Part,
     execution,
@@ -29,6 +30,8 @@ pub(super) struct Native {
     /// Where there are no leases any more, unless it makes room for them.
     border: AtomicU64,
     room: Room,
+    /// What its commands are charged to.
+    time: GuestTime,
     leases: AtomicUsize,
     executed: AtomicUsize,
     flushes: AtomicUsize,
@@ -106,9 +109,16 @@ impl Native {
         Self::of_bytes(geometry, Arc::new(RwLock::new(bytes)))
     }
 
+    /// One whose commands wait for a share of the processors.
+    pub(super) fn charging(time: &GuestTime) -> Arc<Self> {
+        let bytes = Arc::new(RwLock::new(vec![0; SIZE]));
+        Arc::new(Self { time: time.clone(), ..Self::plain(geometry(SIZE as u64), bytes) })
+    }
+
     /// Another device that has the same bytes.
     pub(super) fn same_bytes(&self) -> Arc<Self> {
-        Self::of_bytes(self.geometry.clone(), self.bytes.clone())
+        let plain = Self::plain(self.geometry.clone(), self.bytes.clone());
+        Arc::new(Self { time: self.time.clone(), ..plain })
     }
 
     /// One that makes room for leases up to its end.
@@ -129,6 +139,7 @@ impl Native {
             bytes,
             border: AtomicU64::new(LEASED),
             room: Room::None,
+            time: GuestTime::default(),
             leases: AtomicUsize::new(0),
             executed: AtomicUsize::new(0),
             flushes: AtomicUsize::new(0),
@@ -218,6 +229,10 @@ impl Device for Native {
     /// As a device in memory does, so that long writes are not collected.
     fn partial_write_len(&self, _: Span, here: u64) -> u64 {
         if self.room == Room::None { 0 } else { here }
+    }
+
+    fn limited_time(&self, _: Command) -> Option<GuestTime> {
+        Some(self.time.clone()).filter(GuestTime::is_limited)
     }
 
     fn execute(self: Arc<Self>, order: Order, place: Option<Execution>) -> Execution {

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Transmission;
+use super::deferred::{Asked, Deferral};
 use super::reading::{Outlet, PIECE, Reading};
 use super::request::{Executed, Waiting, error_text};
 use crate::block::{Command, ErrorCode, Extent, Operation, Span};
 use crate::connection::End;
+use crate::device::guest::Begun;
 use crate::device::{Answer, Buffer, Described, Execution, Outcome, Pass};
 use crate::nbd::Request;
 use crate::transport::Stream;
@@ -43,6 +45,13 @@ pub(super) struct Completed {
     result: Outcome,
     /// Its share of the request memory, held until it is answered.
     buffer: Option<Buffer>,
+}
+
+impl Completed {
+    /// Returns what the request takes of the bytes in flight.
+    pub(super) fn held(&self) -> u64 {
+        self.request.held
+    }
 }
 
 /// Ensures that a request is answered however its task ends.
@@ -77,6 +86,18 @@ impl InFlight {
         // Bounded by the number of tasks.
         let (done, completed) = mpsc::unbounded_channel();
         Self { count: 0, bytes: 0, done, completed }
+    }
+
+    /// Counts one more, of so many bytes.
+    pub(super) fn enter(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    /// Counts one less.
+    pub(super) fn leave(&mut self, bytes: u64) {
+        self.count -= 1;
+        self.bytes -= bytes;
     }
 
     /// Whether another task may be started.
@@ -137,7 +158,12 @@ where
                     return Ok(());
                 }
                 if span.length > PIECE {
-                    self.reading = Some(Reading::new(&executed));
+                    match self.try_begin(&executed, command) {
+                        Ok(_) => self.reading = Some(Reading::new(&executed)),
+                        Err(Deferral) => {
+                            self.defer(executed, None, Asked::Command(command, data), cx)?;
+                        }
+                    }
                     return Ok(());
                 }
             }
@@ -169,12 +195,29 @@ where
         data: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
+        match self.try_begin(&executed, command) {
+            Ok(begun) => self.execute_begun(executed, buffer, command, data, begun, cx),
+            Err(Deferral) => self.defer(executed, buffer, Asked::Command(command, data), cx),
+        }
+    }
+
+    /// As [`Self::execute_called`], for a request that may begin.
+    pub(super) fn execute_begun(
+        &mut self,
+        executed: Executed,
+        buffer: Option<Buffer>,
+        command: Command,
+        data: Bytes,
+        begun: Option<Begun>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
         match self.call(command, data, cx) {
             Ok(result) => self.answer(executed, result, buffer, cx)?,
             Err(Started { execution, computes }) => {
                 let pass = self.gate.pass();
                 let execution = async move {
                     let outcome = pass.finish(execution).await;
+                    drop(begun);
                     (outcome, pass)
                 };
                 self.spawn_request(executed, buffer, computes, execution);
@@ -246,8 +289,7 @@ where
     ) where
         F: Future<Output = (Outcome, Pass)> + Send + 'static,
     {
-        self.in_flight.count += 1;
-        self.in_flight.bytes += executed.held;
+        self.in_flight.enter(executed.held);
         let done = self.in_flight.done.clone();
         let completion = Completion { done, request: executed, buffer, result: None };
         let task = async move {
@@ -279,8 +321,7 @@ where
         cx: &mut Context<'_>,
     ) -> Result<(), End> {
         let Completed { request, result, buffer } = completed;
-        self.in_flight.count -= 1;
-        self.in_flight.bytes -= request.held;
+        self.in_flight.leave(request.held);
         self.answer(request, result, buffer, cx)
     }
 
@@ -343,13 +384,5 @@ where
         }
         self.meter.answered(entry, span.length, failed.is_some());
         Ok(())
-    }
-
-    /// Waits for the tasks to end: requests that were sent before NBD_CMD_DISC take effect,
-    /// although the client may not be there to see it (spec: NBD_CMD_DISC).
-    pub(super) async fn await_in_flight(&mut self) {
-        while self.in_flight.count > 0 && self.in_flight.completed.recv().await.is_some() {
-            self.in_flight.count -= 1;
-        }
     }
 }

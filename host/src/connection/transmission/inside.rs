@@ -16,7 +16,11 @@ where
     /// Makes progress inside of the gate, unless it is closed.
     pub(super) fn poll_inside(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         if !self.inside {
-            match ready!(Gate::poll_enter(&mut self.gate, cx)) {
+            let Poll::Ready(entered) = Gate::poll_enter(&mut self.gate, cx) else {
+                self.deferred.give_up_turn();
+                return Poll::Pending;
+            };
+            match entered {
                 Ok(false) => {}
                 Ok(true) => {
                     self.registered = None;
@@ -43,6 +47,7 @@ where
     /// Sends the replies to what was executed before the export was removed, and ends, at the latest when a
     /// client that does not read them has had its time.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
+        self.deferred.give_up_turn();
         // Nothing may follow a reply that finds no room: the rest of it cannot be read any more.
         while self.reading.is_none()
             && let Poll::Ready(Some(completed)) = self.in_flight.completed.poll_recv(cx)

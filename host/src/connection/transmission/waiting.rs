@@ -37,8 +37,7 @@ where
                 self.execute_called(executed, Some(buffer), command, data, cx)
             }
             Waiting::Describe { executed, contexts, limit } => {
-                self.describe_called(executed, buffer, contexts, limit);
-                Ok(())
+                self.describe_called(executed, buffer, contexts, limit, cx)
             }
             Waiting::Collect(write) => {
                 self.state = State::Write(write.collecting(buffer));

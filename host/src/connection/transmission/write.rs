@@ -112,12 +112,22 @@ where
             return Ok(true);
         }
         let part = self.gate.partial_write_len(write.rest, here);
+        if part > 0 && self.must_wait(&write) {
+            self.collect(write, cx)?;
+            return Ok(true);
+        }
         if part == 0 {
             self.state = State::Write(write);
             return Ok(false);
         }
         self.execute_part(write, part, cx)?;
         Ok(true)
+    }
+
+    /// Whether a write of which nothing was executed has to wait for its guest.
+    fn must_wait(&self, write: &Write) -> bool {
+        let &Write { rest: span, fua, ref executed, .. } = write;
+        span == executed.span && self.gate.must_wait(Command::Write { span, fua })
     }
 
     /// Whether the rest of a write could be received directly into the device if that made room for it.
@@ -127,6 +137,7 @@ where
         is_long
             && asked <= rest.offset
             && self.can_receive()
+            && !self.must_wait(write)
             && self.gate.try_lease(Span { length: 1, ..rest }, Mode::Write { fua }).is_none()
     }
 

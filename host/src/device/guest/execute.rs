@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::GuestDevice;
+use super::{GuestDevice, GuestTime};
 use crate::block::{Command, Error, ErrorCode, Geometry, Span};
 use crate::component::{Fault, Hint};
 use crate::device::zero::Zero;
@@ -69,6 +69,10 @@ impl Device for GuestDevice {
         }
         let end = (span.offset + here) & !(PART_UNIT - 1);
         end.saturating_sub(span.offset)
+    }
+
+    fn limited_time(&self, _command: Command) -> Option<GuestTime> {
+        self.schedule.used().limited().cloned()
     }
 
     fn may_run_here(&self, own_thread: bool) -> bool {

@@ -23,6 +23,7 @@ mod shard;
 mod shards;
 #[cfg(test)]
 mod tests;
+mod time;
 mod used;
 mod zero;
 
@@ -45,6 +46,8 @@ pub(in crate::device) use listing::list_exports;
 use schedule::Schedule;
 use shard::Locked;
 use shards::Shards;
+pub(crate) use time::{Begun, MustWait};
+pub use time::{GuestTime, NotProcessors, Processors};
 pub use used::GuestUse;
 
 /// The most stripes that one cache command reaches.

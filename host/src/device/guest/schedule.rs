@@ -75,13 +75,16 @@ impl Schedule {
     where
         F: Future + ?Sized,
     {
-        if self.built_in {
+        if self.built_in && self.used.limited().is_none() {
             return poll_guest(request, cx);
         }
         let begin = Instant::now();
         let polled = poll_guest(request, cx);
         let took = begin.elapsed();
         self.used.add(took);
+        if self.built_in {
+            return polled;
+        }
         if let Some(excess) = took.checked_sub(SHORT) {
             self.rest(excess);
         }
@@ -102,6 +105,7 @@ impl Schedule {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         match self.built_in {
+            true if self.used.limited().is_some() => Ok(self.used.clone().timed(task).await),
             true => Ok(task.await),
             false => self.compute.run(self.used.clone().timed(task)).await,
         }
@@ -115,7 +119,12 @@ impl Schedule {
         }
         let (compute, used) = (self.compute.clone(), self.used.clone());
         tokio::spawn(async move {
-            if let Some(request) = until_interrupted(request).await {
+            let here = until_interrupted(request);
+            let left = match used.limited() {
+                Some(_) => used.clone().timed(here).await,
+                None => here.await,
+            };
+            if let Some(request) = left {
                 spawn_on(&compute, used.timed(request));
             }
         });
@@ -147,6 +156,7 @@ async fn until_interrupted(request: Task) -> Option<Task> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::time::GuestTime;
     use super::*;
 
     fn schedule(built_in: bool) -> Schedule {
@@ -172,6 +182,19 @@ mod tests {
         poll(&slow, Duration::from_millis(100));
         assert!(u128::from(slow.resting.load(Ordering::Relaxed)) > again + again / 2);
         assert!(slow.used.time() >= Duration::from_millis(200));
+    }
+
+    #[test]
+    fn built_in_components_are_measured_where_their_share_is_limited() {
+        let time = GuestTime::default();
+        let built_in = Schedule::new(Compute::default(), true, GuestUse::within(&time));
+        poll(&built_in, Duration::from_millis(10));
+        assert_eq!(built_in.used.time(), Duration::ZERO);
+        time.set(Some("0.001".parse().unwrap()));
+        poll(&built_in, Duration::from_millis(20));
+        assert!(built_in.used.time() >= Duration::from_millis(20));
+        assert!(time.try_begin().is_err(), "10 ms were left");
+        assert!(built_in.may_run_here(false));
     }
 
     #[test]

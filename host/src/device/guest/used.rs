@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::time::GuestTime;
+
 /// What the guests of a disk used since it was created. Clones are of the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct GuestUse(Arc<Counters>);
@@ -19,11 +21,26 @@ pub struct GuestUse(Arc<Counters>);
 struct Counters {
     nanos: AtomicU64,
     faults: AtomicU64,
+    /// What the time is charged to as well, if the disk shares processors with others.
+    shared: Option<GuestTime>,
 }
 
 impl GuestUse {
+    /// Creates the use of a disk whose guests have a share of the processors together with others.
+    pub fn within(shared: &GuestTime) -> Self {
+        let counters = Counters { shared: Some(shared.clone()), ..Counters::default() };
+        Self(Arc::new(counters))
+    }
+
+    /// Returns the share of the processors, if there is one and it is limited.
+    #[inline]
+    pub(super) fn limited(&self) -> Option<&GuestTime> {
+        self.0.shared.as_ref().filter(|shared| shared.is_limited())
+    }
+
     /// Returns the time of components that are not built in, and of calls of built-in ones that took so
-    /// long that another thread went on with them. The other calls of built-in components are not measured.
+    /// long that another thread went on with them. The other calls of built-in components are measured only
+    /// while the disk's share of the processors is limited.
     pub fn time(&self) -> Duration {
         Duration::from_nanos(self.0.nanos.load(Ordering::Relaxed))
     }
@@ -36,6 +53,9 @@ impl GuestUse {
     pub(super) fn add(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.0.nanos.fetch_add(nanos, Ordering::Relaxed);
+        if let Some(shared) = &self.0.shared {
+            shared.charge(time);
+        }
     }
 
     pub(super) fn fault(&self) {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::StackedDevice;
 use crate::block::{Command, ErrorCode, Geometry, Operation, Span};
 use crate::component::{BASE, Location, Place};
+use crate::device::guest::GuestTime;
 use crate::device::lower::moved;
 use crate::device::{
     Answer, Buffers, Control, Device, Execution, Lease, Mode, Order, Outcome, Polled, Task,
@@ -102,6 +103,18 @@ impl Device for StackedDevice {
         }
         let passed = self.passed_span(Operation::Write, span);
         passed.map_or(0, |(device, span)| device.partial_write_len(span, here))
+    }
+
+    /// A command with a stable route is charged to the lower device, whichever that is.
+    fn limited_time(&self, command: Command) -> Option<GuestTime> {
+        let own = self.guest.limited_time(command)?;
+        let (operation, span) = (command.operation(), command.span());
+        match self.passed_span(operation, span).filter(|_| self.rules.is_some()) {
+            Some((device, span)) if self.passes(command, device.geometry()) => {
+                device.limited_time(moved(command, span.offset, span.length))
+            }
+            _ => Some(own),
+        }
     }
 
     fn may_run_here(&self, own_thread: bool) -> bool {
