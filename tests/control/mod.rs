@@ -87,6 +87,10 @@ impl Answer {
         })
     }
 
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// The detail of a problem, which has to be one by RFC 9457.
     pub(crate) fn problem(&self) -> String {
         let kind = "content-type: application/problem+json";

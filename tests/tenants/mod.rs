@@ -6,6 +6,7 @@ mod day;
 mod isolation;
 mod quotas;
 mod remote;
+mod shares;
 mod tokens;
 mod ways;
 

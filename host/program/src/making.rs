@@ -15,10 +15,9 @@ use super::loading::Loader;
 use super::wish::Wish;
 use memnbd::access::Access;
 use memnbd::budget::Budget;
-use memnbd::component::MemoryBudget;
 use memnbd::device::guest::Budgets;
 use memnbd::device::snapshot::Snapshot;
-use memnbd::exports::{Export, Exports, KnownExports, Policy, ProcessBudgets};
+use memnbd::exports::{Export, Exports, KnownExports, Policy, ProcessBudgets, SharedBudgets};
 use memnbd::output::Outputs;
 use memnbd::places::Places;
 use memnbd::rate::Limits;
@@ -73,8 +72,8 @@ pub(super) struct Maker {
 pub(super) struct Owner {
     /// Where the exports are.
     pub(super) exports: Weak<Exports>,
-    /// The memory that their disks take together.
-    pub(super) memory: MemoryBudget,
+    /// What they take together.
+    pub(super) budgets: SharedBudgets,
     /// What the sizes of their disks take together, in bytes.
     pub(super) sizes: Budget,
     /// The limits of all their clients together.
@@ -133,7 +132,7 @@ impl Maker {
 
     fn budgets(&self) -> Budgets {
         match &self.owner {
-            Some(owner) => self.shop.process.extra_of(&owner.memory),
+            Some(owner) => self.shop.process.extra_of(&owner.budgets),
             None => self.shop.process.extra(),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 
+use memnbd::device::guest::{NotProcessors, Processors};
 use memnbd::parameters::parse_size;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -11,7 +12,7 @@ use super::parse::{
     Author, Mistake, entries, other_type, read_disks, read_grants, string, strings, table, unknown,
 };
 use super::{ConfiguredTenant, ConfiguredToken};
-use crate::control::{MAX_TENANTS, Role, TenantSpec, check_tenant, check_token};
+use crate::control::{Cpus, MAX_TENANTS, Role, TenantSpec, check_tenant, check_token};
 use crate::secret::Digest;
 
 /// The keys of a tenant.
@@ -19,8 +20,8 @@ const TENANT_KEYS: [&str; 8] =
     ["listen", "uids", "keys", "certificates", "quotas", "tokens", "grants", "disks"];
 
 /// The keys of the quotas of a tenant.
-const QUOTA_KEYS: [&str; 7] =
-    ["disks", "snapshots", "connections", "memory", "size", "rate", "requests"];
+const QUOTA_KEYS: [&str; 9] =
+    ["disks", "snapshots", "connections", "memory", "inflight", "cpus", "size", "rate", "requests"];
 
 /// The keys of a token.
 const TOKEN_KEYS: [&str; 2] = ["role", "digest"];
@@ -113,7 +114,11 @@ fn read_quotas(quotas: &DeTable<'_>, spec: &mut TenantSpec) -> Result<(), Mistak
         let number = || number(value, key);
         let count = || number().map(|number| usize::try_from(number).unwrap_or(usize::MAX));
         let positive = |number: u64| {
-            let message = format!("{key}: it is at least 1; without it there is no limit");
+            let without = match key {
+                "inflight" => "",
+                _ => "; without it there is no limit",
+            };
+            let message = format!("{key}: it is at least 1{without}");
             NonZeroU64::new(number).ok_or(Mistake { at: value.span().start, message })
         };
         match key {
@@ -121,6 +126,8 @@ fn read_quotas(quotas: &DeTable<'_>, spec: &mut TenantSpec) -> Result<(), Mistak
             "snapshots" => quota.snapshots = count()?,
             "connections" => quota.connections = number()?,
             "memory" => quota.memory = size(value, key)?,
+            "inflight" => quota.inflight = positive(size(value, key)?)?,
+            "cpus" => quota.cpus = Some(Cpus(processors(value, key)?)),
             "size" => quota.size = Some(size(value, key)?),
             "rate" => quota.rate = Some(positive(size(value, key)?)?),
             "requests" => quota.requests = Some(positive(number()?)?),
@@ -171,6 +178,16 @@ fn size(value: &Spanned<DeValue<'_>>, key: &str) -> Result<u64, Mistake> {
     }
 }
 
+fn processors(value: &Spanned<DeValue<'_>>, key: &str) -> Result<Processors, Mistake> {
+    let parsed = match value.get_ref() {
+        DeValue::Float(number) => number.as_str().parse(),
+        DeValue::Integer(_) => (number(value, key)? as f64).try_into(),
+        other => return Err(other_type(value, key, "a number of processors, as 0.5", other)),
+    };
+    let wrong = |error| Mistake { at: value.span().start, message: format!("{key}: {error}") };
+    parsed.map_err(|error: NotProcessors| wrong(error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::parse;
@@ -187,7 +204,8 @@ mod tests {
             "[tokens.root]\nrole = 'admin'\ndigest = '{digest}'\n\
              [tenants.acme]\nlisten = ['unix:/run/acme']\nuids = [0, 1001]\nkeys = ['k']\n\
              certificates = ['CN=a']\n\
-             quotas = {{ disks = 2, snapshots = 3, connections = 4, memory = '1M', rate = 8, requests = 9 }}\n\
+             quotas = {{ disks = 2, snapshots = 3, connections = 4, memory = '1M', rate = 8, requests = 9, \
+             inflight = '2M', cpus = 1.5 }}\n\
              [tenants.acme.tokens.ci]\nrole = 'read-only'\ndigest = '{digest}'\n\
              [tenants.acme.grants.file]\nimage = 'x'\n[tenants.acme.disks.a]\n[tenants.b]\n"
         );
@@ -198,6 +216,10 @@ mod tests {
         let [acme, b] = &config.tenants[..] else { panic!("two tenants") };
         let quotas = acme.spec.quotas;
         assert_eq!((quotas.disks, quotas.snapshots, quotas.connections), (2, 3, 4));
+        assert_eq!(
+            (quotas.inflight.get(), quotas.cpus),
+            (2 << 20, Some(Cpus("1.5".parse().unwrap())))
+        );
         let (rate, requests) = (NonZeroU64::new(8), NonZeroU64::new(9));
         assert_eq!((quotas.memory, quotas.rate, quotas.requests), (1 << 20, rate, requests));
         assert_eq!(acme.spec.uids, [0, 1001].into());
@@ -223,6 +245,16 @@ mod tests {
             ("[tenants.a]\nuids = 1", "line 2, column 8: uids: it is an array of numbers"),
             ("[tenants.a.quotas]\nmemory = '1X'", "line 2, column 10: memory: "),
             ("[tenants.a.quotas]\nrate = 0", "line 2, column 8: rate: it is at least 1"),
+            ("[tenants.a.quotas]\ninflight = 0", "line 2, column 12: inflight: it is at least 1"),
+            (
+                "[tenants.a.quotas]\ncpus = 0",
+                "line 2, column 8: cpus: it is a number of processors",
+            ),
+            ("[tenants.a.quotas]\ncpus = 0.0001", "from 0.001 to 1024 in thousandths, as 0.5"),
+            (
+                "[tenants.a.quotas]\ncpus = '50%'",
+                "cpus: it is a number of processors, as 0.5, and no",
+            ),
             ("[tenants.a.quotas]\ndisk = 0", "did you mean \"disks\"?"),
             ("[tenants.a]\nquotas.disks = 0\ndisks.x = {}", "has 1 disks here, and its quota is 0"),
             (

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::Problem;
-use super::tenants::{Entries, FIRST, Holder, Role, unknown};
+use super::tenants::{Entries, FIRST, Holder, NoSeat, Role, unknown};
 use super::upgrade::Client;
 use crate::events::AUDIT;
 
@@ -27,25 +27,23 @@ const MAX_PATH: usize = 512;
 /// Where the paths of a tenant begin.
 const TENANTS: &str = "/v1/tenants/";
 
+/// What callers with a token are told that nobody knows, or whose tenant is gone.
+const UNKNOWN: &str = "this is not Bearer and a token that the server knows";
+
 /// The place that a connection takes in the quota of a tenant, from its first request with a token of that
 /// tenant until it is closed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seat(Arc<OnceLock<OwnedSemaphorePermit>>);
 
 impl Seat {
-    /// Takes a place if there is none yet. Returns false if the tenant has no more.
-    fn take(&self, entries: &Entries, tenant: &str) -> bool {
-        if self.0.get().is_some() {
-            return true;
+    /// Takes a place if there is none yet.
+    fn take(&self, entries: &Entries, tenant: &str) -> Result<(), NoSeat> {
+        if self.0.get().is_none() {
+            let permit = entries.take_seat(tenant)?;
+            // The requests of a connection come one after the other.
+            let _ = self.0.set(permit);
         }
-        match entries.take_seat(tenant) {
-            Some(permit) => {
-                // The requests of a connection come one after the other.
-                let _ = self.0.set(permit);
-                true
-            }
-            None => false,
-        }
+        Ok(())
     }
 }
 
@@ -146,10 +144,32 @@ fn caller(entries: &Entries, client: Client, headers: &HeaderMap) -> Result<Call
             let secret = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"));
             match secret.and_then(|(_, secret)| entries.tokens.find(secret.trim())) {
                 Some(holder) => Ok(Caller::Holder(holder)),
-                None => unauthorized("this is not Bearer and a token that the server knows"),
+                None => unauthorized(UNKNOWN),
             }
         }
         (Some(_), Some(_)) => unauthorized("there is more than one header Authorization"),
+    }
+}
+
+/// Refuses a caller whom nobody knows.
+fn refuse_stranger(client: Client, problem: Problem) -> Response {
+    warn_of_stranger(client, problem.detail());
+    let mut response = problem.into_response();
+    let headers = response.headers_mut();
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Returns true if a request may call components. One to remove something does not wait for those that
+/// compute for too long.
+fn may_compute(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::DELETE => false,
+        Method::GET | Method::HEAD => path.ends_with("/map") || path.ends_with("/diff"),
+        _ => path
+            .strip_prefix(TENANTS)
+            .is_some_and(|rest| rest.split('/').nth(1).is_some_and(|part| part != "tokens")),
     }
 }
 
@@ -162,19 +182,17 @@ pub(super) async fn admit(
     let client = request.extensions().get().copied().unwrap_or(Client::Unknown);
     let caller = match caller(&entries, client, request.headers()) {
         Ok(caller) => caller,
-        Err(problem) => {
-            warn_of_stranger(client, problem.detail());
-            let mut response = problem.into_response();
-            let headers = response.headers_mut();
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            return response;
-        }
+        Err(problem) => return refuse_stranger(client, problem),
     };
     let seat = request.extensions().get::<Seat>().cloned().unwrap_or_default();
-    if let Caller::Holder(Holder { tenant, .. }) = &caller
-        && !seat.take(&entries, tenant)
-    {
+    let seated = match &caller {
+        Caller::Holder(Holder { tenant, .. }) => seat.take(&entries, tenant),
+        Caller::Administrator(_) => Ok(()),
+    };
+    if seated == Err(NoSeat::Gone) {
+        return refuse_stranger(client, Problem::new(StatusCode::UNAUTHORIZED, UNKNOWN));
+    }
+    if seated == Err(NoSeat::Full) {
         let detail = "there are too many connections with tokens of this tenant; close some";
         let mut response = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -189,6 +207,11 @@ pub(super) async fn admit(
     let response = match caller.refused(&method, &path) {
         Some(problem) => problem.into_response(),
         None => {
+            if let Caller::Holder(Holder { tenant, .. }) = &caller
+                && may_compute(&method, &path)
+            {
+                entries.wait_for_time(tenant).await;
+            }
             request.extensions_mut().insert(caller.clone());
             next.run(request).await
         }

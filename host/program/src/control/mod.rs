@@ -106,7 +106,7 @@ use problem::Problem;
 pub(super) use reload::FromFile;
 use tenants::Tenants;
 pub(super) use tenants::{
-    Entries, FIRST, Founded, MAX_TENANTS, Role, TenantSpec, Token, check_tenant, check_token,
+    Cpus, Entries, FIRST, Founded, MAX_TENANTS, Role, TenantSpec, Token, check_tenant, check_token,
 };
 use upgrade::Client;
 

@@ -118,7 +118,8 @@ pub(crate) enum Happening {
     },
     /// The tenant has more than four fifths of what it may have, and did not before.
     QuotaNear {
-        /// Which quota: `disks`, `snapshots`, `connections`, `memory` or `size`.
+        /// Which quota: `disks`, `snapshots`, `connections`, `memory`, `inflight`, `size`, or `cpus` in
+        /// thousandths of a processor. Of `inflight` and `cpus` it is told once a minute at most.
         quota: &'static str,
         /// How much of it is used.
         used: u64,

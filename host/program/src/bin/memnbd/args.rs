@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use memnbd::device::guest::Processors;
 
 use crate::image::Format;
 use crate::save::SaveFormat;
@@ -89,6 +90,12 @@ pub(crate) struct TenantOptions {
     /// The most memory of all disks and snapshots together
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
+    /// The most memory of requests under way
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) inflight: Option<u64>,
+    /// The most processors that the components use on average, as 0.5
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<Processors>,
     /// The most that the sizes of all disks are together, whatever is stored on them
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) size: Option<u64>,

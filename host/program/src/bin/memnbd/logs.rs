@@ -207,7 +207,11 @@ fn line(event: &Value) -> String {
             format!("client {} gone after {} s: {}", of("connection"), of("seconds"), of("peer"))
         }
         "quota-near" => {
-            format!("near a quota: {} of {}, {}", of("used"), of("most"), of("quota"))
+            let quota = match of("quota") {
+                quota if quota == "cpus" => "thousandths of cpus".into(),
+                quota => quota,
+            };
+            format!("near a quota: {} of {}, {quota}", of("used"), of("most"))
         }
         "log" => format!("{}: {}", of("level").to_uppercase(), of("message")),
         "lost" if event["restarted"] == true => {

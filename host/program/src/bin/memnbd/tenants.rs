@@ -21,19 +21,26 @@ pub(crate) async fn list(server: &Server, json: bool) -> anyhow::Result<String> 
     if json {
         return Ok(lines(&tenants));
     }
-    let mut table = Table::new(&["NAME", "DISKS", "SNAPSHOTS", "CONNECTIONS", "MEMORY"]);
+    let columns = ["NAME", "DISKS", "SNAPSHOTS", "CONNECTIONS", "MEMORY", "INFLIGHT", "CPUS"];
+    let mut table = Table::new(&columns);
     for tenant in items(&tenants) {
         let (usage, quotas) = (&tenant["usage"], &tenant["spec"]["quotas"]);
         let of = |key: &str| match &quotas[key] {
             Value::Null => text(&usage[key]),
             most => format!("{} of {most}", text(&usage[key])),
         };
-        let memory = usage["memory"].as_u64().map_or_else(|| "-".into(), size);
-        let memory = match quotas["memory"].as_u64() {
-            Some(most) => format!("{memory} of {}", size(most)),
-            None => memory,
+        let bytes = |key: &str| {
+            let used = usage[key].as_u64().map_or_else(|| "-".into(), size);
+            match quotas[key].as_u64() {
+                Some(most) => format!("{used} of {}", size(most)),
+                None => used,
+            }
         };
-        table.row([text(&tenant["name"]), of("disks"), of("snapshots"), of("connections"), memory]);
+        let numbers = ["disks", "snapshots", "connections"].map(of);
+        let [disks, snapshots, connections] = numbers;
+        let (memory, inflight) = (bytes("memory"), bytes("inflight"));
+        let name = text(&tenant["name"]);
+        table.row([name, disks, snapshots, connections, memory, inflight, of("cpus")]);
     }
     Ok(table.to_string())
 }
@@ -46,18 +53,21 @@ pub(crate) async fn put(
     json: bool,
 ) -> anyhow::Result<String> {
     let TenantOptions { disks, snapshots, connections, memory, size, .. } = options;
-    let TenantOptions { rate, requests, .. } = options;
+    let TenantOptions { inflight, rate, requests, .. } = options;
+    let cpus = options.cpus.map(f64::from);
     let quotas = [
         ("disks", disks),
         ("snapshots", snapshots),
         ("connections", connections),
         ("memory", memory),
+        ("inflight", inflight),
         ("size", size),
         ("rate", rate),
         ("requests", requests),
     ];
     let given =
         quotas.into_iter().filter_map(|(key, most)| Some((key.to_owned(), json!((*most)?))));
+    let given = given.chain(cpus.map(|cpus| ("cpus".to_owned(), json!(cpus))));
     let spec = json!({
         "quotas": given.collect::<serde_json::Map<_, _>>(),
         "uids": options.uids,

@@ -24,11 +24,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::api::Api;
 use super::problem::Problem;
-use super::tenants::Tenants;
+use super::tenants::{Level, Tenants};
 use crate::volume::Costs;
 pub(super) use board::Board;
 use sums::Sums;
-use text::{Disk, Metrics, Server};
+use text::{Disk, Metrics, Quota, Server};
 
 /// How many scrapes are in memory at a time, until their clients have taken all of them.
 static PLACES: Semaphore = Semaphore::const_new(4);
@@ -139,5 +139,22 @@ fn collect(tenants: &Tenants, board: &mut Board) -> Metrics {
     let memory = tenants.first().maker.process().memory();
     let memory = (memory.used(), memory.limit());
     let server = Server { states, snapshots, connections, memory };
-    Metrics { disks, others: board.others(), server, process: process::Process::look() }
+    let (quotas, process) = (quotas(tenants), process::Process::look());
+    Metrics { disks, others: board.others(), server, quotas, process }
+}
+
+/// Returns what the tenants have of their quotas.
+fn quotas(tenants: &Tenants) -> Vec<Quota> {
+    let mut all = Vec::new();
+    for tenant in tenants.others() {
+        let held_back = tenant.held_back().unwrap_or_default();
+        for Level { quota, used, most, .. } in tenant.levels().into_iter().flatten() {
+            let Some(most) = most else { continue };
+            let unit = if quota == "cpus" { 1000.0 } else { 1.0 };
+            let held_back = held_back.iter().find(|(of, _)| *of == quota).map(|(_, time)| *time);
+            let (used, most) = (used as f64 / unit, most as f64 / unit);
+            all.push(Quota { tenant: tenant.name().to_owned(), quota, used, most, held_back });
+        }
+    }
+    all
 }

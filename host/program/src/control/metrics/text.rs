@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -23,7 +24,20 @@ pub(super) struct Metrics {
     /// All disks together that are not among these.
     pub(super) others: Option<Sums>,
     pub(super) server: Server,
+    /// Those of tenants that have limits.
+    pub(super) quotas: Vec<Quota>,
     pub(super) process: Process,
+}
+
+/// A quota of a tenant, in the unit in which it is written.
+#[derive(Debug)]
+pub(super) struct Quota {
+    pub(super) tenant: String,
+    pub(super) quota: &'static str,
+    pub(super) used: f64,
+    pub(super) most: f64,
+    /// How long requests waited for it; `None` if they are refused instead.
+    pub(super) held_back: Option<Duration>,
 }
 
 /// A disk.
@@ -135,7 +149,7 @@ impl Metrics {
         let help = "Traps, exceeded limits and breaches of the contract, which end an instance";
         let mut metric = counter(encoder, "memnbd_component_faults", help, None)?;
         self.each(|labels, sums| count(&mut metric, labels, sums.faults))?;
-        let help = "Processor time of components, without short calls of built-in ones";
+        let help = "Processor time of components, without short calls of built-in ones unless their tenant has a quota for it";
         let mut metric = counter(encoder, "memnbd_component_cpu", help, SECONDS)?;
         self.each(|labels, sums| count(&mut metric, labels, sums.guest.as_secs_f64()))?;
         let help = "Time for which requests were held back because they exceeded a limit";
@@ -203,6 +217,30 @@ impl Metrics {
         Ok(())
     }
 
+    fn encode_quotas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let labels = |of: &Quota| [("tenant", of.tenant.clone()), ("quota", of.quota.to_owned())];
+        let (name, help) = ("memnbd_tenant_used", "What a tenant has of a quota");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for of in &self.quotas {
+            metric.encode_family(&labels(of))?.encode_gauge(&of.used)?;
+        }
+        let (name, help) = ("memnbd_tenant_quota", "The most that a tenant may have");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for of in &self.quotas {
+            metric.encode_family(&labels(of))?.encode_gauge(&of.most)?;
+        }
+        let help = "Time for which connections of a tenant waited for a quota";
+        let mut metric = counter(encoder, "memnbd_tenant_throttled", help, SECONDS)?;
+        for of in &self.quotas {
+            let Some(time) = of.held_back else { continue };
+            let none = None::<&Exemplar<Vec<(&str, &str)>, u64>>;
+            let labels = labels(of);
+            let mut series = metric.encode_family(&labels)?;
+            series.encode_counter(&time.as_secs_f64(), none)?;
+        }
+        Ok(())
+    }
+
     fn encode_process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Process { cpu, resident, virtual_memory, threads, open_files, max_files, started } =
             self.process;
@@ -232,6 +270,7 @@ impl Collector for Metrics {
         self.encode_failures(&mut encoder)?;
         self.encode_disks(&mut encoder)?;
         self.encode_server(&mut encoder)?;
+        self.encode_quotas(&mut encoder)?;
         self.encode_process(&mut encoder)
     }
 }

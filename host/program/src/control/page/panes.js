@@ -30,9 +30,10 @@ export function pane(name = tab) {
     const rows = app.tenants.map(({ name, usage = {}, spec = {} }) => {
       const quotas = spec.quotas ?? {};
       const of = (key, shown = String) => plain(key in quotas ? `${shown(usage[key])} of ${shown(quotas[key])}` : shown(usage[key] ?? 0));
-      return [plain(name), of("disks"), of("snapshots"), of("connections"), of("memory", bytes), quotas.size ? of("size", bytes) : "-"];
+      return [plain(name), of("disks"), of("snapshots"), of("connections"), of("memory", bytes),
+        "inflight" in quotas ? of("inflight", bytes) : "-", quotas.cpus ? of("cpus") : "-", quotas.size ? of("size", bytes) : "-"];
     });
-    return replace(place, tableOf(["Tenant", "Disks", "Snapshots", "Clients", "Memory", "Sizes"], rows));
+    return replace(place, tableOf(["Tenant", "Disks", "Snapshots", "Clients", "Memory", "In flight", "Processors", "Sizes"], rows));
   }
   replace(place, events.length ? el("ul", { className: "events" }, events.map(line)) : none("Nothing has happened yet."));
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use memnbd::connection::{Entrance, Identity};
+use memnbd::device::guest::GuestTime;
 use memnbd::exports::Exports;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -33,24 +34,39 @@ struct Open {
     /// The places of those who use the API with its tokens.
     seats: Arc<Semaphore>,
     pace: Arc<DefaultDirectRateLimiter>,
+    /// The share of its components in the processors.
+    time: GuestTime,
+}
+
+/// Why there is no place for a connection to the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoSeat {
+    /// All are taken.
+    Full,
+    /// The tenant is gone.
+    Gone,
 }
 
 impl Entries {
     /// Lets clients in to the exports of a tenant.
-    pub(super) fn open(&self, tenant: &str, exports: &Arc<Exports>) {
+    pub(crate) fn open(&self, tenant: &str, exports: &Arc<Exports>, time: GuestTime) {
         let seats = Arc::new(Semaphore::new(MAX_SEATS));
         let quota = Quota::per_second(REQUESTS).allow_burst(BURST);
         let pace = Arc::new(RateLimiter::direct(quota));
-        let open = Open { exports: Arc::downgrade(exports), seats, pace };
+        let open = Open { exports: Arc::downgrade(exports), seats, pace, time };
         let mut all = self.open.write().unwrap_or_else(PoisonError::into_inner);
         all.insert(tenant.to_owned(), open);
     }
 
-    /// Takes a place for a connection to the API with a token of a tenant, unless it has as many as it may.
-    pub(crate) fn take_seat(&self, tenant: &str) -> Option<OwnedSemaphorePermit> {
+    /// Takes a place for a connection to the API with a token of a tenant.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the tenant has as many as it may, or is gone.
+    pub(crate) fn take_seat(&self, tenant: &str) -> Result<OwnedSemaphorePermit, NoSeat> {
         let all = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let seats = all.get(tenant).map(|open| open.seats.clone())?;
-        seats.try_acquire_owned().ok()
+        let seats = all.get(tenant).map(|open| open.seats.clone()).ok_or(NoSeat::Gone)?;
+        seats.try_acquire_owned().map_err(|_| NoSeat::Full)
     }
 
     /// Lets no clients in any more, and forgets the tokens of the tenant.
@@ -69,6 +85,17 @@ impl Entries {
         };
         if let Some(pace) = pace {
             pace.until_ready().await;
+        }
+    }
+
+    /// Waits until the components of a tenant used no more of the processors than they may.
+    pub(crate) async fn wait_for_time(&self, tenant: &str) {
+        let time = {
+            let all = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            all.get(tenant).map(|open| open.time.clone())
+        };
+        if let Some(time) = time {
+            time.wait().await;
         }
     }
 

@@ -6,6 +6,7 @@
 //! knows.
 //!
 //! - `entries`: whose disks an NBD client gets.
+//! - `levels`: how much of its quotas a tenant uses.
 //! - `near`: telling tenants that they come near their quotas.
 //! - `routes`: tenants and tokens in the API.
 //! - `spec`: what a tenant may have.
@@ -13,6 +14,7 @@
 //! - `ways`: how clients are recognised.
 
 mod entries;
+mod levels;
 mod near;
 mod routes;
 mod spec;
@@ -24,8 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use axum::Router;
 use memnbd::budget::Budget;
-use memnbd::component::MemoryBudget;
-use memnbd::exports::Exports;
+use memnbd::device::SharedBuffers;
+use memnbd::device::guest::GuestTime;
+use memnbd::exports::{Exports, SharedBudgets};
 use memnbd::rate::{Limits, Scope};
 use memnbd::server::{Handle, Namespace};
 use tokio::task::AbortHandle;
@@ -43,9 +46,10 @@ use crate::chain::Chain;
 use crate::events::Hubs;
 use crate::grants::Grants;
 use crate::making::{Maker, Owner};
-pub(crate) use entries::Entries;
+pub(crate) use entries::{Entries, NoSeat};
+pub(super) use levels::Level;
 pub(super) use routes::router;
-pub(crate) use spec::{FIRST, Quotas, TenantSpec, check_tenant, check_token};
+pub(crate) use spec::{Cpus, FIRST, Quotas, TenantSpec, check_tenant, check_token};
 pub(crate) use tokens::{Holder, NotSet, Role, Token};
 
 /// The most tenants, besides the first.
@@ -77,9 +81,15 @@ impl Founded {
         origin: Origin,
     ) -> Self {
         let exports = Arc::new(Exports::in_namespace(name));
+        let budgets = SharedBudgets {
+            memory: maker.process().memory().child_up_to(spec.quotas.memory),
+            buffers: SharedBuffers::new(spec.quotas.inflight.get()),
+            time: GuestTime::default(),
+        };
+        budgets.time.set(spec.quotas.processors());
         let owner = Owner {
             exports: Arc::downgrade(&exports),
-            memory: maker.process().memory().child_up_to(spec.quotas.memory),
+            budgets,
             sizes: Budget::new(spec.quotas.size.unwrap_or(u64::MAX)),
             limits: Arc::new(Limits::default()),
         };
@@ -103,7 +113,7 @@ pub(super) struct Tenant {
 /// What bounds a tenant.
 struct Bounds {
     spec: Mutex<TenantSpec>,
-    memory: MemoryBudget,
+    budgets: SharedBudgets,
     sizes: Budget,
     limits: Arc<Limits>,
     origin: Origin,
@@ -122,24 +132,14 @@ impl Tenant {
         Self { name: name.to_owned(), api, router, bounds, tasks }
     }
 
+    /// Returns its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns true if the configuration file has it.
     fn is_of_file(&self) -> bool {
         self.bounds.as_ref().is_some_and(|bounds| bounds.origin == Origin::File)
-    }
-
-    /// Returns how much of what it may have it has, by the names of the quotas; `None` if it is the first.
-    fn levels(&self) -> Option<[(&'static str, u64, u64); 5]> {
-        let Bounds { memory, sizes, .. } = self.bounds.as_ref()?;
-        let quotas = self.spec()?.quotas;
-        let server = &self.api.server;
-        let snapshots = self.api.catalog().snapshots().len();
-        Some([
-            ("disks", server.export_count() as u64, quotas.disks as u64),
-            ("snapshots", snapshots as u64, quotas.snapshots as u64),
-            ("connections", server.connections(), quotas.connections),
-            ("memory", memory.used(), quotas.memory),
-            ("size", sizes.used(), quotas.size.unwrap_or(u64::MAX)),
-        ])
     }
 
     /// Returns what it may have; `None` if it is the first.
@@ -182,7 +182,7 @@ impl Tenants {
         events::observe_clients(&server, &hubs, &lives);
         lives_of(&lives).insert(String::new(), first.lives.clone());
         let first = Arc::new(Tenant::new(FIRST, first, None));
-        entries.open(FIRST, server.registry());
+        entries.open(FIRST, server.registry(), GuestTime::default());
         let (others, changing) = (RwLock::default(), tokio::sync::Mutex::default());
         let board = Mutex::default();
         Self { server, hubs, entries, first, others, lives, board, changing }
@@ -208,7 +208,7 @@ impl Tenants {
     }
 
     /// Returns the tenants besides the first, by their names.
-    fn others(&self) -> Vec<Arc<Tenant>> {
+    pub(super) fn others(&self) -> Vec<Arc<Tenant>> {
         self.others.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
@@ -242,9 +242,10 @@ impl Tenants {
             }
         }
         lives_of(&self.lives).insert(name.clone(), api.lives.clone());
+        let time = owner.budgets.time.clone();
         let bounds = Bounds {
             spec: Mutex::new(spec),
-            memory: owner.memory,
+            budgets: owner.budgets,
             sizes: owner.sizes,
             limits: owner.limits,
             origin,
@@ -252,7 +253,7 @@ impl Tenants {
         };
         let tenant = Arc::new(Tenant::new(&name, api, Some(bounds)));
         tokio::spawn(near::watch(Arc::downgrade(&tenant)));
-        self.entries.open(&name, &exports);
+        self.entries.open(&name, &exports, time);
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         others.insert(name, tenant.clone());
         Ok(tenant)
@@ -283,7 +284,9 @@ impl Tenants {
         };
         let ways = self.entries.ways.set(&tenant.name, &spec);
         ways.map_err(|error| Problem::conflict(error.to_string()))?;
-        bounds.memory.set_limit(spec.quotas.memory);
+        bounds.budgets.memory.set_limit(spec.quotas.memory);
+        bounds.budgets.buffers.set_limit(spec.quotas.inflight.get());
+        bounds.budgets.time.set(spec.quotas.processors());
         bounds.sizes.set_limit(spec.quotas.size.unwrap_or(u64::MAX));
         bounds.limits.set(Scope::Export, spec.quotas.rates());
         tenant.api.server.set_max_connections(spec.quotas.connections);

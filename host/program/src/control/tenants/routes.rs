@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, put};
 use axum::{Extension, Router};
+use memnbd::exports::SharedBudgets;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -130,6 +131,12 @@ pub(crate) struct TenantUsage {
     connections: usize,
     /// The memory in use of the quota, in bytes; of the tenant `default`, that of the whole server.
     memory: u64,
+    /// The memory of requests under way, in bytes; absent for the tenant `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inflight: Option<u64>,
+    /// How many processors the components used in the last second; absent without a quota for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpus: Option<f64>,
     /// The sizes of the disks that are or were open, in bytes; absent for the tenant `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
@@ -139,17 +146,23 @@ impl TenantState {
     fn of(tenant: &Tenant) -> Self {
         let Tenant { name, api, bounds, .. } = tenant;
         let memory = match bounds {
-            Some(bounds) => bounds.memory.used(),
+            Some(bounds) => bounds.budgets.memory.used(),
             None => api.maker.process().memory().used(),
         };
+        let spec = tenant.spec();
+        let budgets = bounds.as_ref().map(|bounds| &bounds.budgets);
+        let limited = spec.as_ref().is_some_and(|spec| spec.quotas.cpus.is_some());
+        let load = |budgets: &SharedBudgets| budgets.time.load() as f64 / 1000.0;
         let usage = TenantUsage {
             disks: api.server.export_count(),
             snapshots: api.catalog().snapshots().len(),
             connections: api.server.clients().len(),
             memory,
+            inflight: budgets.map(|budgets| budgets.buffers.used()),
+            cpus: budgets.filter(|_| limited).map(load),
             size: bounds.as_ref().map(|bounds| bounds.sizes.used()),
         };
-        Self { name: name.clone(), spec: tenant.spec(), usage }
+        Self { name: name.clone(), spec, usage }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 
+use memnbd::device::guest::Processors;
 use memnbd::rate::{BURST, Rates};
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Number;
 use utoipa::ToSchema;
 
@@ -36,6 +37,28 @@ pub(crate) struct TenantSpec {
     pub(crate) certificates: BTreeSet<String>,
 }
 
+/// The memory of requests under way that a tenant may have unless its quota says otherwise, in bytes: that of
+/// the longest request, and of some thousand short ones.
+const INFLIGHT: NonZeroU64 = NonZeroU64::new(64 << 20).unwrap();
+
+/// A share of the processors, which is a number in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cpus(pub(crate) Processors);
+
+impl Serialize for Cpus {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        f64::from(self.0).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cpus {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(from)?;
+        let processors = Processors::try_from(number);
+        processors.map(Self).map_err(|error| D::Error::custom(format!("{number}: {error}")))
+    }
+}
+
 /// The most that a tenant may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -53,6 +76,17 @@ pub(crate) struct Quotas {
     /// take. When it is used up, writes fail with ENOSPC.
     #[serde(deserialize_with = "whole")]
     pub(crate) memory: u64,
+    /// The memory of requests under way, in bytes: what clients send and what is read for them, while it is
+    /// neither in a component nor sent. Requests beyond it wait; one that is longer waits until it is the only
+    /// one.
+    #[serde(deserialize_with = "whole")]
+    #[schema(value_type = u64, minimum = 1)]
+    pub(crate) inflight: NonZeroU64,
+    /// How many processors the components may use on average, in thousandths, as 0.5; without a limit if
+    /// absent. Requests that need a component wait while its tenant used more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 1024)]
+    pub(crate) cpus: Option<Cpus>,
     /// The sizes of all disks that are or were open, in bytes, whatever is stored on them; without a limit if
     /// absent. Disks that would exceed it are not opened.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
@@ -103,6 +137,8 @@ impl Default for Quotas {
             snapshots: 100,
             connections: 100,
             memory: 1 << 30,
+            inflight: INFLIGHT,
+            cpus: None,
             size: None,
             rate: None,
             requests: None,
@@ -111,6 +147,11 @@ impl Default for Quotas {
 }
 
 impl Quotas {
+    /// Returns the share of the processors, if it is limited.
+    pub(super) fn processors(&self) -> Option<Processors> {
+        self.cpus.map(|Cpus(processors)| processors)
+    }
+
     /// Returns the limits of all clients together.
     pub(super) fn rates(&self) -> Rates {
         Rates { bits: self.rate, requests: self.requests, burst: BURST }
@@ -186,6 +227,21 @@ mod tests {
             assert_eq!(quotas(&format!("{{\"disks\": {wrong}}}")), None, "{wrong}");
         }
         assert_eq!(quotas("{\"rate\": 0}"), None);
+        assert_eq!(quotas("{\"inflight\": 0}"), None);
+    }
+
+    #[test]
+    fn shares_of_processors_are_numbers_in_thousandths() {
+        let quotas = |text: &str| serde_json::from_str::<Quotas>(text);
+        for (text, thousandths) in [("0.5", 500), ("2", 2000), ("1.25", 1250)] {
+            let read = quotas(&format!("{{\"cpus\": {text}}}")).unwrap();
+            assert_eq!(read.processors().unwrap().thousandths(), thousandths);
+            let again = serde_json::to_string(&read).unwrap();
+            assert_eq!(quotas(&again).unwrap(), read);
+        }
+        assert_eq!(quotas("{\"cpus\": null}").unwrap().cpus, None);
+        let told = quotas("{\"cpus\": 0}").unwrap_err().to_string();
+        assert!(told.contains("0: it is a number of processors from 0.001 to 1024"), "{told}");
     }
 
     #[test]
