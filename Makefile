@@ -21,7 +21,7 @@ NULL = target/release/null-server
 
 .PHONY: run help build dist setup test lint check-format clippy doc deny components check-components check-aarch64
 .PHONY: unit loom e2e test-metrics test-page package real-run install clean
-.PHONY: bench bench-scale bench-filters bench-snapshots bench-noise instructions attacks micro
+.PHONY: bench bench-scale bench-filters bench-snapshots bench-noise bench-lookups instructions attacks micro
 
 ## run: serve a disk, of 2 GiB in memory unless ARGS says otherwise
 run:
@@ -134,6 +134,10 @@ bench-snapshots: dist
 ## bench-noise: what a tenant notices of another one at its limits, five minutes; QUICK=1 takes one
 bench-noise: dist
 	$(DRIVER) noise $(if $(QUICK),--quick) $(BENCH)
+
+## bench-lookups: see that times tell a tenant nothing of names that are not its own, ten minutes
+bench-lookups: dist
+	$(DRIVER) lookups $(BENCH)
 
 ## instructions: count instructions per request, which hardly differ from run to run
 instructions: dist

@@ -1,5 +1,5 @@
-"""The benchmarks of memnbd, as `python3 tests/bench run|scale|filters|snapshots|noise|instructions|attacks`; see `--help`, and
-the Makefile for what must be built before.
+"""The benchmarks of memnbd, as `python3 tests/bench run|scale|filters|snapshots|noise|lookups|instructions|attacks`;
+see `--help`, and the Makefile for what must be built before.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import filters
 import fio
 import image
 import instructions
+import lookups
 import machine
 import noise
 import plot
@@ -47,6 +48,7 @@ def main():
         "filters": filters.main,
         "snapshots": snapshots.main,
         "noise": noise.main,
+        "lookups": lookups.main,
     }
     try:
         with places() as place:

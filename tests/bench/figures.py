@@ -56,6 +56,27 @@ def ratio(value, base, better):
     return value / base if better == MORE else base / value
 
 
+def rank_test(ones, others):
+    """Mann and Whitney's test: the probability that one of the others is greater than one of these, of
+    which equal ones count half, and by how many standard deviations it differs from a half."""
+    count, other_count = len(ones), len(others)
+    values = sorted([(value, 0) for value in ones] + [(value, 1) for value in others])
+    ranks, ties, at = 0, 0, 0
+    while at < len(values):
+        end = at
+        while end < len(values) and values[end][0] == values[at][0]:
+            end += 1
+        # The ranks begin with 1, and equal values have the mean of theirs.
+        ranks += (at + 1 + end) / 2 * sum(of for _, of in values[at:end])
+        ties += (end - at) ** 3 - (end - at)
+        at = end
+    total = count + other_count
+    greater = ranks - other_count * (other_count + 1) / 2
+    variance = count * other_count / 12 * (total + 1 - ties / (total * (total - 1)))
+    z = (greater - count * other_count / 2) / math.sqrt(variance) if variance > 0 else 0.0
+    return greater / (count * other_count), z
+
+
 def geometric_mean(values):
     """The geometric mean of what is there; None when nothing is."""
     known = [value for value in values if value is not None]

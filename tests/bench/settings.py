@@ -40,7 +40,7 @@ class Settings:
         """Whether a workload is to be measured."""
         if self.quick and not re.search(QUICK, name):
             return False
-        return re.search(self.pattern, name) is not None
+        return chooses(self.pattern, name)
 
     def in_turn(self, running, turn):
         """Each round begins with another server, so that none has the best place."""
@@ -124,10 +124,11 @@ def parser():
     filters = commands.add_parser("filters", help="compare each filter with nbdkit's")
     snapshots = commands.add_parser("snapshots", help="time snapshots, clones and resets")
     noise = commands.add_parser("noise", help="measure what a tenant notices of another one")
+    lookups = commands.add_parser("lookups", help="see that times tell nothing of other tenants")
     attacks = commands.add_parser("attacks", help="see what a neighbour notices of attacks")
     # As it is distributed.
     program = ROOT / "target/dist/memnbd-host"
-    for command in (run, scale, filters, snapshots, noise, instructions, attacks):
+    for command in (run, scale, filters, snapshots, noise, lookups, instructions, attacks):
         command.add_argument(
             "--binary", metavar="PATH", default=program, help="memnbd-host"
         )
@@ -185,8 +186,16 @@ def parser():
         default=ROOT / "target/debug/memnbd-assemble",
         help="memnbd-assemble",
     )
+    lookups.add_argument(
+        "--samples", metavar="N", type=count, default=5000, help="of each kind [default: 5000]"
+    )
     instructions.add_argument("--against", metavar="JSON", type=Path, help="earlier results")
     return top
+
+
+def chooses(pattern, name):
+    """Whether something of this name is to be measured."""
+    return re.search(pattern, name) is not None
 
 
 def resolve(arguments):

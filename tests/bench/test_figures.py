@@ -2,7 +2,17 @@
 
 import unittest
 
-from figures import LESS, MORE, Measurement, geometric_mean, mean_ratio, number, ratio, times
+from figures import (
+    LESS,
+    MORE,
+    Measurement,
+    geometric_mean,
+    mean_ratio,
+    number,
+    rank_test,
+    ratio,
+    times,
+)
 
 
 class Figures(unittest.TestCase):
@@ -31,6 +41,16 @@ class Figures(unittest.TestCase):
     def test_nothing_measured_has_no_ratio(self):
         self.assertIsNone(ratio(0.0, 1.0, LESS))
         self.assertIsNone(ratio(1.0, 0.0, MORE))
+
+    def test_ranks_tell_which_are_greater_and_how_surely(self):
+        greater, z = rank_test(list(range(100)), [each + 50.5 for each in range(100)])
+        # Of 10,000 pairs, in 49 + 48 + ... + 1 the first is the greater one.
+        self.assertAlmostEqual(greater, 1 - 1225 / 10_000)
+        self.assertGreater(z, 9)
+        self.assertAlmostEqual(rank_test([1, 2], [3, 4])[1], 2 / (4 / 12 * 5) ** 0.5)
+        for ones, others in (([1, 2, 3], [1, 2, 3]), ([7] * 5, [7] * 9)):
+            self.assertEqual(rank_test(ones, others), (0.5, 0.0))
+        self.assertLess(rank_test([2] * 50, [1] * 50)[1], -9)
 
     def test_geometric_mean_leaves_out_what_is_missing(self):
         self.assertAlmostEqual(geometric_mean([0.5, None, 8]), 2)
