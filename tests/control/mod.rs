@@ -10,6 +10,7 @@ mod disks;
 mod events;
 mod exports;
 mod filters;
+mod heat;
 mod hostile;
 mod impostor;
 mod limits;

@@ -44,7 +44,7 @@ fn page_is_complete_and_may_load_nothing_else() {
         }
         at += 1;
     }
-    assert_eq!(names.iter().filter(|name| name.ends_with(".js")).count(), 9, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.ends_with(".js")).count(), 10, "{names:?}");
     assert_eq!(http(&server, "POST", "/", Some("{}")).status, 405);
     assert_eq!(http(&server, "GET", "/page/other.js", None).status, 404);
 }

@@ -1,6 +1,8 @@
 // The page in a real Chromium, against a real server:
 //
 //     MEMNBD_HOST_PROGRAM=target/debug/memnbd-host node --test tests/page/
+//
+// Pictures of it are in target/page/pictures then.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -49,6 +51,9 @@ const row = (name) => page.locator("tr.row").filter({ has: page.locator("td.name
 const cell = (name, column) => row(name).locator("td").nth(column);
 const REQUESTS = 4, READ = 5, ERRORS = 8, CLIENTS = 9;
 
+/** Keeps a picture of what can be seen. */
+const picture = (name) => page.screenshot({ path: resolve(modules, `../pictures/${name}.png`) });
+
 async function open(server, disk) {
   await page.goto(server.url);
   await page.locator("#link.live").waitFor();
@@ -74,6 +79,33 @@ test("loads, and updates while clients are at work", async () => {
   await page.getByRole("tab", { name: "Connections" }).click();
   await page.getByRole("tabpanel").getByRole("button", { name: "Disconnect client 0" }).click();
   await page.getByText("Nobody is connected.").waitFor();
+});
+
+test("shows where a disk is read and written", async () => {
+  const server = await serve();
+  await finish(...server.python("c = use('disk')\nc.pread(512, 0)\nc.shutdown()"));
+  await open(server, "disk");
+  const [read, written] = [page.locator("#heat-read"), page.locator("#heat-written")];
+  await until(async () => /^Read recently: nothing\./.test(await read.getAttribute("aria-label")));
+  run(...server.python("c = use('disk')\nwhile True: c.pread(4096, 4 << 20); c.pwrite(bytes(4096), 12 << 20); time.sleep(0.01)"));
+  const of = (where) => new RegExp(`, in 1 of 1024 parts, most from ${where} on\\. What is older counts half after 10 s\\.$`);
+  await until(async () => of("4 MiB").test(await read.getAttribute("aria-label")));
+  await until(async () => of("12 MiB").test(await written.getAttribute("aria-label")));
+  // Which cells have another colour than most.
+  const coloured = (canvas) => canvas.evaluate((element) => {
+    const [context, scale] = [element.getContext("2d"), window.devicePixelRatio];
+    const [across, down] = [element.clientWidth / 64, element.clientHeight / 16];
+    const colours = Array.from({ length: 1024 }, (_, index) => {
+      const [x, y] = [((index % 64) + 0.4) * across, (Math.floor(index / 64) + 0.4) * down];
+      return String(context.getImageData(Math.floor(x * scale), Math.floor(y * scale), 1, 1).data);
+    });
+    return colours.flatMap((one, index) => (one === colours[1] ? [] : [index]));
+  });
+  assert.deepEqual(await coloured(read), [256]);
+  assert.deepEqual(await coloured(written), [768]);
+  const { width, height } = await read.boundingBox();
+  await read.hover({ position: { x: width / 128, y: (height * 4.5) / 16 } });
+  await page.locator(".heat", { hasText: /iB from 4 MiB on/ }).waitFor();
 });
 
 test("takes a snapshot, clones and resets", async () => {
@@ -195,6 +227,20 @@ test("a thousand disks are as quick as one", async () => {
     setTimeout(() => done(longest), 4000);
   }));
   console.log(`the longest task with 1000 disks: ${longest} ms`);
+  // As it is used: many disks at work, the busiest first.
+  run(...server.python(`
+all = [use(f"d{random.randrange(1000)}") for _ in range(40)]
+while True:
+    for disk in all:
+        disk.pwrite(bytes(4096 * random.randrange(1, 9)), 65536 * random.randrange(8))
+        disk.pread(4096, 65536 * random.randrange(16))
+    time.sleep(0.02)`));
+  await page.getByRole("button", { name: "Requests/s" }).click();
+  await until(async () => Number(await page.locator("tr.row").nth(10).locator("td").nth(REQUESTS).textContent()) > 0);
+  await page.locator("tr.row").first().click();
+  await page.locator(".heat", { hasText: "KiB" }).waitFor();
+  await pause(5000);
+  await picture("thousand");
 });
 
 test("texts of others stay texts", async () => {
@@ -280,6 +326,7 @@ for (const colorScheme of ["light", "dark"]) {
       assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`)]), []);
     };
     await check();
+    await picture(colorScheme);
     await page.getByRole("button", { name: "Clone" }).click();
     await check();
     await page.keyboard.press("Escape");

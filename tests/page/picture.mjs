@@ -40,17 +40,21 @@ def work(name, pace, length):
     c = use(name)
     size = c.get_size()
     while True:
-        offset = random.choice(places[name])
+        reads, writes = places[name]
         try:
-            if random.random() < 0.6: c.pread(length, offset)
-            else: c.pwrite(bytes(length), offset)
+            if random.random() < 0.6: c.pread(length, random.choice(reads))
+            else: c.pwrite(bytes(length), random.choice(writes))
             if random.random() < 0.02: c.flush()
         except nbd.Error: pass
         time.sleep(random.expovariate(1) * pace)
 places = {}
 names = [("golden", 0.003, 65536), ("golden", 0.006, 16384), ("scratch", 0.01, 4096), ("test-1", 0.01, 32768)]
 names += [("ci-%03d" % i, 0.02 + i % 7 * 0.01, 4096 << i % 5) for i in range(24)]
-for name, pace, length in names: places[name] = [i * 262144 for i in random.sample(range(3000 if name.startswith("ci") else 600), 150)]
+def parts(count):
+    """Some runs of a file system, of which the first are used more than the last."""
+    runs = [(random.randrange(3900), random.choice([1, 4, 12, 60])) for _ in range(count)]
+    return [min(begin + i, 4095) * 262144 for at, (begin, length) in enumerate(runs) for i in range(length) for _ in range(count - at)]
+for name, pace, length in names: places[name] = (parts(40), parts(20))
 for one in names: threading.Thread(target=work, args=one, daemon=True).start()
 time.sleep(600)
 `));

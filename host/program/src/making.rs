@@ -15,6 +15,7 @@ use super::loading::Loader;
 use super::wish::Wish;
 use memnbd::access::Access;
 use memnbd::budget::Budget;
+use memnbd::component::MemoryBudget;
 use memnbd::device::guest::Budgets;
 use memnbd::device::snapshot::Snapshot;
 use memnbd::exports::{Export, Exports, KnownExports, Policy, ProcessBudgets, SharedBudgets};
@@ -140,6 +141,11 @@ impl Maker {
     /// Returns the budgets of the process.
     pub(super) fn process(&self) -> &ProcessBudgets {
         &self.shop.process
+    }
+
+    /// Returns the memory that the exports of the owner take together, or else all exports of the process.
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        self.owner.as_ref().map_or(self.shop.process.memory(), |owner| &owner.budgets.memory)
     }
 
     /// Returns true if clients can use TLS.

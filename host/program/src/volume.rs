@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use memnbd::block::Error;
-use memnbd::component::{Client, Description, Engine, Executing};
+use memnbd::component::{Client, Description, Engine, Executing, MemoryBudget};
 use memnbd::device::guest::{Budgets, OpenError};
 use memnbd::device::snapshot::{Changes, Layer, LayerContext, Snapshot};
 use memnbd::device::{Device, Lower, LowerError, LowerSource};
@@ -130,6 +130,11 @@ impl Volume {
     pub(super) fn origin(&self) -> Option<Snapshot> {
         let beneath = self.layer().map(|layer| layer.below().clone());
         beneath.or_else(|| self.begin.clone()).or_else(|| self.unchanging.get().cloned())
+    }
+
+    /// Returns the memory that the disk may take, with its filters.
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        &self.context.budgets.memory
     }
 
     /// Returns what the disk costs, with its filters.

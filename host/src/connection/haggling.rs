@@ -14,7 +14,7 @@ use super::entrance::can_be_overheard;
 use super::peers::Chosen;
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
-use crate::device::{Device, MetaContext, Meter, Port};
+use crate::device::{Device, MetaContext, Meter, Port, Tap};
 use crate::exports::{self, Client, Export, Exports, ListedExport, ListedNames, Requested};
 use crate::nbd::{
     self, ContextName, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session,
@@ -46,6 +46,7 @@ pub(super) struct Agreed {
     pub(super) port: Arc<Port>,
     pub(super) chosen: Box<Chosen>,
     pub(super) meter: Box<Meter>,
+    pub(super) tap: Box<Tap>,
     pub(super) allowance: Allowance,
     /// The client's places in quotas.
     pub(super) _place: Places,
@@ -175,7 +176,7 @@ impl<S: Stream> Haggling<'_, S> {
         tracing::debug!(connection, "export {:?}: served with {style} replies", export.name());
         self.send().await?;
         let rest = std::mem::take(&mut self.input);
-        let meter = Box::new(export.account().open());
+        let (meter, tap) = (Box::new(export.account().open()), Box::new(export.heat().tap()));
         let allowance = Allowance::new(export.limits());
         let allowance = allowance.sharing(export.policy().shared_limits.clone());
         let policy = export.policy();
@@ -190,6 +191,7 @@ impl<S: Stream> Haggling<'_, S> {
                 id: export.registered_id(),
             }),
             meter,
+            tap,
             allowance,
             _place: place,
             time_limit,

@@ -37,7 +37,7 @@ use haggling::{Agreed, Haggled, negotiate};
 pub use in_use::InUse;
 pub(crate) use in_use::User;
 pub use peers::{ConnectedClient, ObserveClients, Patience, Peers};
-use transmission::{Exit, Transmission};
+use transmission::{Counts, Exit, Transmission};
 
 /// The phases of a server's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ async fn serve_inside_tls<S: Stream>(
 
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
-    let Agreed { session, contexts, port, chosen, meter, allowance, rest, .. } = agreed;
+    let Agreed { session, contexts, port, chosen, meter, tap, allowance, rest, .. } = agreed;
     let (_place, time_limit, close_delay) = (agreed._place, agreed.time_limit, agreed.close_delay);
     let Context { mut phase, in_use, threads, peers, peer, id, .. } = context;
     let _user = in_use.enter();
@@ -210,7 +210,8 @@ async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) ->
     let gate = Gate::new(port, to_socket);
     let peer = peers.enter(id, peer, *chosen);
     let _limit = time_limit.map(|limit| peer.close_after(limit));
-    let transmission = Transmission::new(stream, session, gate, meter, allowance, peer, rest);
+    let counts = Counts { meter, tap };
+    let transmission = Transmission::new(stream, session, gate, counts, allowance, peer, rest);
     let mut transmission = transmission.with_contexts(contexts);
     let reason = loop {
         let may_be_busy = transmission.stream.socket().is_some();

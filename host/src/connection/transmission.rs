@@ -36,7 +36,7 @@ use tokio::time::Sleep;
 use super::output::Output;
 use super::peers::{Peer, Waits};
 use super::{End, Phase};
-use crate::device::{Execution, Gate, MetaContext, Meter};
+use crate::device::{Execution, Gate, MetaContext, Meter, Tap};
 use crate::nbd::{Request, Session, Verdict};
 use crate::rate::Allowance;
 use crate::transport::Stream;
@@ -60,8 +60,9 @@ pub(super) struct Transmission<S> {
     /// The metadata contexts that were selected besides `base:allocation`, in the order of their ids.
     contexts: Box<[Arc<MetaContext>]>,
     gate: Arc<Gate>,
-    /// On the heap, for futures are moved.
+    /// On the heap, as the next field, for futures are moved.
     meter: Box<Meter>,
+    tap: Box<Tap>,
     /// The limits of what is transferred in a second.
     allowance: Allowance,
     /// The gate was entered. It is left at the end of each poll, unless a request is under way of
@@ -97,6 +98,12 @@ pub(super) struct Transmission<S> {
     seen: usize,
     /// Requests started since the last report to the dedicated thread.
     begun: usize,
+}
+
+/// What counts the requests of a connection.
+pub(super) struct Counts {
+    pub(super) meter: Box<Meter>,
+    pub(super) tap: Box<Tap>,
 }
 
 /// What the next bytes of the input are.
@@ -143,7 +150,7 @@ where
         stream: S,
         session: Session,
         gate: Arc<Gate>,
-        meter: Box<Meter>,
+        Counts { meter, tap }: Counts,
         allowance: Allowance,
         peer: Peer,
         input: Vec<u8>,
@@ -155,6 +162,7 @@ where
             contexts: Box::default(),
             gate,
             meter,
+            tap,
             allowance,
             inside: false,
             registered: None,

@@ -20,7 +20,7 @@ use crate::block::{ErrorCode, Operation};
 use crate::budget;
 use crate::component::Client;
 use crate::device::guest::DiskConfig;
-use crate::device::{Account, Control, Device, Drained, InUse, Port, Ports, Replacing};
+use crate::device::{Account, Control, Device, Drained, Heat, InUse, Port, Ports, Replacing};
 use crate::parameters::Link;
 use crate::rate::Limits;
 
@@ -87,6 +87,8 @@ pub struct Export {
     /// The connections that use the disk.
     ports: Arc<Ports>,
     account: Account,
+    /// Where the disk is read and written, while somebody looks.
+    heat: Heat,
     policy: RwLock<Arc<Policy>>,
     /// How often the device was replaced.
     generation: AtomicU64,
@@ -261,6 +263,7 @@ impl Export {
             status: watch::Sender::new(Status { config, phase: Phase::Closed }),
             ports: self.ports.clone(),
             account: self.account.clone(),
+            heat: self.heat.clone(),
             policy: RwLock::new(self.policy()),
             generation: AtomicU64::new(0),
             private: self.private,
@@ -278,8 +281,10 @@ impl Export {
     /// Creates an export that serves the disk of another one.
     pub(super) fn of_main(name: &str, other: OtherName) -> Arc<Self> {
         let (account, registered_id) = (other.main.account.clone(), other.main.id);
+        let heat = other.main.heat.clone();
         let mut export = Self::new_with_status(name, None, Status::default());
         (export.account, export.registered_id) = (account, registered_id);
+        export.heat = heat;
         Arc::new(Self { other_name: Some(other), ..export })
     }
 
@@ -297,6 +302,7 @@ impl Export {
             status: watch::Sender::new(status),
             ports: Arc::default(),
             account: Account::default(),
+            heat: Heat::default(),
             policy: RwLock::default(),
             generation: AtomicU64::new(0),
             private: false,
@@ -497,6 +503,11 @@ impl Export {
     /// Returns the account of what clients asked of the export, whichever device it had.
     pub fn account(&self) -> &Account {
         &self.account
+    }
+
+    /// Returns what counts where the disk is read and written.
+    pub(crate) fn heat(&self) -> &Heat {
+        &self.heat
     }
 
     /// Returns the limits of what clients transfer and request in a second. They can be changed at any

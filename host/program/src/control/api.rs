@@ -23,6 +23,7 @@ use super::diff;
 use super::disks;
 use super::exports::{self, Offers};
 use super::filters;
+use super::heat;
 use super::lives::{Key, Lives};
 use super::map;
 use super::model::{Disk, DiskSpec};
@@ -90,6 +91,7 @@ const MAX_NAME: usize = 255;
         super::diff::diff_disk,
         super::usage::show_usage,
         map::show_map,
+        heat::show_heat,
         super::upgrade::connect_nbd
     )
 )]
@@ -200,6 +202,7 @@ impl Api {
                 get(disks::list_commands).post(disks::execute_command),
             )
             .route("/v1/tenants/{tenant}/disks/{disk}/map", get(map::show_map))
+            .route("/v1/tenants/{tenant}/disks/{disk}/heat", get(heat::show_heat))
             .route("/v1/tenants/{tenant}/disks/{disk}/reset", snapshots::reset_route())
             .route("/v1/tenants/{tenant}/disks/{disk}/diff", diff::disk_route())
             .route("/v1/tenants/{tenant}/exports", exports::list_route())

@@ -14,6 +14,7 @@
 //! - `events`: events, sent as they happen.
 //! - `exports`: further names of disks, and snapshots that are served.
 //! - `filters`: other filters for disks in use.
+//! - `heat`: where a disk is read and written.
 //! - `idle`: closing disks that nobody uses.
 //! - `lives`: removing disks whose time is over, or whose last client has gone.
 //! - `map`: how much of each part of a disk is stored.
@@ -42,6 +43,7 @@ mod door;
 mod events;
 mod exports;
 mod filters;
+mod heat;
 mod idle;
 mod lives;
 mod map;

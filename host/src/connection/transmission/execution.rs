@@ -110,8 +110,8 @@ impl<S> Transmission<S>
 where
     S: Stream,
 {
-    /// Returns what it takes to answer a request.
-    pub(super) fn executed(&self, request: &Request, command: &Command) -> Executed {
+    /// Counts a command that was admitted, and returns what it takes to answer it.
+    pub(super) fn executed(&mut self, request: &Request, command: &Command) -> Executed {
         let span = command.span();
         let held = match command {
             Command::Read { .. } | Command::Write { .. } => span.length,
@@ -119,6 +119,7 @@ where
             // Nothing beyond the request itself.
             _ => 0,
         };
+        self.tap.count(command);
         let entry = self.meter.entry(command.operation());
         Executed { reply: self.session.reply_to(request), entry, span, held }
     }

@@ -3,6 +3,7 @@
 import { call } from "./api.js";
 import { $, el, put, replace, say, tableOf } from "./dom.js";
 import { COLUMNS, ROWS, lines, map } from "./draw.js";
+import { Heat } from "./heat.js";
 import { connectionTable } from "./panes.js";
 import { age, bytes, count, plain, time } from "./text.js";
 
@@ -69,6 +70,7 @@ export class Detail {
       el("p", {}, names.map((name) => [el("i", { className: name }), (parts[name + key] = el("b"))]).flat()),
       (parts[key] = el("canvas", { role: "img", "aria-label": `${title}, the last two minutes` })));
     const button = (text, act, className = "") => el("button", { type: "button", className, onclick: act }, text);
+    parts.heat = new Heat(this.#app.at("disks", disk, "heat"));
     parts.canvas = el("canvas", { id: "map", role: "img" });
     parts.canvas.addEventListener("mousemove", (event) => this.#point(event));
     parts.canvas.addEventListener("mouseleave", () => this.#describe());
@@ -85,6 +87,7 @@ export class Detail {
       el("div", { className: "part" }, el("h3", {}, "Where it is stored"), parts.canvas,
         el("div", { className: "scale" }, el("span", { className: "ramp", "aria-hidden": "true" }), el("span", {}, "none to all stored"),
           (parts.map = el("span", { id: "map-text" })))),
+      parts.heat.element,
       el("div", { className: "part" }, el("h3", {}, "Operations"), (parts.operations = el("div"))),
       el("div", { className: "part" }, el("h3", {}, "Faults"), (parts.faults = el("div", { className: "stack" }))),
       el("div", { className: "part" }, el("h3", {}, "Clients"), (parts.clients = el("div"))));
@@ -123,6 +126,7 @@ export class Detail {
     put(parts.readrequests, count(rates.requests));
     put(parts.readbytes, bytes(rates.read));
     put(parts.writebytes, bytes(rates.written));
+    parts.heat.show(disk.state === "live");
     if (disk.state !== "live") {
       this.#map = null;
       put(parts.map, "known while the disk is open");
@@ -167,6 +171,11 @@ export class Detail {
     }
     // What takes long is asked for seldom.
     this.#mapDue = performance.now() + Math.max(2500, 20 * (performance.now() - from));
+  }
+
+  drawMaps() {
+    this.#parts.heat?.draw();
+    this.drawMap();
   }
 
   drawMap() {

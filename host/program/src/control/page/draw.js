@@ -52,23 +52,21 @@ export function lines(canvas, series, samples) {
 export const COLUMNS = 64;
 export const ROWS = 16;
 
-/** Draws how much of each cell is stored. */
-export function map(canvas, { size, cell, stored }) {
+/** Draws a cell for each level from 0 to 1, in a colour. Returns which cell is at a place. */
+export function cells(canvas, levels, name) {
   const { context, width, height } = surface(canvas);
-  const columns = Math.min(COLUMNS, stored.length) || 1;
-  const rows = Math.ceil(stored.length / columns) || 1;
+  const columns = Math.min(COLUMNS, levels.length) || 1;
+  const rows = Math.ceil(levels.length / columns) || 1;
   const [across, down] = [width / columns, Math.min(height / rows, 24)];
   const gap = Math.min(1, across / 4);
-  const [empty, full] = [colour("--cell"), colour("--accent")];
-  stored.forEach((bytes, index) => {
-    const length = Math.min(cell, size - index * cell);
-    const part = Math.min(1, bytes / length);
+  const [empty, full] = [colour("--cell"), colour(name)];
+  levels.forEach((level, index) => {
     const [x, y] = [(index % columns) * across, Math.floor(index / columns) * down];
     context.fillStyle = empty;
     context.fillRect(x, y, across - gap, down - gap);
-    if (part > 0) {
+    if (level > 0) {
       // A little is seen, too.
-      context.globalAlpha = 0.22 + 0.78 * part;
+      context.globalAlpha = 0.22 + 0.78 * Math.min(1, level);
       context.fillStyle = full;
       context.fillRect(x, y, across - gap, down - gap);
       context.globalAlpha = 1;
@@ -76,6 +74,11 @@ export function map(canvas, { size, cell, stored }) {
   });
   return (x, y) => {
     const index = Math.floor(y / down) * columns + Math.floor(x / across);
-    return x < width && index < stored.length && index >= 0 ? index : null;
+    return x < width && index < levels.length && index >= 0 ? index : null;
   };
+}
+
+/** Draws how much of each cell of a disk is stored. */
+export function map(canvas, { size, cell, stored }) {
+  return cells(canvas, stored.map((bytes, index) => bytes / Math.min(cell, size - index * cell)), "--accent");
 }

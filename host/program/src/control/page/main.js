@@ -362,8 +362,8 @@ $("tenant").addEventListener("change", () => {
   follower();
 });
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => detail.drawMap());
-addEventListener("resize", () => detail.drawMap());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => detail.drawMaps());
+addEventListener("resize", () => detail.drawMaps());
 begin(app);
 totals();
 try {

@@ -30,7 +30,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 
 /// The paths, types and contents of the files.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("/", "text/html; charset=utf-8", include_str!("index.html")),
     ("/page/icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("/page/style.css", "text/css; charset=utf-8", include_str!("style.css")),
@@ -39,6 +39,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ("/page/dialogs.js", SCRIPT, include_str!("dialogs.js")),
     ("/page/dom.js", SCRIPT, include_str!("dom.js")),
     ("/page/draw.js", SCRIPT, include_str!("draw.js")),
+    ("/page/heat.js", SCRIPT, include_str!("heat.js")),
     ("/page/main.js", SCRIPT, include_str!("main.js")),
     ("/page/panes.js", SCRIPT, include_str!("panes.js")),
     ("/page/table.js", SCRIPT, include_str!("table.js")),
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn page_is_small() {
         let sum: usize = FILES.iter().map(|(.., content)| content.len()).sum();
-        assert!(sum < 66 << 10, "{sum} bytes");
+        assert!(sum < 72 << 10, "{sum} bytes");
     }
 
     #[test]
