@@ -25,5 +25,6 @@ mod mistakes;
 mod pattern;
 mod requirements;
 mod spelling;
+mod threats;
 mod tls;
 mod wire;

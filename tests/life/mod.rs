@@ -17,3 +17,4 @@ mod preload;
 mod privileges;
 mod sandbox;
 mod stop;
+mod strangers;

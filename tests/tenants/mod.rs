@@ -1,6 +1,7 @@
 //! Tenants of one server: that they do not know of each other, how their clients get in, and what they may
 //! have.
 
+mod attacks;
 mod config;
 mod day;
 mod isolation;

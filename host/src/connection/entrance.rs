@@ -34,3 +34,29 @@ pub(super) fn can_be_overheard(origin: &Origin, tls: bool) -> bool {
         Origin::Unix(_) | Origin::Vsock { .. } | Origin::Unknown => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_taken_from_those_whom_nobody_can_overhear() {
+        let at = |address: &str| Origin::Ip(address.parse().unwrap());
+        for (origin, overheard) in [
+            (at("127.0.0.1"), false),
+            (at("127.8.0.1"), false),
+            (at("::1"), false),
+            (at("::ffff:127.0.0.1"), false),
+            (at("10.0.0.1"), true),
+            (at("169.254.0.1"), true),
+            (at("::ffff:10.0.0.1"), true),
+            (at("fe80::1"), true),
+            (at("::"), true),
+            (at("0.0.0.0"), true),
+            (Origin::Unix(None), false),
+        ] {
+            assert_eq!(can_be_overheard(&origin, false), overheard, "{origin:?}");
+            assert!(!can_be_overheard(&origin, true), "{origin:?}");
+        }
+    }
+}
