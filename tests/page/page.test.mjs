@@ -238,7 +238,7 @@ while True:
   await page.getByRole("button", { name: "Requests/s" }).click();
   await until(async () => Number(await page.locator("tr.row").nth(10).locator("td").nth(REQUESTS).textContent()) > 0);
   await page.locator("tr.row").first().click();
-  await page.locator(".heat", { hasText: "KiB" }).waitFor();
+  await page.locator(".heat", { hasText: /Read \d.*[KM]iBWritten \d.*[KM]iB/ }).waitFor();
   await pause(5000);
   await picture("thousand");
 });
