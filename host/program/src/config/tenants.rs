@@ -253,7 +253,7 @@ mod tests {
             ("[tenants.a.quotas]\ncpus = 0.0001", "from 0.001 to 1024 in thousandths, as 0.5"),
             (
                 "[tenants.a.quotas]\ncpus = '50%'",
-                "cpus: it is a number of processors, as 0.5, and no",
+                "cpus: it is a number of processors, as 0.5; this is of the type string",
             ),
             ("[tenants.a.quotas]\ndisk = 0", "did you mean \"disks\"?"),
             ("[tenants.a]\nquotas.disks = 0\ndisks.x = {}", "has 1 disks here, and its quota is 0"),
