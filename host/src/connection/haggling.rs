@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use super::peers::Chosen;
 use super::{Context, End, Phase, in_time};
 use crate::block::{Capabilities, Geometry};
 use crate::device::{Device, MetaContext, Meter, Port, Tap};
-use crate::exports::{self, Client, Export, Exports, ListedExport, ListedNames, Requested};
+use crate::exports::{self, Client, Export, Exports, ListedExport, ListedNames, Policy, Requested};
 use crate::nbd::{
     self, ContextName, Event, ExportInfo, ExportSummary, Handshake, Purpose, Session,
 };
@@ -50,10 +49,8 @@ pub(super) struct Agreed {
     pub(super) allowance: Allowance,
     /// The client's places in quotas.
     pub(super) _place: Places,
-    /// How long the connection may last.
-    pub(super) time_limit: Option<Duration>,
-    /// How long the client waits for the connection to be closed.
-    pub(super) close_delay: Duration,
+    /// What the export demanded when the client got it.
+    pub(super) policy: Arc<Policy>,
     /// Requests that were received with the last option.
     pub(super) rest: Vec<u8>,
 }
@@ -180,7 +177,6 @@ impl<S: Stream> Haggling<'_, S> {
         let allowance = Allowance::new(export.limits());
         let allowance = allowance.sharing(export.policy().shared_limits.clone());
         let policy = export.policy();
-        let (time_limit, close_delay) = (policy.time_limit, policy.delays.close);
         Ok(Some(Agreed {
             session,
             contexts,
@@ -194,8 +190,7 @@ impl<S: Stream> Haggling<'_, S> {
             tap,
             allowance,
             _place: place,
-            time_limit,
-            close_delay,
+            policy,
             rest,
         }))
     }

@@ -203,7 +203,8 @@ async fn serve_inside_tls<S: Stream>(
 /// Serves the transmission phase.
 async fn transmit<S: Stream>(mut stream: S, agreed: Agreed, context: Context) -> End {
     let Agreed { session, contexts, port, chosen, meter, tap, allowance, rest, .. } = agreed;
-    let (_place, time_limit, close_delay) = (agreed._place, agreed.time_limit, agreed.close_delay);
+    let (_place, time_limit) = (agreed._place, agreed.policy.time_limit);
+    let close_delay = agreed.policy.delays.close;
     let Context { mut phase, in_use, threads, peers, peer, id, .. } = context;
     let _user = in_use.enter();
     let to_socket = stream.plaintext_socket().is_some_and(|socket| socket.takes_pages());
