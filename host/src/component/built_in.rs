@@ -76,6 +76,11 @@ impl BuiltIn {
         let _ = self.prepared();
     }
 
+    /// Returns whether the build script compiled the component. This loads nothing.
+    pub fn has_code(self) -> bool {
+        self.code.exists()
+    }
+
     /// Returns whether the code compiled by the build script can be used. If not, the component has
     /// to be compiled like any other.
     pub fn is_compiled(self) -> bool {

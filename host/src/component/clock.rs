@@ -6,11 +6,14 @@
 //! [`Clock::wake`], and yields by the second tick from then on, unless it has made the host work
 //! for it; the clock keeps ticking for far longer than that takes.
 //!
+//! The thread is started by the first call, so that there is none while components are only loaded: a process
+//! confines itself after that, and a thread that is there already would stay unconfined.
+//!
 //! Ticks are counted as a measure of time: while the process or its machine is stopped, there are
 //! none.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -25,7 +28,10 @@ const OVERTIME: Duration = Duration::from_secs(10);
 /// A clock. Its thread ends when it is dropped.
 pub(super) struct Clock {
     state: Arc<State>,
-    thread: Thread,
+    thread: OnceLock<Thread>,
+    engine: EngineWeak,
+    /// How many ticks it keeps ticking after the last call.
+    last_ticks: u32,
 }
 
 #[derive(Default)]
@@ -38,23 +44,20 @@ struct State {
 }
 
 impl Clock {
-    /// Starts the thread.
-    pub(super) fn start(engine: EngineWeak) -> wasmtime::Result<Self> {
+    pub(super) fn new(engine: EngineWeak) -> Self {
         Self::with_overtime(engine, OVERTIME)
     }
 
-    fn with_overtime(engine: EngineWeak, overtime: Duration) -> wasmtime::Result<Self> {
+    fn with_overtime(engine: EngineWeak, overtime: Duration) -> Self {
         let last_ticks = overtime.div_duration_f64(TICK).ceil() as u32;
-        let state = Arc::new(State::default());
-        let ticking = state.clone();
-        let thread = thread::Builder::new()
-            .name("epoch".into())
-            .spawn(move || ticking.run(&engine, last_ticks))
-            .map_err(wasmtime::Error::new)?;
-        Ok(Self { state, thread: thread.thread().clone() })
+        Self { state: Arc::default(), thread: OnceLock::new(), engine, last_ticks }
     }
 
     /// Wakes the clock, because a guest is about to run.
+    ///
+    /// # Panics
+    ///
+    /// Panics if this is the first call and the thread cannot be started: nothing would interrupt the guest.
     #[inline]
     pub(super) fn wake(&self) {
         // A value that is about to be cleared is good enough: the call then counts for the current
@@ -72,17 +75,28 @@ impl Clock {
 
     #[cold]
     fn called(&self) {
+        let thread = self.thread.get_or_init(|| self.start());
         self.state.called.store(true, Ordering::SeqCst);
         if self.state.asleep.load(Ordering::SeqCst) {
-            self.thread.unpark();
+            thread.unpark();
         }
+    }
+
+    fn start(&self) -> Thread {
+        let (state, engine, last_ticks) =
+            (self.state.clone(), self.engine.clone(), self.last_ticks);
+        let run = move || state.run(&engine, last_ticks);
+        let started = thread::Builder::new().name("epoch".into()).spawn(run);
+        started.expect("a thread for the clock, without which no guest may run").thread().clone()
     }
 }
 
 impl Drop for Clock {
     fn drop(&mut self) {
         self.state.ended.store(true, Ordering::SeqCst);
-        self.called();
+        if self.thread.get().is_some() {
+            self.called();
+        }
     }
 }
 
@@ -133,8 +147,10 @@ mod tests {
     #[test]
     fn clock_sleeps_wakes_and_ends() {
         let engine = wasmtime::Engine::default();
-        let clock = Clock::with_overtime(engine.weak(), 2 * TICK).unwrap();
+        let clock = Clock::with_overtime(engine.weak(), 2 * TICK);
         let asleep = || clock.state.asleep.load(Ordering::SeqCst);
+        assert!(clock.thread.get().is_none(), "nobody has called yet");
+        clock.wake();
         for _ in 0..3 {
             assert!(wait_until(asleep), "nobody calls");
             clock.wake();

@@ -32,7 +32,7 @@ impl Shared {
             config.with_host_memory(Arc::new(regions));
         }
         let engine = wasmtime::Engine::new(&config)?;
-        let clock = Arc::new(Clock::start(engine.weak())?);
+        let clock = Arc::new(Clock::new(engine.weak()));
         Ok(Self { engine, wasi: Arc::default(), clock })
     }
 

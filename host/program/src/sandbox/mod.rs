@@ -144,7 +144,7 @@ fn may_compile(args: &Args) -> bool {
         || of_exports
         || !args.control.control.is_empty()
         || args.control.config.is_some()
-        || BuiltIn::ALL.iter().any(|built_in| !built_in.is_compiled())
+        || BuiltIn::ALL.iter().any(|built_in| !built_in.has_code())
 }
 
 /// Returns what the sandbox of a server with these arguments is, for --dump-config. This process is
