@@ -120,8 +120,6 @@ impl Confined {
             tracing::debug!("the process is not confined");
             return Ok(());
         }
-        // It could not restrict itself without these calls.
-        let _ = self.companion.recv();
         let calls = Calls::serving().apply_to_process();
         let calls = calls.context("restrict the system calls of this process (--sandbox=off)")?;
         tracing::debug!("confined by the kernel: files {}, system calls {calls}", self.files);
@@ -129,7 +127,16 @@ impl Confined {
         for (path, rights) in named {
             tracing::debug!("can be opened: {} ({rights:?})", path.display());
         }
+        if self.broker.is_some() {
+            self.all();
+        }
         Ok(())
+    }
+
+    /// Waits until the files of all threads are restricted. The companion may be busy with the default component
+    /// until it is needed.
+    pub(super) fn all(&self) {
+        let _ = self.companion.recv();
     }
 }
 

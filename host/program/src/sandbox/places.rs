@@ -17,20 +17,33 @@ use crate::components::{self, Choice};
 use crate::config::{Config, ConfigFile};
 use crate::exports::parse as parse_export;
 use crate::grants::{Grants, Kind};
-use crate::plan::{self, Address, ClientSource};
+use crate::plan::{self, Address, ClientSource, Listen};
 use crate::tls::Credentials;
 
-/// What the C library, OpenSSL and the look at the machine read.
+/// What every server reads: numbers that cannot be guessed, and what the machine and the process are like.
 const SYSTEM: &[&str] = &[
     "/dev/random",
     "/dev/urandom",
+    "/etc/localtime",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/self",
+    "/proc/stat",
+    "/proc/sys",
+    "/sys/dev/block",
+    "/sys/devices",
+    "/sys/fs/cgroup",
+];
+
+/// What the C library reads to find a host, a user or a group, and OpenSSL for TLS: its configuration, and
+/// libraries.
+const LIBRARIES: &[&str] = &[
     "/etc/crypto-policies",
     "/etc/gai.conf",
     "/etc/group",
     "/etc/host.conf",
     "/etc/hosts",
     "/etc/ld.so.cache",
-    "/etc/localtime",
     "/etc/nsswitch.conf",
     "/etc/passwd",
     "/etc/pki/tls/openssl.cnf",
@@ -41,14 +54,6 @@ const SYSTEM: &[&str] = &[
     "/lib",
     "/lib64",
     "/nix/store",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/self",
-    "/proc/stat",
-    "/proc/sys",
-    "/sys/dev/block",
-    "/sys/devices",
-    "/sys/fs/cgroup",
     "/usr",
 ];
 
@@ -64,7 +69,8 @@ const OF_FILES: [&str; 3] = ["file", "partitioning", "split"];
 
 /// Returns true if every server needs this path.
 pub(super) fn is_of_system(path: &Path) -> bool {
-    SYSTEM.iter().any(|of_system| path == *of_system) || path == "/dev/null"
+    let of_system = SYSTEM.iter().chain(LIBRARIES).chain(&["/dev/null"]);
+    of_system.into_iter().any(|of_system| path == *of_system)
 }
 
 /// Returns the files that can be opened.
@@ -74,6 +80,12 @@ pub(super) fn named(args: &Args) -> Files {
         places.files.allow(path, Rights::Read);
     }
     places.files.allow("/dev/null", Rights::Write);
+    // A plain server on a socket of this machine, which is what tests start by the thousand, needs no more.
+    if !places.is_plain(args) {
+        for path in LIBRARIES {
+            places.files.allow(path, Rights::Read);
+        }
+    }
     for path in &args.life.sandbox_paths {
         places.files.allow(places.at(path), Rights::Write);
     }
@@ -117,6 +129,25 @@ impl Places {
     fn read_again(&mut self, path: &Path) {
         self.beside(path, Rights::Read);
         self.files.allow(self.at(path), Rights::Read);
+    }
+
+    /// Returns true if no name of a host, user or group has to be found, nor TLS to be prepared.
+    fn is_plain(&self, args: &Args) -> bool {
+        let is_local = |socket: &Listen| match &socket.address {
+            Address::Unix(_) | Address::Private | Address::Vsock { .. } => true,
+            Address::Tcp { .. } | Address::AllInterfaces { .. } => false,
+        };
+        let sockets = match plan::client_source(args, false) {
+            Ok(ClientSource::Listen(sockets)) => sockets.iter().all(is_local),
+            Ok(ClientSource::Single | ClientSource::Inherited) => true,
+            Err(_) => false,
+        };
+        let may_need_names = !args.control.control.is_empty()
+            || args.control.config.is_some()
+            || args.life.user.is_some()
+            || args.life.group.is_some()
+            || matches!(&args.logging.log, Some(path) if path == "syslog");
+        sockets && !may_need_names && matches!(args.tls.find(), Ok(Credentials::None))
     }
 
     /// Adds what options name that are not about disks.
@@ -288,7 +319,7 @@ mod tests {
             let files = named(&args);
             files.iter().map(|(path, rights)| (path.to_owned(), rights)).collect::<Vec<_>>()
         };
-        let common = all(&["-p", "0", "--tls=off"]);
+        let common = all(&["-p", "0", "--config", "/absent", "--tls=off"]);
         let mut of_this = all(&[typed, &["--tls=off"]].concat());
         of_this.retain(|place| !common.contains(place));
         of_this
