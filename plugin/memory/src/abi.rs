@@ -55,6 +55,9 @@ impl<T> Static<T> {
     }
 }
 
+/// The length of the stripes into which a disk is divided that has several instances, in bytes.
+const STRIPE_SIZE: u64 = 2 << 20;
+
 static STORE: Static<Option<Store<Linear>>> = Static::new(None);
 
 /// Borrows the open disk.
@@ -141,7 +144,7 @@ impl sharding::Guest for Memory {
         match unsafe { store() }.is_allocated() {
             // Another instance would not know which parts it needs memory for.
             true => 0,
-            false => u64::from(LANDING_SIZE),
+            false => STRIPE_SIZE,
         }
     }
 

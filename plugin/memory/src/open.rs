@@ -64,7 +64,7 @@ pub(crate) fn open(request: &OpenRequest) -> Result<Store<Linear>, Error> {
     let allocator = Allocator::new(choice, mlock)
         .map_err(|message| refuse(ErrorCode::Einval, message.to_string()))?;
     let mut store = Store::new(size, Linear::new()).ok_or_else(|| {
-        let message = "there is not enough memory: an instance needs at least 4 MiB";
+        let message = "there is not enough memory: an instance needs at least 512 KiB";
         refuse(ErrorCode::Enomem, message.to_string())
     })?;
     if allocator == Allocator::Malloc {

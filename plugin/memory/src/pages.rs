@@ -20,7 +20,11 @@ pub const PAGE_SIZE: u32 = 1 << PAGE_BITS;
 pub const PAGE_BITS: u32 = 15;
 
 /// The length of the landing zone in bytes, which is the maximum length of a write's payload.
-pub const LANDING_SIZE: u32 = 2 << 20;
+///
+/// Each disk takes it, however little is written: a clone has two disks in memory, and a server a thousand
+/// clones. Writes to pages that the host knows do not pass through it, and first writes that are longer are
+/// split, which costs a call for each part.
+pub const LANDING_SIZE: u32 = 256 << 10;
 const LANDING_PAGES: u32 = LANDING_SIZE / PAGE_SIZE;
 
 /// A page, identified by its address divided by [`PAGE_SIZE`]. No page has the number 0.
@@ -165,7 +169,7 @@ impl<M: Memory> Pages<M> {
         const MIB: u32 = (1 << 20) / PAGE_SIZE;
         let needed = needed.next_multiple_of(GROW_UNIT);
         let usual = if self.total < 16 * MIB {
-            MIB
+            (self.total / 2).clamp(2 * GROW_UNIT, MIB).next_multiple_of(GROW_UNIT)
         } else {
             (self.total / 16).clamp(4 * MIB, 16 * MIB).next_multiple_of(GROW_UNIT)
         };

@@ -1,6 +1,7 @@
 //! Tests of the guarantees of the disk, one case at a time.
 
 use super::*;
+use crate::pages::LANDING_SIZE;
 use crate::testing::{Vector, disk};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -152,7 +153,8 @@ fn branches_that_lead_nowhere_are_used_again() {
         store.zero(place << 50, 1);
     }
     assert_eq!(store.stored(), 0);
-    assert!(store.pages.total() <= 64 + 32, "{} pages", store.pages.total());
+    let zone = LANDING_SIZE / PAGE_SIZE;
+    assert!(store.pages.total() <= 2 * zone, "{} pages", store.pages.total());
     store.audit();
 }
 
@@ -174,8 +176,9 @@ fn overhead_is_below_two_percent_of_what_is_stored() {
 
 #[test]
 fn memory_too_small_for_a_landing_zone_is_no_disk() {
-    assert!(Store::new(1, Vector::new(63)).is_none());
-    let mut store = disk(1, 64);
+    let zone = LANDING_SIZE / PAGE_SIZE;
+    assert!(Store::new(1, Vector::new(zone - 1)).is_none());
+    let mut store = disk(1, zone);
     assert_eq!(store.write_bytes(0, &[1]), Err(NoSpace));
     assert_eq!(store.read_bytes(0, 1), [0]);
 }

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use crate::pages::{GROW_UNIT, Memory, PAGE_SIZE, Page};
+use crate::pages::{GROW_UNIT, LANDING_SIZE, Memory, PAGE_SIZE, Page};
 use crate::store::{Chunk, NoSpace, Status, Store, join};
 
 /// A memory of at most `limit` pages that counts the words read and the bytes copied.
@@ -72,12 +72,18 @@ impl Store<Vector> {
         self.pages.memory()
     }
 
+    /// Writes a payload, in parts that the landing zone takes, as the host does.
     pub(crate) fn write_bytes(&mut self, offset: u64, bytes: &[u8]) -> Result<(), NoSpace> {
-        let landing = self.landing();
-        assert!(landing.is_multiple_of(PAGE_SIZE), "the landing zone begins with a page");
-        let length = bytes.len() as u32;
-        self.memory().bytes_mut(landing, length).copy_from_slice(bytes);
-        self.write(offset, length)
+        let mut offset = offset;
+        for part in bytes.chunks(LANDING_SIZE as usize) {
+            let landing = self.landing();
+            assert!(landing.is_multiple_of(PAGE_SIZE), "the landing zone begins with a page");
+            let length = part.len() as u32;
+            self.memory().bytes_mut(landing, length).copy_from_slice(part);
+            self.write(offset, length)?;
+            offset += u64::from(length);
+        }
+        Ok(())
     }
 
     /// Reads a range, and checks that its chunks have at least one byte each and are joined
