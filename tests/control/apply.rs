@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{control, controlled, http, names, put};
+use super::{EXPORTS, control, controlled, http, names, put};
 use crate::support::{Server, nbdsh, require};
 
 /// Where configurations go.
@@ -188,4 +188,60 @@ fn configurations_leave_the_disks_of_each_other_alone() {
     let path = file(&server, "[disks.c]\nparameters = ['2M']\n");
     control(&server, &["apply", &path]).success();
     assert_eq!(names(&server), ["c"]);
+}
+
+#[test]
+fn applying_makes_the_exports_of_the_file() {
+    let server = controlled(&["1M"]);
+    let disk = "[disks.a]\nparameters = ['1M']\n";
+    let with = |exports: &str| file(&server, &format!("{disk}{exports}"));
+    let listed = || {
+        let listed = http(&server, "GET", EXPORTS, None).json();
+        let names = listed.as_array().unwrap().iter().map(|export| export["name"].clone());
+        names.collect::<Vec<_>>()
+    };
+    let two = "[exports.b]\ndisk = 'a'\n[exports.c]\ndisk = 'disk'\nread_only = true\n";
+    let plan = control(&server, &["apply", "--dry-run", &with(two)]).success();
+    assert!(plan.contains("  + export b\n") && plan.contains("would be created 3,"), "{plan}");
+    assert_eq!(listed(), [json!(null); 0], "a plan changes nothing");
+    control(&server, &["apply", &with(two)]).success();
+    assert_eq!(listed(), [json!("b"), json!("c")]);
+    let again = control(&server, &["apply", &with(two)]).success();
+    assert_eq!(again, "created 0, changed 0, removed 0; unchanged 3\n");
+
+    control(&server, &["snapshot", "a", "s"]).success();
+    let other = "[exports.b]\nsnapshot = 's'\n[exports.d]\ndisk = 'a'\nfilters = ['limit']\n\
+                 parameters = ['limit=1']\n";
+    let done = control(&server, &["apply", &with(other)]).success();
+    assert!(done.contains("-/+ export b (created anew: its clients"), "{done}");
+    assert!(done.ends_with("created 1, changed 1, removed 1; unchanged 1\n"), "{done}");
+    let shown = http(&server, "GET", &format!("{EXPORTS}/b"), None).json();
+    let spec = &shown["spec"];
+    assert_eq!((&spec["snapshot"], &spec["read_only"]), (&json!("s"), &json!(true)));
+    let limits = other.replace("limit=1", "limit=2");
+    let done = control(&server, &["apply", &with(&limits)]).success();
+    assert!(done.contains("  ~ export d\n") && done.contains("changed 1, removed 0"), "{done}");
+
+    for (exports, words) in [
+        ("[exports.a]\ndisk = 'disk'", "line 3, column 10: the export \"a\": there is a disk"),
+        ("[exports.e]\nsnapshot = 't'", "line 3, column 10: the export \"e\": there is no snap"),
+        ("[exports.e]\ndisk = 'f'", "line 3, column 10: the export \"e\": there is no disk"),
+    ] {
+        let error = control(&server, &["apply", &with(exports)]).failure(1);
+        assert!(error.contains(words), "{error}");
+        assert_eq!(listed(), [json!("b"), json!("d")], "nothing was changed");
+    }
+    // A disk that is created anew is so with its exports, and goes after them.
+    let larger = "[disks.a]\nparameters = ['2M']\n[exports.d]\ndisk = 'a'\n";
+    control(&server, &["apply", "--replace", &file(&server, larger)]).success();
+    assert_eq!((listed(), names(&server)), (vec![json!("d")], vec!["disk".into(), "a".into()]));
+    control(&server, &["apply", &file(&server, "[disks]")]).success();
+    assert_eq!((listed().len(), names(&server)), (0, vec!["disk".to_owned()]));
+
+    let both = json!({"disks": {"x": {"parameters": ["1M"]}}, "exports": {"x": {"disk": "disk"}}});
+    assert_eq!(populate(&server, &both).status, 409);
+    let body = json!({"disks": {}, "exports": {"x": {"disk": "disk"}}});
+    assert_eq!((populate(&server, &body).status, listed()), (200, vec![json!("x")]));
+    let body = json!({"toml": "[disks]", "exports": {"x": {"disk": "disk"}}});
+    assert_eq!(populate(&server, &body).status, 400);
 }

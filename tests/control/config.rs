@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{DISKS, OPEN, control, controlled_in, http, names, put};
+use super::{DISKS, EXPORTS, OPEN, control, controlled_in, http, names, put};
 use crate::support::{LIMIT, Server, memnbd, nbdsh, require, run, wait_until};
 
 /// The configuration of a server, in its directory.
@@ -404,4 +404,129 @@ except nbd.Error:
     assert!(error.contains("line 1, column 8") && error.contains("command line"), "{error}");
     let exits = refused(b"[disks.a]\nfilters = ['exitlast']\nparameters = ['1M']");
     assert!(exits.contains("line 1, column 8"), "{exits}");
+}
+
+/// The exports of a server, with their disks.
+fn exports(server: &Server) -> Vec<(String, String)> {
+    let listed = http(server, "GET", EXPORTS, None).json();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let listed = listed.as_array().unwrap().iter();
+    listed.map(|export| (text(&export["name"]), text(&export["spec"]["disk"]))).collect()
+}
+
+#[test]
+fn exports_of_the_file_are_served_and_follow_it() {
+    require!("nbdsh");
+    let disks = "[disks.a]\nparameters = ['1M']\n[disks.b]\nparameters = ['2M']\n";
+    let export =
+        |name: &str, disk: &str, rest: &str| format!("[exports.{name}]\ndisk = '{disk}'\n{rest}\n");
+    let first = format!(
+        "{disks}{}{}",
+        export("a-ro", "a", "read_only = true"),
+        export("line-too", "line", "filters = ['limit']\nparameters = ['limit=1']"),
+    );
+    let mut server = configured(&first, &["--export", "line=memory,1M"]);
+    let pair = |name: &str, disk: &str| (name.to_owned(), disk.to_owned());
+    assert_eq!(exports(&server), [pair("a-ro", "a"), pair("line-too", "line")]);
+    assert_eq!(names(&server), ["line", "a", "b"], "exports are no disks");
+    let spec = json!({"disk": "a"}).to_string();
+    assert_eq!(http(&server, "PUT", &format!("{EXPORTS}/made"), Some(&spec)).status, 201);
+    let second = format!(
+        "{disks}{}{}{}",
+        export("a-ro", "a", "read_only = true"),
+        export("line-too", "line", "filters = ['limit']\nparameters = ['limit=2']"),
+        export("new", "b", ""),
+    );
+    nbdsh(
+        &server,
+        &format!(
+            "{OPEN}
+import os, signal, time
+ro, limited = open_disk('a-ro'), open_disk('line-too')
+assert ro.is_read_only() and ro.get_size() == 1 << 20
+def refused(name):
+    try:
+        open_disk(name)
+        return False
+    except nbd.Error:
+        return True
+assert refused('line-too') and refused('new')
+open_disk('a').pwrite(b'x' * 512, 0)
+assert ro.pread(512, 0) == b'x' * 512
+with open('new', 'w') as file:
+    file.write('''{second}''')
+os.rename('new', '{FILE}')
+os.kill({pid}, signal.SIGHUP)
+while refused('new'):
+    time.sleep(0.01)
+# The limit of the number of clients is another one, and they stay connected.
+assert ro.pread(512, 0) == b'x' * 512 and limited.pread(1, 0) == bytes(1)
+second = open_disk('line-too')
+assert refused('line-too')
+assert open_disk('new').get_size() == 2 << 20
+",
+            pid = server.pid().as_raw_nonzero(),
+        ),
+    );
+    server.expect_log("0 disks changed, 2 as they were; 2 exports changed, 1 as they were");
+
+    // One that serves another disk is another one, and one may take the name of a disk that goes.
+    reload(&server, &format!("{disks}{}", export("new", "a", "")));
+    assert_eq!(exports(&server), [pair("made", "a"), pair("new", "a")]);
+    reload(&server, &format!("[disks.a]\nparameters = ['1M']\n{}", export("b", "a", "")));
+    assert_eq!(exports(&server), [pair("b", "a"), pair("made", "a")]);
+    assert_eq!(names(&server), ["line", "a"]);
+    reload(&server, disks);
+    assert_eq!(exports(&server), [pair("made", "a")]);
+    assert_eq!(names(&server), ["line", "a", "b"]);
+
+    for (exports_too, words) in [
+        (export("made", "a", ""), "line 5, column 10: the export \"made\": it exists"),
+        (export("line", "a", ""), "line 5, column 10: the export \"line\": there is a disk"),
+        (export("x", "c", ""), "line 5, column 10: the export \"x\": there is no disk \"c\""),
+        (export("x", "made", ""), "is an export, and no disk"),
+        (export("x", "a", "tls = true"), "line 5, column 10: the export \"x\": the server was"),
+        (export("x", "a", "filters = ['error']"), "line 5, column 10: the export \"x\": \"error\""),
+        ("[exports.x]\n".to_owned(), "line 5, column 10: the export \"x\": an export has either"),
+    ] {
+        reload(&server, &format!("{disks}{exports_too}"));
+        server.expect_log(words);
+        assert_eq!(exports(&server), [pair("made", "a")], "nothing was changed");
+    }
+}
+
+#[test]
+fn mistakes_in_exports_stop_the_start() {
+    let disks = "[disks.a]\nparameters = ['1M']\n";
+    for (exports, words) in [
+        ("[exports.x]\ndisk = 'b'", "line 3, column 10: the export \"x\": there is no disk \"b\""),
+        ("[exports.a]\ndisk = 'a'", "line 3, column 10: the export \"a\": there is a disk"),
+        ("[exports.x]\ndisk = 'a'\n[exports.y]\ndisk = 'x'", "is an export, and no disk"),
+        ("[exports.x]\ndisk = 'a'\ntls = true", "started without TLS"),
+        ("[exports.x]\ndisk = 'a'\nparameters = ['limit=x']", "line 3, column 10"),
+        ("[exports.x]\nsnapshot = 's'", "line 4, column 1: snapshots are taken"),
+        ("[tenants.t.exports.x]\ndisk = 'a'", "the export \"x\" of the tenant \"t\""),
+    ] {
+        let error = refused(format!("{disks}{exports}").as_bytes());
+        assert!(error.contains(FILE) && error.contains(words), "{exports}: {error}");
+    }
+}
+
+#[test]
+fn tenants_of_the_file_have_exports_as_well() {
+    let disk = "[disks]\n[tenants.acme.disks.a]\nparameters = ['1M']\n";
+    let export = |name: &str| format!("[tenants.acme.exports.{name}]\ndisk = 'a'\n");
+    let mut server = configured(&format!("{disk}{}", export("b")), &[]);
+    let listed = |server: &Server| {
+        let of_tenant = EXPORTS.replace("default", "acme");
+        let listed = http(server, "GET", &of_tenant, None).json();
+        let names = listed.as_array().unwrap().iter().map(|export| export["name"].clone());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!((listed(&server), exports(&server)), (vec![json!("b")], Vec::new()));
+    reload(&server, &format!("{disk}{}", export("c")));
+    assert_eq!(listed(&server), [json!("c")]);
+    reload(&server, &format!("{disk}{}{}", export("b"), export("c").replace("acme", "other")));
+    server.expect_log("the export \"c\" of the tenant \"other\": there is no disk \"a\"");
+    assert_eq!(listed(&server), [json!("c")], "a mistake of another tenant changes nothing");
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{DISKS, OPEN, control, controlled, controlled_in, http, put};
+use super::{DISKS, EXPORTS, OPEN, control, controlled, controlled_in, http, put};
 use crate::support::{nbdsh, require};
 
 #[test]
@@ -253,6 +253,8 @@ fn idle_disks_are_closed_where_there_are_many() {
     control(&server, &["create", "golden", "64k"]).success();
     nbdsh(&server, &format!("{OPEN}\nopen_disk('golden').pwrite(b'g' * 512, 0)"));
     control(&server, &["snapshot", "golden", "s"]).success();
+    // An export of a snapshot holds nothing either.
+    control(&server, &["export", "--snapshot", "s", "view"]).success();
     for index in 0..600 {
         let spec = match index % 3 {
             2 => json!({"snapshot": "s"}),
@@ -270,6 +272,7 @@ def begins(i):
     return b'g' * 512 if i % 3 == 2 else bytes(512)
 open_disk('c0').pwrite(b'x' * 512, 0)
 kept = open_disk('c1')
+assert open_disk('view').pread(512, 0) == b'g' * 512
 for i in range(2, 600):
     assert open_disk(f'c{{i}}').pread(512, 0) == begins(i)
 import http.client, json, socket, time
@@ -284,6 +287,12 @@ while len(live()) > 500 and time.monotonic() < end:
     time.sleep(0.1)
 assert len(live()) <= 500 and {{'disk', 'c0', 'c1'}} <= live()
 assert kept.pread(512, 0) == bytes(512)
+c = http.client.HTTPConnection('memnbd')
+c.sock = socket.socket(socket.AF_UNIX)
+c.sock.connect('control')
+c.request('GET', '{EXPORTS}/view')
+assert json.load(c.getresponse())['state'] == 'closed'
+assert open_disk('view').pread(512, 0) == b'g' * 512
 for i in range(1, 600):
     assert open_disk(f'c{{i}}').pread(512, 0) == begins(i)
 assert open_disk('c0').pread(512, 0) == b'x' * 512

@@ -6,11 +6,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Answer, DISKS, OPEN, control, controlled, controlled_in, http, names, put};
+use super::{Answer, DISKS, EXPORTS, OPEN, control, controlled, controlled_in, http, names, put};
 use crate::support::{LIMIT, Server, nbdsh, require, run, wait_until};
 use crate::tls::client::write_keys;
-
-const EXPORTS: &str = "/v1/tenants/default/exports";
 
 fn offer(server: &Server, export: &str, spec: &Value) -> Answer {
     http(server, "PUT", &format!("{EXPORTS}/{export}"), Some(&spec.to_string()))

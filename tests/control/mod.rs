@@ -37,6 +37,9 @@ use crate::support::{Finished, LIMIT, Server, memnbd, run};
 /// Where the disks are.
 const DISKS: &str = "/v1/tenants/default/disks";
 
+/// Where the exports are that are no disks.
+const EXPORTS: &str = "/v1/tenants/default/exports";
+
 /// Connects to an export, in a script of nbdsh.
 const OPEN: &str = "
 def open_disk(name):

@@ -12,7 +12,7 @@ use super::budgets;
 use super::chain::{Bottom, Chain};
 use super::components::{self, Choice};
 use super::config::{Config, ConfigFile, ConfiguredTenant};
-use super::control::{Entries, Founded, FromFile};
+use super::control::{Entries, Founded, FromFile, offer_at_start};
 use super::grants::Grants;
 use super::host_filters::{HostFilters, Place};
 use super::loading::Loader;
@@ -235,6 +235,12 @@ pub(super) async fn plan(
             exports.add(export).map_err(|_| wrong("the command line has a disk of this name"))?;
             chains.insert(disk.name.clone(), chain);
         }
+        for export in &config.exports {
+            offer_at_start(&exports, &maker, &export.name, &export.spec).map_err(|problem| {
+                let problem = format!("the export {:?}: {problem}", export.name);
+                anyhow::anyhow!(file.of_file(&config.located(None, &export.name, &problem)))
+            })?;
+        }
         let replaced = entries.tokens.replace_file(&config.all_tokens());
         replaced.map_err(|(token, error)| {
             anyhow::anyhow!(file.of_file(&format!("the token {token:?}: {error}")))
@@ -282,6 +288,14 @@ pub(super) async fn found(
         // The names are keys of a table.
         founded.exports.add(export).map_err(|error| wrong(&error.to_string()))?;
         founded.disks.insert(disk.name.clone(), (disk.spec.clone(), chain));
+    }
+    for export in &tenant.exports {
+        let offered = offer_at_start(&founded.exports, &founded.maker, &export.name, &export.spec);
+        offered.map_err(|problem| {
+            let problem = format!("the export {:?} of the tenant {name:?}: {problem}", export.name);
+            anyhow::anyhow!(file.of_file(&config.located(Some(name), &export.name, &problem)))
+        })?;
+        founded.offers.insert(export.name.clone(), export.spec.clone());
     }
     let listen = tenant.listen.iter().map(|text| {
         let listen = plan::listen_for(text.as_ref(), file.directory());

@@ -635,19 +635,13 @@ impl Export {
     /// to a caller of [`Self::disk`], or because it is not open or cannot be opened again. The caller knows
     /// that the disk has the same content whenever it is opened.
     pub async fn close_unchanged(&self) -> Option<Arc<dyn Device>> {
-        if self.other_name.is_some() {
+        if !self.may_be_closed() {
             return None;
         }
         let _replacing = self.ports.replacing().await;
-        let again = self.source.is_some() || self.status.borrow().config.is_some();
-        if self.private || !again || self.is_stood_on() || self.generation() > 0 {
-            return None;
-        }
         let mut closed = None;
         self.ports.while_unused(|| {
-            let totals = self.account.totals();
-            let changes = [Operation::Write, Operation::Zero, Operation::Trim];
-            if changes.into_iter().any(|operation| totals.of(operation).requests > 0) {
+            if self.is_stood_on() || !self.begins_the_same() {
                 return;
             }
             self.status.send_if_modified(|status| {
@@ -665,6 +659,28 @@ impl Export {
             self.tell(Change::State(State::Closed));
         }
         closed
+    }
+
+    /// Returns false if [`Self::close_unchanged`] would not close the disk, as far as that can be told at a
+    /// glance.
+    pub fn may_be_closed(&self) -> bool {
+        self.is_idle() && self.begins_the_same()
+    }
+
+    /// Returns true if the disk can be opened again, and neither it nor its device was changed.
+    fn begins_the_same(&self) -> bool {
+        let again = || self.source.is_some() || self.status.borrow().config.is_some();
+        let was_written_to = || {
+            let totals = self.account.totals();
+            let changes = [Operation::Write, Operation::Zero, Operation::Trim];
+            changes.into_iter().any(|operation| totals.of(operation).requests > 0)
+        };
+        self.other_name.is_none()
+            && !self.private
+            && self.generation() == 0
+            && !self.handed_out.load(Ordering::Relaxed)
+            && again()
+            && !was_written_to()
     }
 
     /// Closes the export for good: it has no more clients after this, and lets go of its device, which

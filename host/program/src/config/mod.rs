@@ -1,12 +1,14 @@
-//! The configuration file: the disks of a server and its grants, as TOML.
+//! The configuration file: the disks of a server, its exports and its grants, as TOML.
 //!
 //! Whoever writes the file has the rights of the server, so paths are allowed in it, as on the command
 //! line. Relative ones begin at the directory of the file. The same text may come through the control
 //! API, where there are no grants to give and no paths to name.
 //!
+//! - `exports`: the exports, which are other names of disks.
 //! - `parse`: from TOML to disks, with the place of every mistake.
 //! - `tenants`: the same for tenants and tokens.
 
+mod exports;
 mod parse;
 mod tenants;
 
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::control::{DiskSpec, FIRST, Role, TenantSpec, Token};
+use super::control::{DiskSpec, ExportSpec, FIRST, Role, TenantSpec, Token};
 use super::grants::Grants;
 use super::secret::Digest;
 pub(super) use parse::{Author, parse};
@@ -31,6 +33,7 @@ const MAX_CONFIG: u64 = 16 << 20;
 pub(super) struct Config {
     /// In the order of the text.
     pub(super) disks: Vec<Configured>,
+    pub(super) exports: Vec<ConfiguredExport>,
     grants: Vec<ConfiguredGrant>,
     pub(super) tenants: Vec<ConfiguredTenant>,
     /// Those of the first tenant.
@@ -48,6 +51,15 @@ pub(super) struct Configured {
     at: usize,
 }
 
+/// An export of a configuration.
+#[derive(Debug)]
+pub(super) struct ConfiguredExport {
+    pub(super) name: String,
+    pub(super) spec: ExportSpec,
+    /// The offset of its name in the text.
+    at: usize,
+}
+
 /// A tenant of a configuration.
 #[derive(Debug, Default)]
 pub(super) struct ConfiguredTenant {
@@ -58,6 +70,7 @@ pub(super) struct ConfiguredTenant {
     pub(super) tokens: Vec<ConfiguredToken>,
     grants: Vec<ConfiguredGrant>,
     pub(super) disks: Vec<Configured>,
+    pub(super) exports: Vec<ConfiguredExport>,
     /// The offset of its name in the text.
     at: usize,
 }
@@ -66,6 +79,11 @@ impl ConfiguredTenant {
     /// Returns what the disks are made of.
     pub(super) fn specs(&self) -> BTreeMap<String, DiskSpec> {
         specs(&self.disks)
+    }
+
+    /// Returns what the exports serve.
+    pub(super) fn export_specs(&self) -> BTreeMap<String, ExportSpec> {
+        export_specs(&self.exports)
     }
 }
 
@@ -95,6 +113,11 @@ impl Config {
         specs(&self.disks)
     }
 
+    /// Returns what the exports serve.
+    pub(super) fn export_specs(&self) -> BTreeMap<String, ExportSpec> {
+        export_specs(&self.exports)
+    }
+
     /// Returns the tokens of all tenants, with their tenants and names.
     pub(super) fn all_tokens(&self) -> Vec<(String, String, Token)> {
         let first = self.tokens.iter().map(|token| (FIRST, token));
@@ -108,15 +131,19 @@ impl Config {
         first.chain(others).map(entry).collect()
     }
 
-    /// Adds the place of a disk of a tenant, or of the first if it is `None`, to a message about it.
-    pub(super) fn located(&self, tenant: Option<&str>, disk: &str, message: &str) -> String {
+    /// Adds the place of a disk or an export of a tenant, or of the first if it is `None`, to a message about
+    /// it. No disk and export have the same name.
+    pub(super) fn located(&self, tenant: Option<&str>, name: &str, message: &str) -> String {
         let of = |tenant: &str| self.tenants.iter().find(|other| other.name == tenant);
-        let disks = match tenant {
-            Some(tenant) => of(tenant).map_or(&[][..], |tenant| &tenant.disks[..]),
-            None => &self.disks[..],
+        let (disks, exports) = match tenant {
+            Some(tenant) => of(tenant)
+                .map_or((&[][..], &[][..]), |tenant| (&tenant.disks[..], &tenant.exports[..])),
+            None => (&self.disks[..], &self.exports[..]),
         };
-        match disks.iter().find(|configured| configured.name == disk) {
-            Some(configured) => parse::located(&self.text, configured.at, message),
+        let disk = disks.iter().find(|disk| disk.name == name).map(|disk| disk.at);
+        let export = || exports.iter().find(|export| export.name == name).map(|export| export.at);
+        match disk.or_else(export) {
+            Some(at) => parse::located(&self.text, at, message),
             None => message.to_owned(),
         }
     }
@@ -132,6 +159,10 @@ impl Config {
 
 fn specs(disks: &[Configured]) -> BTreeMap<String, DiskSpec> {
     disks.iter().map(|disk| (disk.name.clone(), disk.spec.clone())).collect()
+}
+
+fn export_specs(exports: &[ConfiguredExport]) -> BTreeMap<String, ExportSpec> {
+    exports.iter().map(|export| (export.name.clone(), export.spec.clone())).collect()
 }
 
 /// Where a configuration is.

@@ -6,12 +6,13 @@ use memnbd::parameters::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::exports::read_exports;
 use super::tenants::{read_tenants, read_tokens};
 use super::{Config, Configured, ConfiguredGrant};
 use crate::control::{DiskSpec, MAX_DISKS, MAX_WEIGHT, check_name};
 
 /// The tables of a configuration.
-const TABLES: [&str; 4] = ["disks", "grants", "tenants", "tokens"];
+const TABLES: [&str; 5] = ["disks", "exports", "grants", "tenants", "tokens"];
 
 /// The keys of a disk.
 const DISK_KEYS: [&str; 8] =
@@ -65,11 +66,12 @@ fn read(text: &str, author: Author) -> Result<Config, Mistake> {
         at: error.span().map_or(text.len(), |span| span.start),
         message: format!("this is not TOML: {}", error.message().replace('\n', "; ")),
     })?;
-    let (mut disks, mut grants) = (None, Vec::new());
+    let (mut disks, mut exports, mut grants) = (None, None, Vec::new());
     let (mut tenants, mut tokens) = (None, Vec::new());
     for (key, at, value) in entries(root.get_ref()) {
         match key {
             "disks" => disks = Some(read_disks(table(value, "disks", "[disks.NAME]")?, author)?),
+            "exports" => exports = Some(table(value, "exports", "[exports.NAME]")?),
             "grants" if author == Author::Server => {
                 grants = read_grants(table(value, "grants", "[grants.KIND]")?)?;
             }
@@ -98,7 +100,9 @@ fn read(text: &str, author: Author) -> Result<Config, Mistake> {
         return Err(Mistake { at: text.len(), message: message.into() });
     }
     let (disks, tenants) = (disks.unwrap_or_default(), tenants.unwrap_or_default());
-    Ok(Config { disks, grants, tenants, tokens, text: String::new() })
+    let exports = exports.map(|exports| read_exports(exports, &disks, author)).transpose()?;
+    let exports = exports.unwrap_or_default();
+    Ok(Config { disks, exports, grants, tenants, tokens, text: String::new() })
 }
 
 pub(super) fn read_disks(table: &DeTable<'_>, author: Author) -> Result<Vec<Configured>, Mistake> {
@@ -200,7 +204,7 @@ pub(super) fn table<'a, 'i>(
     }
 }
 
-fn boolean(value: &Spanned<DeValue<'_>>, key: &str) -> Result<bool, Mistake> {
+pub(super) fn boolean(value: &Spanned<DeValue<'_>>, key: &str) -> Result<bool, Mistake> {
     match value.get_ref() {
         DeValue::Boolean(boolean) => Ok(*boolean),
         other => Err(other_type(value, key, "true or false", other)),
@@ -253,7 +257,7 @@ pub(super) fn unknown(key: &str, at: usize, what: &str, known: &[&str]) -> Mista
     Mistake { at, message: format!("{key} is not a key of {what}; the keys are {known}{guess}") }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("{:?}", shortened(text))
 }
 

@@ -8,6 +8,7 @@ use memnbd::parameters::parse_size;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::exports::read_exports;
 use super::parse::{
     Author, Mistake, entries, other_type, read_disks, read_grants, string, strings, table, unknown,
 };
@@ -16,8 +17,8 @@ use crate::control::{Cpus, MAX_TENANTS, Role, TenantSpec, check_tenant, check_to
 use crate::secret::Digest;
 
 /// The keys of a tenant.
-const TENANT_KEYS: [&str; 8] =
-    ["listen", "uids", "keys", "certificates", "quotas", "tokens", "grants", "disks"];
+const TENANT_KEYS: [&str; 9] =
+    ["listen", "uids", "keys", "certificates", "quotas", "tokens", "grants", "disks", "exports"];
 
 /// The keys of the quotas of a tenant.
 const QUOTA_KEYS: [&str; 9] =
@@ -36,6 +37,7 @@ pub(super) fn read_tenants(root: &DeTable<'_>) -> Result<Vec<ConfiguredTenant>, 
             return Err(wrong(format!("there are more than {MAX_TENANTS} tenants")));
         }
         let mut tenant = ConfiguredTenant { name: name.to_owned(), at, ..Default::default() };
+        let mut exports = None;
         for (key, at, value) in entries(table(value, name, "[tenants.NAME]")?) {
             let spec = &mut tenant.spec;
             match key {
@@ -54,8 +56,14 @@ pub(super) fn read_tenants(root: &DeTable<'_>) -> Result<Vec<ConfiguredTenant>, 
                     let disks = table(value, key, "[tenants.NAME.disks.DISK]")?;
                     tenant.disks = read_disks(disks, Author::Server)?;
                 }
+                "exports" => {
+                    exports = Some(table(value, key, "[tenants.NAME.exports.EXPORT]")?);
+                }
                 _ => return Err(unknown(key, at, "a tenant", &TENANT_KEYS)),
             }
+        }
+        if let Some(exports) = exports {
+            tenant.exports = read_exports(exports, &tenant.disks, Author::Server)?;
         }
         tenant.spec.check().map_err(|problem| Mistake {
             at,
@@ -66,10 +74,15 @@ pub(super) fn read_tenants(root: &DeTable<'_>) -> Result<Vec<ConfiguredTenant>, 
             let message = "a tenant's token is no admin's; those are in [tokens.NAME]";
             return Err(Mistake { at: *at, message: message.into() });
         }
-        if tenant.disks.len() > tenant.spec.quotas.disks {
-            let (disks, most) = (tenant.disks.len(), tenant.spec.quotas.disks);
+        let (disks, exports) = (tenant.disks.len(), tenant.exports.len());
+        let most = tenant.spec.quotas.disks;
+        if disks + exports > most {
+            let exports = match exports {
+                0 => String::new(),
+                exports => format!(" and {exports} exports"),
+            };
             return Err(wrong(format!(
-                "the tenant {name:?} has {disks} disks here, and its quota is {most}"
+                "the tenant {name:?} has {disks} disks{exports} here, and its quota is {most}"
             )));
         }
         tenants.push(tenant);

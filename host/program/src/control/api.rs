@@ -20,13 +20,15 @@ use super::bitmaps;
 use super::catalog::{Catalog, Entry};
 use super::changes::named;
 use super::diff;
+use super::discard::discard;
 use super::disks;
-use super::exports::{self, Offers};
+use super::exports;
 use super::filters;
 use super::heat;
 use super::lives::{Key, Lives};
 use super::map;
 use super::model::{Disk, DiskSpec};
+use super::offers::Offers;
 use super::populate;
 use super::problem::Problem;
 use super::snapshots::{self, MAX_SNAPSHOTS};
@@ -291,7 +293,7 @@ impl Api {
             }
         }
         let snapshots = std::mem::take(self.catalog().snapshots());
-        tokio::task::spawn_blocking(move || drop(snapshots));
+        discard(snapshots);
     }
 
     /// Removes a disk, while nothing else changes the disks.

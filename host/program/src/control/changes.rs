@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::api::Room;
 use super::model::DiskSpec;
+use super::offers::ExportSpec;
 use super::problem::Problem;
 use crate::events::TOLD;
 use crate::making::Rights;
@@ -17,7 +18,7 @@ const MAX_NAMED: usize = 10;
 /// How many changes of a configuration are logged one by one.
 const MAX_LOGGED: usize = 100;
 
-/// Which configuration made a disk. Each changes and removes only the disks that it made.
+/// Which configuration made a disk or an export. Each changes and removes only those that it made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The configuration file of the server.
@@ -37,9 +38,10 @@ pub(super) enum Differing {
     Replace,
 }
 
-/// The disks that there are to be.
+/// The disks and exports that there are to be.
 pub(super) struct Wanted<'a> {
     pub(super) disks: BTreeMap<String, DiskSpec>,
+    pub(super) exports: BTreeMap<String, ExportSpec>,
     pub(super) origin: Origin,
     pub(super) rights: Rights<'a>,
     pub(super) differing: Differing,
@@ -50,14 +52,14 @@ pub(super) struct Wanted<'a> {
 
 /// Why nothing was changed.
 pub(super) struct Refused {
-    /// The disk that is wrong, if it is one.
-    pub(super) disk: Option<String>,
+    /// The name of the disk or the export that is wrong, if it is one.
+    pub(super) name: Option<String>,
     pub(super) problem: Problem,
 }
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        Self { disk: None, problem }
+        Self { name: None, problem }
     }
 }
 
@@ -70,6 +72,10 @@ pub(super) struct Populated {
     pub(super) changes: Vec<Change>,
     /// The number of disks whose description is the same.
     pub(super) unchanged: usize,
+    /// The changes of exports.
+    pub(super) exports: Vec<ExportChange>,
+    /// The number of exports whose description is the same.
+    pub(super) unchanged_exports: usize,
 }
 
 /// A change of a disk.
@@ -88,7 +94,23 @@ pub(super) struct Change {
     pub(super) error: Option<String>,
 }
 
-/// What is done with a disk.
+/// A change of an export.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExportChange {
+    pub(super) export: String,
+    pub(super) action: Action,
+    /// What it served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) before: Option<ExportSpec>,
+    /// What it is to serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<ExportSpec>,
+    /// Why it could not be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+}
+
+/// What is done with a disk or an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Action {
@@ -100,13 +122,30 @@ pub(super) enum Action {
     Relabel,
     /// Its filters or their parameters are others; clients notice nothing but that.
     Refilter,
-    /// It is made of something else: it is removed and created anew, without its content.
+    /// It is made of something else: it is removed and created anew, a disk without its content.
     Replace,
     /// It is to be made of something else, and is left as it is.
     Keep,
 }
 
 impl Populated {
+    /// Returns what was done for a configuration that found these disks as they are to be.
+    pub(super) fn new(dry_run: bool, changes: Vec<Change>, unchanged: usize) -> Self {
+        Self { dry_run, changes, unchanged, exports: Vec::new(), unchanged_exports: 0 }
+    }
+
+    /// Adds what was done for a tenant.
+    pub(super) fn add(&mut self, tenant: &str, other: Self) {
+        let full = |name: String| format!("{tenant}/{name}");
+        let disks = other.changes.into_iter();
+        self.changes.extend(disks.map(|change| Change { disk: full(change.disk), ..change }));
+        let exports = other.exports.into_iter();
+        let named = |change: ExportChange| ExportChange { export: full(change.export), ..change };
+        self.exports.extend(exports.map(named));
+        self.unchanged += other.unchanged;
+        self.unchanged_exports += other.unchanged_exports;
+    }
+
     /// Logs what was changed.
     pub(super) fn log(&self) {
         let done = self.changes.iter().filter(|change| change.error.is_none());
@@ -142,6 +181,27 @@ impl Change {
     ) -> Self {
         Self { disk: disk.to_owned(), action, before, after, error: None }
     }
+}
+
+impl ExportChange {
+    pub(super) fn new(
+        export: &str,
+        action: Action,
+        before: Option<ExportSpec>,
+        after: Option<ExportSpec>,
+    ) -> Self {
+        Self { export: export.to_owned(), action, before, after, error: None }
+    }
+}
+
+/// How many disks and exports a configuration adds and removes, and how much memory their texts take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Growth {
+    pub(super) added: usize,
+    pub(super) removed: usize,
+    /// In bytes.
+    pub(super) weight: usize,
+    pub(super) weight_removed: usize,
 }
 
 /// Returns names for a message.

@@ -3,80 +3,26 @@
 //! Each export has limits of its own. One of a disk serves its device, so clients of both names see each
 //! other's writes, and whatever is done to the disk reaches them as well.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get};
 use memnbd::exports::{Export, NotRemoved};
-use memnbd::parameters::nearest;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::api::{Api, REMOVAL, Shared, check_name};
+use super::changes::Origin;
 use super::filters::problem_of;
-use super::model::{DiskState, MAX_FILTERS, check_parameters};
+use super::model::DiskState;
 use super::object::Object;
+use super::offers::{ExportSpec, Offer};
 use super::path::{At, OfExport, OfTenant};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use crate::events::{Happening, TOLD};
 use crate::making::{Layers, Made};
-
-/// What an export serves, and to whom.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({
-    "disk": "scratch",
-    "read_only": true,
-    "filters": ["limit"],
-    "parameters": ["limit=1"]
-}))]
-pub(super) struct ExportSpec {
-    /// The disk. Either this or `snapshot` is required.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    disk: Option<String>,
-    /// The snapshot, which is served read-only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    snapshot: Option<String>,
-    /// Whether clients of this export cannot write, even if those of the disk's own name can.
-    #[serde(default)]
-    read_only: bool,
-    /// Whether clients must use TLS.
-    #[serde(default)]
-    tls: bool,
-    /// The filters that limit clients: `ip`, `limit`, `rate` and `time-limit`, at most 16. Those of the disk's
-    /// own name do not count here.
-    #[serde(default)]
-    #[schema(max_items = 16)]
-    filters: Vec<String>,
-    /// Their parameters, as `KEY=VALUE`.
-    #[serde(default)]
-    #[schema(max_items = 1024)]
-    parameters: Vec<String>,
-}
-
-impl ExportSpec {
-    fn checked(self) -> Result<Self, String> {
-        if self.disk.is_some() == self.snapshot.is_some() {
-            return Err("an export has either a disk or a snapshot".into());
-        }
-        if self.filters.len() > MAX_FILTERS {
-            let given = self.filters.len();
-            return Err(format!("{given} filters; an export has at most {MAX_FILTERS}"));
-        }
-        check_parameters(&self.parameters)?;
-        Ok(Self { read_only: self.read_only || self.snapshot.is_some(), ..self })
-    }
-
-    /// Returns how much memory its texts take.
-    fn weight(&self) -> usize {
-        let texts = self.filters.iter().chain(&self.parameters);
-        let texts = texts.chain(&self.disk).chain(&self.snapshot);
-        texts.map(|text| text.len() + size_of::<String>()).sum()
-    }
-}
 
 /// An export.
 #[derive(Debug, Serialize, ToSchema)]
@@ -94,67 +40,11 @@ pub(super) struct Shown {
     connections: usize,
 }
 
-/// The exports that are no disks.
-#[derive(Clone, Default)]
-pub(super) struct Offers(Arc<Mutex<List>>);
-
-#[derive(Default)]
-struct List {
-    specs: BTreeMap<String, ExportSpec>,
-    /// The memory that the texts take, in bytes.
-    weight: usize,
-}
-
-impl Offers {
-    /// Returns true if there is an export of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.list().specs.contains_key(name)
-    }
-
-    /// Returns the memory that the texts of all take, in bytes.
-    pub(super) fn weight(&self) -> usize {
-        self.list().weight
-    }
-
-    /// Returns the names of the exports of a disk.
-    pub(super) fn of_disk(&self, disk: &str) -> Vec<String> {
-        let list = self.list();
-        let of_it = list.specs.iter().filter(|(_, spec)| spec.disk.as_deref() == Some(disk));
-        of_it.map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Returns the names of all.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.list().specs.keys().cloned().collect()
-    }
-
-    fn spec(&self, name: &str) -> Option<ExportSpec> {
-        self.list().specs.get(name).cloned()
-    }
-
-    fn insert(&self, name: &str, spec: ExportSpec) {
-        let mut list = self.list();
-        list.weight += spec.weight();
-        list.specs.insert(name.to_owned(), spec);
-    }
-
-    fn remove(&self, name: &str) {
-        let mut list = self.list();
-        let removed = list.specs.remove(name);
-        list.weight -= removed.map_or(0, |spec| spec.weight());
-    }
-
-    fn list(&self) -> MutexGuard<'_, List> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Api {
-    fn offered(&self, name: &str) -> Result<(Arc<Export>, ExportSpec), Problem> {
+    pub(super) fn offered(&self, name: &str) -> Result<(Arc<Export>, ExportSpec), Problem> {
         self.server.named(name).zip(self.offers.spec(name)).ok_or_else(|| {
-            let list = self.offers.list();
-            let guess = nearest(name, list.specs.keys().map(String::as_str))
-                .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+            let guess = self.offers.nearest(name);
+            let guess = guess.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
             Problem::not_found(format!("there is no export {name:?}{guess}"))
         })
     }
@@ -188,13 +78,19 @@ impl Api {
             )));
         }
         self.check_room(1, spec.weight())?;
+        self.offer_alone(name, spec, None).await?;
+        self.shown_export(name).map(|shown| (StatusCode::CREATED, shown))
+    }
+
+    /// Creates an export, while nothing else changes the disks.
+    pub(super) async fn offer_alone(
+        &self,
+        name: &str,
+        spec: ExportSpec,
+        origin: Option<Origin>,
+    ) -> Result<(), Problem> {
         self.check_free(name)?;
-        let full_name = self.server.full_name(name);
-        if spec.tls && !self.maker.has_tls() {
-            return Err(Problem::conflict("the server was started without TLS"));
-        }
-        let policy = self.maker.demands(&spec.filters, &spec.parameters).map_err(problem_of)?;
-        let policy = memnbd::exports::Policy { tls: spec.tls, ..policy };
+        let policy = spec.policy(&self.maker)?;
         let export = match (&spec.disk, &spec.snapshot) {
             (Some(disk), _) => {
                 let main = self.disk(disk)?;
@@ -204,10 +100,7 @@ impl Api {
                          other names"
                     )));
                 }
-                let export = main.by_another_name(&full_name, spec.read_only).ok_or_else(|| {
-                    Problem::conflict("each client has a disk of its own (--private)")
-                })?;
-                export.with_policy(policy)
+                spec.of_disk(&main, &self.server.full_name(name), policy)?
             }
             (None, snapshot) => {
                 let snapshot = self.snapshot(snapshot.as_deref().unwrap_or_default())?.snapshot;
@@ -220,14 +113,14 @@ impl Api {
         };
         let disk = spec.disk.clone();
         // Before it is added, so that nobody takes it for a disk.
-        self.offers.insert(name, spec);
+        self.offers.insert(name, Offer { spec, origin });
         if let Err(error) = self.server.add(export) {
             self.offers.remove(name);
             return Err(Problem::conflict(error.to_string()));
         }
         self.events.tell(disk, Happening::ExportCreated { export: name.to_owned() });
         tracing::info!(target: TOLD, "export {name:?}: created");
-        self.shown_export(name).map(|shown| (StatusCode::CREATED, shown))
+        Ok(())
     }
 
     /// Removes an export, while nothing else changes the disks.

@@ -13,11 +13,12 @@ use utoipa::ToSchema;
 
 use super::api::{Api, Shared, Tagged, tagged};
 use super::catalog::Entry;
+use super::discard::discard;
 use super::model::{Disk, DiskSpec};
 use super::object::Object;
 use super::path::{At, OfDisk};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
-use super::snapshots::{PATIENCE, discard};
+use super::snapshots::PATIENCE;
 use super::ttl::Ttl;
 use crate::Failure;
 use crate::chain::Chain;

@@ -1,13 +1,13 @@
-//! Closing disks that nobody uses and that hold nothing, where there are many.
+//! Closing disks, and exports of snapshots, that nobody uses and that hold nothing, where there are many.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use memnbd::exports::State;
+use memnbd::exports::{Export, State};
 
 use super::api::Api;
+use super::discard::discard;
 use super::model::DiskSpec;
-use super::snapshots::discard;
 
 /// How many disks may be open before some are closed.
 const MAX_OPEN: usize = 500;
@@ -28,26 +28,34 @@ pub(super) async fn close_idle(api: Arc<Api>) {
         let open = disks.filter(|export| matches!(export.state(), State::Live));
         let open: Vec<_> = open.collect();
         let mut excess = open.len().saturating_sub(MAX_OPEN);
-        for export in open.into_iter().filter(|export| export.connections() == 0) {
+        for export in open.into_iter().filter(|export| export.may_be_closed()) {
             if excess == 0 {
                 break;
             }
-            let _alone = api.changing.lock().await;
-            let chain = {
-                let catalog = api.catalog();
-                let entry = catalog
-                    .disk(api.server.local_name(export))
-                    .filter(|entry| begins_the_same(&entry.spec));
-                entry.map(|entry| entry.chain.clone())
-            };
-            if let Some(chain) = chain
-                && let Some(device) = export.close_unchanged().await
-            {
-                chain.volume().close(&device);
-                discard(device);
-                excess -= 1;
-            }
+            excess -= usize::from(api.close(export).await);
         }
+    }
+}
+
+impl Api {
+    /// Closes an export if it has the same content whenever it is opened. Returns true if it was closed.
+    async fn close(&self, export: &Export) -> bool {
+        let _alone = self.changing.lock().await;
+        let name = self.server.local_name(export);
+        let chain = {
+            let catalog = self.catalog();
+            let entry = catalog.disk(name).filter(|entry| begins_the_same(&entry.spec));
+            entry.map(|entry| entry.chain.clone())
+        };
+        if chain.is_none() && !self.offers.is_of_snapshot(name) {
+            return false;
+        }
+        let Some(device) = export.close_unchanged().await else { return false };
+        if let Some(chain) = chain {
+            chain.volume().close(&device);
+        }
+        discard(device);
+        true
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `catalog`: what disks are made of, and snapshots.
 //! - `changes`: what a configuration asks for.
 //! - `diff`: what differs between snapshots.
+//! - `discard`: dropping devices, which takes long.
 //! - `disks`: disks, their commands and their clients.
 //! - `door`: who uses it, and what they may do.
 //! - `events`: events, sent as they happen.
@@ -21,6 +22,8 @@
 //! - `metrics`: numbers for Prometheus.
 //! - `model`: the resources, as JSON.
 //! - `object`: the bodies of requests.
+//! - `offering`: making the exports those of a configuration.
+//! - `offers`: what exports serve.
 //! - `origin`: what pages of other sites cause is refused.
 //! - `page`: the page for browsers.
 //! - `path`: what paths name.
@@ -38,6 +41,7 @@ mod bitmaps;
 mod catalog;
 mod changes;
 mod diff;
+mod discard;
 mod disks;
 mod door;
 mod events;
@@ -50,6 +54,8 @@ mod map;
 mod metrics;
 mod model;
 mod object;
+mod offering;
+mod offers;
 mod origin;
 mod page;
 mod path;
@@ -104,6 +110,7 @@ use api::{Api, Room};
 pub(super) use api::{MAX_DISKS, MAX_WEIGHT, check_name};
 use door::Seat;
 pub(super) use model::DiskSpec;
+pub(super) use offers::{ExportSpec, offer_at_start};
 use problem::Problem;
 pub(super) use reload::FromFile;
 use tenants::Tenants;

@@ -1,4 +1,4 @@
-//! Making the disks of a server those that a configuration describes.
+//! Making the disks and exports of a server those that a configuration describes.
 //!
 //! Everything is checked before the first change. A disk whose description is the same is left alone, and
 //! its clients notice nothing.
@@ -16,11 +16,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use utoipa::ToSchema;
 
-use super::api::{Api, Shared, check_name};
+use super::api::{Api, Room, Shared, check_name};
 use super::catalog::Entry;
-use super::changes::{Action, Change, Differing, Origin, Populated, Refused, Wanted, named};
+use super::changes::{
+    Action, Change, Differing, Growth, Origin, Populated, Refused, Wanted, named,
+};
 use super::model::DiskSpec;
 use super::object::Object;
+use super::offers::ExportSpec;
 use super::path::{At, OfTenant};
 use super::problem::{BadBody, BadRequest, NotFound, Problem};
 use crate::config::{Author, parse};
@@ -44,7 +47,10 @@ pub(super) struct PopulateRequest {
     /// The disks, by their names. Either this or `toml` is required.
     #[serde(default)]
     disks: Option<BTreeMap<String, DiskSpec>>,
-    /// The same in TOML, as in a configuration file, but without grants.
+    /// The exports, by their names, besides `disks`.
+    #[serde(default)]
+    exports: BTreeMap<String, ExportSpec>,
+    /// Disks and exports in TOML, as in a configuration file, but without grants.
     #[serde(default)]
     toml: Option<String>,
     /// Whether disks that are made of something else are removed and created anew, which loses their
@@ -57,9 +63,9 @@ pub(super) struct PopulateRequest {
 }
 
 impl Api {
-    /// Creates, changes and removes disks of an origin, until they are those that are wanted. Nothing is
-    /// changed unless all of them can be made, as far as that is known before they are opened. The future must not be dropped before it
-    /// completes.
+    /// Creates, changes and removes disks and exports of an origin, until they are those that are wanted.
+    /// Nothing is changed unless all of them can be made, as far as that is known before they are opened. The
+    /// future must not be dropped before it completes.
     ///
     /// # Errors
     ///
@@ -69,15 +75,20 @@ impl Api {
         wanted: Wanted<'_>,
     ) -> Result<Populated, Refused> {
         let _alone = self.changing.lock().await;
-        let Wanted { origin, rights, differing, dry_run, .. } = wanted;
-        let (mut populated, unchanged) = self.compare(wanted)?;
+        let Wanted { disks, exports, origin, rights, differing, room, dry_run } = wanted;
+        let (changes, unchanged, growth) = self.compare(disks, origin, room)?;
+        let mut populated = Populated::new(dry_run, changes, unchanged.len());
         self.keep_content(&mut populated.changes, rights).await;
         refuse_replacing(&mut populated.changes, differing, dry_run)?;
+        let growth = self.compare_exports(exports, origin, &mut populated, growth)?;
+        let Growth { added, removed, weight, weight_removed } = growth;
+        let weight = weight.saturating_sub(weight_removed);
+        self.check_room_of(room, added.saturating_sub(removed), weight)?;
         let mut made = HashMap::new();
         for Change { disk, action, after, .. } in &populated.changes {
             if let (Action::Create | Action::Replace, Some(after)) = (action, after) {
                 let one = self.make(disk, after, rights).await.map_err(|problem| Refused {
-                    disk: Some(disk.clone()),
+                    name: Some(disk.clone()),
                     problem: problem.with(|detail| format!("the disk {disk:?}: {detail}")),
                 });
                 made.insert(disk.clone(), one?);
@@ -85,26 +96,35 @@ impl Api {
         }
         if !dry_run {
             unchanged.iter().for_each(|export| self.lives.renew(export));
+            self.withdraw_all(&mut populated.exports).await;
             self.remove_all(&mut populated.changes).await;
+            // Those on which a disk stood.
+            self.withdraw_all(&mut populated.exports).await;
             for change in &mut populated.changes {
                 let made = made.remove(&change.disk);
                 change.error =
                     change.error.take().or(self.change(origin, rights, change, made).await.err());
             }
+            self.offer_all(origin, &mut populated.exports).await;
             populated.log();
         }
         Ok(populated)
     }
 
-    /// Compares the disks that there are with those that are wanted. Also returns those that are the same.
-    fn compare(&self, wanted: Wanted<'_>) -> Result<(Populated, Vec<Arc<Export>>), Refused> {
-        let Wanted { disks, origin, room, dry_run, .. } = wanted;
+    /// Compares the disks that there are with those that are wanted. Returns the changes, the disks that are
+    /// the same, and what the changes take.
+    fn compare(
+        &self,
+        disks: BTreeMap<String, DiskSpec>,
+        origin: Origin,
+        room: Room,
+    ) -> Result<(Vec<Change>, Vec<Arc<Export>>, Growth), Refused> {
         let most = room.disks;
         if disks.len() > most {
             let problem = format!("{} disks; at most {most} are possible", disks.len());
             return Err(Problem::bad_request(problem).into());
         }
-        let wrong = |disk: &str, problem: Problem| Refused { disk: Some(disk.to_owned()), problem };
+        let wrong = |disk: &str, problem: Problem| Refused { name: Some(disk.to_owned()), problem };
         let checked = disks.into_iter().map(|(name, spec)| {
             let checked = check_name(&name).and_then(|()| spec.checked());
             checked.map(|spec| (name.clone(), spec)).map_err(|error| {
@@ -114,7 +134,7 @@ impl Api {
         let disks: BTreeMap<String, DiskSpec> = checked.collect::<Result<_, _>>()?;
         let catalog = self.catalog();
         let (mut changes, mut unchanged) = (Vec::new(), Vec::new());
-        let (mut added, mut weight) = (0_usize, 0_usize);
+        let mut growth = Growth::default();
         let ours = catalog.of_origin(origin);
         let mut gone: Vec<&String> = ours.filter(|name| !disks.contains_key(*name)).collect();
         gone.sort_unstable();
@@ -129,7 +149,7 @@ impl Api {
                     unchanged.extend(self.export(&name));
                     continue;
                 }
-                None if self.export(&name).is_none() && !self.offers.has(&name) => Action::Create,
+                None if self.is_free(&name, origin) => Action::Create,
                 Some(before) if catalog.of_this(&name, origin) => {
                     let relabelled = before.relabelled(&spec);
                     if relabelled == spec { Action::Relabel } else { Action::Replace }
@@ -142,17 +162,21 @@ impl Api {
                     return Err(wrong(&name, Problem::conflict(problem)));
                 }
             };
-            added += usize::from(action == Action::Create);
-            weight += spec.weight();
+            growth.added += usize::from(action == Action::Create);
+            growth.weight += spec.weight();
             changes.push(Change::new(&name, action, before.cloned(), Some(spec)));
         }
         drop(catalog);
         let removed = changes.iter().filter_map(|change| change.before.as_ref());
-        let removed: usize = removed.map(DiskSpec::weight).sum();
-        let gone = changes.iter().filter(|change| change.action == Action::Remove).count();
-        let (added, weight) = (added.saturating_sub(gone), weight.saturating_sub(removed));
-        self.check_room_of(room, added, weight)?;
-        Ok((Populated { dry_run, changes, unchanged: unchanged.len() }, unchanged))
+        growth.weight_removed = removed.map(DiskSpec::weight).sum();
+        growth.removed = changes.iter().filter(|change| change.action == Action::Remove).count();
+        Ok((changes, unchanged, growth))
+    }
+
+    /// Returns true if a disk may get this name: no other has it, and an export only if the configuration made
+    /// it, which then says whether that goes.
+    fn is_free(&self, name: &str, origin: Origin) -> bool {
+        self.export(name).is_none() && (!self.offers.has(name) || self.offers.is_of(name, origin))
     }
 
     /// Finds the disks that keep their content, because only their filters are others.
@@ -269,10 +293,10 @@ pub(super) fn route() -> MethodRouter<Arc<Api>> {
     post(populate_disks).layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
-/// Makes the disks those that a configuration describes: creates those that are new, changes those that
-/// differ, and removes those that an earlier configuration made here and this one does not describe. Others
-/// are left alone: those of the command line, of the server's own configuration file, and those that were
-/// created one by one. Nothing is changed unless all disks can be made.
+/// Makes the disks and exports those that a configuration describes: creates those that are new, changes those
+/// that differ, and removes those that an earlier configuration made here and this one does not describe.
+/// Others are left alone: those of the command line, of the server's own configuration file, and those that
+/// were created one by one. Nothing is changed unless all of them can be made.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{tenant}/populate",
@@ -313,28 +337,32 @@ pub(super) async fn populate_disks(
 }
 
 async fn populate(api: &Arc<Api>, request: PopulateRequest) -> Result<Populated, Problem> {
-    let PopulateRequest { disks, toml, replace, dry_run } = request;
-    let (disks, config) = match (disks, toml) {
-        (Some(disks), None) => (disks, None),
+    let PopulateRequest { disks, exports, toml, replace, dry_run } = request;
+    let (disks, exports, config) = match (disks, toml) {
+        (Some(disks), None) => (disks, exports, None),
+        (None, Some(_)) if !exports.is_empty() => {
+            return Err(Problem::bad_request("with \"toml\", that has the exports as well"));
+        }
         (None, Some(toml)) => {
             let parsing = PARSING.acquire().await.map_err(|_| Problem::failed())?;
             let parsed = tokio::task::spawn_blocking(move || parse(toml, Author::Api)).await;
             drop(parsing);
             let config = parsed.map_err(|_| Problem::failed())?.map_err(Problem::bad_request)?;
-            (config.specs(), Some(config))
+            (config.specs(), config.export_specs(), Some(config))
         }
         _ => return Err(Problem::bad_request("either \"disks\" or \"toml\" is required")),
     };
     let wanted = Wanted {
         disks,
+        exports,
         origin: Origin::Api,
         rights: Rights::Grants,
         differing: if replace { Differing::Replace } else { Differing::Refuse },
         room: api.room(),
         dry_run,
     };
-    api.populate(wanted).await.map_err(|Refused { disk, problem }| match (config, disk) {
-        (Some(config), Some(disk)) => problem.with(|detail| config.located(None, &disk, detail)),
+    api.populate(wanted).await.map_err(|Refused { name, problem }| match (config, name) {
+        (Some(config), Some(name)) => problem.with(|detail| config.located(None, &name, detail)),
         _ => problem,
     })
 }

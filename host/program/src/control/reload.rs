@@ -1,14 +1,17 @@
 //! The configuration file, read again while the server runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use super::api::{Api, Room};
 use super::catalog::Entry;
-use super::changes::{Action, Change, Differing, Origin, Populated, Refused, Wanted, named};
+use super::changes::{
+    Action, Change, Differing, ExportChange, Origin, Populated, Refused, Wanted, named,
+};
 use super::model::DiskSpec;
+use super::offers::{ExportSpec, Offer};
 use super::problem::Problem;
 use super::tenants::{FIRST, Founded, NotSet, TenantSpec, Tenants, unknown};
 use crate::chain::Chain;
@@ -40,13 +43,16 @@ impl FromFile {
         Self { file, config: Some((config, chains)), listen, grants }
     }
 
-    /// Records its disks, which are served already.
+    /// Records its disks and exports, which are served already.
     pub(super) fn adopt(&mut self, api: &Api) {
         let Some((config, mut chains)) = self.config.take() else { return };
         for (name, spec) in config.specs() {
             if let (Some(chain), Some(export)) = (chains.remove(&name), api.export(&name)) {
                 api.record(&export, Entry { spec, chain, origin: Some(Origin::File) });
             }
+        }
+        for (name, spec) in config.export_specs() {
+            api.offers.insert(&name, Offer { spec, origin: Some(Origin::File) });
         }
     }
 
@@ -73,7 +79,7 @@ impl FromFile {
         let mut founded = self.check(tenants, &config).await?;
         let first = tenants.first();
         self.warn_of_grants(FIRST, grants != *first.maker.grants());
-        let mut all = self.populate(first, config.specs(), &config, None, false).await?;
+        let mut all = self.populate(first, &config, None, false).await?;
         self.set_clients_and_tokens(tenants, &config);
         for gone in gone(tenants, &config) {
             // There is nobody else who removes it.
@@ -85,13 +91,7 @@ impl FromFile {
                 None => self.update(tenants, tenant, &config).await,
             };
             match changed {
-                Ok(changed) => {
-                    all.unchanged += changed.unchanged;
-                    all.changes.extend(changed.changes.into_iter().map(|change| Change {
-                        disk: format!("{}/{}", tenant.name, change.disk),
-                        ..change
-                    }));
-                }
+                Ok(changed) => all.add(&tenant.name, changed),
                 Err(problem) => {
                     tracing::error!(
                         "{problem}; the tenant {:?} is not yet what the file says",
@@ -123,7 +123,7 @@ impl FromFile {
             match served {
                 Some(served) => {
                     let api = &served.api;
-                    self.populate(api, tenant.specs(), config, Some(tenant), true).await?;
+                    self.populate(api, config, Some(tenant), true).await?;
                 }
                 None => {
                     let maker = &tenants.first().maker;
@@ -164,12 +164,16 @@ impl FromFile {
             Change::new(disk, Action::Create, None, Some(spec.clone()))
         };
         let changes = founded.disks.iter().map(created).collect();
+        let offered = |(export, spec): (&String, &ExportSpec)| {
+            ExportChange::new(export, Action::Create, None, Some(spec.clone()))
+        };
+        let exports = founded.offers.iter().map(offered).collect();
         let opened = tenants.open(founded);
         opened.map_err(|problem| {
             self.file.of_file(&config.located_tenant(&name, problem.detail()))
         })?;
         self.warn_of_sockets(config, &name);
-        Ok(Populated { dry_run: false, changes, unchanged: 0 })
+        Ok(Populated { exports, ..Populated::new(false, changes, 0) })
     }
 
     /// Makes a tenant that is served already what the file says.
@@ -191,7 +195,7 @@ impl FromFile {
         let grants = self.file.grants_of(config, tenant)?;
         self.warn_of_grants(name, grants != *served.api.maker.grants());
         self.warn_of_sockets(config, name);
-        self.populate(&served.api, tenant.specs(), config, Some(tenant), false).await
+        self.populate(&served.api, config, Some(tenant), false).await
     }
 
     fn warn_of_sockets(&self, config: &Config, name: &str) {
@@ -217,28 +221,32 @@ impl FromFile {
         }
     }
 
-    /// Makes the disks of a tenant those of the file.
+    /// Makes the disks and exports of a tenant, or of the first if it is `None`, those of the file.
     async fn populate(
         &self,
         api: &Arc<Api>,
-        disks: BTreeMap<String, DiskSpec>,
         config: &Config,
         tenant: Option<&ConfiguredTenant>,
         dry_run: bool,
     ) -> Result<Populated, String> {
+        let (disks, exports) = match tenant {
+            Some(tenant) => (tenant.specs(), tenant.export_specs()),
+            None => (config.specs(), config.export_specs()),
+        };
         let wanted = Wanted {
             disks,
+            exports,
             origin: Origin::File,
             rights: Rights::Server(self.file.directory()),
             differing: Differing::Keep,
             room: tenant.map_or(Room::WHOLE, |tenant| Room::of(&tenant.spec.quotas)),
             dry_run,
         };
-        api.populate(wanted).await.map_err(|Refused { disk, problem }| {
+        api.populate(wanted).await.map_err(|Refused { name, problem }| {
             let detail = problem.detail();
-            self.file.of_file(&match disk {
-                Some(disk) => {
-                    config.located(tenant.map(|tenant| tenant.name.as_str()), &disk, detail)
+            self.file.of_file(&match name {
+                Some(name) => {
+                    config.located(tenant.map(|tenant| tenant.name.as_str()), &name, detail)
                 }
                 None => detail.to_owned(),
             })
@@ -263,10 +271,20 @@ impl FromFile {
                 tracing::error!("{}", self.file.of_file(&format!("{:?}: {error}", change.disk)));
             }
         }
+        for change in &populated.exports {
+            if let Some(error) = &change.error {
+                let text = format!("the export {:?}: {error}", change.export);
+                tracing::error!("{}", self.file.of_file(&text));
+            }
+        }
         let done = |change: &&Change| change.action != Action::Keep && change.error.is_none();
         let changed = populated.changes.iter().filter(done).count();
-        let unchanged = populated.unchanged;
-        let text = format!("read again: {changed} disks changed, {unchanged} as they were");
+        let Populated { exports, unchanged, unchanged_exports, .. } = populated;
+        let mut text = format!("read again: {changed} disks changed, {unchanged} as they were");
+        if !exports.is_empty() || *unchanged_exports > 0 {
+            let changed = exports.iter().filter(|change| change.error.is_none()).count();
+            text += &format!("; {changed} exports changed, {unchanged_exports} as they were");
+        }
         tracing::info!("{}", self.file.of_file(&text));
     }
 }

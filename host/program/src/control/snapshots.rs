@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::api::{Api, Shared, Tagged, check_name, tagged};
 use super::catalog::{Entry, Taken};
+use super::discard::discard;
 use super::lives::{Key, Lives};
 use super::model::{Disk, seconds};
 use super::object::Object;
@@ -173,7 +174,7 @@ impl Api {
     pub(super) fn forget_alone(&self, name: &str, reason: Option<Reason>) -> Result<(), Problem> {
         let Taken { disk, .. } = self.snapshot(name)?;
         let taken = self.catalog().snapshots().remove(name);
-        tokio::task::spawn_blocking(move || drop(taken));
+        discard(taken);
         let snapshot = name.to_owned();
         self.lives.forget(&Key::Snapshot(snapshot.clone()));
         self.events.tell(Some(disk), Happening::SnapshotDeleted { snapshot, reason });
@@ -256,11 +257,6 @@ impl Api {
             ))),
         }
     }
-}
-
-/// Drops a device. Freeing its memory can take a while.
-pub(super) fn discard(device: Arc<dyn Device>) {
-    tokio::task::spawn_blocking(move || drop(device));
 }
 
 /// Lists the snapshots.

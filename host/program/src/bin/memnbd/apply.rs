@@ -1,4 +1,4 @@
-//! The command `apply`: makes the disks of a server those that a file describes.
+//! The command `apply`: makes the disks and exports of a server those that a file describes.
 
 use std::fs::File;
 use std::io::{Read, stdin};
@@ -29,7 +29,8 @@ pub(crate) async fn apply(
     let request = json!({ "toml": toml, "replace": replace, "dry_run": dry_run });
     let answer = server.post(POPULATE, &request).await;
     let answer = answer.with_context(|| file.display().to_string())?;
-    let failed = items(&answer["changes"]).any(|change| !change["error"].is_null());
+    let changes = items(&answer["changes"]).chain(items(&answer["exports"]));
+    let failed = changes.into_iter().any(|change| !change["error"].is_null());
     Ok((if json { lines(&answer) } else { plan(&answer, replace) }, !failed))
 }
 
@@ -59,16 +60,21 @@ fn plan(answer: &Value, replace: bool) -> String {
     let mut shown = String::new();
     let mut counts = [0; 3];
     let mut refused = false;
-    for change in items(&answer["changes"]) {
+    for change in items(&answer["changes"]).chain(items(&answer["exports"])) {
+        let is_disk = !change["disk"].is_null();
         let (sign, count, note) = match change["action"].as_str() {
             Some("create") => ("+", 0, ""),
             Some("remove") => ("-", 2, ""),
-            Some("replace") => ("-/+", 1, " (created anew: its content is lost)"),
+            Some("replace") if is_disk => ("-/+", 1, " (created anew: its content is lost)"),
+            Some("replace") => ("-/+", 1, " (created anew: its clients are disconnected)"),
             _ => ("~", 1, ""),
         };
-        refused |= sign == "-/+" && dry_run && !replace;
+        refused |= sign == "-/+" && is_disk && dry_run && !replace;
         counts[count] += 1;
-        let name = plain(&text(&change["disk"]));
+        let name = match is_disk {
+            true => plain(&text(&change["disk"])),
+            false => format!("export {}", plain(&text(&change["export"]))),
+        };
         shown += &format!("{sign:>3} {name}{note}\n");
         for (sign, spec) in [("-", &change["before"]), ("+", &change["after"])] {
             if !spec.is_null() {
@@ -80,7 +86,8 @@ fn plan(answer: &Value, replace: bool) -> String {
         }
     }
     let [created, changed, removed] = counts;
-    let unchanged = text(&answer["unchanged"]);
+    let count = |key: &str| answer[key].as_u64().unwrap_or_default();
+    let unchanged = count("unchanged") + count("unchanged_exports");
     let would = if dry_run { "would be " } else { "" };
     shown += &format!(
         "{would}created {created}, changed {changed}, removed {removed}; unchanged {unchanged}\n"
@@ -105,13 +112,16 @@ mod tests {
                 {"disk": "b", "action": "replace", "before": {}, "after": {}},
                 {"disk": "c", "action": "remove", "before": {}, "error": "another stands on it"},
             ],
+            "unchanged_exports": 1,
+            "exports": [{"export": "d", "action": "replace"}],
         });
         assert_eq!(
             plan(&answer, false),
             "  + a?\n      + {\"component\":\"m?\"}\n\
              -/+ b (created anew: its content is lost)\n      - {}\n      + {}\n\
              \x20 - c\n      - {}\n      ! another stands on it\n\
-             would be created 1, changed 1, removed 1; unchanged 3\n\
+             -/+ export d (created anew: its clients are disconnected)\n\
+             would be created 1, changed 2, removed 1; unchanged 4\n\
              this is refused without --replace, because content would be lost\n"
         );
         assert!(!plan(&answer, true).contains("refused"));

@@ -40,6 +40,7 @@ use super::events::{self, AllLives};
 use super::lives::Lives;
 use super::metrics::Board;
 use super::model::DiskSpec;
+use super::offers::{ExportSpec, Offer};
 use super::problem::Problem;
 use super::{idle, lives};
 use crate::chain::Chain;
@@ -63,6 +64,8 @@ pub(crate) struct Founded {
     pub(crate) maker: Maker,
     /// Its disks, which are among the exports.
     pub(crate) disks: HashMap<String, (DiskSpec, Arc<Chain>)>,
+    /// Its exports that are other names of disks, which are among the exports as well.
+    pub(crate) offers: BTreeMap<String, ExportSpec>,
     origin: Origin,
     owner: Owner,
 }
@@ -94,8 +97,8 @@ impl Founded {
             limits: Arc::new(Limits::default()),
         };
         let maker = maker.for_owner(owner.clone(), Arc::new(grants));
-        let (name, disks) = (name.to_owned(), HashMap::new());
-        Self { name, spec, exports, maker, disks, origin, owner }
+        let (name, disks, offers) = (name.to_owned(), HashMap::new(), BTreeMap::new());
+        Self { name, spec, exports, maker, disks, offers, origin, owner }
     }
 }
 
@@ -219,7 +222,7 @@ impl Tenants {
     /// Returns a problem if there is one of this name, if there are too many, or if its clients are those of
     /// another one.
     pub(super) fn open(&self, founded: Founded) -> Result<Arc<Tenant>, Problem> {
-        let Founded { name, spec, exports, maker, disks, origin, owner } = founded;
+        let Founded { name, spec, exports, maker, disks, offers, origin, owner } = founded;
         let count = self.others.read().unwrap_or_else(PoisonError::into_inner).len();
         if count >= MAX_TENANTS {
             return Err(Problem::full(format!(
@@ -240,6 +243,9 @@ impl Tenants {
             if let Some(export) = api.server.named(&disk) {
                 api.record(&export, Entry { spec, chain, origin: Some(Origin::File) });
             }
+        }
+        for (export, spec) in offers {
+            api.offers.insert(&export, Offer { spec, origin: Some(Origin::File) });
         }
         lives_of(&self.lives).insert(name.clone(), api.lives.clone());
         let time = owner.budgets.time.clone();
