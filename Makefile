@@ -91,9 +91,10 @@ unit:
 loom:
 	$(CARGO) test $(CARGO_FLAGS) --manifest-path tests/loom/Cargo.toml --release
 
-# The real program and real clients.
+# The real program and real clients. Many tests wait for something, so there are more of them at a time than
+# processors.
 e2e:
-	$(CARGO) test $(CARGO_FLAGS) --workspace --test e2e
+	$(CARGO) test $(CARGO_FLAGS) --workspace --test e2e -- --test-threads $$(($$(nproc) + 1))
 
 ## test-metrics: let a real Prometheus scrape a server, and run the queries of the dashboard
 test-metrics:

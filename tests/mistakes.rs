@@ -332,5 +332,5 @@ fn socket_of_a_living_server_is_left_to_it() {
 
 #[test]
 fn memory_too_small_for_the_disk_is_told() {
-    complains(1, &["--max-memory", "1M", "size=1M"], &["memnbd-host: memory: "]);
+    complains(1, &["--max-memory", "256K", "size=1M"], &["memnbd-host: memory: "]);
 }

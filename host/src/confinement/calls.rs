@@ -58,7 +58,7 @@ impl Calls {
         calls.refuse(libc::SYS_socketpair, &[unequal(0, libc::AF_UNIX)]);
         // These two would type into the terminal of whoever started the server.
         for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-            calls.refuse(libc::SYS_ioctl, &[equal(1, request as u64 & u64::from(u32::MAX))]);
+            calls.refuse(libc::SYS_ioctl, &[equal(1, request & u64::from(u32::MAX))]);
         }
         calls
     }

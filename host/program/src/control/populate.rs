@@ -62,6 +62,15 @@ pub(super) struct PopulateRequest {
     dry_run: bool,
 }
 
+/// How the disks that are wanted differ from those that there are.
+struct Compared {
+    changes: Vec<Change>,
+    /// The disks that are the same.
+    unchanged: Vec<Arc<Export>>,
+    /// What the changes take.
+    growth: Growth,
+}
+
 impl Api {
     /// Creates, changes and removes disks and exports of an origin, until they are those that are wanted.
     /// Nothing is changed unless all of them can be made, as far as that is known before they are opened. The
@@ -76,7 +85,7 @@ impl Api {
     ) -> Result<Populated, Refused> {
         let _alone = self.changing.lock().await;
         let Wanted { disks, exports, origin, rights, differing, room, dry_run } = wanted;
-        let (changes, unchanged, growth) = self.compare(disks, origin, room)?;
+        let Compared { changes, unchanged, growth } = self.compare(disks, origin, room)?;
         let mut populated = Populated::new(dry_run, changes, unchanged.len());
         self.keep_content(&mut populated.changes, rights).await;
         refuse_replacing(&mut populated.changes, differing, dry_run)?;
@@ -111,14 +120,13 @@ impl Api {
         Ok(populated)
     }
 
-    /// Compares the disks that there are with those that are wanted. Returns the changes, the disks that are
-    /// the same, and what the changes take.
+    /// Compares the disks that there are with those that are wanted.
     fn compare(
         &self,
         disks: BTreeMap<String, DiskSpec>,
         origin: Origin,
         room: Room,
-    ) -> Result<(Vec<Change>, Vec<Arc<Export>>, Growth), Refused> {
+    ) -> Result<Compared, Refused> {
         let most = room.disks;
         if disks.len() > most {
             let problem = format!("{} disks; at most {most} are possible", disks.len());
@@ -170,7 +178,7 @@ impl Api {
         let removed = changes.iter().filter_map(|change| change.before.as_ref());
         growth.weight_removed = removed.map(DiskSpec::weight).sum();
         growth.removed = changes.iter().filter(|change| change.action == Action::Remove).count();
-        Ok((changes, unchanged, growth))
+        Ok(Compared { changes, unchanged, growth })
     }
 
     /// Returns true if a disk may get this name: no other has it, and an export only if the configuration made

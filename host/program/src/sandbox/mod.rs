@@ -92,6 +92,7 @@ pub(super) fn enter(
     } else {
         None
     };
+    debug_assert!(threads() <= 2, "a thread is there already and would not be restricted");
     let refused = "restrict the files of this process (--sandbox=off)";
     let rules = places.rules().context(refused)?;
     let of_companion = rules.try_clone().context(refused)?;
@@ -138,6 +139,11 @@ impl Confined {
     pub(super) fn all(&self) {
         let _ = self.companion.recv();
     }
+}
+
+/// The number of threads of this process.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
 /// Returns true if a component may have to be compiled: one that is a file, or a built-in one that is

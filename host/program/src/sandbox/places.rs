@@ -304,6 +304,8 @@ const MAX_PATH: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use clap::Parser;
     use memnbd::component::BuiltIn;
     use memnbd::parameters::ParameterType;
@@ -334,8 +336,11 @@ mod tests {
         }
         let text = |name: &str| path(name).to_str().unwrap().to_owned();
         let disk = (path("disk"), Rights::Write);
-        assert_eq!(places(&["-p", "0", "file", &text("disk")]), [disk.clone()]);
-        assert_eq!(places(&["-p", "0", "file", &format!("file={}", text("disk"))]), [disk.clone()]);
+        assert_eq!(places(&["-p", "0", "file", &text("disk")]), slice::from_ref(&disk));
+        assert_eq!(
+            places(&["-p", "0", "file", &format!("file={}", text("disk"))]),
+            slice::from_ref(&disk)
+        );
         let read_only = (path("disk"), Rights::Read);
         assert_eq!(places(&["-p", "0", "-r", "file", &text("disk")]), [read_only]);
         let export = format!("a=file,file={},filter=cow", text("disk"));
@@ -361,9 +366,9 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         let text = |name: &str| path(name).to_str().unwrap().to_owned();
         let socket = (directory.path().to_owned(), Rights::Sockets);
-        assert_eq!(places(&["-U", &text("socket")]), [socket.clone()]);
+        assert_eq!(places(&["-U", &text("socket")]), slice::from_ref(&socket));
         let listen = format!("unix:{}", text("socket"));
-        assert_eq!(places(&["-p", "0", "--listen", &listen]), [socket.clone()]);
+        assert_eq!(places(&["-p", "0", "--listen", &listen]), slice::from_ref(&socket));
         assert_eq!(places(&["-p", "0", "--control", &listen]), [socket]);
         let create = (directory.path().to_owned(), Rights::Create);
         for typed in [

@@ -138,7 +138,7 @@ pub(super) fn run(
     let failed = |error| LoadError::Compiler(CompileError::Start(error));
     let input = input(&job.wasm).map_err(failed)?;
     let (output, words) = (memory("code").map_err(failed)?, memory("words").map_err(failed)?);
-    let order = Order { direct: job.direct, key: job.key.clone(), limits: *limits };
+    let order = Order { direct: job.direct, key: job.key, limits: *limits };
     let files = [&input, &output, &words];
     let ended = match broker {
         Some(broker) => broker.run(&order, files),
