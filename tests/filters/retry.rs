@@ -9,7 +9,7 @@ use super::layers::OUTCOMES;
 use super::saying;
 use crate::backends::same;
 use crate::mistakes::complains;
-use crate::support::{Server, client, guest, memnbd, nbdsh, require, run};
+use crate::support::{LIMIT, Server, client, guest, memnbd, nbdsh, require, run, wait_until};
 
 /// Spawns a server with this file.
 fn serving(directory: TempDir, arguments: &[&str]) -> Server {
@@ -184,7 +184,8 @@ fn component_that_traps_comes_back() {
         server.expect_log(&format!("write({offset}, 512) trapped"));
     }
     let reopened = |line: &&String| line.contains("the disk was opened anew after a request");
-    assert_eq!(server.log().iter().filter(reopened).count(), 4, "{:?}", server.log());
+    let count = || server.log().iter().filter(reopened).count();
+    assert!(wait_until(LIMIT, || count() == 4), "{:?}", server.log());
 }
 
 #[test]

@@ -145,7 +145,8 @@ fn server_goes_on_when_what_starts_compilers_is_gone() {
     create.env("MEMNBD_HOST", format!("unix:{}", server.path("control").display()));
     run(create.args(["create", "own", "own"])).success();
     assert!(opened(&server, "own").contains("no export"));
-    assert!(server.log().iter().any(|line| line.contains("the compiler cannot be started")));
+    let told = || server.log().iter().any(|line| line.contains("the compiler cannot be started"));
+    assert!(wait_until(LIMIT, told), "{:?}", server.log());
     server.expect_log("the compiler cannot be started");
     assert_eq!(probe(&server).size, 1 << 20);
 }
