@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn disk_that_does_not_fit_is_refused_with_the_limit() {
-        let mut store = disk(1 << 20, 64);
+        // Room for the landing zone alone.
+        let mut store = disk(1 << 20, LANDING_SIZE / PAGE_SIZE);
         let error = allocate_all(&mut store, 1 << 20, 2_500_000).unwrap_err();
         assert!(error.contains("1048576 bytes") && error.contains("2500000 bytes"), "{error}");
         assert!(error.contains("--max-memory"), "{error}");

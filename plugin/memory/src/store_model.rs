@@ -274,9 +274,11 @@ fn full_memory_refuses_and_harms_nothing() {
     let windows = [(0, 2 * MIB), (LEAF - MIB, 2 * MIB), (LARGEST + 1 - 2 * MIB, 2 * MIB - 1)];
     for seed in 300..324 {
         // Room for the landing zone and for some of the 192 pages of the windows.
-        let limit = 64 + 2 * (seed - 300) as u32 * 3;
+        let zone = LANDING_SIZE / PAGE_SIZE;
+        let limit = zone + 2 * (seed - 300) as u32 * 3;
         let mut run = Run::new(seed, LARGEST, limit, &windows);
-        run.go(600);
-        assert!(run.failures > 0 || limit > 190, "seed {seed} never filled {limit} pages");
+        run.go(1500);
+        // With more room, what is trimmed makes up for what is written.
+        assert!(run.failures > 0 || limit > zone + 100, "seed {seed} never filled {limit} pages");
     }
 }
