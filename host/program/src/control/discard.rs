@@ -3,16 +3,17 @@
 //! A few threads do that for the whole process. Hundreds of idle disks may be closed at once, and a thread for
 //! each would keep a stack and a heap of its own.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The most threads that drop at a time.
 const MAX_THREADS: usize = 4;
 
 /// What is left to drop.
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { left: Vec::new(), threads: 0 });
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { left: VecDeque::new(), threads: 0 });
 
 struct Queue {
-    left: Vec<Box<dyn Discarded>>,
+    left: VecDeque<Box<dyn Discarded>>,
     /// The number of threads that drop.
     threads: usize,
 }
@@ -25,7 +26,7 @@ impl<T: Send> Discarded for T {}
 /// Drops something soon, on another thread. It must be called inside of a tokio runtime.
 pub(super) fn discard(what: impl Send + 'static) {
     let mut queue = queue();
-    queue.left.push(Box::new(what));
+    queue.left.push_back(Box::new(what));
     if queue.threads < MAX_THREADS {
         queue.threads += 1;
         let thread = Thread { counted: true };
@@ -56,12 +57,12 @@ impl Thread {
     /// adds something then starts another one.
     fn next(&mut self) -> Option<Box<dyn Discarded>> {
         let mut queue = queue();
-        let next = queue.left.pop();
+        let next = queue.left.pop_front();
         if next.is_none() {
             self.counted = false;
             queue.threads -= 1;
             // There may have been thousands.
-            queue.left = Vec::new();
+            queue.left = VecDeque::new();
         }
         next
     }
