@@ -420,7 +420,10 @@ async fn use_export(
     };
     let own = export.policy().try_enter().map_err(full)?;
     let place = (exports.places().try_enter(export.name()).map_err(full)?, own);
-    tokio::time::sleep(export.policy().delays.open).await;
+    let delay = export.policy().delays.open;
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
     let (device, port) = loop {
         let device = device().await?;
         // It may have been closed in between, because nobody used it.
