@@ -14,7 +14,6 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use rustix::net::{
@@ -53,7 +52,7 @@ impl Broker {
     ///
     /// Returns an error if it cannot be started.
     pub fn start(user: Option<u32>, group: Option<u32>, cache: Option<&Path>) -> io::Result<Self> {
-        let (ours, its) = pair(SocketType::SEQPACKET)?;
+        let (ours, its) = pair()?;
         let cache = cache.filter(|cache| !cache.exists());
         let mut command = Command::new("/proc/self/exe");
         command
@@ -86,7 +85,7 @@ impl Broker {
         order: &Order,
         files: [&File; FILES - 1],
     ) -> io::Result<Option<ExitStatus>> {
-        let (answers, its) = pair(SocketType::SEQPACKET)?;
+        let (answers, its) = pair()?;
         let order = order.to_string();
         let [input, output, words] = files.map(AsFd::as_fd);
         let files = [input, output, words, its.as_fd()];
@@ -106,8 +105,9 @@ impl Broker {
     }
 }
 
-fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?)
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    Ok(socketpair(AddressFamily::UNIX, kind, flags, None)?)
 }
 
 /// How a compiler ended.
@@ -168,7 +168,8 @@ pub(super) fn main(mut arguments: impl Iterator<Item = OsString>) -> io::Result<
         Cache::make(cache.as_ref());
         send(&orders, &[0], SendFlags::NOSIGNAL)?;
     }
-    let running = Arc::new(AtomicUsize::new(0));
+    // Each compiler has a clone.
+    let running = Arc::new(());
     loop {
         let (text, files) = match receive(&orders) {
             Ok(Some(received)) => received,
@@ -181,20 +182,20 @@ pub(super) fn main(mut arguments: impl Iterator<Item = OsString>) -> io::Result<
             continue;
         };
         let Some(order) = Order::parse(&text) else { continue };
-        if running.fetch_add(1, Ordering::Relaxed) >= MAX_COMPILERS {
-            running.fetch_sub(1, Ordering::Relaxed);
+        if Arc::strong_count(&running) > MAX_COMPILERS {
             continue;
         }
         let running = running.clone();
-        // Each on a thread of its own, because the kernel kills a compiler when the thread that
-        // started it ends.
-        thread::spawn(move || {
+        let run = move || {
             let files = [input, output, words].map(Stdio::from);
             let answer = Answer::of(process::run_child(&order, files, Some(&answers)));
-            running.fetch_sub(1, Ordering::Relaxed);
+            drop(running);
             // The parent may have ended.
             let _ = send(&answers, &answer.to_bytes(), SendFlags::NOSIGNAL);
-        });
+        };
+        // Each on a thread of its own, because the kernel kills a compiler when the thread that
+        // started it ends. If there can be no thread, the order is refused as well.
+        let _ = thread::Builder::new().spawn(run);
     }
 }
 
@@ -225,23 +226,15 @@ mod tests {
 
     #[test]
     fn answers_are_understood_as_they_are_given() {
-        for answer in [
-            Answer::Ended(0),
-            Answer::Ended(-1),
-            Answer::TookTooLong,
-            Answer::Failed(libc_eagain()),
-        ] {
+        let failed = Answer::Failed(rustix::io::Errno::AGAIN.raw_os_error());
+        for answer in [Answer::Ended(0), Answer::Ended(-1), Answer::TookTooLong, failed] {
             assert_eq!(Answer::from_bytes(answer.to_bytes()), answer);
         }
     }
 
-    fn libc_eagain() -> i32 {
-        rustix::io::Errno::AGAIN.raw_os_error()
-    }
-
     #[test]
     fn files_arrive_with_their_order() {
-        let (ours, its) = pair(SocketType::SEQPACKET).unwrap();
+        let (ours, its) = pair().unwrap();
         let (mut kept, sent) = UnixStream::pair().unwrap();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = SendAncillaryBuffer::new(&mut space);
