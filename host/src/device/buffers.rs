@@ -10,12 +10,12 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use super::held_back::{COUNTED, HeldBack};
 use crate::budget::{Budget, Held};
 
 /// The request memory of a process.
@@ -46,10 +46,7 @@ struct Shared {
     budget: Budget,
     /// Notified when there may be memory for whoever has the turn.
     freed: Notify,
-    /// Whoever waits for memory holds the permit; the others are in its queue.
-    turn: Semaphore,
-    /// The time for which requests were held back, in nanoseconds.
-    held_back: AtomicU64,
+    held_back: HeldBack,
 }
 
 /// Memory taken for a request, released when dropped.
@@ -67,9 +64,6 @@ struct FromShared {
     held: Option<Held>,
     shared: SharedBuffers,
 }
-
-/// How often the time of a request that waits is counted.
-const COUNTED: Duration = Duration::from_secs(1);
 
 /// The unit of account, in bytes.
 const UNIT: u64 = 4096;
@@ -159,8 +153,7 @@ impl SharedBuffers {
         Self(Arc::new(Shared {
             budget: Budget::new(limit),
             freed: Notify::new(),
-            turn: Semaphore::new(1),
-            held_back: AtomicU64::new(0),
+            held_back: HeldBack::default(),
         }))
     }
 
@@ -178,12 +171,12 @@ impl SharedBuffers {
 
     /// Returns the time for which requests were held back by the limit.
     pub fn held_back(&self) -> Duration {
-        Duration::from_nanos(self.0.held_back.load(Ordering::Relaxed))
+        self.0.held_back.time()
     }
 
     /// Takes memory if there is enough and nobody waits.
     fn try_take(&self, bytes: u64) -> Option<FromShared> {
-        let _turn = self.0.turn.try_acquire().ok()?;
+        let _turn = self.0.held_back.try_turn()?;
         self.hold(bytes)
     }
 
@@ -191,14 +184,7 @@ impl SharedBuffers {
         if let Some(held) = self.try_take(bytes) {
             return held;
         }
-        let mut waiting = Waiting { shared: &self.0, since: Instant::now() };
-        let mut turn = pin!(self.0.turn.acquire());
-        let _turn = loop {
-            match timeout(COUNTED, turn.as_mut()).await {
-                Ok(turn) => break turn.expect("it is never closed"),
-                Err(_) => waiting.count(),
-            }
-        };
+        let mut turn = self.0.held_back.turn().await;
         loop {
             let mut freed = pin!(self.0.freed.notified());
             freed.as_mut().enable();
@@ -206,7 +192,7 @@ impl SharedBuffers {
                 return held;
             }
             let _ = timeout(COUNTED, freed).await;
-            waiting.count();
+            turn.count();
         }
     }
 
@@ -221,29 +207,6 @@ impl Drop for FromShared {
     fn drop(&mut self) {
         drop(self.held.take());
         self.shared.0.freed.notify_waiters();
-    }
-}
-
-/// Counts the time for which a request waits, also of one that gives up.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    /// When it was last counted.
-    since: Instant,
-}
-
-impl Waiting<'_> {
-    fn count(&mut self) {
-        let now = Instant::now();
-        let waited = now.saturating_duration_since(self.since).as_nanos();
-        self.since = now;
-        let nanos = u64::try_from(waited).unwrap_or(u64::MAX);
-        self.shared.held_back.fetch_add(nanos, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count();
     }
 }
 

@@ -20,6 +20,7 @@ pub mod file;
 mod gate;
 pub mod guest;
 mod heat;
+mod held_back;
 mod lease;
 mod located;
 mod lower;

@@ -17,19 +17,17 @@ mod account;
 mod processors;
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::clock;
+use crate::device::held_back::{COUNTED, HeldBack};
 use account::Account;
 pub use processors::{NotProcessors, Processors};
-
-/// How often the time of a request that waits is counted.
-const COUNTED: Duration = Duration::from_secs(1);
 
 /// A share of the processors that several disks have together. Clones are of the same share.
 #[derive(Clone, Debug, Default)]
@@ -42,19 +40,7 @@ struct Inner {
     account: Mutex<Account>,
     /// Notified when a request may begin that the account did not allow.
     changed: Notify,
-    /// Whoever waits for the account holds the permit; the others are in its queue.
-    turn: Turns,
-    /// The time for which requests were held back, in nanoseconds.
-    held_back: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Turns(Semaphore);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(Semaphore::new(1))
-    }
+    held_back: HeldBack,
 }
 
 /// A request that has begun. It gets its deposit back when this is dropped.
@@ -86,7 +72,7 @@ impl GuestTime {
 
     /// Returns the time for which requests were held back. Of those of a connection, one at a time counts.
     pub fn held_back(&self) -> Duration {
-        Duration::from_nanos(self.0.held_back.load(Ordering::Relaxed))
+        self.0.held_back.time()
     }
 
     /// Takes time that guests have used.
@@ -102,7 +88,7 @@ impl GuestTime {
         if !self.is_limited() {
             return Ok(None);
         }
-        let _turn = self.0.turn.0.try_acquire().map_err(|_| MustWait)?;
+        let _turn = self.0.held_back.try_turn().ok_or(MustWait)?;
         match self.account().begin(clock::nanos()) {
             Ok(()) => Ok(Some(Begun(self.clone()))),
             Err(_) => Err(MustWait),
@@ -112,14 +98,7 @@ impl GuestTime {
     /// Begins a request when there is time for it. Those who wait take turns, in the order in which they
     /// came.
     pub(crate) async fn begin(self) -> Begun {
-        let mut waiting = Waiting { inner: &self.0, since: clock::nanos() };
-        let mut turn = pin!(self.0.turn.0.acquire());
-        let _turn = loop {
-            tokio::select! {
-                turn = turn.as_mut() => break turn.expect("it is never closed"),
-                () = sleep(COUNTED) => waiting.count(),
-            }
-        };
+        let mut turn = self.0.held_back.turn().await;
         loop {
             let mut changed = pin!(self.0.changed.notified());
             changed.as_mut().enable();
@@ -129,9 +108,9 @@ impl GuestTime {
                 () = sleep(wait.min(COUNTED)) => {}
                 () = changed => {}
             }
-            waiting.count();
+            turn.count();
         }
-        drop(waiting);
+        drop(turn);
         Begun(self.clone())
     }
 
@@ -155,27 +134,6 @@ impl Drop for Begun {
     fn drop(&mut self) {
         self.0.account().end();
         self.0.0.changed.notify_waiters();
-    }
-}
-
-/// Counts the time for which a request waits, also of one that gives up.
-struct Waiting<'a> {
-    inner: &'a Inner,
-    /// When it was last counted.
-    since: u64,
-}
-
-impl Waiting<'_> {
-    fn count(&mut self) {
-        let now = clock::nanos();
-        self.inner.held_back.fetch_add(now.saturating_sub(self.since), Ordering::Relaxed);
-        self.since = now;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count();
     }
 }
 
