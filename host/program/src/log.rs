@@ -7,6 +7,7 @@ mod sink;
 mod writer;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +24,11 @@ use super::events::{Feed, Hubs};
 use look::Look;
 use sink::Sink;
 use writer::Queue;
+
+/// Returns true if a value of `--log` is a word for something else than a file.
+pub(super) fn is_no_file(path: &Path) -> bool {
+    matches!(path.to_str(), Some("stderr" | "default" | "null" | "syslog"))
+}
 
 /// How long the process waits for the last lines to be written when it exits or leaves the
 /// terminal. The wait is bounded because possibly nobody reads them.

@@ -17,6 +17,7 @@ use crate::components::{self, Choice};
 use crate::config::{Config, ConfigFile};
 use crate::exports::parse as parse_export;
 use crate::grants::{Grants, Kind};
+use crate::log;
 use crate::plan::{self, Address, ClientSource, Listen};
 use crate::tls::Credentials;
 
@@ -80,8 +81,11 @@ pub(super) fn named(args: &Args) -> Files {
         places.files.allow(path, Rights::Read);
     }
     places.files.allow("/dev/null", Rights::Write);
+    // What is wrong with them is reported by those who need them.
+    let source = plan::client_source(args, false).ok();
+    let credentials = args.tls.find().ok();
     // A plain server on a socket of this machine, which is what tests start by the thousand, needs no more.
-    if !places.is_plain(args) {
+    if !is_plain(args, source.as_ref(), credentials.as_ref()) {
         for path in LIBRARIES {
             places.files.allow(path, Rights::Read);
         }
@@ -90,11 +94,36 @@ pub(super) fn named(args: &Args) -> Files {
         places.files.allow(places.at(path), Rights::Write);
     }
     places.add_options(args);
+    if let Some(ClientSource::Listen(sockets)) = &source {
+        sockets.iter().for_each(|socket| places.add_socket(&socket.address));
+    }
+    if let Some(credentials) = credentials {
+        places.add_credentials(credentials);
+    }
     places.add_disks(args);
     if let Some(path) = &args.control.config {
         places.add_config(path);
     }
     places.files
+}
+
+/// Returns true if no name of a host, user or group has to be found, nor TLS to be prepared.
+fn is_plain(args: &Args, source: Option<&ClientSource>, credentials: Option<&Credentials>) -> bool {
+    let is_local = |socket: &Listen| match &socket.address {
+        Address::Unix(_) | Address::Private | Address::Vsock { .. } => true,
+        Address::Tcp { .. } | Address::AllInterfaces { .. } => false,
+    };
+    let is_local = match source {
+        Some(ClientSource::Listen(sockets)) => sockets.iter().all(is_local),
+        Some(ClientSource::Single | ClientSource::Inherited) => true,
+        None => false,
+    };
+    let may_need_names = !args.control.control.is_empty()
+        || args.control.config.is_some()
+        || args.life.user.is_some()
+        || args.life.group.is_some()
+        || matches!(&args.logging.log, Some(path) if path == "syslog");
+    is_local && !may_need_names && matches!(credentials, Some(Credentials::None))
 }
 
 fn current_directory() -> PathBuf {
@@ -131,51 +160,34 @@ impl Places {
         self.files.allow(self.at(path), Rights::Read);
     }
 
-    /// Returns true if no name of a host, user or group has to be found, nor TLS to be prepared.
-    fn is_plain(&self, args: &Args) -> bool {
-        let is_local = |socket: &Listen| match &socket.address {
-            Address::Unix(_) | Address::Private | Address::Vsock { .. } => true,
-            Address::Tcp { .. } | Address::AllInterfaces { .. } => false,
-        };
-        let sockets = match plan::client_source(args, false) {
-            Ok(ClientSource::Listen(sockets)) => sockets.iter().all(is_local),
-            Ok(ClientSource::Single | ClientSource::Inherited) => true,
-            Err(_) => false,
-        };
-        let may_need_names = !args.control.control.is_empty()
-            || args.control.config.is_some()
-            || args.life.user.is_some()
-            || args.life.group.is_some()
-            || matches!(&args.logging.log, Some(path) if path == "syslog");
-        sockets && !may_need_names && matches!(args.tls.find(), Ok(Credentials::None))
-    }
-
     /// Adds what options name that are not about disks.
     fn add_options(&mut self, args: &Args) {
-        if let Some(path) = &args.logging.log {
+        if let Some(path) = &args.logging.log
+            && !log::is_no_file(path)
+        {
             self.created(path);
         }
         if let Some(path) = &args.life.pidfile {
             self.created(path);
-        }
-        // What is wrong with them is reported by those who need them.
-        if let Ok(ClientSource::Listen(sockets)) = plan::client_source(args, false) {
-            sockets.iter().for_each(|socket| self.add_socket(&socket.address));
         }
         for address in &args.control.control {
             if let Some(path) = address.as_bytes().strip_prefix(b"unix:") {
                 self.beside(OsStr::from_bytes(path), Rights::Sockets);
             }
         }
-        match args.tls.find() {
-            Ok(Credentials::Certificates(directory)) => {
+    }
+
+    /// Adds what TLS reads.
+    fn add_credentials(&mut self, credentials: Credentials) {
+        match credentials {
+            Credentials::Certificates(directory) => {
                 for name in CERTIFICATES.iter().chain(&["ca-crl.pem"]) {
                     self.files.allow(self.at(directory.join(name)), Rights::Read);
                 }
                 self.files.allow(self.at(directory), Rights::Read);
             }
-            Ok(Credentials::Keys(path)) => self.read_again(&path),
-            Ok(Credentials::None) | Err(_) => {}
+            Credentials::Keys(path) => self.read_again(&path),
+            Credentials::None => {}
         }
     }
 
@@ -243,8 +255,13 @@ impl Places {
             "rate-file" | "connection-rate-file" => self.read_again(path),
             _ if OUTPUTS.contains(&key) => self.created(path),
             _ if self.at(path).exists() => self.files.allow(self.at(path), rights),
-            // It may be there when the disk is opened again.
-            _ if INPUTS.contains(&key) || value.contains('/') => self.beside(path, Rights::Change),
+            // It may be there when the disk is opened again. A text that only looks like a path must not open
+            // all there is.
+            _ if (INPUTS.contains(&key) || value.contains('/'))
+                && self.at(path).parent() != Some(Path::new("/")) =>
+            {
+                self.beside(path, Rights::Change);
+            }
             _ => {}
         }
     }
@@ -353,7 +370,10 @@ mod tests {
         let expression = format!("1 2 <{}", text("sector"));
         let found = places(&["-p", "0", "data", &expression]);
         assert!(found.contains(&(path("sector"), Rights::Read)), "{found:?}");
-        assert_eq!(places(&["-p", "0", "memory", "size=1G"]), []);
+        for typed in [["data", "raw=/AQ"], ["file", "/absent"], ["memory", "size=1G"]] {
+            assert_eq!(places(&[&["-p", "0"], &typed[..]].concat()), [], "{typed:?}");
+        }
+        assert_eq!(places(&["-p", "0", "--log", "null"]), []);
         assert_eq!(places(&["-p", "0", "memory", "1G"]), []);
         let absent = format!("a=file,file={}", text("absent"));
         let beside = (directory.path().to_owned(), Rights::Change);
