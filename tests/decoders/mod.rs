@@ -13,7 +13,7 @@ use std::process::Command;
 
 use fastrand::Rng;
 
-use crate::support::{Server, client, run};
+use crate::support::{Server, client, nbdsh, run};
 
 /// Runs shell commands in a directory, which must succeed. Returns what they print.
 fn shell_in(directory: &Path, commands: &str) -> String {
@@ -45,4 +45,55 @@ fn content(size: usize, rng: &mut Rng) -> Vec<u8> {
 fn compare(server: &Server, raw: &Path) {
     let mut compare = client(server, "qemu-img");
     run(compare.args(["compare", "-f", "raw", "-F", "raw", server.uri()]).arg(raw)).success();
+}
+
+/// Checks that random reads of a read-only disk, of at most `longest` bytes, return the content of a file, repeated
+/// so many times.
+fn read_at_random(server: &Server, (file, times): (&Path, usize), rounds: usize, longest: usize) {
+    let code = format!(
+        "
+import random
+random.seed(1)
+disk = open('{}', 'rb').read() * {times}
+assert h.get_size() == len(disk) and h.is_read_only()
+for step in range({rounds}):
+    offset = random.randrange(len(disk))
+    length = random.randint(1, min(len(disk) - offset, random.choice([100, 10000, {longest}])))
+    assert h.pread(length, offset) == disk[offset:offset + length]
+",
+        file.display()
+    );
+    nbdsh(server, &code);
+}
+
+/// Reads so many bytes of each of the disks 0, 1, 2 and so on, and checks now and then that the disk `good` can be
+/// used. Returns how many reads succeeded, and how many reads and disks failed.
+fn read_hostile(server: &Server, disks: usize, bytes: u64) -> String {
+    let code = format!(
+        "
+served = 0
+failed = 0
+for name in range({disks}):
+    c = nbd.NBD()
+    c.set_export_name(str(name))
+    try:
+        c.connect_unix('socket')
+        for offset in range(0, min(c.get_size(), {bytes}), 64 << 10):
+            try:
+                c.pread(min(64 << 10, c.get_size() - offset), offset)
+                served += 1
+            except nbd.Error:
+                failed += 1
+    except nbd.Error:
+        failed += 1
+    if name % 20 == 0:
+        g = nbd.NBD()
+        g.set_export_name('good')
+        g.connect_unix('socket')
+        g.pwrite(b'x' * 4096, 4096)
+        assert g.pread(4096, 4096) == b'x' * 4096
+print(served, failed)
+"
+    );
+    nbdsh(server, &code)
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use super::{compare, content, shell_in};
+use super::{compare, content, read_hostile, shell_in};
 use crate::backends::served;
 use crate::mistakes::complaint;
 use crate::support::{Server, client, nbdsh, require, run};
@@ -314,36 +314,7 @@ fn damaged_images_neither_end_the_server_nor_stop_other_disks() {
     let images = format!("*=file,filter=qcow2,dir={}", path.join("images").display());
     let mut server = Server::start(&["--export", &images, "--export", "good=memory,1M"]);
     server.allow_log("");
-    let counts = nbdsh(
-        &server,
-        &format!(
-            "
-served = 0
-failed = 0
-for name in range({}):
-    c = nbd.NBD()
-    c.set_export_name(str(name))
-    try:
-        c.connect_unix('socket')
-        for offset in range(0, min(c.get_size(), 4 << 20), 64 << 10):
-            try:
-                c.pread(min(64 << 10, c.get_size() - offset), offset)
-                served += 1
-            except nbd.Error:
-                failed += 1
-    except nbd.Error:
-        failed += 1
-    if name % 20 == 0:
-        g = nbd.NBD()
-        g.set_export_name('good')
-        g.connect_unix('socket')
-        g.pwrite(b'x' * 4096, 4096)
-        assert g.pread(4096, 4096) == b'x' * 4096
-print(served, failed)
-",
-            names.len()
-        ),
-    );
+    let counts = read_hostile(&server, names.len(), 4 << 20);
     let counts: Vec<u32> = counts.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert!(counts[0] > 100 && counts[1] > 20, "{counts:?}");
     // No image made its component break the contract, or trap.

@@ -5,10 +5,10 @@ use std::fs;
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use super::{content, shell_in};
+use super::{content, read_at_random, shell_in};
 use crate::backends::served;
 use crate::mistakes::complaint;
-use crate::support::{Server, nbdsh, require};
+use crate::support::{Server, require};
 
 /// Compares what is served with qemu's own conversion, to `raw`, in size and content.
 const COMPARE: &str =
@@ -57,20 +57,7 @@ fn blocks_that_qemu_writes_at_random_places_are_found() {
     served("memnbd", path, &["--filter=vhd", "file", "disk.vhd"], COMPARE);
     let image = path.join("disk.vhd");
     let server = Server::start(&["--filter=vhd", "file", image.to_str().unwrap()]);
-    let code = format!(
-        "
-import random
-random.seed(1)
-disk = open('{}', 'rb').read()
-assert h.get_size() == len(disk) and h.is_read_only()
-for step in range(300):
-    offset = random.randrange(len(disk))
-    length = random.randint(1, min(len(disk) - offset, random.choice([100, 10000, 5000000])))
-    assert h.pread(length, offset) == disk[offset:offset + length]
-",
-        path.join("raw").display()
-    );
-    nbdsh(&server, &code);
+    read_at_random(&server, (&path.join("raw"), 1), 300, 5_000_000);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::fs;
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use super::{compare, content, shell_in};
+use super::{compare, content, read_at_random, shell_in};
 use crate::backends::served;
 use crate::mistakes::complaint;
-use crate::support::{Server, nbdsh, require};
+use crate::support::{Server, require};
 
 const CONTENT: &str = r#"nbdinfo --size "$uri" && nbdcopy "$uri" - | sha256sum"#;
 
@@ -66,20 +66,7 @@ fn reads_at_random_places_are_right() {
     compare(&server, &path.join("disk"));
     let image = path.join("twice.xz");
     let server = Server::start(&["--filter=xz", "file", image.to_str().unwrap()]);
-    let code = format!(
-        "
-import random
-random.seed(1)
-disk = open('{}', 'rb').read() * 2
-assert h.get_size() == len(disk) and h.is_read_only()
-for step in range(400):
-    offset = random.randrange(len(disk))
-    length = random.randint(1, min(len(disk) - offset, random.choice([100, 10000, 1000000])))
-    assert h.pread(length, offset) == disk[offset:offset + length]
-",
-        path.join("disk").display()
-    );
-    nbdsh(&server, &code);
+    read_at_random(&server, (&path.join("disk"), 2), 400, 1_000_000);
 }
 
 #[test]

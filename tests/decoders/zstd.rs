@@ -6,10 +6,10 @@ use std::path::Path;
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use super::{compare, content, shell_in};
+use super::{compare, content, read_at_random, read_hostile, shell_in};
 use crate::backends::served;
 use crate::mistakes::complaint;
-use crate::support::{Server, nbdsh, require};
+use crate::support::{Server, require};
 
 /// Compares what is served with the file `disk`.
 const COMPARE: &str =
@@ -87,20 +87,7 @@ fn reads_at_random_places_are_right() {
         let image = path.join(image);
         let server = Server::start(&["--filter=zstd", "file", image.to_str().unwrap()]);
         compare(&server, &path.join("disk"));
-        let code = format!(
-            "
-import random
-random.seed(1)
-disk = open('{}', 'rb').read()
-assert h.get_size() == len(disk) and h.is_read_only()
-for step in range(400):
-    offset = random.randrange(len(disk))
-    length = random.randint(1, min(len(disk) - offset, random.choice([100, 10000, 1000000])))
-    assert h.pread(length, offset) == disk[offset:offset + length]
-",
-            path.join("disk").display()
-        );
-        nbdsh(&server, &code);
+        read_at_random(&server, (&path.join("disk"), 1), 400, 1_000_000);
     }
 }
 
@@ -170,35 +157,7 @@ fn damaged_files_neither_end_the_server_nor_stop_other_disks() {
     let images = format!("*=file,filter=zstd,dir={}", path.join("images").display());
     let mut server = Server::start(&["--export", &images, "--export", "good=memory,1M"]);
     server.allow_log("");
-    let counts = nbdsh(
-        &server,
-        &format!(
-            "
-served = 0
-failed = 0
-for name in range({COUNT}):
-    c = nbd.NBD()
-    c.set_export_name(str(name))
-    try:
-        c.connect_unix('socket')
-        for offset in range(0, min(c.get_size(), 1 << 20), 64 << 10):
-            try:
-                c.pread(min(64 << 10, c.get_size() - offset), offset)
-                served += 1
-            except nbd.Error:
-                failed += 1
-    except nbd.Error:
-        failed += 1
-    if name % 20 == 0:
-        g = nbd.NBD()
-        g.set_export_name('good')
-        g.connect_unix('socket')
-        g.pwrite(b'x' * 4096, 4096)
-        assert g.pread(4096, 4096) == b'x' * 4096
-print(served, failed)
-"
-        ),
-    );
+    let counts = read_hostile(&server, COUNT, 1 << 20);
     let counts: Vec<u32> = counts.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert!(counts[0] > 100 && counts[1] > 20, "{counts:?}");
     // No file made its component break the contract, or trap.

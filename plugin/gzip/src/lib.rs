@@ -32,10 +32,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use memnbd_formats::{BlockReader, Decode};
+use memnbd_formats::{BlockReader, Decode, decoded};
 use memnbd_guest::{
-    Backend, Capabilities, Description, Disk, Error, Filter, Lower, MAX_SIZE, OpenRequest,
-    Operation, Parameter, Place, Request, Route, StableRoute,
+    Backend, Description, Disk, Error, Filter, Lower, MAX_SIZE, OpenRequest, Operation, Parameter,
+    Request, Route, StableRoute,
 };
 
 use stream::{CURSOR, Cursor, Input, damaged};
@@ -177,10 +177,7 @@ impl Backend for Gzip {
     }
 
     fn disk(&self) -> Disk {
-        let size = self.reader.get().size;
-        let capabilities = Capabilities::MULTI_CONN;
-        let preferred = Disk::above(&self.base.geometry()).preferred_block.max(64 << 10);
-        Disk { preferred_block: preferred, capabilities, ..Disk::new(size) }.in_pieces()
+        decoded::disk(&self.base, self.reader.get().size)
     }
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
@@ -190,12 +187,11 @@ impl Backend for Gzip {
 
 impl Filter for Gzip {
     fn route(&mut self, request: &Request) -> Result<Route, Error> {
-        Ok(Route::new().segment(Place::Own, request.length))
+        Ok(decoded::route(request))
     }
 
     fn stable(&mut self, _operation: Operation, offset: u64) -> Option<StableRoute> {
-        let length = self.reader.get().size.checked_sub(offset).filter(|length| *length > 0)?;
-        Some(StableRoute::new(Place::Own, length))
+        decoded::stable(self.reader.get().size, offset)
     }
 }
 

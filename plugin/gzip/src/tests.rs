@@ -1,5 +1,5 @@
 use memnbd_formats::Crc;
-use memnbd_guest::{Value, testing};
+use memnbd_guest::{Capabilities, Value, testing};
 
 use super::*;
 

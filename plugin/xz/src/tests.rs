@@ -1,7 +1,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use memnbd_guest::{Value, testing};
+use memnbd_guest::{Capabilities, Value, testing};
 
 use super::*;
 use crate::index::crc32;

@@ -36,10 +36,10 @@ mod index;
 
 use core::ops::Range;
 
-use memnbd_formats::{BlockReader, Decode, Pages};
+use memnbd_formats::{BlockReader, Decode, Pages, decoded};
 use memnbd_guest::{
-    Backend, Capabilities, Description, Disk, Error, Filter, Lower, OpenRequest, Operation,
-    Parameter, Place, Request, Route, StableRoute,
+    Backend, Description, Disk, Error, Filter, Lower, OpenRequest, Operation, Parameter, Request,
+    Route, StableRoute,
 };
 
 use cursor::Cursor;
@@ -122,10 +122,7 @@ impl Backend for Zstd {
     }
 
     fn disk(&self) -> Disk {
-        let capabilities = Capabilities::MULTI_CONN;
-        let preferred = Disk::above(&self.base.geometry()).preferred_block.max(64 << 10);
-        let disk = Disk::new(self.reader.get().index.size);
-        Disk { preferred_block: preferred, capabilities, ..disk }.in_pieces()
+        decoded::disk(&self.base, self.reader.get().index.size)
     }
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
@@ -135,13 +132,11 @@ impl Backend for Zstd {
 
 impl Filter for Zstd {
     fn route(&mut self, request: &Request) -> Result<Route, Error> {
-        Ok(Route::new().segment(Place::Own, request.length))
+        Ok(decoded::route(request))
     }
 
     fn stable(&mut self, _operation: Operation, offset: u64) -> Option<StableRoute> {
-        let size = self.reader.get().index.size;
-        let length = size.checked_sub(offset).filter(|length| *length > 0)?;
-        Some(StableRoute::new(Place::Own, length))
+        decoded::stable(self.reader.get().index.size, offset)
     }
 }
 
