@@ -276,7 +276,7 @@ async fn serve(
         preload.fill(args, main).await?;
     }
 
-    confined.all();
+    confined.wait_for_companion();
     let ready = bound.ready(&tls);
     let mut options = options(args, tls);
     options.exit_last |= of_server.exit_last;

@@ -46,7 +46,7 @@ pub(super) struct Confined {
     files: Extent,
     /// What can be opened, for the log.
     places: Files,
-    /// Closed when the companion is restricted.
+    /// Closed by the companion when it is restricted.
     companion: Receiver<()>,
     /// Starts compilers, which this process cannot.
     pub(super) broker: Option<Broker>,
@@ -129,14 +129,14 @@ impl Confined {
             tracing::debug!("can be opened: {} ({rights:?})", path.display());
         }
         if self.broker.is_some() {
-            self.all();
+            self.wait_for_companion();
         }
         Ok(())
     }
 
-    /// Waits until the files of all threads are restricted. The companion may be busy with the default component
-    /// until it is needed.
-    pub(super) fn all(&self) {
+    /// Waits until the companion is restricted as well. It may be busy until then with the default component,
+    /// which is needed anyway.
+    pub(super) fn wait_for_companion(&self) {
         let _ = self.companion.recv();
     }
 }
@@ -192,7 +192,7 @@ pub(super) fn explained(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
         format!(
-            "{error}: the sandbox of the server refuses it, for it opens what was named when it started; \
+            "{error}: the sandbox lets the server open only what was named when it started; \
              start it with --sandbox-path={} as well",
             path.parent().unwrap_or(path).display()
         ),
