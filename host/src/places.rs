@@ -9,6 +9,9 @@ use tokio::sync::Notify;
 
 use crate::budget::{Budget, Held};
 
+/// Which part of all places is guaranteed to a party that comes after they were divided.
+const PART_OF_NEWCOMER: u64 = 128;
+
 /// How many times as large as its content the table of exports may be before it gives back memory.
 const SPARSE: usize = 8;
 
@@ -27,19 +30,31 @@ pub struct Place {
     freed: Arc<Notify>,
 }
 
+/// What parties get that come after the places were divided.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    all: Budget,
+    freed: Arc<Notify>,
+}
+
+impl Rest {
+    /// Returns the places of one more party. A small part of all is guaranteed to it if so many are free
+    /// now, and for the rest it competes with the others.
+    pub fn places(&self) -> Places {
+        let budget = self.all.child(u64::MAX, self.all.limit() / PART_OF_NEWCOMER);
+        Places { budget, freed: self.freed.clone() }
+    }
+}
+
 impl Places {
-    /// Divides `most` places among parties, each of which may take at most `each`. Half of the
-    /// places are guaranteed to the parties in equal shares, and the rest is first come, first
-    /// served. A single party is guaranteed all of them.
-    pub fn divide(most: u64, each: u64, parties: usize) -> Vec<Self> {
+    /// Divides `most` places among parties. Half of the places are guaranteed to the parties in equal
+    /// shares, and the rest is first come, first served.
+    pub fn divide(most: u64, parties: usize) -> (Vec<Self>, Rest) {
         let all = Budget::new(most);
         let freed = Arc::new(Notify::new());
-        let guaranteed = match parties {
-            1 => most,
-            parties => most / 2 / parties.max(1) as u64,
-        };
-        let places = |_| Self { budget: all.child(each, guaranteed), freed: freed.clone() };
-        (0..parties).map(places).collect()
+        let guaranteed = most / 2 / parties.max(1) as u64;
+        let places = |_| Self { budget: all.child(u64::MAX, guaranteed), freed: freed.clone() };
+        ((0..parties).map(places).collect(), Rest { all, freed })
     }
 
     /// Creates places that are divided among nobody, and whose number can change.
@@ -182,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_party_leaves_places_to_the_others() {
-        let parties = Places::divide(100, u64::MAX, 4);
+        let (parties, _) = Places::divide(100, 4);
         let first = fill(&parties[0]);
         assert_eq!(first.len(), 100 - 3 * 12, "all but what the others have for sure");
         assert_eq!(fill(&parties[1]).len(), 12);
@@ -198,12 +213,23 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_own_limit_and_one_alone_has_all() {
-        assert_eq!(fill(&Places::divide(100, 7, 2)[0]).len(), 7);
-        assert_eq!(fill(&Places::divide(100, u64::MAX, 1)[0]).len(), 100);
-        let few = Places::divide(3, u64::MAX, 2);
+    fn one_alone_has_all() {
+        assert_eq!(fill(&Places::divide(100, 1).0[0]).len(), 100);
+        let (few, _) = Places::divide(3, 2);
         assert_eq!(fill(&few[0]).len(), 3, "too few to be shared out");
         assert_eq!(fill(&few[1]).len(), 3);
+    }
+
+    #[test]
+    fn newcomers_have_few_places_for_sure_and_compete_for_the_rest() {
+        let (parties, rest) = Places::divide(1024, 1);
+        let newcomer = rest.places();
+        let first = fill(&parties[0]);
+        assert_eq!(first.len(), 1024 - 8);
+        assert!(fill(&rest.places()).is_empty(), "too late");
+        assert_eq!(fill(&newcomer).len(), 8);
+        drop((first, newcomer));
+        assert_eq!(fill(&rest.places()).len(), 512, "all that is not for the first");
     }
 
     #[test]

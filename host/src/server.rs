@@ -7,25 +7,18 @@
 mod endpoint;
 mod given;
 mod handle;
+mod listener;
 mod namespaces;
 mod peer;
 
 use std::fmt;
-use std::fs::Permissions;
 use std::future::Future;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-#[cfg(feature = "vsock")]
-use tokio_vsock::VsockListener;
 
 use crate::access::Origin;
 use crate::client_log;
@@ -38,11 +31,13 @@ use crate::nbd::HandshakeConfig;
 pub use crate::owned_file::OwnedFile;
 use crate::places::{ExportPlaces, Place, Places};
 use crate::tls::Acceptor;
-use crate::transport::{self, Stream, StreamSocket};
+use crate::transport::Stream;
 pub use endpoint::{Endpoint, UriTls};
 pub use given::{NotReserved, Reserved};
 pub use handle::Handle;
 use handle::{Controlled, Wish};
+use listener::Acceptance;
+pub use listener::{Listener, Listening, NotListening, Socket};
 use namespaces::Namespaces;
 pub use namespaces::{DuplicateNamespace, Namespace};
 use peer::Peer;
@@ -50,55 +45,6 @@ use peer::Peer;
 /// How long connections may continue after the server is asked to stop. Requests in flight may
 /// finish in this time, and new ones are refused; connections that remain afterwards are closed.
 pub const DRAIN_TIME: Duration = Duration::from_secs(1);
-
-/// The pause after accepting fails for lack of resources.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The size of the send buffer to request for a Unix socket, in bytes. The kernel grants twice the
-/// requested size, or twice the system's limit, which may be less. With the default of 208 KiB, a
-/// large read is interrupted several times. TCP tunes its buffers by itself.
-const UNIX_SEND_BUFFER: usize = 416 << 10;
-
-/// A listening socket, and the exports that it serves.
-#[derive(Debug)]
-pub struct Listener {
-    /// The socket that accepts the clients.
-    pub socket: Socket,
-    /// The exports for these clients. With `None`, [`Options::entrance`] decides, if there is one, and
-    /// clients that it does not know get all exports of the server.
-    pub exports: Option<Arc<Exports>>,
-}
-
-/// A listening socket.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP, over IPv4 or IPv6.
-    Tcp(TcpListener),
-    /// A Unix domain socket, and its file if that is to be removed in the end. The file is dropped
-    /// first: once nobody listens, another server may take its place.
-    Unix(Option<Arc<OwnedFile>>, UnixListener),
-    /// vsock, for virtual machines and for the machine that this one runs on.
-    #[cfg(feature = "vsock")]
-    Vsock(VsockListener),
-}
-
-impl Socket {
-    /// Listens on a Unix domain socket in a new directory that only this user can enter, and that is
-    /// removed with the socket. Returns its path as well.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the directory or the socket cannot be created.
-    pub fn private() -> io::Result<(Self, PathBuf)> {
-        let only_us = Permissions::from_mode(0o700);
-        let mut builder = tempfile::Builder::new();
-        let directory = builder.prefix("memnbd-").permissions(only_us).tempdir()?;
-        let path = directory.path().join("socket");
-        let listener = UnixListener::bind(&path)?;
-        let file = OwnedFile::within(Some(directory), &path)?;
-        Ok((Self::Unix(Some(file), listener), path))
-    }
-}
 
 /// Options of a server.
 #[derive(Clone)]
@@ -206,15 +152,18 @@ impl Server {
         let mut accepting = JoinSet::new();
         // Those that are still in the handshake as well.
         let connected = InUse::default();
-        let places = Places::divide(self.max_connections, u64::MAX, listeners.len().max(1));
+        let (places, rest) = Places::divide(self.max_connections, listeners.len().max(1));
         self.serve_given(&mut accepting, places[0].clone(), &connected);
-        for (Listener { socket, exports }, places) in listeners.into_iter().zip(places) {
-            let mut context = self.context.clone();
-            match exports {
-                Some(exports) => context.exports = exports,
-                None => context.entrance = self.entrance.clone(),
-            }
-            accepting.spawn(accept(socket, context, places, connected.clone()));
+        let acceptance = Acceptance {
+            context: self.context.clone(),
+            entrance: self.entrance.clone(),
+            connected: connected.clone(),
+        };
+        for (listener, places) in listeners.into_iter().zip(places) {
+            accepting.spawn(listener.accept(acceptance.clone(), places));
+        }
+        if let Some(added) = self.controlled.take_added() {
+            accepting.spawn(listener::accept_added(added, acceptance, rest));
         }
         let mut stop = pin!(stop);
         let retires = tokio::select! {
@@ -251,8 +200,9 @@ impl Server {
         let mut context = self.context.clone();
         (context.peer, context.origin) = (Peer::Stdio.to_string().into(), Peer::Stdio.origin());
         let client = tokio::spawn(serve(stream, Peer::Stdio, context, None));
+        drop(self.controlled.take_added());
         let mut accepting = JoinSet::new();
-        let places = Places::divide(self.max_connections, u64::MAX, 1);
+        let (places, _) = Places::divide(self.max_connections, 1);
         self.serve_given(&mut accepting, places[0].clone(), &InUse::default());
         tokio::select! {
             () = stop => {}
@@ -303,79 +253,6 @@ impl Server {
     }
 }
 
-async fn accept(socket: Socket, context: Context, places: Places, connected: InUse) {
-    let mut failing = false;
-    loop {
-        match accept_one(&socket).await {
-            Ok((stream, peer)) => {
-                failing = false;
-                let mut context = Context {
-                    peer: peer.to_string().into(),
-                    origin: peer.origin(),
-                    ..context.clone()
-                };
-                context.enter(None);
-                if !context.exports.permit(&context.origin) {
-                    client_log::warn(
-                        None,
-                        format_args!("client {peer}: closed: no export is for it"),
-                    );
-                    continue;
-                }
-                // If no place is free, the client waits after it was accepted. A listener that
-                // reserved a place before accepting would withhold it from the clients of other
-                // listeners.
-                let place = places.enter().await;
-                let held = Some((place, connected.enter()));
-                tokio::spawn(serve(stream, peer, context, held));
-            }
-            Err(error) if is_about_one_client(&error) => {}
-            Err(error) => {
-                if !failing {
-                    tracing::warn!("accept: {error}; trying again");
-                }
-                failing = true;
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn accept_one(socket: &Socket) -> io::Result<(Box<dyn Stream>, Peer)> {
-    let (stream, peer, options): (Box<dyn Stream>, _, _) = match socket {
-        Socket::Tcp(listener) => {
-            let (stream, peer) = listener.accept().await?;
-            let options = transport::set_options(&stream);
-            (Box::new(StreamSocket::from(stream)), Peer::Tcp(peer), options)
-        }
-        Socket::Unix(_, listener) => {
-            let (stream, _) = listener.accept().await?;
-            let peer = Peer::Unix(stream.peer_cred().ok());
-            let options = sockopt::set_socket_send_buffer_size(&stream, UNIX_SEND_BUFFER);
-            (Box::new(StreamSocket::from(stream)), peer, options.map_err(io::Error::from))
-        }
-        #[cfg(feature = "vsock")]
-        Socket::Vsock(listener) => {
-            let (stream, peer) = std::future::poll_fn(|cx| listener.poll_accept(cx)).await?;
-            (Box::new(stream), Peer::Vsock(peer), Ok(()))
-        }
-    };
-    if let Err(error) = options {
-        tracing::debug!("client {peer}: socket options: {error}");
-    }
-    Ok((stream, peer))
-}
-
-/// Returns true for errors of accept that mean that a client went away before it was accepted.
-fn is_about_one_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
-}
-
 /// What is held for a connection while it lasts: its place, and its part of the count.
 type Held = (Place, User);
 
@@ -403,7 +280,7 @@ async fn serve<S: Stream>(stream: S, peer: Peer, context: Context, held: Option<
 pub(super) mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
-    use tokio::net::UnixStream;
+    use tokio::net::{UnixListener, UnixStream};
 
     pub(super) fn options() -> Options {
         Options {
@@ -426,7 +303,7 @@ pub(super) mod tests {
         let socket = Socket::Unix(None, UnixListener::bind(&path).unwrap());
         let server = Server::new(Arc::new(Exports::default()), options());
         let handle = server.handle();
-        let listeners = vec![Listener { socket, exports: None }];
+        let listeners = vec![Listener::new(socket, None)];
         let running = tokio::spawn(server.run(listeners, std::future::pending()));
         let mut client = UnixStream::connect(&path).await.unwrap();
         client.read_exact(&mut [0; 18]).await.unwrap();
@@ -445,10 +322,8 @@ pub(super) mod tests {
     async fn listeners_do_not_keep_connections_from_each_other() {
         let directory = tempfile::TempDir::new().unwrap();
         let paths = ["a", "b", "c"].map(|name| directory.path().join(name));
-        let listen = |path: &std::path::PathBuf| Listener {
-            socket: Socket::Unix(None, UnixListener::bind(path).unwrap()),
-            exports: None,
-        };
+        let listen =
+            |path| Listener::new(Socket::Unix(None, UnixListener::bind(path).unwrap()), None);
         let listeners = paths.iter().map(listen).collect();
         let server = Server::new(Arc::new(Exports::default()), options());
         let never = std::future::pending;

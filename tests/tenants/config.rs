@@ -1,12 +1,13 @@
 //! Tenants in the configuration file.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
 use super::{configured, control_as, script, secret};
 use crate::control::{control, http, http_as};
-use crate::support::{LIMIT, require, wait_until};
+use crate::support::{LIMIT, Probe, Server, require, wait_until};
 
 #[test]
 fn tenants_of_the_file_have_sockets_tokens_grants_and_disks() {
@@ -39,6 +40,15 @@ assert error_of('d') == error_of('e') and error_of('mine', 'acme.sock') == error
     assert!(error.contains("the configuration file has this token"), "{error}");
 }
 
+/// Makes a server read a new file, and waits for a line in its log.
+fn reload(server: &mut Server, text: &str, told: &str) {
+    let before = server.log().len();
+    fs::write(server.path("server.toml"), text).unwrap();
+    server.signal(Signal::HUP);
+    let found = wait_until(LIMIT, || server.log()[before..].iter().any(|line| line.contains(told)));
+    assert!(found, "{told}: {:#?}", server.log());
+}
+
 #[test]
 fn tenants_and_tokens_follow_the_file() {
     require!("nbdsh");
@@ -50,15 +60,7 @@ fn tenants_and_tokens_follow_the_file() {
         )
     };
     let mut server = configured(&text(&one, "[tenants.old.disks.d]\nparameters = ['1M']"));
-    let reload = |server: &mut crate::support::Server, text: &str, told: &str| {
-        let before = server.log().len();
-        fs::write(server.path("server.toml"), text).unwrap();
-        server.signal(Signal::HUP);
-        let found =
-            wait_until(LIMIT, || server.log()[before..].iter().any(|line| line.contains(told)));
-        assert!(found, "{told}: {:#?}", server.log());
-    };
-    let ls = |server: &crate::support::Server, secret: &str| {
+    let ls = |server: &Server, secret: &str| {
         http_as(server, secret, "GET", "/v1/tenants/acme/disks", None).status
     };
     assert_eq!((ls(&server, &first), ls(&server, &second)), (200, 401));
@@ -70,8 +72,6 @@ fn tenants_and_tokens_follow_the_file() {
     script(&server, "open_disk('d').pwrite(b'x' * 512, 0)");
     let error = control_as(&server, "acme", &second, &["create", "e", "1M"]).failure(1);
     assert!(error.contains("at most 1"), "{error}");
-    let moved = text(&two, &format!("uids = [{uid}]\nquotas.disks = 1\nlisten = ['unix:new']"));
-    reload(&mut server, &moved, "the sockets of the tenant \"acme\" differ");
     reload(&mut server, "[disks]\n[tenants.acme]\nuid = 1", "\"uid\" is not a key of a tenant");
     assert_eq!(ls(&server, &second), 200, "nothing was changed");
     let both = text(&two, &format!("uids = [{uid}]\nquotas.disks = 1"));
@@ -108,6 +108,49 @@ fn tenants_and_tokens_follow_the_file() {
 }
 
 #[test]
+fn sockets_of_tenants_follow_the_file() {
+    require!("nbdsh");
+    let text = |acme: &str, other: &str| {
+        let disk = |size: &str| format!("parameters = ['{size}']");
+        format!(
+            "[disks]\n[tenants.acme]\nlisten = [{acme}]\n[tenants.acme.disks.d]\n{}\n\
+             [tenants.other]\nlisten = [{other}]\n[tenants.other.disks.e]\n{}\n",
+            disk("1M"),
+            disk("2M")
+        )
+    };
+    let mut server = configured(&text("'unix:a'", ""));
+    let _stays = Probe::new(UnixStream::connect(server.path("a")).unwrap(), "d");
+    reload(&mut server, &text("'unix:a', 'unix:b', '127.0.0.1:0'", "'unix:c'"), "read again");
+    script(&server, "assert [listed(path) for path in 'abc'] == [['d'], ['d'], ['e']]");
+    let listens = |server: &Server, what: &str| {
+        server.log().iter().filter(|line| line.contains(what)).count()
+    };
+    assert_eq!(listens(&server, "tenant \"acme\": listens on 127.0.0.1:0"), 1);
+    // A socket moves from one tenant to the other, and another one is closed.
+    reload(&mut server, &text("'unix:c'", "'unix:b', 'unix:a'"), "read again");
+    assert_eq!(listens(&server, "tenant \"acme\": closed 127.0.0.1:0"), 1);
+    script(&server, "assert [listed(path) for path in 'abc'] == [['e'], ['e'], ['d']]");
+    let clients = http(&server, "GET", "/v1/tenants/acme/connections", None).json();
+    assert_eq!(clients.as_array().map(Vec::len), Some(1), "{clients}");
+    // What cannot be opened is told, and the rest is done.
+    let elsewhere = tempfile::TempDir::new().unwrap();
+    let path = elsewhere.path().join("s");
+    let text_of =
+        |more: &str| text(&format!("'unix:{}', 'unix:d'{more}", path.display()), "'unix:a'");
+    let named = format!("--sandbox-path={}", elsewhere.path().display());
+    reload(&mut server, &text_of(""), &named);
+    script(&server, "assert [listed(path) for path in 'ad'] == [['e'], ['d']]");
+    assert!(!server.path("b").exists() && !server.path("c").exists());
+    let nowhere = "listen = \"nowhere\": it is written HOST:PORT";
+    reload(&mut server, &text_of(", 'nowhere'"), nowhere);
+    reload(&mut server, "[tenants.acme]\nlisten = ['unix:d']\n[disks]", "read again");
+    assert!(server.path("d").exists() && !server.path("a").exists());
+    script(&server, "assert listed('d') == []");
+    server.allow_log("");
+}
+
+#[test]
 fn mistakes_are_told_before_anything_starts() {
     for (text, words) in [
         ("[tenants.acme]\nlisten = ['nowhere']", "listen = \"nowhere\": it is written HOST:PORT"),
@@ -117,6 +160,10 @@ fn mistakes_are_told_before_anything_starts() {
         ),
         ("[tenants.a]\nuids = [7]\n[tenants.b]\nuids = [7]", "the user 7 is of another tenant"),
         ("[tenants.acme]\nlisten = ['unix:a,export=b']", "leave out export="),
+        (
+            "[tenants.a]\nlisten = ['unix:s']\n[tenants.b]\nlisten = ['unix:s']",
+            "the tenant \"a\" listens there already",
+        ),
     ] {
         let directory = tempfile::TempDir::new().unwrap();
         fs::write(directory.path().join("server.toml"), text).unwrap();

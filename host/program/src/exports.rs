@@ -271,10 +271,6 @@ pub(super) async fn found(
     maker: &Maker,
 ) -> Result<(Founded, Vec<Listen>), Failure> {
     let name = &tenant.name;
-    let of_tenant = |problem: &str| {
-        let problem = format!("the tenant {name:?}: {problem}");
-        anyhow::anyhow!(file.of_file(&config.located_tenant(name, &problem)))
-    };
     let grants = file.grants_of(config, tenant).map_err(|problem| anyhow::anyhow!(problem))?;
     let mut founded = Founded::new(name, tenant.spec.clone(), grants, maker);
     for disk in &tenant.disks {
@@ -297,12 +293,24 @@ pub(super) async fn found(
         })?;
         founded.offers.insert(export.name.clone(), export.spec.clone());
     }
-    let listen = tenant.listen.iter().map(|text| {
-        let listen = plan::listen_for(text.as_ref(), file.directory());
-        listen.map_err(|problem| of_tenant(&format!("listen = {text:?}: {problem}")))
+    let sockets = sockets_of(tenant, config, file).map_err(|problem| anyhow::anyhow!(problem))?;
+    Ok((founded, sockets))
+}
+
+/// Returns the sockets of a tenant of the configuration file.
+pub(super) fn sockets_of(
+    tenant: &ConfiguredTenant,
+    config: &Config,
+    file: &ConfigFile,
+) -> Result<Vec<Listen>, String> {
+    let ConfiguredTenant { name, listen, .. } = tenant;
+    let sockets = listen.iter().map(|text| {
+        plan::listen_for(text.as_ref(), file.directory()).map_err(|problem| {
+            let problem = format!("the tenant {name:?}: listen = {text:?}: {problem}");
+            file.of_file(&config.located_tenant(name, &problem))
+        })
     });
-    let listen = listen.collect::<Result<_, _>>()?;
-    Ok((founded, listen))
+    sockets.collect()
 }
 
 /// Returns the image with which the main disk is to be filled, if there is one.

@@ -33,6 +33,7 @@ impl Leftovers {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "the process is about to end"));
         }
         let (created, file) = create()?;
+        state.files.retain(|file| file.strong_count() > 0);
         state.files.extend(file.as_ref().map(Arc::downgrade));
         Ok(created)
     }

@@ -54,59 +54,13 @@ impl Bound {
         let mut bound = Self::default();
         for Listen { address, export } in sockets {
             let (view, name) = view(exports, export.as_deref())?;
-            let (sockets, endpoint) = bound.bind(address, identity, leftovers).await?;
+            let (sockets, endpoint) = bind(address, identity, leftovers).await?;
+            if let (Address::Private, Endpoint::Unix(path)) = (address, &endpoint) {
+                bound.private.push(path.clone());
+            }
             bound.add(sockets, view, endpoint, name);
         }
         Ok(bound)
-    }
-
-    /// Listens on further sockets, for these exports. They are not announced: those whose they are know them.
-    pub(super) async fn listen_for(
-        &mut self,
-        sockets: &[Listen],
-        exports: &Arc<Exports>,
-        identity: &Identity,
-        leftovers: &Leftovers,
-    ) -> anyhow::Result<()> {
-        for Listen { address, .. } in sockets {
-            let (sockets, _) = self.bind(address, identity, leftovers).await?;
-            let listener = |socket| Listener { socket, exports: Some(exports.clone()) };
-            self.listeners.extend(sockets.into_iter().map(listener));
-        }
-        Ok(())
-    }
-
-    async fn bind(
-        &mut self,
-        address: &Address,
-        identity: &Identity,
-        leftovers: &Leftovers,
-    ) -> anyhow::Result<(Vec<Socket>, Endpoint)> {
-        Ok(match address {
-            Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
-                .await
-                .with_context(|| format!("listen on {host} port {port}"))?,
-            Address::AllInterfaces { port, family } => {
-                let (sockets, port) = bind_port(&every_interface(*port), *family, true)
-                    .with_context(|| format!("listen on port {port}"))?;
-                (sockets, Endpoint::Tcp("localhost".into(), port))
-            }
-            Address::Unix(path) => {
-                let path = std::path::absolute(path).context("find the current directory")?;
-                let socket = unix::bind(&path, identity, leftovers)
-                    .with_context(|| format!("listen on {}", path.display()))?;
-                (vec![socket], Endpoint::Unix(path))
-            }
-            Address::Private => {
-                let (socket, path) = unix::bind_private(identity, leftovers)
-                    .context("listen on a private socket")?;
-                self.private.push(path.clone());
-                (vec![socket], Endpoint::Unix(path))
-            }
-            Address::Vsock { port } => {
-                bind_vsock(*port).with_context(|| format!("listen on vsock port {port}"))?
-            }
-        })
     }
 
     /// Takes over inherited sockets. A socket named like an export serves that export alone.
@@ -142,7 +96,7 @@ impl Bound {
         endpoint: Endpoint,
         name: String,
     ) {
-        let listener = |socket| Listener { socket, exports: exports.clone() };
+        let listener = |socket| Listener::new(socket, exports.clone());
         self.listeners.extend(sockets.into_iter().map(listener));
         match &endpoint {
             Endpoint::Tcp(_, port) => _ = self.port.get_or_insert(u32::from(*port)),
@@ -160,6 +114,51 @@ impl Bound {
         let uris = self.endpoints.iter().map(uri).collect();
         Ready::new(uris, self.port, self.unix.as_deref(), &self.private, tls)
     }
+}
+
+/// Listens on a socket for these exports. It is not announced: those whose it is know it. A host may have
+/// several addresses, each with a listener of its own.
+pub(super) async fn listen_for(
+    listen: &Listen,
+    exports: &Arc<Exports>,
+    identity: &Identity,
+    leftovers: &Leftovers,
+) -> anyhow::Result<Vec<Listener>> {
+    let (sockets, _) = bind(&listen.address, identity, leftovers).await?;
+    let listener = |socket| Listener::new(socket, Some(exports.clone()));
+    Ok(sockets.into_iter().map(listener).collect())
+}
+
+/// Binds a socket. A host may have several addresses.
+async fn bind(
+    address: &Address,
+    identity: &Identity,
+    leftovers: &Leftovers,
+) -> anyhow::Result<(Vec<Socket>, Endpoint)> {
+    Ok(match address {
+        Address::Tcp { host, port, family } => bind_tcp(host, *port, *family)
+            .await
+            .with_context(|| format!("listen on {host} port {port}"))?,
+        Address::AllInterfaces { port, family } => {
+            let (sockets, port) = bind_port(&every_interface(*port), *family, true)
+                .with_context(|| format!("listen on port {port}"))?;
+            (sockets, Endpoint::Tcp("localhost".into(), port))
+        }
+        Address::Unix(path) => {
+            let path = std::path::absolute(path).context("find the current directory")?;
+            let socket = unix::bind(&path, identity, leftovers)
+                .with_context(|| format!("listen on {}", path.display()))?;
+            (vec![socket], Endpoint::Unix(path))
+        }
+        Address::Private => {
+            let (socket, path) =
+                unix::bind_private(identity, leftovers).context("listen on a private socket")?;
+            (vec![socket], Endpoint::Unix(path))
+        }
+        Address::Vsock { port } => {
+            bind_vsock(*port).with_context(|| format!("listen on vsock port {port}"))?
+        }
+    })
 }
 
 /// Returns the exports that a socket serves, `None` for all of them, and the export name for its

@@ -251,8 +251,11 @@ async fn serve(
     if args.manner == Manner::Nbdkit {
         bound.ask_for(args.export_name());
     }
-    for (tenant, sockets) in &planned.tenants {
-        bound.listen_for(sockets, &tenant.exports, &identity, &leftovers).await?;
+    for (tenant, sockets) in &mut planned.tenants {
+        for listen in sockets.drain(..) {
+            let listeners = listen::listen_for(&listen, &tenant.exports, &identity, &leftovers);
+            bound.listeners.extend(tenant.sockets.add(listen.clone(), listeners.await?));
+        }
     }
     let control = control::bind(&args.control.control, &identity, &leftovers).await?;
     for address in control.addresses() {
@@ -287,8 +290,17 @@ async fn serve(
     let reload = configured.map(|configured| (configured, signals.reload().clone()));
     let tenants = tenants.into_iter().map(|(tenant, _)| tenant).collect();
     let server_handle = server.handle();
-    let served =
-        Served { server: server_handle, maker, disks, reload, tenants, entries, hubs, tls };
+    let served = Served {
+        server: server_handle,
+        maker,
+        disks,
+        reload,
+        tenants,
+        entries,
+        hubs,
+        tls,
+        leftovers: leftovers.clone(),
+    };
     let controlled = control::serve(control, served)?;
     for (files, limits) in of_server.rate_files.drain(..) {
         tokio::spawn(files.follow(limits));

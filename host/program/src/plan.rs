@@ -2,6 +2,7 @@
 //! options are reported here, or earlier by clap, and so before anything starts.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ pub(super) enum ClientSource {
 }
 
 /// A socket that is to be created.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listen {
     pub(super) address: Address,
     /// The only export that this socket serves, or `None` for all of them.
@@ -43,7 +44,7 @@ pub(super) struct Listen {
 }
 
 /// The address of a socket.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     /// All IP addresses of a host in this family. Port 0 picks a free port.
     Tcp { host: String, port: u16, family: Family },
@@ -56,6 +57,19 @@ pub(super) enum Address {
     /// A vsock port, for virtual machines on this machine and for the machine that this one runs
     /// on. Port 0 picks a free port.
     Vsock { port: u32 },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::AllInterfaces { port, .. } => write!(f, "port {port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Private => f.write_str("a private socket"),
+            Self::Vsock { port } => write!(f, "vsock:{port}"),
+        }
+    }
 }
 
 /// The IP addresses of a host name to listen on.

@@ -10,8 +10,8 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use super::Failure;
 use super::args::Life;
 
-/// The user and group that the process is to assume.
-#[derive(Debug)]
+/// The user and group that the process is to assume; the default is to stay what it is.
+#[derive(Debug, Default)]
 pub(super) struct Identity {
     user: Option<User>,
     uid: Option<Uid>,

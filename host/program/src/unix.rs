@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 
 use super::leftovers::Leftovers;
 use super::privileges::Identity;
+use super::sandbox;
 use memnbd::server::{OwnedFile, Socket};
 
 /// How long to wait for other servers that are creating sockets in the same directory.
@@ -38,8 +39,9 @@ pub(super) fn bind_with(
 ) -> anyhow::Result<(UnixListener, Arc<OwnedFile>)> {
     let lock = lock_directory_of(path);
     replace_stale(path)?;
+    let directory = path.parent().unwrap_or(path);
     let bound = leftovers.create(|| {
-        let listener = listen()?;
+        let listener = listen().map_err(|error| sandbox::explained_socket(directory, error))?;
         let file = OwnedFile::new(path)?;
         Ok(((listener, file.clone()), Some(file)))
     })?;

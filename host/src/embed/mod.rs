@@ -231,7 +231,7 @@ impl Builder {
         }
         let (socket, endpoint) = self.address.bind().await?;
         let server = Server::new(exports, options());
-        Ok((server, Listener { socket, exports: None }, endpoint))
+        Ok((server, Listener::new(socket, None), endpoint))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::given::{Given, MAX_WAITING, NotReserved, Reserved};
+use super::listener::{Listener, Listening, MAX_ADDED, NotListening};
 use super::namespaces::{DuplicateNamespace, Namespace, Namespaces};
 use crate::access::Origin;
 use crate::block::ErrorCode;
@@ -19,6 +20,7 @@ pub struct Handle {
     namespaces: Namespaces,
     peers: Peers,
     given: mpsc::Sender<Given>,
+    added: mpsc::Sender<Listener>,
     wish: Arc<watch::Sender<Wish>>,
     ended: watch::Receiver<()>,
 }
@@ -28,6 +30,8 @@ pub(super) struct Controlled {
     wish: watch::Receiver<Wish>,
     /// `None` once they are served.
     given: Option<mpsc::Receiver<Given>>,
+    /// `None` once their clients are accepted.
+    added: Option<mpsc::Receiver<Listener>>,
     _ended: watch::Sender<()>,
 }
 
@@ -51,8 +55,10 @@ impl Handle {
         let (wish, asked) = watch::channel(Wish::Serve);
         let (sender, ended) = watch::channel(());
         let (given, receiver) = mpsc::channel(MAX_WAITING);
-        let handle = Self { exports, namespaces, peers, given, wish: Arc::new(wish), ended };
-        (handle, Controlled { wish: asked, given: Some(receiver), _ended: sender })
+        let (added, sockets) = mpsc::channel(MAX_ADDED);
+        let handle = Self { exports, namespaces, peers, given, added, wish: Arc::new(wish), ended };
+        let (given, added) = (Some(receiver), Some(sockets));
+        (handle, Controlled { wish: asked, given, added, _ended: sender })
     }
 
     /// Adds a namespace: exports that only those clients find that [`Options::entrance`](super::Options::entrance)
@@ -183,6 +189,19 @@ impl Handle {
         self.peers.disconnect(self.exports.namespace(), id)
     }
 
+    /// Accepts the clients of another socket, until what is returned is dropped. A small part of the
+    /// connections of the server is guaranteed to it, if so many are free now; the greater part is for the
+    /// sockets with which the server was started.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server accepts no more clients, or serves a single one.
+    pub fn listen(&self, listener: Listener) -> Result<Listening, NotListening> {
+        let (listener, listening) = listener.closable();
+        self.added.try_send(listener).map_err(|_| NotListening)?;
+        Ok(listening)
+    }
+
     /// Reserves a turn to serve a client of this export, and of no other, whose stream the caller has, or
     /// will have. The stream carries plain NBD, from the greeting on: the caller knows the client, and TLS
     /// is not asked for.
@@ -219,6 +238,11 @@ impl Controlled {
     /// Returns the streams to serve, once.
     pub(super) fn take_given(&mut self) -> Option<mpsc::Receiver<Given>> {
         self.given.take()
+    }
+
+    /// Returns the sockets whose clients are to be accepted, once.
+    pub(super) fn take_added(&mut self) -> Option<mpsc::Receiver<Listener>> {
+        self.added.take()
     }
 
     /// Completes when a handle asks the server to stop.

@@ -127,7 +127,7 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("socket");
         let socket = Socket::Unix(None, UnixListener::bind(&path).unwrap());
-        let listeners = vec![Listener { socket, exports: None }];
+        let listeners = vec![Listener::new(socket, None)];
         let running = tokio::spawn(server.run(listeners, std::future::pending()));
         let ask = async |name: &str| {
             let mut client = UnixStream::connect(&path).await.unwrap();

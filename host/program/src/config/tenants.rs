@@ -29,7 +29,7 @@ const TOKEN_KEYS: [&str; 2] = ["role", "digest"];
 
 /// Reads the tenants.
 pub(super) fn read_tenants(root: &DeTable<'_>) -> Result<Vec<ConfiguredTenant>, Mistake> {
-    let mut tenants = Vec::new();
+    let mut tenants: Vec<ConfiguredTenant> = Vec::new();
     for (index, (name, at, value)) in entries(root).into_iter().enumerate() {
         let wrong = |message: String| Mistake { at, message };
         check_tenant(name).map_err(wrong)?;
@@ -64,6 +64,14 @@ pub(super) fn read_tenants(root: &DeTable<'_>) -> Result<Vec<ConfiguredTenant>, 
         }
         if let Some(exports) = exports {
             tenant.exports = read_exports(exports, &tenant.disks, Author::Server)?;
+        }
+        for text in &tenant.listen {
+            if let Some(other) = tenants.iter().find(|other| other.listen.contains(text)) {
+                return Err(wrong(format!(
+                    "the tenant {name:?}: listen = {text:?}: the tenant {:?} listens there already",
+                    other.name
+                )));
+            }
         }
         tenant.spec.check().map_err(|problem| Mistake {
             at,

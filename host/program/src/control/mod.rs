@@ -1,8 +1,9 @@
 //! The control API: HTTP with JSON, on a Unix domain socket that only the user who serves can connect to, and
 //! over TCP with TLS, for those who have tokens.
 //!
-//! Those who use it create, change and remove disks, but name grants ([`super::grants`]) and no paths. Everything that they can make the server keep is bounded here, and a request that waits holds
-//! nothing that NBD clients need.
+//! Those who use it create, change and remove disks, but name grants ([`super::grants`]) and no paths.
+//! Everything that they can make the server keep is bounded here, and a request that waits holds nothing
+//! that NBD clients need.
 //!
 //! - `api`: the API of a tenant.
 //! - `bitmaps`: dirty bitmaps for NBD clients.
@@ -240,6 +241,7 @@ pub(super) struct Served {
     pub(super) hubs: Hubs,
     /// For TCP.
     pub(super) tls: Option<Arc<Acceptor>>,
+    pub(super) leftovers: Leftovers,
 }
 
 /// Serves the API, if there are sockets, and reads the configuration file again when it is notified.
@@ -248,7 +250,8 @@ pub(super) struct Served {
 ///
 /// Returns an error if the tenants cannot be served.
 pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, Failure> {
-    let Served { server, maker, disks, reload, tenants: founded, entries, hubs, tls } = served;
+    let Served { server, maker, disks, reload, tenants: founded, .. } = served;
+    let Served { entries, hubs, tls, leftovers, .. } = served;
     let mut tasks = JoinSet::new();
     if sockets.is_empty() && reload.is_none() {
         return Ok(Serving { tasks, hubs, _tenants: None });
@@ -261,7 +264,8 @@ pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, 
     }
     if let Some((mut from_file, hangup)) = reload {
         from_file.adopt(tenants.first());
-        let (follow, events) = (from_file.follow(tenants.clone(), hangup), hubs.first().clone());
+        let (follow, events) =
+            (from_file.follow(tenants.clone(), hangup, leftovers), hubs.first().clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = follow => {}

@@ -16,16 +16,17 @@ use super::problem::Problem;
 use super::tenants::{FIRST, Founded, NotSet, TenantSpec, Tenants, unknown};
 use crate::chain::Chain;
 use crate::config::{Config, ConfigFile, ConfiguredTenant};
+use crate::exports::sockets_of;
 use crate::grants::Grants;
+use crate::leftovers::Leftovers;
 use crate::making::Rights;
+use crate::plan::Listen;
 
 /// A configuration file whose disks are served.
 pub(crate) struct FromFile {
     file: ConfigFile,
     /// What it said when it was read first.
     config: Option<(Config, HashMap<String, Arc<Chain>>)>,
-    /// The sockets of its tenants, which are bound at the start.
-    listen: HashMap<String, Vec<String>>,
     /// The grants of the command line, besides those of the file.
     grants: Grants,
 }
@@ -38,9 +39,7 @@ impl FromFile {
         chains: HashMap<String, Arc<Chain>>,
         grants: Grants,
     ) -> Self {
-        let tenants = config.tenants.iter();
-        let listen = tenants.map(|tenant| (tenant.name.clone(), tenant.listen.clone())).collect();
-        Self { file, config: Some((config, chains)), listen, grants }
+        Self { file, config: Some((config, chains)), grants }
     }
 
     /// Records its disks and exports, which are served already.
@@ -57,10 +56,15 @@ impl FromFile {
     }
 
     /// Reads the file again whenever it is notified.
-    pub(super) async fn follow(self, tenants: Arc<Tenants>, hangup: Arc<Notify>) {
+    pub(super) async fn follow(
+        self,
+        tenants: Arc<Tenants>,
+        hangup: Arc<Notify>,
+        leftovers: Leftovers,
+    ) {
         loop {
             hangup.notified().await;
-            match self.reload(&tenants).await {
+            match self.reload(&tenants, &leftovers).await {
                 Ok(populated) => self.report(&populated),
                 Err(problem) => tracing::error!("{problem}; nothing was changed"),
             }
@@ -69,7 +73,11 @@ impl FromFile {
 
     /// Makes everything what the file says. All of it is checked before the first change, as far as that is
     /// possible.
-    async fn reload(&self, tenants: &Arc<Tenants>) -> Result<Populated, String> {
+    async fn reload(
+        &self,
+        tenants: &Arc<Tenants>,
+        leftovers: &Leftovers,
+    ) -> Result<Populated, String> {
         let file = self.file.clone();
         let loaded = tokio::task::spawn_blocking(move || file.load()).await;
         let config = loaded.map_err(|_| "the configuration could not be read".to_owned())??;
@@ -77,6 +85,7 @@ impl FromFile {
         self.file.grant(&config, &mut grants)?;
         let _alone = tenants.changing.lock().await;
         let mut founded = self.check(tenants, &config).await?;
+        let sockets = self.sockets(&config)?;
         let first = tenants.first();
         self.warn_of_grants(FIRST, grants != *first.maker.grants());
         let mut all = self.populate(first, &config, None, false).await?;
@@ -84,6 +93,12 @@ impl FromFile {
         for gone in gone(tenants, &config) {
             // There is nobody else who removes it.
             let _ = tenants.remove(&gone).await;
+        }
+        // All of them first, for a socket may move from one tenant to another.
+        for (name, wanted) in &sockets {
+            if let Some(served) = tenants.get(name) {
+                served.close_other_sockets(wanted).await;
+            }
         }
         for tenant in &config.tenants {
             let changed = match founded.remove(&tenant.name) {
@@ -100,7 +115,23 @@ impl FromFile {
                 }
             }
         }
+        for (name, wanted) in &sockets {
+            let Some(served) = tenants.get(name) else { continue };
+            for problem in served.open_sockets(wanted, leftovers).await {
+                tracing::error!("{}", self.file.of_file(&config.located_tenant(name, &problem)));
+            }
+        }
         Ok(all)
+    }
+
+    /// Returns the sockets that each tenant is to have.
+    fn sockets<'a>(&self, config: &'a Config) -> Result<Vec<(&'a str, Vec<Listen>)>, String> {
+        let tenants = config.tenants.iter();
+        let sockets = tenants.map(|tenant| {
+            let sockets = sockets_of(tenant, config, &self.file);
+            sockets.map(|sockets| (tenant.name.as_str(), sockets))
+        });
+        sockets.collect()
     }
 
     /// Checks tokens and tenants. Returns the tenants that are new, with their disks.
@@ -172,7 +203,6 @@ impl FromFile {
         opened.map_err(|problem| {
             self.file.of_file(&config.located_tenant(&name, problem.detail()))
         })?;
-        self.warn_of_sockets(config, &name);
         Ok(Populated { exports, ..Populated::new(false, changes, 0) })
     }
 
@@ -194,20 +224,7 @@ impl FromFile {
         }
         let grants = self.file.grants_of(config, tenant)?;
         self.warn_of_grants(name, grants != *served.api.maker.grants());
-        self.warn_of_sockets(config, name);
         self.populate(&served.api, config, Some(tenant), false).await
-    }
-
-    fn warn_of_sockets(&self, config: &Config, name: &str) {
-        let listen = config.tenants.iter().find(|tenant| tenant.name == name);
-        let listen = listen.map_or(&[][..], |tenant| &tenant.listen);
-        if self.listen.get(name).map_or(&[][..], Vec::as_slice) != listen {
-            let text = format!(
-                "the sockets of the tenant {name:?} differ, and stay as they are until the server is \
-                 started anew"
-            );
-            tracing::warn!("{}", self.file.of_file(&text));
-        }
     }
 
     fn warn_of_grants(&self, tenant: &str, differ: bool) {

@@ -184,17 +184,34 @@ pub(super) fn told(args: &Args) -> Value {
 /// Adds to an error what refused to open a path, if it was the sandbox: the permissions of the file allow
 /// it.
 pub(super) fn explained(path: &Path, error: io::Error) -> io::Error {
+    let directory = path.parent().unwrap_or(path);
+    of_sandbox(error, path, Access::READ_OK, directory, "opens only what was named")
+}
+
+/// The same for a socket that was to be created in a directory.
+pub(super) fn explained_socket(directory: &Path, error: io::Error) -> io::Error {
+    let rule = "creates sockets only in directories that were named";
+    of_sandbox(error, directory, Access::WRITE_OK, directory, rule)
+}
+
+fn of_sandbox(
+    error: io::Error,
+    path: &Path,
+    wanted: Access,
+    directory: &Path,
+    rule: &str,
+) -> io::Error {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
-    let permitted = || rustix::fs::access(path, Access::READ_OK).is_ok();
+    let permitted = || rustix::fs::access(path, wanted).is_ok();
     if !denied || !RESTRICTED.load(Ordering::Relaxed) || !permitted() {
         return error;
     }
     io::Error::new(
         error.kind(),
         format!(
-            "{error}: the sandbox lets the server open only what was named when it started; \
-             start it with --sandbox-path={} as well",
-            path.parent().unwrap_or(path).display()
+            "{error}: in its sandbox, the server {rule} when it started; start it with \
+             --sandbox-path={} as well",
+            directory.display()
         ),
     )
 }

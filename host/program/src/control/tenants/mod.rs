@@ -9,6 +9,7 @@
 //! - `levels`: how much of its quotas a tenant uses.
 //! - `near`: telling tenants that they come near their quotas.
 //! - `routes`: tenants and tokens in the API.
+//! - `sockets`: the sockets of tenants.
 //! - `spec`: what a tenant may have.
 //! - `tokens`: secrets, and what they are good for.
 //! - `ways`: how clients are recognised.
@@ -17,6 +18,7 @@ mod entries;
 mod levels;
 mod near;
 mod routes;
+mod sockets;
 mod spec;
 mod tokens;
 mod ways;
@@ -46,10 +48,13 @@ use super::{idle, lives};
 use crate::chain::Chain;
 use crate::events::Hubs;
 use crate::grants::Grants;
+use crate::leftovers::Leftovers;
 use crate::making::{Maker, Owner};
+use crate::plan::Listen;
 pub(crate) use entries::{Entries, NoSeat};
 pub(super) use levels::Level;
 pub(super) use routes::router;
+pub(crate) use sockets::Sockets;
 pub(crate) use spec::{Cpus, FIRST, Quotas, TenantSpec, check_tenant, check_token};
 pub(crate) use tokens::{Holder, NotSet, Role, Token};
 
@@ -66,6 +71,7 @@ pub(crate) struct Founded {
     pub(crate) disks: HashMap<String, (DiskSpec, Arc<Chain>)>,
     /// Its exports that are other names of disks, which are among the exports as well.
     pub(crate) offers: BTreeMap<String, ExportSpec>,
+    pub(crate) sockets: Sockets,
     origin: Origin,
     owner: Owner,
 }
@@ -98,7 +104,8 @@ impl Founded {
         };
         let maker = maker.for_owner(owner.clone(), Arc::new(grants));
         let (name, disks, offers) = (name.to_owned(), HashMap::new(), BTreeMap::new());
-        Self { name, spec, exports, maker, disks, offers, origin, owner }
+        let sockets = Sockets::default();
+        Self { name, spec, exports, maker, disks, offers, sockets, origin, owner }
     }
 }
 
@@ -109,6 +116,7 @@ pub(super) struct Tenant {
     router: Router,
     /// What bounds it, unless it is the first.
     bounds: Option<Bounds>,
+    sockets: tokio::sync::Mutex<Sockets>,
     /// What ends with the tenant.
     tasks: [AbortHandle; 2],
 }
@@ -124,7 +132,7 @@ struct Bounds {
 }
 
 impl Tenant {
-    fn new(name: &str, api: Api, bounds: Option<Bounds>) -> Self {
+    fn new(name: &str, api: Api, bounds: Option<Bounds>, sockets: Sockets) -> Self {
         let api = Arc::new(api);
         events::observe_disks(&api);
         let tasks = [
@@ -132,7 +140,7 @@ impl Tenant {
             tokio::spawn(lives::end_lives(api.clone())).abort_handle(),
         ];
         let router = super::router_of(api.clone());
-        Self { name: name.to_owned(), api, router, bounds, tasks }
+        Self { name: name.to_owned(), api, router, bounds, sockets: sockets.into(), tasks }
     }
 
     /// Returns its name.
@@ -143,6 +151,31 @@ impl Tenant {
     /// Returns true if the configuration file has it.
     fn is_of_file(&self) -> bool {
         self.bounds.as_ref().is_some_and(|bounds| bounds.origin == Origin::File)
+    }
+
+    /// Closes its sockets but these.
+    pub(super) async fn close_other_sockets(&self, wanted: &[Listen]) {
+        for listen in self.sockets.lock().await.close_others(wanted).await {
+            tracing::info!("tenant {:?}: closed {}", self.name, listen.address);
+        }
+    }
+
+    /// Opens those of these sockets that it does not have yet. Returns what went wrong.
+    pub(super) async fn open_sockets(
+        &self,
+        wanted: &[Listen],
+        leftovers: &Leftovers,
+    ) -> Vec<String> {
+        let opened =
+            self.sockets.lock().await.open(wanted, &self.api.server, leftovers).await.into_iter();
+        let told = opened.filter_map(|(listen, done)| match done {
+            Ok(()) => {
+                tracing::info!("tenant {:?}: listens on {}", self.name, listen.address);
+                None
+            }
+            Err(error) => Some(format!("the tenant {:?}: {error:#}", self.name)),
+        });
+        told.collect()
     }
 
     /// Returns what it may have; `None` if it is the first.
@@ -184,7 +217,7 @@ impl Tenants {
         let lives = AllLives::default();
         events::observe_clients(&server, &hubs, &lives);
         lives_of(&lives).insert(String::new(), first.lives.clone());
-        let first = Arc::new(Tenant::new(FIRST, first, None));
+        let first = Arc::new(Tenant::new(FIRST, first, None, Sockets::default()));
         entries.open(FIRST, server.registry(), GuestTime::default());
         let (others, changing) = (RwLock::default(), tokio::sync::Mutex::default());
         let board = Mutex::default();
@@ -222,7 +255,7 @@ impl Tenants {
     /// Returns a problem if there is one of this name, if there are too many, or if its clients are those of
     /// another one.
     pub(super) fn open(&self, founded: Founded) -> Result<Arc<Tenant>, Problem> {
-        let Founded { name, spec, exports, maker, disks, offers, origin, owner } = founded;
+        let Founded { name, spec, exports, maker, disks, offers, sockets, origin, owner } = founded;
         let count = self.others.read().unwrap_or_else(PoisonError::into_inner).len();
         if count >= MAX_TENANTS {
             return Err(Problem::full(format!(
@@ -257,7 +290,7 @@ impl Tenants {
             origin,
             _namespace: namespace,
         };
-        let tenant = Arc::new(Tenant::new(&name, api, Some(bounds)));
+        let tenant = Arc::new(Tenant::new(&name, api, Some(bounds), sockets));
         tokio::spawn(near::watch(Arc::downgrade(&tenant)));
         self.entries.open(&name, &exports, time);
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
@@ -309,6 +342,7 @@ impl Tenants {
         };
         let Some(tenant) = removed else { return Err(unknown(name)) };
         self.entries.close(name);
+        tenant.close_other_sockets(&[]).await;
         tenant.api.remove_everything().await;
         lives_of(&self.lives).remove(name);
         self.hubs.remove(name);
