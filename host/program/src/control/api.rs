@@ -24,6 +24,7 @@ use super::discard::discard;
 use super::disks;
 use super::exports;
 use super::filters;
+use super::heap::count_closed;
 use super::heat;
 use super::lives::{Key, Lives};
 use super::map;
@@ -320,6 +321,7 @@ impl Api {
             Ok(()) | Err(NotRemoved::Unflushed(_)) => {}
         }
         self.catalog().remove(name);
+        count_closed();
         removed.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 

@@ -7,6 +7,7 @@ use memnbd::exports::{Export, State};
 
 use super::api::Api;
 use super::discard::discard;
+use super::heap::count_closed;
 use super::model::DiskSpec;
 
 /// How many disks may be open before some are closed.
@@ -55,6 +56,7 @@ impl Api {
             chain.volume().close(&device);
         }
         discard(device);
+        count_closed();
         true
     }
 }

@@ -16,6 +16,7 @@
 //! - `events`: events, sent as they happen.
 //! - `exports`: further names of disks, and snapshots that are served.
 //! - `filters`: other filters for disks in use.
+//! - `heap`: giving memory back to the system.
 //! - `heat`: where a disk is read and written.
 //! - `idle`: closing disks that nobody uses.
 //! - `lives`: removing disks whose time is over, or whose last client has gone.
@@ -48,6 +49,7 @@ mod door;
 mod events;
 mod exports;
 mod filters;
+mod heap;
 mod heat;
 mod idle;
 mod lives;
@@ -273,6 +275,15 @@ pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, 
             }
         });
     }
+    tasks.spawn({
+        let events = hubs.first().clone();
+        async move {
+            tokio::select! {
+                () = heap::give_back() => {}
+                () = events.ended() => {}
+            }
+        }
+    });
     for (listener, file) in sockets.unix {
         let router = front_door(&tenants, origin::Names::Local);
         let accepted = Accepted { router, events: hubs.first().clone() };
