@@ -141,6 +141,9 @@ open_disk('busy').pwrite(random.randbytes(16 << 20), 0)",
     wait_until_told(&server, &acme, "cpus");
     let told = control_as(&server, "acme", &acme, &["logs"]).success();
     assert!(told.contains("of 1, thousandths of cpus"), "{told}");
+    // A request for components waits for a while, and then is told why it cannot be made.
+    let error = control_as(&server, "acme", &acme, &["create", "more", "1M"]).failure(1);
+    assert!(error.contains("more than its share of the processors (the quota cpus)"), "{error}");
 }
 
 #[test]

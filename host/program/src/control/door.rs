@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, WWW_AUTHENTICATE};
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::tenants::{Entries, FIRST, Holder, NoSeat, Role, unknown};
@@ -26,6 +27,9 @@ const MAX_PATH: usize = 512;
 
 /// Where the paths of a tenant begin.
 const TENANTS: &str = "/v1/tenants/";
+
+/// How long a request waits for the share of its tenant in the processors.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// What callers with a token are told that nobody knows, or whose tenant is gone.
 const UNKNOWN: &str = "this is not Bearer and a token that the server knows";
@@ -204,14 +208,13 @@ pub(super) async fn admit(
         entries.wait_turn(tenant).await;
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match caller.refused(&method, &path) {
-        Some(problem) => problem.into_response(),
-        None => {
-            if let Caller::Holder(Holder { tenant, .. }) = &caller
-                && may_compute(&method, &path)
-            {
-                entries.wait_for_time(tenant).await;
-            }
+    let allowed = match caller.refused(&method, &path) {
+        Some(problem) => Err(problem),
+        None => has_time(&entries, &caller, &method, &path).await,
+    };
+    let response = match allowed {
+        Err(problem) => problem.into_response(),
+        Ok(()) => {
             request.extensions_mut().insert(caller.clone());
             next.run(request).await
         }
@@ -221,6 +224,26 @@ pub(super) async fn admit(
         tracing::info!(target: AUDIT, "{caller}: {method} {path}: {status}");
     }
     response
+}
+
+/// Waits until a request may call the components of its tenant.
+async fn has_time(
+    entries: &Entries,
+    caller: &Caller,
+    method: &Method,
+    path: &str,
+) -> Result<(), Problem> {
+    let Caller::Holder(Holder { tenant, .. }) = caller else { return Ok(()) };
+    if !may_compute(method, path) {
+        return Ok(());
+    }
+    timeout(TIME_LIMIT, entries.wait_for_time(tenant)).await.map_err(|_| {
+        let detail = format!(
+            "the components of the tenant {tenant:?} have used more than its share of the processors (the \
+             quota cpus), also after {TIME_LIMIT:?}; try again later, or remove what computes"
+        );
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+    })
 }
 
 /// Warns of a caller whom nobody knows, once a minute.
