@@ -12,7 +12,7 @@ try {
   servers.push(server);
   const suites = ["nightly", "smoke", "fuzz", "release"];
   const disks = {};
-  for (let index = 0; index < 240; index++) {
+  for (let index = 0; index < 997; index++) {
     const filters = index % 5 === 0 ? ["error"] : index % 7 === 0 ? ["delay"] : [];
     const name = `ci-${String(index).padStart(3, "0")}`;
     disks[name] = { parameters: ["size=2G"], filters, labels: { suite: suites[index % 4] } };
