@@ -173,3 +173,14 @@ fn mistakes_are_told_before_anything_starts() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[test]
+fn server_of_one_client_has_no_sockets_of_tenants() {
+    let directory = tempfile::TempDir::new().unwrap();
+    fs::write(directory.path().join("c.toml"), "[disks]\n[tenants.a]\nlisten = ['unix:s']")
+        .unwrap();
+    let mut command =
+        crate::support::memnbd(directory.path(), ["-s", "--config", "c.toml", "size=1M"]);
+    let error = crate::support::run(&mut command).failure(2);
+    assert!(error.contains("so the tenant \"a\" has no sockets"), "{error}");
+}

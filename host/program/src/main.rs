@@ -252,6 +252,13 @@ async fn serve(
         bound.ask_for(args.export_name());
     }
     for (tenant, sockets) in &mut planned.tenants {
+        if source == ClientSource::Single && !sockets.is_empty() {
+            return Err(Failure::Usage(format!(
+                "-s serves one client on stdin and stdout, so the tenant {:?} has no sockets: leave out -s, \
+                 or its listen",
+                tenant.name
+            )));
+        }
         for listen in sockets.drain(..) {
             let listeners = listen::listen_for(&listen, &tenant.exports, &identity, &leftovers);
             bound.listeners.extend(tenant.sockets.add(listen.clone(), listeners.await?));
