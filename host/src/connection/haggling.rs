@@ -155,7 +155,7 @@ impl<S: Stream> Haggling<'_, S> {
             }
             (Ok(_), None) => unreachable!("an open device has a geometry"),
             (Err(Unavailable::Unknown), _) => Err(nbd::OpenError::Unknown),
-            (Err(Unavailable::Denied), _) => Err(nbd::OpenError::Policy),
+            (Err(Unavailable::Denied(text)), _) => Err(nbd::OpenError::Policy { text }),
             (Err(Unavailable::NeedsTls), _) => Err(nbd::OpenError::TlsRequired),
             (Err(Unavailable::Failed(text)), _) => Err(nbd::OpenError::Failed { text }),
         };
@@ -339,8 +339,8 @@ impl Opened {
 enum Unavailable {
     /// It does not exist.
     Unknown,
-    /// It is not for this client.
-    Denied,
+    /// It is not for this client, or not now, with the reason.
+    Denied(&'static str),
     /// It is for clients that use TLS, and this one does not.
     NeedsTls,
     /// It cannot be used now.
@@ -395,7 +395,7 @@ async fn use_export(
     purpose: Purpose,
 ) -> Result<Opened, Unavailable> {
     if !export.policy().permits(&context.origin) {
-        return Err(Unavailable::Denied);
+        return Err(Unavailable::Denied("the export is not for this client"));
     }
     if export.policy().tls && !tls {
         return Err(Unavailable::NeedsTls);
@@ -415,8 +415,7 @@ async fn use_export(
         return Ok(Opened { exports, export, name, device, used: None, read_only });
     }
     let full = |Full| {
-        let text = "the export has as many connections as it may have; try again later";
-        Unavailable::Failed(text.into())
+        Unavailable::Denied("the export has as many connections as it may have; try again later")
     };
     let own = export.policy().try_enter().map_err(full)?;
     let place = (exports.places().try_enter(export.name()).map_err(full)?, own);

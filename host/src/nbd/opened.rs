@@ -25,8 +25,11 @@ pub enum OpenError<'a> {
         /// The reason, as sent to the client. May be empty, and of any length and content.
         text: &'a str,
     },
-    /// This client may not use the export.
-    Policy,
+    /// This client may not use the export, or not now.
+    Policy {
+        /// The reason, as sent to the client.
+        text: &'a str,
+    },
     /// The export is only served over TLS, and TLS is not running.
     TlsRequired,
     /// The server is shutting down.
@@ -82,7 +85,7 @@ impl Handshake {
         let export = export.map_err(|error| match error {
             OpenError::Unknown => ProtocolError::ExportUnknown,
             OpenError::Failed { .. } => ProtocolError::ExportFailed,
-            OpenError::Policy => ProtocolError::ExportForbidden,
+            OpenError::Policy { .. } => ProtocolError::ExportForbidden,
             OpenError::TlsRequired => ProtocolError::ExportNeedsTls,
             OpenError::Shutdown => ProtocolError::ExportShutdown,
         })?;
@@ -217,7 +220,7 @@ impl Handshake {
                 (OptionReplyType::ERR_UNKNOWN, "the export could not be opened")
             }
             OpenError::Failed { text } => (OptionReplyType::ERR_UNKNOWN, text),
-            OpenError::Policy => (OptionReplyType::ERR_POLICY, "the export is not for this client"),
+            OpenError::Policy { text } => (OptionReplyType::ERR_POLICY, text),
             OpenError::TlsRequired if self.can_start_tls() => {
                 (OptionReplyType::ERR_TLS_REQD, "the export is only served over TLS")
             }

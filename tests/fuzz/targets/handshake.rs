@@ -113,7 +113,7 @@ fn open(
     let export = match name {
         "" | "disk" => Ok(&info),
         "broken" => Err(OpenError::Failed { text: "it is broken" }),
-        "forbidden" => Err(OpenError::Policy),
+        "forbidden" => Err(OpenError::Policy { text: "the export is not for this client" }),
         "secret" => Err(OpenError::TlsRequired),
         _ => Err(OpenError::Unknown),
     };

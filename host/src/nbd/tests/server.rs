@@ -126,7 +126,7 @@ impl Server {
             "secret" => Err(OpenError::TlsRequired),
             "broken" => Err(OpenError::Failed { text: &huge }),
             "mute" => Err(OpenError::Failed { text: "" }),
-            "forbidden" => Err(OpenError::Policy),
+            "forbidden" => Err(OpenError::Policy { text: "the export is not for this client" }),
             _ => Err(OpenError::Unknown),
         };
         self.session = self.handshake.opened(export, &mut self.output)?;
