@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::export::{Export, Phase, Supplied};
+use super::export::{Export, Supplied};
 use super::observer::Change;
+use super::phase::Phase;
 use super::{Backoff, Failed, Problem, Stage};
 use crate::device::guest::DiskConfig;
 use crate::device::{self, Device};

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use super::export::{NotStoodOn, StoodOn};
+use super::stood_on::{NotStoodOn, StoodOn};
 use super::{Exports, Failed};
 use crate::component::{Client, Executing};
 use crate::device::{Lower, LowerError, LowerSource};

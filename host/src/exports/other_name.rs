@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Export;
-use super::export::Phase;
+use super::phase::Phase;
 
 /// What makes an export another name of a disk.
 pub(super) struct OtherName {
