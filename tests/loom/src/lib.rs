@@ -48,7 +48,7 @@ pub mod block {
     }
 }
 
-#[path = "../../../host/src/device/account.rs"]
+#[path = "../../../host/src/device/account/mod.rs"]
 pub mod account;
 
 #[path = "../../../host/src/budget.rs"]

@@ -3,19 +3,28 @@
 //! Each connection has a [`Meter`] of its own, which nobody else writes. So connections cost each other
 //! nothing, and counting takes no atomic instruction. [`Account::totals`] adds up all meters.
 //!
+//! - `latency`: histograms of how long requests took.
+//! - `totals`: what was counted, for those who ask.
+//!
 //! This module does not know what is counted for.
 //!
 //! The crates metrics and prometheus count with atomic instructions in memory that all connections share,
 //! and hdrhistogram takes a lock or a `&mut` for that; an exporter can be built on either from the totals
 //! here.
 
-use std::fmt;
+mod latency;
+mod totals;
+
 use std::mem;
 use std::time::Duration;
 
 use crate::block::{ErrorCode, Operation};
 use crate::clock;
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+pub use latency::Latency;
+use latency::{BUCKETS, bucket};
+use totals::add_to;
+pub use totals::{OperationTotals, Totals};
 
 /// The number of operations.
 const OPERATIONS: usize = Operation::ALL.len();
@@ -257,200 +266,9 @@ fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
 }
 
-/// What an account has counted.
-#[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// The number of requests that were not admitted: they are malformed, or against what was
-    /// negotiated.
-    pub refused: u64,
-    errors: [u64; CODES],
-    /// In nanoseconds.
-    held_back: u64,
-    operations: [OperationTotals; OPERATIONS],
-}
-
-impl Totals {
-    /// Returns the totals of an operation.
-    pub fn of(&self, operation: Operation) -> &OperationTotals {
-        &self.operations[operation as usize]
-    }
-
-    /// Returns how often each code was answered, to requests that were not admitted as well.
-    pub fn errors(&self) -> impl Iterator<Item = (ErrorCode, u64)> {
-        ErrorCode::ALL.into_iter().zip(self.errors)
-    }
-
-    /// Returns the time for which requests were held back because they exceeded a limit. With each of
-    /// them, the connection is: what follows it on the connection is not counted again.
-    pub fn held_back(&self) -> Duration {
-        Duration::from_nanos(self.held_back)
-    }
-
-    /// Returns the totals of all operations.
-    pub fn iter(&self) -> impl Iterator<Item = (Operation, &OperationTotals)> {
-        Operation::ALL.into_iter().zip(&self.operations)
-    }
-
-    fn add(&mut self, counters: &Counters) {
-        add_to(&mut self.refused, &counters.refused);
-        add_to(&mut self.held_back, &counters.held_back);
-        for (sum, counter) in self.errors.iter_mut().zip(&counters.errors) {
-            add_to(sum, counter);
-        }
-        for (totals, counters) in self.operations.iter_mut().zip(&counters.operations) {
-            totals.add(counters);
-        }
-    }
-}
-
-fn add_to(sum: &mut u64, counter: &AtomicU64) {
-    *sum = sum.saturating_add(counter.load(Ordering::Relaxed));
-}
-
-/// Lists the operations that there were, as in "read: 3 requests, 12288 bytes, median 9 us, 99 % 14 us".
-impl fmt::Display for Totals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for (operation, totals) in self.iter().filter(|(_, totals)| totals.requests > 0) {
-            write!(f, "{separator}{}: {totals}", operation.name())?;
-            separator = "; ";
-        }
-        match self.refused {
-            0 if separator.is_empty() => f.write_str("no requests"),
-            0 => Ok(()),
-            refused => write!(f, "{separator}{refused} refused"),
-        }
-    }
-}
-
-/// What an account has counted of one operation.
-#[derive(Clone, Debug, Default)]
-pub struct OperationTotals {
-    /// The number of requests that were answered.
-    pub requests: u64,
-    /// The sum of the lengths of those that succeeded, in bytes.
-    pub bytes: u64,
-    /// How many of the requests failed.
-    pub errors: u64,
-    /// How long the requests took, from when the server received their headers until it had sent the
-    /// replies, or stored them to be sent when the client reads on.
-    pub latency: Latency,
-}
-
-impl OperationTotals {
-    fn add(&mut self, counters: &OperationCounters) {
-        add_to(&mut self.requests, &counters.requests);
-        add_to(&mut self.bytes, &counters.bytes);
-        add_to(&mut self.errors, &counters.errors);
-        add_to(&mut self.latency.nanos, &counters.nanos);
-        for (sum, counter) in self.latency.counts.iter_mut().zip(&counters.latency) {
-            add_to(sum, counter);
-        }
-    }
-}
-
-impl fmt::Display for OperationTotals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, bytes, errors, latency } = self;
-        let s = if *requests == 1 { "" } else { "s" };
-        write!(f, "{requests} request{s}, {bytes} bytes")?;
-        if *errors > 0 {
-            write!(f, ", {errors} failed")?;
-        }
-        for (name, fraction) in [("median", 0.5), ("99 %", 0.99)] {
-            if let Some(took) = latency.quantile(fraction) {
-                write!(f, ", {name} {} us", took.as_nanos().div_ceil(1000))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The number of buckets, each a quarter of a power of two wide. The last one has all that is longer. In
-/// loom's models there is only one, for they go through all interleavings of reads and writes.
-const BUCKETS: usize = if cfg!(loom) { 1 } else { 108 };
-
-/// The logarithm of the width of the first bucket, in nanoseconds.
-const FINEST: u32 = 8;
-
-/// Returns the bucket of a duration.
-fn bucket(nanos: u64) -> usize {
-    let units = nanos >> FINEST;
-    let bucket = match units {
-        0..4 => units,
-        _ => {
-            let exponent = units.ilog2();
-            let quarter = (units >> (exponent - 2)) & 3;
-            u64::from(4 * (exponent - 1)) + quarter
-        }
-    };
-    (bucket as usize).min(BUCKETS - 1)
-}
-
-/// Returns the upper bound of a bucket in nanoseconds, exclusive.
-fn upper_bound(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    match bucket {
-        0..4 => (bucket + 1) << FINEST,
-        _ => (bucket % 4 + 5) << (bucket / 4 - 1) << FINEST,
-    }
-}
-
-/// A histogram of durations, from 256 ns to 64 s, each known to within a quarter.
-#[derive(Clone, Debug)]
-pub struct Latency {
-    nanos: u64,
-    counts: [u64; BUCKETS],
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self { nanos: 0, counts: [0; BUCKETS] }
-    }
-}
-
-impl Latency {
-    /// Returns the sum of the durations.
-    pub fn sum(&self) -> Duration {
-        Duration::from_nanos(self.nanos)
-    }
-
-    /// Returns the buckets, in ascending order: the duration that is longer than all in the bucket, and
-    /// how many those are. The last bucket has all that are longer than the one before it.
-    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
-        let bound = |bucket| Duration::from_nanos(upper_bound(bucket));
-        self.counts.iter().enumerate().map(move |(bucket, &count)| (bound(bucket), count))
-    }
-
-    /// Returns the duration than which at least this fraction, between 0 and 1, took less. Returns
-    /// `None` if nothing was counted.
-    pub fn quantile(&self, fraction: f64) -> Option<Duration> {
-        let total: u64 = self.counts.iter().sum();
-        let wanted = (total as f64 * fraction).ceil().max(1.0) as u64;
-        let mut sum = 0;
-        self.buckets().find_map(|(bound, count)| {
-            sum += count;
-            (sum >= wanted).then_some(bound)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn buckets_follow_each_other() {
-        let mut lower = 0;
-        for index in 0..BUCKETS {
-            let upper = upper_bound(index);
-            assert_eq!([bucket(lower), bucket(upper - 1)], [index, index]);
-            assert!(index < 4 || upper - lower <= lower / 4, "{lower} to {upper}");
-            lower = upper;
-        }
-        assert_eq!(lower, 64 << 30, "more than a minute");
-        assert_eq!([bucket(lower), bucket(u64::MAX)], [BUCKETS - 1; 2]);
-    }
 
     #[test]
     fn totals_are_of_all_connections() {
