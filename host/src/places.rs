@@ -9,8 +9,10 @@ use tokio::sync::Notify;
 
 use crate::budget::{Budget, Held};
 
-/// Which part of all places is guaranteed to a party that comes after they were divided.
+/// Which part of all places is guaranteed to a party that comes after they were divided, and to all of
+/// those together.
 const PART_OF_NEWCOMER: u64 = 128;
+const PART_OF_NEWCOMERS: u64 = 4;
 
 /// How many times as large as its content the table of exports may be before it gives back memory.
 const SPARSE: usize = 8;
@@ -20,6 +22,8 @@ const SPARSE: usize = 8;
 pub struct Places {
     budget: Budget,
     freed: Arc<Notify>,
+    /// What is guaranteed to a newcomer, of what is for all newcomers.
+    _guaranteed: Option<Arc<Held>>,
 }
 
 /// A place held by a connection, freed when this is dropped.
@@ -34,15 +38,25 @@ pub struct Place {
 #[derive(Clone, Debug)]
 pub struct Rest {
     all: Budget,
+    /// Counts what is guaranteed to newcomers.
+    guaranteed: Budget,
     freed: Arc<Notify>,
 }
 
 impl Rest {
+    fn new(all: Budget, freed: Arc<Notify>) -> Self {
+        let guaranteed = Budget::new(all.limit() / PART_OF_NEWCOMERS);
+        Self { all, guaranteed, freed }
+    }
+
     /// Returns the places of one more party. A small part of all is guaranteed to it if so many are free
-    /// now, and for the rest it competes with the others.
+    /// now, and others that came late have not got too many. For the rest it competes with everybody.
     pub fn places(&self) -> Places {
-        let budget = self.all.child(u64::MAX, self.all.limit() / PART_OF_NEWCOMER);
-        Places { budget, freed: self.freed.clone() }
+        let part = self.all.limit() / PART_OF_NEWCOMER;
+        let guaranteed = Held::take(&self.guaranteed, part).map(Arc::new);
+        let part = guaranteed.as_ref().map_or(0, |_| part);
+        let (budget, freed) = (self.all.child(u64::MAX, part), self.freed.clone());
+        Places { budget, freed, _guaranteed: guaranteed }
     }
 }
 
@@ -53,13 +67,17 @@ impl Places {
         let all = Budget::new(most);
         let freed = Arc::new(Notify::new());
         let guaranteed = most / 2 / parties.max(1) as u64;
-        let places = |_| Self { budget: all.child(u64::MAX, guaranteed), freed: freed.clone() };
-        ((0..parties).map(places).collect(), Rest { all, freed })
+        let places = |_| Self::of(all.child(u64::MAX, guaranteed), &freed);
+        ((0..parties).map(places).collect(), Rest::new(all, freed))
     }
 
     /// Creates places that are divided among nobody, and whose number can change.
     pub fn new(most: u64) -> Self {
-        Self { budget: Budget::new(most), freed: Arc::default() }
+        Self::of(Budget::new(most), &Arc::default())
+    }
+
+    fn of(budget: Budget, freed: &Arc<Notify>) -> Self {
+        Self { budget, freed: freed.clone(), _guaranteed: None }
     }
 
     /// Returns the number of places, free or not.
@@ -133,7 +151,7 @@ impl ExportPlaces {
         let guaranteed = most / 2 / names.len().max(1) as u64;
         let places = |name| {
             let budget = all.child(each, guaranteed);
-            (name, Places { budget, freed: freed.clone() })
+            (name, Places::of(budget, &freed))
         };
         let exports = Mutex::new(names.into_iter().map(places).collect());
         Self(Arc::new(Shared { all, each, freed, exports }))
@@ -167,7 +185,7 @@ impl ExportPlaces {
         let mut exports = self.exports();
         if !exports.contains_key(name) {
             let budget = self.0.all.child(self.0.each, 0);
-            exports.insert(name.to_owned(), Places { budget, freed: self.0.freed.clone() });
+            exports.insert(name.to_owned(), Places::of(budget, &self.0.freed));
         }
         exports.get(name).and_then(Places::try_enter).ok_or(Full)
     }
@@ -230,6 +248,15 @@ mod tests {
         assert_eq!(fill(&newcomer).len(), 8);
         drop((first, newcomer));
         assert_eq!(fill(&rest.places()).len(), 512, "all that is not for the first");
+        let crowd: Vec<_> = (0..40).map(|_| rest.places()).collect();
+        assert_eq!(fill(&parties[0]).len(), 1024 - 256, "that is for all of them together");
+        let first = fill(&parties[0]);
+        let of_each = |places: &Places| fill(places).len();
+        assert_eq!(crowd.iter().map(of_each).max(), Some(8));
+        let without = crowd.iter().filter(|places| of_each(places) == 0).count();
+        assert_eq!(without, 8, "they came last");
+        drop((first, crowd));
+        assert_eq!(fill(&parties[0]).len(), 1024, "what was for them is given back");
     }
 
     #[test]
