@@ -1,5 +1,6 @@
-//! Which module of the library uses which. Each uses only those that come before it here, so there are
-//! no circles, and whoever wants another arrow has to say so in this table.
+//! Which module of the library uses which, and which crates can be published. Each module uses only those
+//! that come before it here, so there are no circles, and whoever wants another arrow has to say so in this
+//! table.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -180,4 +181,30 @@ fn every_module_has_its_place() {
         .collect();
     let placed: BTreeSet<&str> = LAYERS.iter().map(|(module, _)| *module).collect();
     assert_eq!(declared, placed);
+}
+
+#[test]
+fn crates_need_only_those_that_are_published() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let workspace = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let members = workspace.split('"').filter(|text| text.starts_with("plugin/"));
+    let manifests: Vec<String> = ["host", "host/program"]
+        .into_iter()
+        .chain(members)
+        .map(|member| fs::read_to_string(root.join(member).join("Cargo.toml")).unwrap())
+        .collect();
+    let name = |manifest: &String| {
+        let name = manifest.lines().find_map(|line| line.strip_prefix("name = "));
+        name.expect("it has a name").trim_matches('"').to_owned()
+    };
+    let is_published = |manifest: &&String| !manifest.contains("publish = false");
+    let published: BTreeSet<String> = manifests.iter().filter(is_published).map(name).collect();
+    assert!(published.contains("memnbd") && published.len() < manifests.len());
+    for manifest in &manifests {
+        // One without a version is for tests, and not a part of the package.
+        let needed = manifest.lines().filter_map(|line| line.split_once(" = { version"));
+        for (needed, _) in needed.filter(|(needed, _)| needed.starts_with("memnbd")) {
+            assert!(published.contains(needed), "{} needs {needed}", name(manifest));
+        }
+    }
 }
