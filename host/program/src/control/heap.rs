@@ -1,9 +1,9 @@
 //! Gives memory back to the system after many disks were closed.
 //!
-//! The C library returns by itself only what is free at the end of an arena. Of thousands of disks, whose
-//! tables lie between what lives on, most would stay resident: 120 MiB after 10,000 of them. Asked to, it returns all
-//! whole pages that are free, in 1 to 10 ms. Other allocators (mimalloc, jemalloc) return more by themselves, and make
-//! the start or the opening of disks slower.
+//! The C library returns by itself only what is free at the end of an arena. The tables of disks lie between
+//! what lives on, so most of their memory would stay resident: 120 MiB after 10,000 disks. When it is asked,
+//! the library returns all whole pages that are free, in 1 to 10 ms. Other allocators (mimalloc, jemalloc)
+//! return more by themselves, but the server starts or opens disks more slowly with them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

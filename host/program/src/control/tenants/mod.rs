@@ -166,9 +166,8 @@ impl Tenant {
         wanted: &[Listen],
         leftovers: &Leftovers,
     ) -> Vec<String> {
-        let opened =
-            self.sockets.lock().await.open(wanted, &self.api.server, leftovers).await.into_iter();
-        let told = opened.filter_map(|(listen, done)| match done {
+        let opened = self.sockets.lock().await.open(wanted, &self.api.server, leftovers);
+        let told = opened.into_iter().filter_map(|(listen, done)| match done {
             Ok(()) => {
                 tracing::info!("tenant {:?}: listens on {}", self.name, listen.address);
                 None

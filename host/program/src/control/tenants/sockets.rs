@@ -42,8 +42,8 @@ impl Sockets {
     }
 
     /// Opens those that are wanted and not open, for the exports of this handle. Returns what became of
-    /// them.
-    pub(super) async fn open(
+    /// them. It may block for a moment.
+    pub(super) fn open(
         &mut self,
         wanted: &[Listen],
         server: &Handle,
