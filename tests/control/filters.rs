@@ -119,7 +119,11 @@ fn what_cannot_change_in_use_is_told() {
         ("disk", json!({"filters": ["./x.wasm"]}), 400, "granted"),
         ("disk", json!({"filters": ["memory"]}), 400, "not a filter"),
         ("disk", json!({"filters": vec!["error"; 17]}), 400, "at most 16"),
-        ("disk", json!({"component": "data"}), 422, "component"),
+        ("disk", json!({"component": "data"}), 409, "holds something else"),
+        ("disk", json!({"component": "nul", "replace": true}), 400, "null"),
+        ("disk", json!({"component": "./x.wasm", "replace": true}), 400, "granted"),
+        ("disk", json!({"parameters": ["2M"], "replace": true}), 409, "size"),
+        ("disk", json!({"component": "pattern", "replace": true}), 409, "was not replaced"),
         ("w", json!({"filters": ["delay"]}), 409, "keep content of their own"),
         ("w", json!({"filters": ["cow", "delay"]}), 409, "keep content of their own"),
         ("x", json!({}), 404, "no disk"),
@@ -136,4 +140,80 @@ fn what_cannot_change_in_use_is_told() {
     assert_eq!((labels.status, &labels.json()["generation"]), (200, &json!(0)));
     let filtered = patch(&server, "w", &json!({"filters": ["error", "cow"]}));
     assert_eq!((filtered.status, &filtered.json()["generation"]), (200, &json!(2)));
+}
+
+#[test]
+fn disks_begin_anew_of_something_else_under_connected_clients() {
+    require!("nbdsh");
+    let server = controlled(&["64M"]);
+    let program = env!("CARGO_BIN_EXE_memnbd");
+    nbdsh(
+        &server,
+        &format!(
+            "{OPEN}
+import os, subprocess, threading
+stop, errors, rounds = threading.Event(), [], [0] * 4
+def work(index):
+    try:
+        disk = open_disk('disk')
+        at = index << 24
+        while not stop.is_set():
+            for length in (512, 4096, 100_000):
+                data = bytes([index + 1]) * length
+                disk.pwrite(data, at + 512)
+                # What was written is there, or the disk has begun anew.
+                assert not disk.pread(length, at + 512).strip(bytes([0, index + 1]))
+                disk.flush()
+            rounds[index] += 1
+    except BaseException as error:
+        errors.append(error)
+def replace(*words):
+    command = ['{program}', '--host', 'unix:control', 'update', 'disk', '--replace', *words]
+    subprocess.run(command, check=True)
+h.pwrite(b'gone', 60 << 20)
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+for thread in threads:
+    thread.start()
+turns = 0
+while not errors and (min(rounds) < 10 or turns < 5):
+    turns += 1
+    replace('64M', 'allocator=zstd')
+    replace('64M', '--filter=delay', 'delay-write=1ms')
+    replace()
+    replace('64M')
+stop.set()
+for thread in threads:
+    thread.join()
+assert not errors, errors
+assert h.pread(4, 60 << 20) == bytes(4)
+h.pwrite(b'mine', 60 << 20)
+assert open_disk('disk').pread(4, 60 << 20) == b'mine'
+"
+        ),
+    );
+    let shown = http(&server, "GET", &format!("{DISKS}/disk"), None).json();
+    assert!(shown["generation"].as_u64() >= Some(20), "{shown}");
+    // What a snapshot holds stays, and a clone can begin again with it, or with something else.
+    control(&server, &["snapshot", "disk", "s"]).success();
+    control(&server, &["clone", "s", "c"]).success();
+    nbdsh(
+        &server,
+        &format!(
+            "{OPEN}
+import subprocess
+def replace(*words):
+    command = ['{program}', '--host', 'unix:control', 'update', 'c', '--replace', *words]
+    subprocess.run(command, check=True)
+c = open_disk('c')
+c.pwrite(b'more', 60 << 20)
+replace()
+assert c.pread(4, 60 << 20) == b'mine'
+replace('64M')
+assert c.pread(4, 60 << 20) == bytes(4)
+assert h.pread(4, 60 << 20) == b'mine'
+"
+        ),
+    );
+    let spec = http(&server, "GET", &format!("{DISKS}/c"), None).json()["spec"].clone();
+    assert_eq!((&spec["component"], spec.get("snapshot")), (&json!("memory"), None));
 }

@@ -277,7 +277,8 @@ impl Maker {
         let above = above.ok_or_else(|| {
             Failure::Failed(anyhow::anyhow!(
                 "only filters and their parameters can change while a disk is in use, and not those that \
-                 keep content of their own, such as cow and cache, or are beneath such ones"
+                 keep content of their own, such as cow and cache, or are beneath such ones, unless the disk \
+                 begins anew (memnbd update --replace)"
             ))
         })?;
         let (filters, grants) = match rights {

@@ -30,11 +30,18 @@ use crate::making::{Differences, Rights};
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"filters": ["delay"], "parameters": ["size=1G", "delay-read=10ms"]}))]
 pub(super) struct DiskPatch {
+    /// Another backend, or a backend in place of a snapshot. Only with `replace`.
+    #[serde(default)]
+    component: Option<String>,
     /// The filters between the clients and the backend, the one nearest to the clients first.
     #[serde(default)]
     #[schema(max_items = 16)]
     filters: Option<Vec<String>>,
-    /// The parameters of all layers. Those of the backend have to stay the same.
+    /// Whether the disk begins anew, made of what is described now. What was written to it is lost. Its size,
+    /// and what it offers to clients, have to stay the same.
+    #[serde(default)]
+    replace: bool,
+    /// The parameters of all layers. Those of the backend have to stay the same, unless it is replaced.
     #[serde(default)]
     #[schema(max_items = 1024)]
     parameters: Option<Vec<String>>,
@@ -57,7 +64,13 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Ttl
 
 impl DiskPatch {
     fn of(self, spec: DiskSpec) -> DiskSpec {
+        let (component, snapshot) = match self.component {
+            Some(component) => (Some(component), None),
+            None => (spec.component, spec.snapshot),
+        };
         DiskSpec {
+            component,
+            snapshot,
             filters: self.filters.unwrap_or(spec.filters),
             parameters: self.parameters.unwrap_or(spec.parameters),
             labels: self.labels.unwrap_or(spec.labels),
@@ -97,13 +110,7 @@ impl Api {
         let mut entry = self.catalog().disk(name).cloned().ok_or_else(|| {
             Problem::conflict(format!("the disk {name:?} was opened for a client by a pattern"))
         })?;
-        let differences = self.maker.differences(&entry.spec.layers(), &after.layers());
-        let Differences { layers, policy } = differences.map_err(problem_of)?;
-        if policy.is_some() && self.fixed.contains(&export.id()) {
-            return Err(Problem::conflict(format!(
-                "the limits of the disk {name:?} are those of the command line, and stay"
-            )));
-        }
+        let Differences { layers, policy } = self.differences(&export, name, &entry, &after)?;
         if layers {
             entry.chain = self.relayer(name, &after, rights).await?;
         }
@@ -113,6 +120,24 @@ impl Api {
         self.record(&export, Entry { spec: after, ..entry });
         self.events.tell(Some(name.to_owned()), Happening::DiskUpdated);
         Ok(export)
+    }
+
+    /// Returns in what a disk is to differ.
+    pub(super) fn differences(
+        &self,
+        export: &Export,
+        name: &str,
+        entry: &Entry,
+        after: &DiskSpec,
+    ) -> Result<Differences, Problem> {
+        let differences = self.maker.differences(&entry.spec.layers(), &after.layers());
+        let differences = differences.map_err(problem_of)?;
+        if differences.policy.is_some() && self.fixed.contains(&export.id()) {
+            return Err(Problem::conflict(format!(
+                "the limits of the disk {name:?} are those of the command line, and stay"
+            )));
+        }
+        Ok(differences)
     }
 
     /// Gives a disk other layers above what it holds. Returns what it is made of then.
@@ -149,10 +174,18 @@ impl Api {
             Problem::conflict(format!("the disk {name:?} was opened for a client by a pattern"))
         })?;
         let (before, renews) = (entry.spec.clone(), patch.ttl.is_some());
+        let replace = patch.replace;
         let after = patch.of(before.clone()).checked().map_err(Problem::bad_request)?;
         let added = after.weight().saturating_sub(before.weight());
         self.check_room(0, added)?;
-        if (&before.filters, &before.parameters) == (&after.filters, &after.parameters) {
+        if replace {
+            self.remake(name, after).await?;
+        } else if (&before.component, &before.snapshot) != (&after.component, &after.snapshot) {
+            return Err(Problem::conflict(format!(
+                "another component holds something else: \"replace\" begins the disk {name:?} anew, without \
+                 what was written to it"
+            )));
+        } else if (&before.filters, &before.parameters) == (&after.filters, &after.parameters) {
             if before != after {
                 self.events.tell(Some(name.to_owned()), Happening::DiskRelabelled);
             }
@@ -176,7 +209,8 @@ pub(super) fn problem_of(failure: Failure) -> Problem {
 }
 
 /// Changes the filters, their parameters, the labels of a disk, or when it ends, while its clients stay
-/// connected. No request is lost. The size and what the disk offers stay the same. A `ttl` begins anew.
+/// connected. With `replace`, the disk begins anew and can be made of something else. No request is lost. The
+/// size and what the disk offers stay the same. A `ttl` begins anew.
 #[utoipa::path(
     patch,
     path = "/v1/tenants/{tenant}/disks/{disk}",

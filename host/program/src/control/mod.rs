@@ -32,6 +32,7 @@
 //! - `populate`: making the disks those of a configuration.
 //! - `problem`: errors, by RFC 9457.
 //! - `reload`: the configuration file, read again.
+//! - `remake`: making disks in use anew, of something else.
 //! - `snapshots`: snapshots, and resets of disks to them.
 //! - `tenants`: parties that do not know of each other, and tokens.
 //! - `ttl`: how long a disk or a snapshot stays.
@@ -65,6 +66,7 @@ mod path;
 mod populate;
 mod problem;
 mod reload;
+mod remake;
 mod snapshots;
 mod tenants;
 mod ttl;

@@ -158,13 +158,18 @@ pub(crate) enum Action {
     Update {
         /// The name of the disk
         disk: String,
-        /// The parameters of all layers, as for create; those of the component have to stay the same
+        /// The parameters of all layers, as for create; those of the component have to stay the same, unless
+        /// --replace is given. With that, the first word may be a component, again as for create
         #[arg(value_name = "KEY=VALUE")]
         words: Vec<String>,
         /// A filter that it has from now on; may be repeated, the first is nearest to the clients. Others
         /// are removed
         #[arg(long = "filter", value_name = "NAME")]
         filters: Vec<String>,
+        /// Begin the disk anew, made of this. What was written to it is lost. The size has to stay the same;
+        /// without words and filters, everything else does as well
+        #[arg(long)]
+        replace: bool,
         /// Remove it so long after now, as 90s, 10m, 8h or 7d; none is never. With this or --ephemeral, and
         /// neither parameters nor filters, those stay
         #[arg(long, value_name = "TIME")]

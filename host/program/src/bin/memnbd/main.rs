@@ -112,8 +112,8 @@ async fn ask(server: &Server, args: &Args) -> anyhow::Result<String> {
             let made = server.put(&path(disk, ""), &spec).await?;
             Ok(if args.json { lines(&made) } else { String::new() })
         }
-        Action::Update { disk, words, filters, ttl, ephemeral } => {
-            let change = change_of(words, filters, ttl.as_deref(), *ephemeral);
+        Action::Update { disk, words, filters, replace, ttl, ephemeral } => {
+            let change = change_of(words, filters, *replace, ttl.as_deref(), *ephemeral);
             let changed = server.patch(&path(disk, ""), &change).await?;
             Ok(if args.json { lines(&changed) } else { String::new() })
         }
@@ -269,13 +269,21 @@ fn spec_of(begin: (&str, &str), parameters: &[String], options: &DiskOptions) ->
 fn change_of(
     words: &[String],
     filters: &[String],
+    replace: bool,
     ttl: Option<&str>,
     ephemeral: Option<bool>,
 ) -> Value {
     let mut change = json!({});
-    let only_the_end = ttl.is_some() || ephemeral.is_some();
-    if !only_the_end || !words.is_empty() || !filters.is_empty() {
-        change = json!({ "parameters": words, "filters": filters });
+    let may_keep = replace || ttl.is_some() || ephemeral.is_some();
+    if !may_keep || !words.is_empty() || !filters.is_empty() {
+        let (component, parameters) = component_of(words);
+        change = match replace {
+            true => json!({ "component": component, "parameters": parameters, "filters": filters }),
+            false => json!({ "parameters": words, "filters": filters }),
+        };
+    }
+    if replace {
+        change["replace"] = json!(true);
     }
     if let Some(ttl) = ttl {
         change["ttl"] = if ttl == NEVER { Value::Null } else { json!(ttl) };
@@ -421,10 +429,22 @@ mod tests {
     fn filters_stay_where_only_the_end_of_a_disk_changes() {
         let words = ["1M".to_owned()];
         let both = json!({"parameters": ["1M"], "filters": [], "ttl": null});
-        assert_eq!(change_of(&words, &[], Some("none"), None), both);
-        assert_eq!(change_of(&[], &[], Some("9s"), None), json!({"ttl": "9s"}));
-        assert_eq!(change_of(&[], &[], None, Some(false)), json!({"ephemeral": false}));
-        assert_eq!(change_of(&[], &[], None, None), json!({"parameters": [], "filters": []}));
+        assert_eq!(change_of(&words, &[], false, Some("none"), None), both);
+        assert_eq!(change_of(&[], &[], false, Some("9s"), None), json!({"ttl": "9s"}));
+        assert_eq!(change_of(&[], &[], false, None, Some(false)), json!({"ephemeral": false}));
+        assert_eq!(
+            change_of(&[], &[], false, None, None),
+            json!({"parameters": [], "filters": []})
+        );
+        let same = json!({"replace": true, "ttl": "9s"});
+        assert_eq!(change_of(&[], &[], true, Some("9s"), None), same);
+        let other = ["data", "size=1M"].map(str::to_owned);
+        let component = json!({"component": "data", "parameters": ["size=1M"], "filters": []});
+        let anew = change_of(&other, &[], true, None, None);
+        assert_eq!(
+            (&anew["component"], &anew["parameters"]),
+            (&component["component"], &component["parameters"])
+        );
     }
 
     #[test]
