@@ -6,7 +6,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Answer, DISKS, EXPORTS, OPEN, control, controlled, controlled_in, http, names, put};
+use super::{
+    Answer, DISKS, EXPORTS, OPEN, control, controlled, controlled_in, http, names, put,
+    under_clients,
+};
 use crate::support::{LIMIT, Server, nbdsh, require, run, wait_until};
 use crate::tls::client::write_keys;
 
@@ -79,47 +82,32 @@ fn nothing_is_lost_by_any_name_while_the_disk_beneath_changes() {
     require!("nbdsh");
     let server = controlled(&["64M"]);
     control(&server, &["export", "disk", "other"]).success();
-    let program = env!("CARGO_BIN_EXE_memnbd");
+    let tools = under_clients();
     nbdsh(
         &server,
         &format!(
-            "{OPEN}
-import os, subprocess, threading
-stop, errors, rounds = threading.Event(), [], [0] * 4
+            "{OPEN}{tools}
 def work(index):
-    try:
-        # It writes by one name, and reads by the other.
-        one, other = open_disk(['disk', 'other'][index % 2]), open_disk(['other', 'disk'][index % 2])
-        at = index << 24
-        while not stop.is_set():
-            for length in (512, 4096, 100_000):
-                data = os.urandom(length)
-                one.pwrite(data, at + 512, nbd.CMD_FLAG_FUA)
-                assert other.pread(length, at + 512) == data
-                other.zero(length, at + 512)
-                other.flush()
-                assert one.pread(length, at + 512) == bytes(length)
-            rounds[index] += 1
-    except BaseException as error:
-        errors.append(error)
-def memnbd(*words):
-    subprocess.run(['{program}', '--host', 'unix:control', *words], check=True)
-h.pwrite(b'kept', 60 << 20)
-threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-for thread in threads:
-    thread.start()
-turns = 0
-while not errors and (min(rounds) < 10 or turns < 5):
-    turns += 1
-    memnbd('snapshot', 'disk', f's{{turns}}')
+    # It writes by one name, and reads by the other.
+    one, other = open_disk(['disk', 'other'][index % 2]), open_disk(['other', 'disk'][index % 2])
+    at = (index << 24) + 512
+    while True:
+        for length in (512, 4096, 100_000):
+            data = os.urandom(length)
+            one.pwrite(data, at, nbd.CMD_FLAG_FUA)
+            assert other.pread(length, at) == data
+            other.zero(length, at)
+            other.flush()
+            assert one.pread(length, at) == bytes(length)
+        yield
+def change(turn):
+    memnbd('snapshot', 'disk', f's{{turn}}')
     memnbd('update', 'disk', '64M', '--filter=delay', 'delay-write=1ms')
-    memnbd('export', 'disk', f'more{{turns}}')
+    memnbd('export', 'disk', f'more{{turn}}')
     memnbd('update', 'disk', '64M')
-    memnbd('rm', '--export', f'more{{turns}}')
-stop.set()
-for thread in threads:
-    thread.join()
-assert not errors, errors
+    memnbd('rm', '--export', f'more{{turn}}')
+h.pwrite(b'kept', 60 << 20)
+under_clients(work, change)
 other = open_disk('other')
 assert other.pread(4, 60 << 20) == b'kept'
 other.pwrite(b'lost', 60 << 20)

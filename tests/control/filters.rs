@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Answer, DISKS, OPEN, control, controlled, http};
+use super::{Answer, DISKS, OPEN, control, controlled, http, under_clients};
 use crate::support::{Server, nbdsh, require};
 
 fn patch(server: &Server, disk: &str, body: &serde_json::Value) -> Answer {
@@ -13,44 +13,29 @@ fn patch(server: &Server, disk: &str, body: &serde_json::Value) -> Answer {
 fn filters_come_and_go_under_connected_clients() {
     require!("nbdsh");
     let server = controlled(&["64M"]);
-    let program = env!("CARGO_BIN_EXE_memnbd");
+    let tools = under_clients();
     nbdsh(
         &server,
         &format!(
-            "{OPEN}
-import os, subprocess, threading
-stop, errors, rounds = threading.Event(), [], [0] * 4
+            "{OPEN}{tools}
 def work(index):
-    try:
-        disk = open_disk('disk')
-        at = index << 24
-        while not stop.is_set():
-            for length in (512, 4096, 100_000):
-                data = os.urandom(length)
-                disk.pwrite(data, at + 512)
-                assert disk.pread(length, at + 512) == data
-                disk.zero(length, at + 512)
-                assert disk.pread(length, at + 512) == bytes(length)
-            rounds[index] += 1
-    except BaseException as error:
-        errors.append(error)
-def update(*words):
-    subprocess.run(['{program}', '--host', 'unix:control', 'update', 'disk', '64M', *words], check=True)
+    disk = open_disk('disk')
+    at = (index << 24) + 512
+    while True:
+        for length in (512, 4096, 100_000):
+            data = os.urandom(length)
+            disk.pwrite(data, at)
+            assert disk.pread(length, at) == data
+            disk.zero(length, at)
+            assert disk.pread(length, at) == bytes(length)
+        yield
+def change(turn):
+    memnbd('update', 'disk', '64M', '--filter=delay', 'delay-write=1ms')
+    memnbd('update', 'disk', '64M', '--filter=error', '--filter=delay', 'delay-write=1ms')
+    memnbd('update', 'disk', '64M', '--filter=error')
+    memnbd('update', 'disk', '64M')
 h.pwrite(b'kept', 60 << 20)
-threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-for thread in threads:
-    thread.start()
-turns = 0
-while not errors and (min(rounds) < 10 or turns < 5):
-    turns += 1
-    update('--filter=delay', 'delay-write=1ms')
-    update('--filter=error', '--filter=delay', 'delay-write=1ms')
-    update('--filter=error')
-    update()
-stop.set()
-for thread in threads:
-    thread.join()
-assert not errors, errors
+under_clients(work, change)
 assert h.pread(4, 60 << 20) == b'kept'
 "
         ),
@@ -146,45 +131,28 @@ fn what_cannot_change_in_use_is_told() {
 fn disks_begin_anew_of_something_else_under_connected_clients() {
     require!("nbdsh");
     let server = controlled(&["64M"]);
-    let program = env!("CARGO_BIN_EXE_memnbd");
+    let tools = under_clients();
     nbdsh(
         &server,
         &format!(
-            "{OPEN}
-import os, subprocess, threading
-stop, errors, rounds = threading.Event(), [], [0] * 4
+            "{OPEN}{tools}
 def work(index):
-    try:
-        disk = open_disk('disk')
-        at = index << 24
-        while not stop.is_set():
-            for length in (512, 4096, 100_000):
-                data = bytes([index + 1]) * length
-                disk.pwrite(data, at + 512)
-                # What was written is there, or the disk has begun anew.
-                assert not disk.pread(length, at + 512).strip(bytes([0, index + 1]))
-                disk.flush()
-            rounds[index] += 1
-    except BaseException as error:
-        errors.append(error)
-def replace(*words):
-    command = ['{program}', '--host', 'unix:control', 'update', 'disk', '--replace', *words]
-    subprocess.run(command, check=True)
+    disk = open_disk('disk')
+    at = (index << 24) + 512
+    while True:
+        for length in (512, 4096, 100_000):
+            disk.pwrite(bytes([index + 1]) * length, at)
+            # What was written is there, or the disk has begun anew.
+            assert not disk.pread(length, at).strip(bytes([0, index + 1]))
+            disk.flush()
+        yield
+def change(turn):
+    memnbd('update', 'disk', '--replace', '64M', 'allocator=zstd')
+    memnbd('update', 'disk', '--replace', '64M', '--filter=delay', 'delay-write=1ms')
+    memnbd('update', 'disk', '--replace')
+    memnbd('update', 'disk', '--replace', '64M')
 h.pwrite(b'gone', 60 << 20)
-threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-for thread in threads:
-    thread.start()
-turns = 0
-while not errors and (min(rounds) < 10 or turns < 5):
-    turns += 1
-    replace('64M', 'allocator=zstd')
-    replace('64M', '--filter=delay', 'delay-write=1ms')
-    replace()
-    replace('64M')
-stop.set()
-for thread in threads:
-    thread.join()
-assert not errors, errors
+under_clients(work, change)
 assert h.pread(4, 60 << 20) == bytes(4)
 h.pwrite(b'mine', 60 << 20)
 assert open_disk('disk').pread(4, 60 << 20) == b'mine'
@@ -199,16 +167,12 @@ assert open_disk('disk').pread(4, 60 << 20) == b'mine'
     nbdsh(
         &server,
         &format!(
-            "{OPEN}
-import subprocess
-def replace(*words):
-    command = ['{program}', '--host', 'unix:control', 'update', 'c', '--replace', *words]
-    subprocess.run(command, check=True)
+            "{OPEN}{tools}
 c = open_disk('c')
 c.pwrite(b'more', 60 << 20)
-replace()
+memnbd('update', 'c', '--replace')
 assert c.pread(4, 60 << 20) == b'mine'
-replace('64M')
+memnbd('update', 'c', '--replace', '64M')
 assert c.pread(4, 60 << 20) == bytes(4)
 assert h.pread(4, 60 << 20) == b'mine'
 "

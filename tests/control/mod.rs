@@ -49,6 +49,39 @@ def open_disk(name):
     return c
 ";
 
+/// Returns functions for scripts of nbdsh, besides [`OPEN`], that change disks under connected clients.
+fn under_clients() -> String {
+    let program = env!("CARGO_BIN_EXE_memnbd");
+    format!(
+        "
+import os, subprocess, threading
+def memnbd(*words):
+    subprocess.run(['{program}', '--host', 'unix:control', *words], check=True)
+def under_clients(work, change):
+    'Four clients work, each for 10 rounds at least, while something changes, 5 times at least.'
+    stop, errors, rounds = threading.Event(), [], [0] * 4
+    def client(index):
+        try:
+            for _ in work(index):
+                rounds[index] += 1
+                if stop.is_set(): break
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    turns = 0
+    while not errors and (min(rounds) < 10 or turns < 5):
+        turns += 1
+        change(turns)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+"
+    )
+}
+
 /// A server with a control socket, `control`, in its directory.
 pub(crate) fn controlled(arguments: &[&str]) -> Server {
     let directory = TempDir::new().unwrap();
