@@ -271,7 +271,7 @@ mod tests {
                 "[tenants.a.quotas]\ncpus = 0",
                 "line 2, column 8: cpus: it is a number of processors",
             ),
-            ("[tenants.a.quotas]\ncpus = 0.0001", "from 0.001 to 1024 in thousandths, as 0.5"),
+            ("[tenants.a.quotas]\ncpus = 0.0001", "from 0.001 to 1024, as 0.5"),
             (
                 "[tenants.a.quotas]\ncpus = '50%'",
                 "cpus: it is a number of processors, as 0.5; this is of the type string",

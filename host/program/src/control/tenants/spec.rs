@@ -82,8 +82,8 @@ pub(crate) struct Quotas {
     #[serde(deserialize_with = "whole")]
     #[schema(value_type = u64, minimum = 1)]
     pub(crate) inflight: NonZeroU64,
-    /// How many processors the components may use on average, in thousandths, as 0.5; without a limit if
-    /// absent. Requests that need a component wait while its tenant used more.
+    /// How many processors the components may use on average, as 0.5, rounded to thousandths; without a limit
+    /// if absent. Requests that need a component wait while its tenant used more.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 1024)]
     pub(crate) cpus: Option<Cpus>,
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn shares_of_processors_are_numbers_in_thousandths() {
         let quotas = |text: &str| serde_json::from_str::<Quotas>(text);
-        for (text, thousandths) in [("0.5", 500), ("2", 2000), ("1.25", 1250)] {
+        for (text, thousandths) in [("0.5", 500), ("2", 2000), ("1.25", 1250), ("0.3333", 333)] {
             let read = quotas(&format!("{{\"cpus\": {text}}}")).unwrap();
             assert_eq!(read.processors().unwrap().thousandths(), thousandths);
             let again = serde_json::to_string(&read).unwrap();

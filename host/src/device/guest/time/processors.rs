@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-/// A number of processors, in thousandths.
+/// A number of processors, rounded to thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Processors(NonZeroU32);
 
@@ -22,12 +22,9 @@ impl TryFrom<f64> for Processors {
     type Error = NotProcessors;
 
     fn try_from(number: f64) -> Result<Self, NotProcessors> {
-        let thousandths = (number * 1000.0).round();
-        // What is between two thousandths is no rounding error of the binary number.
-        let is_whole = (number * 1000.0 - thousandths).abs() < 1e-6;
-        let possible = is_whole && (1.0..=f64::from(1000 * Self::MOST)).contains(&thousandths);
+        let possible = (0.001..=f64::from(Self::MOST)).contains(&number);
         possible
-            .then(|| NonZeroU32::new(thousandths as u32))
+            .then(|| NonZeroU32::new((number * 1000.0).round() as u32))
             .flatten()
             .map(Self)
             .ok_or(NotProcessors)
@@ -61,7 +58,7 @@ pub struct NotProcessors;
 impl fmt::Display for NotProcessors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let most = Processors::MOST;
-        write!(f, "it is a number of processors from 0.001 to {most} in thousandths, as 0.5 or 2")
+        write!(f, "it is a number of processors from 0.001 to {most}, as 0.5 or 2")
     }
 }
 
@@ -81,7 +78,8 @@ mod tests {
                 (thousandths, text.into())
             );
         }
-        for wrong in ["", "0", "-1", "0.0005", "1.0005", "1025", "nan", "inf", "50%", "1e300"] {
+        assert_eq!("1.0004".parse::<Processors>().unwrap().to_string(), "1");
+        for wrong in ["", "0", "-1", "0.0009", "1024.0001", "1025", "nan", "inf", "50%", "1e300"] {
             assert_eq!(wrong.parse::<Processors>(), Err(NotProcessors), "{wrong}");
         }
     }
