@@ -87,19 +87,16 @@ fn nothing_is_lost_by_any_name_while_the_disk_beneath_changes() {
         &server,
         &format!(
             "{OPEN}{tools}
-def work(index):
+def connect(index):
     # It writes by one name, and reads by the other.
-    one, other = open_disk(['disk', 'other'][index % 2]), open_disk(['other', 'disk'][index % 2])
-    at = (index << 24) + 512
-    while True:
-        for length in (512, 4096, 100_000):
-            data = os.urandom(length)
-            one.pwrite(data, at, nbd.CMD_FLAG_FUA)
-            assert other.pread(length, at) == data
-            other.zero(length, at)
-            other.flush()
-            assert one.pread(length, at) == bytes(length)
-        yield
+    return [open_disk(['disk', 'other'][index % 2]), open_disk(['other', 'disk'][index % 2])]
+def use(index, at, length, one, other):
+    data = os.urandom(length)
+    one.pwrite(data, at, nbd.CMD_FLAG_FUA)
+    assert other.pread(length, at) == data
+    other.zero(length, at)
+    other.flush()
+    assert one.pread(length, at) == bytes(length)
 def change(turn):
     memnbd('snapshot', 'disk', f's{{turn}}')
     memnbd('update', 'disk', '64M', '--filter=delay', 'delay-write=1ms')
@@ -107,7 +104,7 @@ def change(turn):
     memnbd('update', 'disk', '64M')
     memnbd('rm', '--export', f'more{{turn}}')
 h.pwrite(b'kept', 60 << 20)
-under_clients(work, change)
+under_clients(connect, use, change)
 other = open_disk('other')
 assert other.pread(4, 60 << 20) == b'kept'
 other.pwrite(b'lost', 60 << 20)

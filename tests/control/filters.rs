@@ -18,24 +18,19 @@ fn filters_come_and_go_under_connected_clients() {
         &server,
         &format!(
             "{OPEN}{tools}
-def work(index):
-    disk = open_disk('disk')
-    at = (index << 24) + 512
-    while True:
-        for length in (512, 4096, 100_000):
-            data = os.urandom(length)
-            disk.pwrite(data, at)
-            assert disk.pread(length, at) == data
-            disk.zero(length, at)
-            assert disk.pread(length, at) == bytes(length)
-        yield
+def use(index, at, length, disk):
+    data = os.urandom(length)
+    disk.pwrite(data, at)
+    assert disk.pread(length, at) == data
+    disk.zero(length, at)
+    assert disk.pread(length, at) == bytes(length)
 def change(turn):
     memnbd('update', 'disk', '64M', '--filter=delay', 'delay-write=1ms')
     memnbd('update', 'disk', '64M', '--filter=error', '--filter=delay', 'delay-write=1ms')
     memnbd('update', 'disk', '64M', '--filter=error')
     memnbd('update', 'disk', '64M')
 h.pwrite(b'kept', 60 << 20)
-under_clients(work, change)
+under_clients(lambda index: [open_disk('disk')], use, change)
 assert h.pread(4, 60 << 20) == b'kept'
 "
         ),
@@ -50,14 +45,11 @@ fn added_filter_acts_at_once_and_is_gone_when_it_is_removed() {
     require!("nbdsh");
     let server = controlled(&["1M"]);
     control(&server, &["create", "a", "1M", "--label", "k=v"]).success();
-    let program = env!("CARGO_BIN_EXE_memnbd");
+    let tools = under_clients();
     nbdsh(
         &server,
         &format!(
-            "{OPEN}
-import subprocess
-def memnbd(*words):
-    subprocess.run(['{program}', '--host', 'unix:control', *words], check=True)
+            "{OPEN}{tools}
 a = open_disk('a')
 a.pwrite(b'x' * 512, 0)
 def fails():
@@ -136,23 +128,18 @@ fn disks_begin_anew_of_something_else_under_connected_clients() {
         &server,
         &format!(
             "{OPEN}{tools}
-def work(index):
-    disk = open_disk('disk')
-    at = (index << 24) + 512
-    while True:
-        for length in (512, 4096, 100_000):
-            disk.pwrite(bytes([index + 1]) * length, at)
-            # What was written is there, or the disk has begun anew.
-            assert not disk.pread(length, at).strip(bytes([0, index + 1]))
-            disk.flush()
-        yield
+def use(index, at, length, disk):
+    disk.pwrite(bytes([index + 1]) * length, at)
+    # What was written is there, or the disk has begun anew.
+    assert not disk.pread(length, at).strip(bytes([0, index + 1]))
+    disk.flush()
 def change(turn):
     memnbd('update', 'disk', '--replace', '64M', 'allocator=zstd')
     memnbd('update', 'disk', '--replace', '64M', '--filter=delay', 'delay-write=1ms')
     memnbd('update', 'disk', '--replace')
     memnbd('update', 'disk', '--replace', '64M')
 h.pwrite(b'gone', 60 << 20)
-under_clients(work, change)
+under_clients(lambda index: [open_disk('disk')], use, change)
 assert h.pread(4, 60 << 20) == bytes(4)
 h.pwrite(b'mine', 60 << 20)
 assert open_disk('disk').pread(4, 60 << 20) == b'mine'

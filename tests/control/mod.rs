@@ -57,14 +57,16 @@ fn under_clients() -> String {
 import os, subprocess, threading
 def memnbd(*words):
     subprocess.run(['{program}', '--host', 'unix:control', *words], check=True)
-def under_clients(work, change):
-    'Four clients work, each for 10 rounds at least, while something changes, 5 times at least.'
+def under_clients(connect, use, change):
+    'Four clients use places of their own, each for 10 rounds at least, while something changes 5 times at least.'
     stop, errors, rounds = threading.Event(), [], [0] * 4
     def client(index):
         try:
-            for _ in work(index):
+            disks, at = connect(index), (index << 24) + 512
+            while not stop.is_set():
+                for length in (512, 4096, 100_000):
+                    use(index, at, length, *disks)
                 rounds[index] += 1
-                if stop.is_set(): break
         except BaseException as error:
             errors.append(error)
     threads = [threading.Thread(target=client, args=(i,)) for i in range(4)]

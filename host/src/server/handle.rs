@@ -190,8 +190,8 @@ impl Handle {
     }
 
     /// Accepts the clients of another socket, until what is returned is dropped. A small part of the
-    /// connections of the server is guaranteed to it, if so many are free now; the greater part is for the
-    /// sockets with which the server was started.
+    /// connections of the server is guaranteed to it, if so many are free now and those that were added before
+    /// have not got too many. For more, it competes with all other sockets.
     ///
     /// # Errors
     ///

@@ -240,7 +240,7 @@ async fn has_time(
     timeout(TIME_LIMIT, entries.wait_for_time(tenant)).await.map_err(|_| {
         let detail = format!(
             "the components of the tenant {tenant:?} have used more than its share of the processors (the \
-             quota cpus), also after {TIME_LIMIT:?}; try again later, or remove what computes"
+             quota cpus), and still had after {TIME_LIMIT:?}; try again later, or remove what computes"
         );
         Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
     })

@@ -32,7 +32,7 @@
 //! - `populate`: making the disks those of a configuration.
 //! - `problem`: errors, by RFC 9457.
 //! - `reload`: the configuration file, read again.
-//! - `remake`: making disks in use anew, of something else.
+//! - `remake`: beginning disks in use anew, also made of something else.
 //! - `snapshots`: snapshots, and resets of disks to them.
 //! - `tenants`: parties that do not know of each other, and tokens.
 //! - `ttl`: how long a disk or a snapshot stays.
@@ -268,24 +268,10 @@ pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, 
     }
     if let Some((mut from_file, hangup)) = reload {
         from_file.adopt(tenants.first());
-        let (follow, events) =
-            (from_file.follow(tenants.clone(), hangup, leftovers), hubs.first().clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = follow => {}
-                () = events.ended() => {}
-            }
-        });
+        let follow = from_file.follow(tenants.clone(), hangup, leftovers);
+        spawn_until_end(&mut tasks, hubs.first(), follow);
     }
-    tasks.spawn({
-        let events = hubs.first().clone();
-        async move {
-            tokio::select! {
-                () = heap::give_back() => {}
-                () = events.ended() => {}
-            }
-        }
-    });
+    spawn_until_end(&mut tasks, hubs.first(), heap::give_back());
     for (listener, file) in sockets.unix {
         let router = front_door(&tenants, origin::Names::Local);
         let accepted = Accepted { router, events: hubs.first().clone() };
@@ -299,6 +285,21 @@ pub(super) fn serve(sockets: ControlSockets, served: Served) -> Result<Serving, 
         tasks.spawn(accept(Remote { listener, tls }, accepted));
     }
     Ok(Serving { tasks, hubs, _tenants: Some(tenants) })
+}
+
+/// Spawns a task that ends with the streams of events.
+fn spawn_until_end(
+    tasks: &mut JoinSet<()>,
+    events: &Hub,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    let events = events.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = task => {}
+            () = events.ended() => {}
+        }
+    });
 }
 
 /// Returns all that the API has, for those who may use it and call the server by one of these names.

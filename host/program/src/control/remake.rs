@@ -1,4 +1,4 @@
-//! Making disks in use anew, of something else, while their clients stay connected.
+//! Beginning disks in use anew, also made of something else, while their clients stay connected.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Api {
         }
         self.record(&export, Entry { spec: after, chain, ..entry });
         self.events.tell(Some(name.to_owned()), Happening::DiskUpdated);
-        tracing::info!(target: TOLD, "disk {name:?}: made anew, of something else");
+        tracing::info!(target: TOLD, "disk {name:?}: begun anew");
         Ok(export)
     }
 }
