@@ -138,11 +138,11 @@ impl Reading {
         loop {
             match self.reader.try_next() {
                 Some(Read::Event(id, kept)) => {
-                    if self.disk.is_none() || self.disk == kept.disk {
-                        return Some(sent(id, kept.name, &kept.json));
+                    if self.disk.is_none() || self.disk.as_deref() == kept.disk() {
+                        return Some(sent(id, kept.name, kept.json()));
                     }
                 }
-                Some(Read::Lost(id, kept)) => return Some(sent(id, kept.name, &kept.json)),
+                Some(Read::Lost(id, kept)) => return Some(sent(id, kept.name, kept.json())),
                 None if !self.follow => return None,
                 None => match tokio::time::timeout(KEEP_ALIVE, self.reader.more()).await {
                     Ok(true) => {}

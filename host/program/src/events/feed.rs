@@ -118,14 +118,14 @@ mod tests {
         });
         let mut reader = tenant.read(After::Nothing);
         let Some(Read::Event(_, kept)) = reader.try_next() else { panic!("a line is told") };
-        assert_eq!((kept.name, kept.disk.as_deref()), ("log", Some("a")));
+        assert_eq!((kept.name, kept.disk()), ("log", Some("a")));
         assert!(reader.try_next().is_none(), "the rest is of others");
         let mut reader = hub.read(After::Nothing);
         let Some(Read::Event(_, kept)) = reader.try_next() else { panic!("a line is told") };
-        assert_eq!(kept.disk.as_deref(), Some("other/a"), "there is no such tenant");
+        assert_eq!(kept.disk(), Some("other/a"), "there is no such tenant");
         let Some(Read::Event(_, kept)) = reader.try_next() else { panic!("a line is told") };
-        assert_eq!((kept.name, kept.disk.as_deref()), ("log", Some("a")));
-        let event: Value = serde_json::from_str(&kept.json).unwrap();
+        assert_eq!((kept.name, kept.disk()), ("log", Some("a")));
+        let event: Value = serde_json::from_str(kept.json()).unwrap();
         assert_eq!(event["level"], "warn");
         let message = event["message"].as_str().unwrap();
         assert!(message.starts_with("export \"a\": xx") && message.ends_with("xx..."), "{message}");

@@ -198,7 +198,7 @@ pub(super) struct Reader {
 /// What a reader gets.
 pub(super) enum Read {
     /// An event.
-    Event(Id, Arc<Kept>),
+    Event(Id, Kept),
     /// Events that are not kept any more, or were those of another run of the server.
     Lost(Id, Kept),
 }

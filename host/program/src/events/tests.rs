@@ -15,7 +15,7 @@ fn read(reader: &mut Reader) -> Vec<(u64, String)> {
     let next = || match reader.try_next()? {
         Read::Event(id, kept) => Some((id.number, kept.name.to_owned())),
         Read::Lost(id, kept) => {
-            let event: serde_json::Value = serde_json::from_str(&kept.json).unwrap();
+            let event: serde_json::Value = serde_json::from_str(kept.json()).unwrap();
             let restarted = if event["restarted"] == true { ", restarted" } else { "" };
             Some((id.number, format!("{} lost{restarted}", event["events"])))
         }
