@@ -103,3 +103,27 @@ impl Ring {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Happening;
+    use super::*;
+
+    #[test]
+    fn texts_are_beside_each_other_and_stay_what_they_are() {
+        let mut ring = Ring::new(100, 1 << 20);
+        for number in 1..=100 {
+            let event = Event::now(Some(format!("disk-{number}")), Happening::DiskCreated);
+            ring.push(number, Kept::new(event));
+        }
+        let texts: Vec<_> =
+            ring.events.iter().map(|(_, kept)| kept.json().as_ptr() as usize).collect();
+        assert!(texts[99] - texts[0] < BLOCK && texts.is_sorted());
+        let (_, last) = ring.first_since(100).unwrap();
+        assert_eq!(last.disk(), Some("disk-100"));
+        assert!(last.json().contains("\"disk-100\"") && last.json().ends_with('}'));
+        let long = Event::now(Some("x".repeat(2 * BLOCK)), Happening::DiskCreated);
+        ring.push(101, Kept::new(long));
+        assert_eq!(ring.first_since(101).unwrap().1.disk().map(str::len), Some(2 * BLOCK));
+    }
+}
